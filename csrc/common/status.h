@@ -1,0 +1,16 @@
+// What every native entry point returns; Python turns anything but ok into an exception.
+#pragma once
+
+namespace ccdn {
+
+enum class Status : int {
+  ok = 0,
+  unsupported_dtype = 1,
+  bad_argument = 2,
+  parallel_failed = 3,
+  launch_failed = 4,
+};
+
+enum class Dtype : int { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
+
+}  // namespace ccdn
