@@ -1,0 +1,361 @@
+"""Configuration: typed dataclasses, YAML presets, and overrides from the command line.
+
+`load_config("tiny", ["train.lr=1e-3"])` merges, in this order: the defaults below, the preset or YAML file
+(and the one named by its `base:` line), and the overrides. Every field can be overridden.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+CONFIG_FOLDER = Path(__file__).parent / "configs"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message is one line for the user."""
+
+
+@dataclass
+class ModelConfig:
+    """The network: sizes of the stem, the stack, the two stages and the second-order head."""
+
+    points: int = 68  # landmarks
+    input_size: int = 128  # side of the square crop in pixels
+    stem_stride: int = 1  # 1 as in the paper's sibling code, 2 for a quarter of the cost
+    stem_channels: int = 64
+    stacks: int = 4  # hourglasses in series
+    depth: int = 4  # times an hourglass halves its map
+    channels: int = 256  # width of the hourglasses
+    upsample: str = "nearest"  # nearest | deconv
+    stage_channels: list[int] = field(default_factory=lambda: [256, 512])  # stages T-1, T
+    excitations: int = 4  # P
+    orders: int = 2  # 2 = CCDN, 1 = FCDN
+    reduction: int = 4  # of the excitation gates
+    iterations: int = 5  # Newton-Schulz iterations, K
+    head: str = "fused"  # fused | sum
+    ctm: bool = True  # False = Baseline
+
+
+@dataclass
+class SyntheticConfig:
+    """The embedded face generator; face i depends on its version, the seed and i only."""
+
+    train: int = 2000  # faces of the training split
+    test: int = 300  # faces of the test split
+    seed: int = 0  # of the training split
+    test_seed: int = 1  # of the test split: never equal to seed
+    size: int = 160  # side of a picture in pixels
+    pose: float = 30.0  # largest yaw in degrees
+
+
+@dataclass
+class DataConfig:
+    """Where faces come from, which box is cropped around them, and how training crops vary."""
+
+    kind: str = "auto"  # auto | 300w | folder | synthetic; auto: see `resolve_data_kind`
+    root: Optional[str] = None  # noqa: UP045  (OmegaConf reads the annotation on Python 3.10)
+    train_split: str = "train"
+    eval_splits: list[str] = field(default_factory=lambda: ["test"])
+    points: Optional[int] = None  # noqa: UP045  None: those of the model
+    box: str = "provided"  # provided | gt | detector
+    margin: float = 0.25  # added to the box, as a share of its side (half on each side)
+    augmentation: str = "newell"  # newell | mmdn | mild | none
+    augmentation_fields: dict[str, Any] = field(default_factory=dict)  # replace the preset's
+    holdout: float = 0.0  # share of the training faces held out to choose an epoch
+    limit: Optional[int] = None  # noqa: UP045  use only the first faces of each split
+    cache: bool = True  # keep decoded images in memory
+    skip_bad: bool = False  # leave out (and count) files that cannot be read
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+
+
+@dataclass
+class CocsConfig:
+    """Weights of the COCS terms at stage T, stage T-1 and the fused maps (eq. 9)."""
+
+    t: float = 0.025
+    t1: float = 0.01
+    g: float = 0.05
+
+    def gammas(self) -> tuple[float, float, float]:
+        """The weights in the order of the model's features: T, T-1, G."""
+        return (self.t, self.t1, self.g)
+
+
+@dataclass
+class TrainConfig:
+    """The optimisation; the defaults are the paper's where it speaks."""
+
+    epochs: int = 150
+    batch_size: int = 16
+    optimizer: str = "adam"  # adam | adamw | sgd
+    lr: float = 2.5e-4
+    betas: list[float] = field(default_factory=lambda: [0.5, 0.999])
+    momentum: float = 0.9  # of sgd
+    weight_decay: float = 0.0
+    schedule: str = "step"  # step | cosine | onecycle | constant
+    milestones: list[int] = field(default_factory=lambda: [40, 100])  # epochs, of step
+    gamma: float = 0.5  # factor at each milestone
+    warmup: float = 0.0  # epochs of linear warm-up (onecycle: where the peak lies)
+    final_lr: float = 0.01  # last rate of cosine and onecycle, as a share of lr
+    clip: float = 0.0  # largest gradient norm; 0: not clipped
+    cocs: CocsConfig = field(default_factory=CocsConfig)
+    ema: float = 0.0  # decay of averaged weights; 0: off
+    selection: str = "last"  # last | holdout
+    seed: int = 0
+    workers: int = 0  # processes that prepare batches; 0: a thread of this process
+    threads: int = 0  # torch threads; 0: as torch finds
+    channels_last: bool = False
+    device: str = "auto"  # auto | cpu | cuda | cuda:1 ...
+    checkpoint_steps: int = 0  # also save last.pt every so many steps; 0: after each epoch only
+    log_steps: int = 10  # a line of metrics.jsonl every so many steps
+    eval_epochs: int = 0  # score the held-out part every so many epochs; 0: only as selection needs
+    out: str = "runs/default"
+
+
+@dataclass
+class Config:
+    """Everything that a run needs; saved with it."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def presets() -> list[str]:
+    """The names of the configurations that ship with the package."""
+    return sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
+
+
+def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a preset (by name) or a YAML file and apply `section.field=value` overrides.
+
+    Raises ConfigError, in one line, for a missing file, an unknown key, a value of the wrong type or one
+    that is not among the allowed ones.
+    """
+    merged = OmegaConf.structured(Config)
+    for source, values in _read_chain(str(name_or_path)):
+        merged = _merge(merged, values, source)
+    for override in overrides:
+        merged = _merge(merged, _parse_override(override), f"override {override!r}")
+    return _finish(merged)
+
+
+def config_from_dict(values: Mapping[str, Any], source: str = "configuration") -> Config:
+    """Rebuild a Config from `config_to_dict`'s plain dictionary. Raises ConfigError."""
+    return _finish(_merge(OmegaConf.structured(Config), dict(values), source))
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """The configuration as nested plain dictionaries, lists, strings and numbers."""
+    return asdict(config)
+
+
+def config_to_yaml(config: Config) -> str:
+    """The configuration as YAML text that `load_config` reads back."""
+    return yaml.safe_dump(config_to_dict(config), sort_keys=False)
+
+
+# What a field may hold, beyond its type. A tuple lists values, a function says what is expected.
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "model.stem_stride": (1, 2),
+    "model.upsample": ("nearest", "deconv"),
+    "model.orders": (1, 2),
+    "model.head": ("fused", "sum"),
+    "data.kind": ("auto", "300w", "folder", "synthetic"),
+    "data.box": ("provided", "gt", "detector"),
+    "train.optimizer": ("adam", "adamw", "sgd"),
+    "train.schedule": ("step", "cosine", "onecycle", "constant"),
+    "train.selection": ("last", "holdout"),
+}
+_LOWEST: dict[str, float] = {
+    "model.points": 1,
+    "model.input_size": 16,
+    "model.stem_channels": 1,
+    "model.stacks": 1,
+    "model.depth": 1,
+    "model.channels": 1,
+    "model.excitations": 1,
+    "model.reduction": 1,
+    "model.iterations": 1,
+    "data.limit": 1,
+    "data.holdout": 0,
+    "data.synthetic.train": 1,
+    "data.synthetic.test": 1,
+    "data.synthetic.size": 16,
+    "data.synthetic.pose": 0,
+    "train.epochs": 1,
+    "train.batch_size": 1,
+    "train.lr": 0,
+    "train.weight_decay": 0,
+    "train.warmup": 0,
+    "train.final_lr": 0,
+    "train.clip": 0,
+    "train.cocs.t": 0,
+    "train.cocs.t1": 0,
+    "train.cocs.g": 0,
+    "train.ema": 0,
+    "train.seed": 0,
+    "train.workers": 0,
+    "train.threads": 0,
+    "train.checkpoint_steps": 0,
+    "train.log_steps": 1,
+    "train.eval_epochs": 0,
+}
+_BELOW: dict[str, float] = {"data.holdout": 1, "train.ema": 1}
+
+
+def _read_chain(name: str, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
+    """The named file and its bases, the most basic first."""
+    path = _find(name, seen[-1].parent if seen else None)
+    if path in seen:
+        raise ConfigError(f"{path}: its base: lines lead back to itself")
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: not a readable YAML file: {_one_line(error)}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected sections model:, data:, train:; found {values!r}")
+    base = values.pop("base", None)
+    chain = [] if base is None else _read_chain(str(base), (*seen, path))
+    return [*chain, (str(path), {str(key): value for key, value in values.items()})]
+
+
+def _find(name: str, beside: Path | None) -> Path:
+    folders = [Path()] if beside is None else [beside, Path()]
+    for path in [folder / name for folder in folders] + [CONFIG_FOLDER / f"{name}.yaml"]:
+        if path.is_file():
+            return path.resolve()
+    raise ConfigError(
+        f"no configuration {name!r}: neither a file nor one of the presets {', '.join(presets())}"
+    )
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip() or key.startswith("-"):
+        raise ConfigError(f"override {text!r}: expected section.field=value, e.g. train.lr=1e-3")
+    try:
+        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"override {text!r}: {_one_line(error)}") from error
+    assert isinstance(parsed, dict)
+    nested: Any = parsed["value"]
+    for part in reversed(key.strip().split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _merge(merged: DictConfig, values: dict[str, Any], source: str) -> DictConfig:
+    _check_keys(merged, values, source, "")
+    try:
+        result = OmegaConf.merge(merged, values)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        raise ConfigError(f"{source}: {key}: {_one_line(error)}") from error
+    assert isinstance(result, DictConfig)
+    return result
+
+
+def _check_keys(known: DictConfig, values: Mapping[str, Any], source: str, prefix: str) -> None:
+    for key, value in values.items():
+        full = f"{prefix}{key}"
+        if key not in known:
+            raise ConfigError(f"{source}: unknown key {full!r}{_closest(str(key), full, known)}")
+        below = known[key]
+        if full == "data.augmentation_fields":
+            continue  # its keys are the augmentation's own, checked where it is made
+        if isinstance(below, DictConfig):
+            if not isinstance(value, Mapping):
+                raise ConfigError(
+                    f"{source}: {full} is a section with the fields {', '.join(map(str, below))};"
+                    f" found {value!r}"
+                )
+            _check_keys(below, value, source, f"{full}.")
+
+
+def _closest(key: str, full: str, known: DictConfig) -> str:
+    everywhere = _field_names(OmegaConf.structured(Config))
+    here = difflib.get_close_matches(key, [str(name) for name in known], n=1)
+    if here:
+        prefix = full[: len(full) - len(key)]
+        return f"; did you mean {prefix}{here[0]}?"
+    by_leaf = {name.rsplit(".", 1)[-1]: name for name in everywhere}
+    elsewhere = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(by_leaf), n=1)
+    if elsewhere:
+        return f"; did you mean {by_leaf[elsewhere[0]]}?"
+    return f"; known here: {', '.join(map(str, known))}"
+
+
+def _field_names(node: DictConfig, prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for key in node:
+        value = node[key]
+        if isinstance(value, DictConfig) and len(value):
+            names += _field_names(value, f"{prefix}{key}.")
+        else:
+            names.append(f"{prefix}{key}")
+    return names
+
+
+def _finish(merged: DictConfig) -> Config:
+    try:
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"configuration: {_one_line(error)}") from error
+    assert isinstance(config, Config)
+    _check_values(config)
+    if config.data.points is None:
+        config.data.points = config.model.points
+    return config
+
+
+def _check_values(config: Config) -> None:
+    def value(key: str) -> Any:
+        found: Any = config
+        for part in key.split("."):
+            found = found[part] if isinstance(found, dict) else getattr(found, part)
+        return found
+
+    for key in _field_names(OmegaConf.structured(config)):
+        found = value(key)
+        if isinstance(found, float) and not math.isfinite(found):
+            raise ConfigError(f"{key}: expected a finite number, found {found}")
+    for key, allowed in _CHOICES.items():
+        if value(key) not in allowed:
+            listed = ", ".join(map(str, allowed))
+            raise ConfigError(f"{key}: expected one of {listed}; found {value(key)!r}")
+    for key, lowest in _LOWEST.items():
+        if value(key) is not None and value(key) < lowest:
+            raise ConfigError(f"{key}: expected at least {lowest:g}, found {value(key)}")
+    for key, bound in _BELOW.items():
+        if value(key) >= bound:
+            raise ConfigError(f"{key}: expected less than {bound:g}, found {value(key)}")
+    for key, length in {"model.stage_channels": 2, "train.betas": 2}.items():
+        if len(value(key)) != length:
+            raise ConfigError(f"{key}: expected {length} values, found {value(key)}")
+    points = config.data.points
+    if points is not None and points != config.model.points:
+        raise ConfigError(f"data.points is {points}, model.points is {config.model.points}")
+    if config.train.selection == "holdout" and config.data.holdout == 0:
+        raise ConfigError("train.selection is holdout, but data.holdout is 0; e.g. 0.05")
+    synthetic = config.data.synthetic
+    if synthetic.seed == synthetic.test_seed:
+        raise ConfigError(
+            f"data.synthetic.seed and test_seed are both {synthetic.seed}: the test faces would be"
+            " the training faces"
+        )
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(("full_key:", "object_type="))]
+    return "; ".join(lines) or type(error).__name__
