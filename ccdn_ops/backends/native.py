@@ -1,0 +1,163 @@
+"""The one place that talks to ccdn_ops._C, the torch-free native module.
+
+A backend builds the arguments and calls `launch`; it holds the tensors until the call returns,
+guards the device, and turns the status into an exception that names the operator.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ccdn_ops.plans import DualSqueezePlan
+
+try:
+    from ccdn_ops import _C
+
+    _import_error: ImportError | None = None
+except ImportError as error:
+    _C = None  # type: ignore[assignment]
+    _import_error = error
+
+# csrc/common/status.h
+DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+DTYPE_NAMES = {
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
+STATUS = {
+    1: "the kernel does not serve this dtype",
+    2: "the kernel was given an argument outside its limits",
+    3: "torch's thread pool refused the work",
+    4: "the CUDA launch failed",
+}
+
+
+def module() -> ModuleType | None:
+    """The native module, or None where it is not built."""
+    return _C
+
+
+def why_missing() -> str | None:
+    """Why there is no native module and what to do about it; None when it is there."""
+    if _C is not None:
+        return None
+    if isinstance(_import_error, ModuleNotFoundError) or "cannot import name" in str(_import_error):
+        return (
+            "ccdn_ops._C is not built: this installation was made without a C++ compiler or with "
+            "CCDN_NATIVE=off. Install g++ or clang++ and run `pip install .` again"
+        )
+    return f"ccdn_ops._C is built but does not load ({_import_error}). Run `pip install .` again"
+
+
+def why_no_cuda_kernels(device: torch.device | None = None) -> str | None:
+    """Why the native CUDA kernels cannot be used (on this device); None when they can."""
+    if _C is None:
+        return why_missing()
+    if not _C.cuda_archs:
+        return (
+            "ccdn_ops._C was built without CUDA kernels. Install a CUDA toolkit with nvcc and run "
+            "`CCDN_CUDA=on pip install .` again"
+        )
+    if device is not None and device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        built = [divmod(int(arch.rstrip("af")), 10) for arch in _C.cuda_archs]
+        newest = max(built)
+        # A cubin runs on its own major version from its minor on; PTX on everything newer.
+        if not any(m == major and n <= minor for m, n in built) and (major, minor) < newest:
+            names = ", ".join(f"sm_{arch}" for arch in _C.cuda_archs)
+            return (
+                f"the CUDA kernels were built for {names}, and this device is sm_{major}{minor}. "
+                f"Run `CCDN_CUDA_ARCHS={major}{minor} pip install .` again"
+            )
+    return None
+
+
+def require() -> ModuleType:
+    """The native module; a RuntimeError with cause and cure where it is missing."""
+    if _C is None:
+        raise RuntimeError(why_missing())
+    return _C
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, else float32: the type of mean, trace and gram."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def dual_squeeze_shape(x: Tensor, plan: DualSqueezePlan) -> Any:
+    """The argument struct of csrc/common/dual_squeeze.h for x (B, D, N) with any strides.
+
+    The plan owns the coefficients; it must outlive the call.
+    """
+    batch, channels, positions = x.shape
+    return require().DualSqueezeShape(
+        DTYPE_CODES[x.dtype],
+        batch,
+        channels,
+        positions,
+        *x.stride(),
+        0 if plan.side == "channels" else 1,
+        plan.saves_gram,
+        plan.terms,
+        plan.coefficients.ctypes.data,
+    )
+
+
+def workspace(size: int, device: torch.device) -> Tensor:
+    """`size` bytes of scratch memory on the device."""
+    return torch.empty(size, dtype=torch.uint8, device=device)
+
+
+def launch(operator: str, function: Callable[..., int], *arguments: Any) -> None:
+    """Call a native function with tensors as addresses; raise when its status is not 0.
+
+    The caller's tensors stay referenced by `arguments` until the call returns: an address taken
+    from a temporary, such as `g.contiguous().data_ptr()` of an expanded gradient, would dangle.
+    Work on CUDA tensors runs on their device; a function that wants the stream is given
+    `stream(tensor)`.
+    """
+    addresses = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+    device = next((a.device for a in arguments if isinstance(a, Tensor)), None)
+    if device is not None and device.type == "cuda":
+        with torch.cuda.device(device):
+            status = function(*addresses)
+    else:
+        status = function(*addresses)
+    if status:
+        reason = STATUS.get(status, "unknown status")
+        raise RuntimeError(f"ccdn::{operator} failed in its native kernel: {reason} ({status})")
+
+
+def stream(tensor: Tensor) -> int:
+    """The raw current CUDA stream of the tensor's device."""
+    return torch._C._cuda_getCurrentRawStream(tensor.device.index)
+
+
+def _torch_parallel_for() -> int | None:
+    """The address of torch_parallel_for in the loaded libtorch_cpu, or None."""
+    folder = os.path.join(os.path.dirname(torch.__file__), "lib")
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
+        path = os.path.join(folder, name)
+        if not os.path.exists(path):
+            continue
+        try:
+            # RTLD_NOLOAD: the library that torch loaded, never a second copy of it.
+            library = ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+            return ctypes.cast(library.torch_parallel_for, ctypes.c_void_p).value
+        except (OSError, AttributeError):
+            return None
+    return None
+
+
+if _C is not None:
+    _C.set_parallel_for(_torch_parallel_for() or 0)

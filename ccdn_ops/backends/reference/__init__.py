@@ -1,0 +1,1 @@
+"""Plain PyTorch, written to be read beside the paper; differentiable by autograd."""

@@ -1,0 +1,134 @@
+// The Python face of the native kernels, and the only file that knows pybind11.
+//
+// Functions take plain integers: addresses (tensor.data_ptr()), sizes, strides in elements, dtype
+// codes (common/status.h) and the raw stream. They allocate nothing, release the GIL, and return a
+// status that ccdn_ops/backends/native.py turns into an exception.
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+
+#include "common/dual_squeeze.h"
+#include "common/status.h"
+#include "cpu/parallel.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using Address = std::uintptr_t;
+
+template <typename T = void>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+using ReleaseGil = py::call_guard<py::gil_scoped_release>;
+
+ccdn::DualSqueezeShape dual_squeeze_shape(int dtype, int64_t batch, int64_t channels,
+                                          int64_t positions, int64_t stride_b, int64_t stride_d,
+                                          int64_t stride_n, int side, bool saves_gram, int terms,
+                                          Address coefficients) {
+  ccdn::DualSqueezeShape shape{};
+  shape.dtype = static_cast<ccdn::Dtype>(dtype);
+  shape.batch = batch;
+  shape.channels = channels;
+  shape.positions = positions;
+  shape.stride_b = stride_b;
+  shape.stride_d = stride_d;
+  shape.stride_n = stride_n;
+  shape.side = static_cast<ccdn::Side>(side);
+  shape.saves_gram = saves_gram;
+  shape.terms = terms;
+  shape.coefficients = at<const double>(coefficients);
+  return shape;
+}
+
+void bind_dual_squeeze(py::module_& module) {
+  py::class_<ccdn::DualSqueezeShape>(module, "DualSqueezeShape")
+      .def(py::init(&dual_squeeze_shape), py::arg("dtype"), py::arg("batch"), py::arg("channels"),
+           py::arg("positions"), py::arg("stride_b"), py::arg("stride_d"), py::arg("stride_n"),
+           py::arg("side"), py::arg("saves_gram"), py::arg("terms"), py::arg("coefficients"));
+
+  module.def("dual_squeeze_workspace_cpu", &ccdn::dual_squeeze_workspace_cpu, py::arg("shape"),
+             py::arg("workers"), py::arg("backward"));
+  module.def(
+      "dual_squeeze_forward_cpu",
+      [](const ccdn::DualSqueezeShape& shape, Address x, Address first, Address second,
+         Address mean, Address trace, Address gram, Address workspace, int workers) {
+        return static_cast<int>(ccdn::dual_squeeze_forward_cpu(
+            shape, at(x), at(first), at(second), at(mean), at(trace), at(gram), at(workspace),
+            workers));
+      },
+      ReleaseGil());
+  module.def(
+      "dual_squeeze_backward_cpu",
+      [](const ccdn::DualSqueezeShape& shape, Address grad_first, Address grad_second, Address x,
+         Address mean, Address trace, Address gram, Address grad_x, Address workspace,
+         int workers) {
+        return static_cast<int>(ccdn::dual_squeeze_backward_cpu(
+            shape, at(grad_first), at(grad_second), at(x), at(mean), at(trace), at(gram),
+            at(grad_x), at(workspace), workers));
+      },
+      ReleaseGil());
+
+#ifdef CCDN_CUDA_ARCHS
+  module.def("dual_squeeze_workspace_cuda", &ccdn::dual_squeeze_workspace_cuda, py::arg("shape"),
+             py::arg("backward"));
+  module.def(
+      "dual_squeeze_forward_cuda",
+      [](const ccdn::DualSqueezeShape& shape, Address x, Address first, Address second,
+         Address mean, Address trace, Address gram, Address workspace, Address stream) {
+        return static_cast<int>(ccdn::dual_squeeze_forward_cuda(shape, at(x), at(first),
+                                                                at(second), at(mean), at(trace),
+                                                                at(gram), at(workspace),
+                                                                at(stream)));
+      },
+      ReleaseGil());
+  module.def(
+      "dual_squeeze_backward_cuda",
+      [](const ccdn::DualSqueezeShape& shape, Address grad_first, Address grad_second, Address x,
+         Address mean, Address trace, Address gram, Address grad_x, Address workspace,
+         Address stream) {
+        return static_cast<int>(ccdn::dual_squeeze_backward_cuda(
+            shape, at(grad_first), at(grad_second), at(x), at(mean), at(trace), at(gram),
+            at(grad_x), at(workspace), at(stream)));
+      },
+      ReleaseGil());
+#endif
+}
+
+py::tuple cuda_archs() {
+#ifdef CCDN_CUDA_ARCHS
+  // A string like "80 90 100 120", from setup.py.
+  return py::tuple(py::str(CCDN_CUDA_ARCHS).attr("split")());
+#else
+  return py::tuple();
+#endif
+}
+
+// The architecture that is there as PTX too, for devices newer than all of cuda_archs.
+py::object cuda_ptx() {
+#ifdef CCDN_CUDA_PTX
+  return py::str(CCDN_CUDA_PTX);
+#else
+  return py::none();
+#endif
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, module) {
+  module.doc() = "Native kernels of ccdn_ops, called through ccdn_ops.backends.native.";
+  module.attr("cuda_archs") = cuda_archs();
+  module.attr("cuda_ptx") = cuda_ptx();
+#ifdef __VERSION__
+  module.attr("compiler") = __VERSION__;
+#else
+  module.attr("compiler") = "unknown";
+#endif
+  module.def(
+      "set_parallel_for", [](Address address) { ccdn::set_parallel_for(at(address)); },
+      py::arg("address"));
+  module.def("has_parallel_for", [] { return ccdn::has_parallel_for(); });
+  bind_dual_squeeze(module);
+}
