@@ -297,7 +297,7 @@ def _closest(key: str, full: str, known: DictConfig) -> str:
 
 def _field_names(node: DictConfig, prefix: str = "") -> list[str]:
     names: list[str] = []
-    for key in node:
+    for key in map(str, node):
         value = node[key]
         if isinstance(value, DictConfig) and len(value):
             names += _field_names(value, f"{prefix}{key}.")

@@ -1,0 +1,177 @@
+"""Batches in an order that depends on (seed, epoch) only, prepared ahead of the step that uses them."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+AHEAD = 4  # batches prepared in advance
+
+
+class Crops(Protocol):
+    """What the trainer needs of `ccdn.data.dataset.CropDataset`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+
+class Place(NamedTuple):
+    """A batch's place in the run: the epoch and the step in it."""
+
+    epoch: int
+    step: int
+
+
+class Batch(NamedTuple):
+    """images: uint8 (B, 3, S, S); landmarks: float32 (B, L, 2) in [0, 1] of the crop; indices: int64 (B,)."""
+
+    place: Place
+    images: Tensor
+    landmarks: Tensor
+    indices: Tensor
+
+
+class DataError(ValueError):
+    """A face that could not be read while training; the message names it."""
+
+
+def steps_per_epoch(faces: int, batch_size: int) -> int:
+    """Full batches only: a small last batch would upset the batch statistics. At least one."""
+    return max(1, faces // batch_size)
+
+
+def epoch_order(faces: int, seed: int, epoch: int) -> np.ndarray:
+    """The permutation of the faces in an epoch, (faces,) int64."""
+    return np.random.default_rng([seed, epoch]).permutation(faces)
+
+
+def batch_keys(
+    faces: int, batch_size: int, seed: int, first: Place, epochs: int
+) -> Iterator[tuple[Place, list[int]]]:
+    """The place and the indices of every batch from `first` to the end of the last epoch."""
+    steps = steps_per_epoch(faces, batch_size)
+    for epoch in range(first.epoch, epochs):
+        order = epoch_order(faces, seed, epoch)
+        for step in range(first.step if epoch == first.epoch else 0, steps):
+            chosen = order[step * batch_size : (step + 1) * batch_size]
+            yield Place(epoch, step), chosen.tolist()
+
+
+def batches(
+    crops: Crops, batch_size: int, seed: int, first: Place, epochs: int, workers: int = 0
+) -> Iterator[Batch]:
+    """Every batch from `first` on; the same ones whatever `workers` is.
+
+    workers 0: one thread of this process prepares them; else so many processes. Close the iterator to stop
+    them early. Raises DataError for a face that cannot be read.
+    """
+    keys = batch_keys(len(crops), batch_size, seed, first, epochs)
+    if workers == 0:
+        yield from _by_thread(_Fetch(crops), keys)
+    else:
+        yield from _by_processes(_Fetch(crops), keys, workers)
+
+
+class _Failure(NamedTuple):
+    message: str
+
+
+class _Fetch(Dataset):  # type: ignore[type-arg]
+    """Reads a whole batch for its key; the key carries the epoch, so that workers live through all epochs."""
+
+    def __init__(self, crops: Crops) -> None:
+        self.crops = crops
+
+    def __getitem__(self, key: tuple[Place, list[int]]) -> Batch | _Failure:
+        place, indices = key
+        try:
+            self.crops.set_epoch(place.epoch)
+            items = [self.crops[index] for index in indices]
+        except (ValueError, OSError) as error:
+            return _Failure(str(error))
+        return Batch(
+            place,
+            torch.stack([torch.as_tensor(item["image"]) for item in items]),
+            torch.stack([torch.as_tensor(item["landmarks"]) for item in items]),
+            torch.tensor(indices),
+        )
+
+
+def _by_thread(fetch: _Fetch, keys: Iterator[tuple[Place, list[int]]]) -> Iterator[Batch]:
+    ready: queue.Queue[Any] = queue.Queue(AHEAD)
+    stop = threading.Event()
+
+    def put(item: Any) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.2)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def prepare() -> None:
+        try:
+            for key in keys:
+                if not put(fetch[key]):
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    thread = threading.Thread(target=prepare, name="ccdn-batches", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield _checked(item)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _by_processes(
+    fetch: _Fetch, keys: Iterator[tuple[Place, list[int]]], workers: int
+) -> Iterator[Batch]:
+    loader: DataLoader[Any] = DataLoader(
+        fetch,
+        batch_size=None,
+        sampler=keys,  # type: ignore[arg-type]
+        num_workers=workers,
+        prefetch_factor=AHEAD,
+        collate_fn=_as_is,
+        worker_init_fn=_start_worker,
+    )
+    for item in loader:
+        yield _checked(item)
+
+
+def _as_is(item: Any) -> Any:
+    return item
+
+
+def _checked(item: Batch | _Failure) -> Batch:
+    if isinstance(item, _Failure):
+        raise DataError(item.message)
+    return item
+
+
+def _start_worker(_: int) -> None:
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the trainer answers
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as a job scheduler sends it to the group
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

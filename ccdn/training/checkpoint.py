@@ -1,0 +1,138 @@
+"""Checkpoints: one file that holds all a run needs to go on, or a stranger needs to use the weights."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ccdn.config import Config, ConfigError, config_from_dict, config_to_dict
+from ccdn.training.files import atomic_write
+
+FORMAT = "ccdn-checkpoint-1"
+
+
+class CheckpointError(ValueError):
+    """A file that is not the checkpoint that was expected; the message is one line."""
+
+
+@dataclass
+class Checkpoint:
+    """The state of a run after `step` optimiser steps.
+
+    epoch, step_in_epoch: where the next batch is taken. mean_shape: (L, 2) float32 in [0, 1] of the crop,
+    the mean of the training faces. running: sums behind the next line of the log. best: the best held-out
+    score so far.
+    """
+
+    config: Config
+    model: dict[str, Tensor]
+    mean_shape: Tensor
+    averaged: dict[str, Tensor] | None = None
+    optimizer: dict[str, Any] | None = None
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    faces: int = 0
+    running: dict[str, float] = field(default_factory=dict)
+    epoch_sums: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights to use: the averaged ones where the run averaged them."""
+        return self.model if self.averaged is None else self.averaged
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that a result depends on."""
+    versions = {"python": platform.python_version()}
+    for name in ("ccdn", "torch", "numpy", "opencv-python", "opencv-python-headless"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically: a crash leaves the previous file or this one, complete."""
+    content = {entry.name: getattr(checkpoint, entry.name) for entry in fields(Checkpoint)}
+    content["config"] = config_to_dict(checkpoint.config)
+    content["versions"] = library_versions()
+    content["created"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    with atomic_write(path) as file:
+        torch.save({"format": FORMAT, **content}, file)
+
+
+def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """Read a checkpoint that `save_checkpoint` wrote; nothing in the file is executed.
+
+    Raises CheckpointError, naming the file and what was expected, when it is missing, truncated, of
+    another kind, or made by an incompatible version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise CheckpointError(f"{path}: expected a checkpoint file such as last.pt, found {found}")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:
+        # torch reports damage as RuntimeError, EOFError, UnpicklingError, KeyError, ... by where it lies
+        raise CheckpointError(
+            f"{path}: not a checkpoint of ccdn.train, or a truncated one ({path.stat().st_size} bytes)"
+        ) from error
+    found_format = content.get("format") if isinstance(content, dict) else type(content).__name__
+    if found_format != FORMAT:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint of ccdn.train (format {FORMAT!r}), found {found_format!r}"
+        )
+    names = {entry.name for entry in fields(Checkpoint)}
+    missing = sorted(names - set(content))
+    if missing:
+        raise CheckpointError(f"{path}: the checkpoint lacks {', '.join(missing)}")
+    try:
+        content["config"] = config_from_dict(content["config"], source=str(path))
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: its configuration does not fit here: {error}") from error
+    return Checkpoint(**{name: content[name] for name in names})
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
+    """Copy weights into a model of the same configuration. Raises CheckpointError, naming the first misfit."""
+    own = model.state_dict()
+    for name, tensor in own.items():
+        if name not in weights:
+            raise CheckpointError(f"{source}: its weights lack {name}, which the model has")
+        if weights[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{source}: {name} has the shape {tuple(weights[name].shape)}, the model expects"
+                f" {tuple(tensor.shape)}"
+            )
+    extra = sorted(set(weights) - set(own))
+    if extra:
+        raise CheckpointError(f"{source}: its weights hold {extra[0]}, which the model has not")
+    model.load_state_dict(weights)
+
+
+def load_model(path: Path, device: str | torch.device = "cpu") -> tuple[nn.Module, Checkpoint]:
+    """The trained network of a checkpoint, in evaluation mode on `device`, and the checkpoint."""
+    from ccdn.models import build_model
+
+    checkpoint = load_checkpoint(path)
+    try:
+        model = build_model(checkpoint.config.model)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its model cannot be built: {error}") from error
+    load_weights(model, checkpoint.weights(), Path(path))
+    return model.to(device).eval(), checkpoint

@@ -1,0 +1,68 @@
+"""Progress on a terminal as a bar, elsewhere as a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Shows how far a run is: a tqdm bar on a terminal, else one line every `seconds`.
+
+    total, done: optimiser steps of the run and those before a resume. batch_size turns the rate into images
+    a second.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        done: int,
+        batch_size: int,
+        stream: TextIO | None = None,
+        seconds: float = 15.0,
+    ) -> None:
+        self.stream = sys.stderr if stream is None else stream
+        self.total = total
+        self.first = done
+        self.batch_size = batch_size
+        self.seconds = seconds
+        self.start = self.shown = time.monotonic()
+        self.bar: tqdm[Any] | None = None
+        if self.stream.isatty():
+            self.bar = tqdm(
+                total=total, initial=done, unit="step", file=self.stream, dynamic_ncols=True
+            )
+
+    def step(self, done: int, text: str) -> None:
+        """`done` optimiser steps are done; `text` says the state, e.g. the epoch and the loss."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"{text}, {self.rate(done):.0f} images/s", refresh=False)
+            self.bar.update(done - self.bar.n)
+        elif time.monotonic() - self.shown >= self.seconds:
+            self.shown = time.monotonic()
+            left = (self.shown - self.start) / max(1, done - self.first) * (self.total - done)
+            print(
+                f"step {done}/{self.total}, {text}, {self.rate(done):.0f} images/s,"
+                f" {tqdm.format_interval(left)} left",
+                file=self.stream,
+                flush=True,
+            )
+
+    def say(self, text: str) -> None:
+        """Print a line of its own."""
+        if self.bar is not None:
+            self.bar.write(text, file=self.stream)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def rate(self, done: int) -> float:
+        """Images a second since the start of this process."""
+        return (done - self.first) * self.batch_size / max(1e-9, time.monotonic() - self.start)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self.bar is not None:
+            self.bar.close()
