@@ -1,0 +1,1 @@
+"""CCDN: robust facial landmark detection by a cross-order cross-semantic deep network."""

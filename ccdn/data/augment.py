@@ -1,0 +1,255 @@
+"""Random changes of a training face: which there are, how strong, and how they are drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .images import cv2
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How strongly faces are changed; zeros change nothing.
+
+    ``distribution`` is normal or uniform, for rotation, scale and shift. Rotations are degrees:
+    ``rotation`` is the standard deviation, clipped at ``rotation_limit`` (uniform: the half-width).
+    ``scale`` is the standard deviation of log2 of the magnification, clipped at ``scale_limit``
+    (uniform: the magnification lies between ``scale_low`` and ``scale_high``). ``shift`` is in
+    fractions of the crop, in x and y, clipped at ``shift_limit`` (uniform: the half-width).
+    ``flip``, ``low_resolution`` and ``occlusion`` are probabilities. ``brightness`` (of the full
+    range), ``contrast``, ``gamma`` and ``colour`` (log2 of a gain, of each channel for colour) are
+    standard deviations, clipped at twice their value. ``low_resolution`` shrinks the crop by up to
+    ``low_resolution_factor`` and enlarges it again; ``occlusion`` paints one rectangle whose sides
+    are up to ``occlusion_size`` of the crop.
+    """
+
+    distribution: str = "normal"
+    rotation: float = 0.0
+    rotation_limit: float = 60.0
+    scale: float = 0.0
+    scale_limit: float = 0.5
+    scale_low: float = 1.0
+    scale_high: float = 1.0
+    shift: float = 0.0
+    shift_limit: float = 0.15
+    flip: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    gamma: float = 0.0
+    colour: float = 0.0
+    low_resolution: float = 0.0
+    low_resolution_factor: float = 4.0
+    occlusion: float = 0.0
+    occlusion_size: float = 0.4
+
+    def __post_init__(self) -> None:
+        if self.distribution not in ("normal", "uniform"):
+            raise ValueError(
+                f"found augmentation distribution {self.distribution!r}, expected normal or uniform"
+            )
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if item.name == "distribution":
+                continue
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"found augmentation {item.name} = {value}, expected 0 or more")
+            if item.name in ("flip", "low_resolution", "occlusion") and value > 1:
+                raise ValueError(f"found augmentation {item.name} = {value}, expected 0 to 1")
+        if not 0 < self.scale_low <= self.scale_high:
+            raise ValueError(
+                f"found scale_low {self.scale_low} and scale_high {self.scale_high}, "
+                "expected 0 < scale_low <= scale_high"
+            )
+        if self.low_resolution_factor < 1 or self.occlusion_size > 1:
+            raise ValueError("expected low_resolution_factor >= 1 and occlusion_size <= 1")
+
+    @property
+    def is_geometric(self) -> bool:
+        """Whether any draw may move pixels other than by mirroring."""
+        if self.distribution == "uniform":
+            return (
+                self.rotation > 0 or self.shift > 0 or (self.scale_low, self.scale_high) != (1, 1)
+            )
+        return self.rotation > 0 or self.shift > 0 or self.scale > 0
+
+    @property
+    def scale_range(self) -> tuple[float, float]:
+        """The least and the greatest magnification that can be drawn."""
+        if self.distribution == "uniform":
+            return self.scale_low, self.scale_high
+        limit = self.scale_limit if self.scale > 0 else 0.0
+        return 2.0**-limit, 2.0**limit
+
+    @property
+    def reach(self) -> float:
+        """The side of the region that any draw may need, over the side of the box."""
+        turn = self.rotation if self.distribution == "uniform" else self.rotation_limit
+        angle = math.radians(min(turn if self.rotation > 0 else 0.0, 45.0))
+        shift = self.shift if self.distribution == "uniform" else self.shift_limit
+        shift = shift if self.shift > 0 else 0.0
+        return (math.cos(angle) + math.sin(angle)) * (1 + 2 * shift) / self.scale_range[0]
+
+
+PRESETS = {
+    "none": Augmentation(),
+    # The paper says "Gaussian" and gives no values; these are those of the stacked hourglass.
+    "newell": Augmentation(rotation=30.0, scale=0.25, flip=0.5),
+    "mmdn": Augmentation(
+        distribution="uniform", rotation=30.0, scale_low=0.9, scale_high=1.2, shift=0.1, flip=0.5
+    ),
+    "mild": Augmentation(
+        rotation=10.0,
+        rotation_limit=30.0,
+        scale=0.08,
+        scale_limit=0.25,
+        shift=0.04,
+        shift_limit=0.1,
+        flip=0.5,
+        brightness=0.08,
+        contrast=0.2,
+        gamma=0.2,
+    ),
+    "strong": Augmentation(
+        rotation=30.0,
+        scale=0.25,
+        shift=0.05,
+        flip=0.5,
+        brightness=0.1,
+        contrast=0.3,
+        gamma=0.3,
+        colour=0.15,
+        low_resolution=0.2,
+        occlusion=0.3,
+    ),
+}
+
+
+def augmentation(preset: str, fields: Mapping[str, object] | None = None) -> Augmentation:
+    """Return a preset (none, newell, mmdn, mild, strong) with single fields replaced.
+
+    Raises ValueError for an unknown preset or field.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"found augmentation {preset!r}, expected one of {', '.join(PRESETS)}")
+    fields = dict(fields or {})
+    known = [item.name for item in dataclasses.fields(Augmentation)]
+    unknown = sorted(set(fields) - set(known))
+    if unknown:
+        raise ValueError(
+            f"unknown augmentation field {', '.join(unknown)}, expected some of {', '.join(known)}"
+        )
+    return dataclasses.replace(PRESETS[preset], **fields)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One draw: the arguments of ``crop_matrix`` and what is done to the pixels of the crop."""
+
+    rotation: float = 0.0
+    scale: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    flip: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
+    gamma: float = 0.0
+    colour: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    low_resolution: float = 1.0
+    occluder: tuple[float, float, float, float] | None = None
+    occluder_colour: tuple[int, int, int] = (0, 0, 0)
+
+
+def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The random numbers of one face in one epoch: they depend on nothing but the arguments."""
+    mask = (1 << 64) - 1
+    key = np.array([seed & mask, ((epoch << 32) ^ index) & mask], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+def draw(chosen: Augmentation, random: np.random.Generator) -> Draw:
+    """Draw one change.
+
+    It always takes the same amount of random numbers, so that a change of one field leaves the
+    draws of the others as they were.
+    """
+    normal = random.standard_normal(10)
+    uniform = random.random(14)
+    if chosen.distribution == "uniform":
+        spread = 2.0 * uniform[:4] - 1.0
+        rotation = chosen.rotation * spread[0]
+        scale = chosen.scale_low + (chosen.scale_high - chosen.scale_low) * uniform[1]
+        shift = chosen.shift * spread[2:4]
+    else:
+        rotation = _clip(chosen.rotation * normal[0], chosen.rotation_limit)
+        scale = 2.0 ** _clip(chosen.scale * normal[1], chosen.scale_limit)
+        shift = np.clip(chosen.shift * normal[2:4], -chosen.shift_limit, chosen.shift_limit)
+    jitter = np.clip(normal[4:10], -2.0, 2.0)
+    occluder = None
+    if uniform[6] < chosen.occlusion:
+        width, height = chosen.occlusion_size * (0.25 + 0.75 * uniform[7:9])
+        left, top = uniform[9] * (1 - width), uniform[10] * (1 - height)
+        occluder = (float(left), float(top), float(left + width), float(top + height))
+    shrink = 1.0
+    if uniform[5] < chosen.low_resolution:
+        # The same fraction of draws falls into each octave of shrinking.
+        shrink = chosen.low_resolution_factor ** float(random.random())
+    else:
+        random.random()
+    red, green, blue = (int(256 * value) for value in uniform[11:14])
+    return Draw(
+        rotation=float(rotation),
+        scale=float(scale),
+        shift=(float(shift[0]), float(shift[1])),
+        flip=bool(uniform[4] < chosen.flip),
+        brightness=float(chosen.brightness * jitter[0]),
+        contrast=float(chosen.contrast * jitter[1]),
+        gamma=float(chosen.gamma * jitter[2]),
+        colour=(
+            float(chosen.colour * jitter[3]),
+            float(chosen.colour * jitter[4]),
+            float(chosen.colour * jitter[5]),
+        ),
+        low_resolution=shrink,
+        occluder=occluder,
+        occluder_colour=(red, green, blue),
+    )
+
+
+def change_pixels(crop: np.ndarray, drawn: Draw) -> np.ndarray:
+    """Apply what a draw says of the pixels to a crop (S, S, 3) uint8; may write into it.
+
+    In turn: resolution, then one table from old to new values (gamma about [0, 1], contrast about
+    mid-grey with the channel's gain, brightness), then the occluder.
+    """
+    size = crop.shape[0]
+    if drawn.low_resolution > 1.0:
+        small = max(4, round(size / drawn.low_resolution))
+        crop = cv2.resize(crop, (small, small), interpolation=cv2.INTER_AREA)
+        crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
+    if drawn.brightness or drawn.contrast or drawn.gamma or any(drawn.colour):
+        crop = cv2.LUT(crop, _table(drawn))
+    if drawn.occluder is not None:
+        x0, y0, x1, y1 = (round(value * size) for value in drawn.occluder)
+        crop[y0:y1, x0:x1] = drawn.occluder_colour
+    return crop
+
+
+def _table(drawn: Draw) -> np.ndarray:
+    """Old to new value, uint8 (1, 256, 3) or (1, 256) when the channels agree."""
+    values = _RAMP ** (2.0**drawn.gamma) if drawn.gamma else _RAMP
+    centred = (values - 0.5) * 2.0**drawn.contrast + 0.5 + drawn.brightness
+    if any(drawn.colour):
+        centred = centred[:, None] * 2.0 ** np.array(drawn.colour)
+    table = np.clip(255.0 * centred + 0.5, 0, 255).astype(np.uint8)
+    return table[None]
+
+
+def _clip(value: float, limit: float) -> float:
+    return min(max(value, -limit), limit)
+
+
+_RAMP = np.arange(256) / 255.0

@@ -1,0 +1,154 @@
+"""The square box that a face is cropped by, from the data, its landmarks, or a face detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from .crop import crop_matrix, to_unit, transform_points
+from .faces import Face, FaceSet
+from .images import DataError, cv2
+
+BOX_KINDS = ("provided", "gt", "detector")
+
+# The cascade's square starts above the brows and is wider than the face. The smallest box around
+# 68 landmarks of a frontal face lies, on average, so much lower, and is so much smaller, in
+# fractions of the cascade's side; tests measure it on real faces.
+_CASCADE_DOWN = 0.12
+_CASCADE_SIDE = 0.86
+
+
+class NoFaceFound(DataError):
+    """The detector found no box that covers the face."""
+
+
+def face_box(
+    face: Face,
+    kind: str,
+    margin: float = 0.0,
+    image: Callable[[], np.ndarray] | None = None,
+) -> np.ndarray:
+    """Return the square box (4,) float64 to crop a face by.
+
+    ``kind`` is provided (the data set's own box), gt (the smallest box around the landmarks) or
+    detector (needs ``image``, a function that gives the image; the detection that overlaps the
+    landmarks most is taken). The square has the centre of that box and a side of
+    (1 + margin) times its longer side. Raises DataError for an unknown kind, a data set without
+    boxes, an empty or inverted box; NoFaceFound when no detection overlaps the landmarks by half.
+    """
+    name = face.path or face.name
+    if kind == "gt":
+        box = landmark_box(face.landmarks)
+    elif kind == "provided":
+        if face.box is None:
+            raise DataError(
+                f"{name}: the data provide no box. Choose box: gt (the landmark box) or "
+                "box: detector; the choice moves every score, so it is not guessed"
+            )
+        box = np.asarray(face.box, np.float64)
+    elif kind == "detector":
+        if image is None:
+            raise DataError(f"{name}: box: detector needs the image")
+        box = _detect_this(face, image())
+    else:
+        raise DataError(f"found box {kind!r}, expected one of {', '.join(BOX_KINDS)}")
+    try:
+        return square_box(box, margin)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from None
+
+
+def landmark_box(landmarks: np.ndarray) -> np.ndarray:
+    """The smallest box around landmarks (L, 2): (4,) float64, not square, without a margin."""
+    points = np.asarray(landmarks, np.float64)
+    return np.concatenate([points.min(0), points.max(0)])
+
+
+def square_box(box: np.ndarray, margin: float = 0.0) -> np.ndarray:
+    """The square about a box's centre, (4,) float64, of (1 + margin) times its longer side.
+
+    Raises ValueError for a box that is empty, inverted or not finite, and a margin of -1 or less.
+    """
+    x0, y0, x1, y1 = (float(value) for value in box)
+    if not (np.isfinite([x0, y0, x1, y1]).all() and x0 <= x1 and y0 <= y1 and (x0, y0) != (x1, y1)):
+        raise ValueError(
+            f"found an empty or inverted box ({x0:g}, {y0:g}, {x1:g}, {y1:g}), "
+            "expected x0 < x1 and y0 < y1"
+        )
+    if not margin > -1:
+        raise ValueError(f"found a box margin of {margin}, expected more than -1")
+    half = (1.0 + margin) * max(x1 - x0, y1 - y0) / 2
+    centre_x, centre_y = (x0 + x1) / 2, (y0 + y1) / 2
+    return np.array([centre_x - half, centre_y - half, centre_x + half, centre_y + half])
+
+
+def mean_shape(faces: FaceSet, box: str, margin: float = 0.0) -> np.ndarray:
+    """The mean of a set's landmarks in unit coordinates of their crops: (L, 2) float32."""
+    total = np.zeros((faces.points, 2))
+    for index in range(len(faces)):
+        face = faces.face(index)
+        square = face_box(face, box, margin, image=lambda i=index: faces.image(i))  # type: ignore[misc]
+        matrix = crop_matrix(square, 1)
+        total += to_unit(transform_points(matrix, face.landmarks.astype(np.float64)), 1)
+    return (total / len(faces)).astype(np.float32)
+
+
+def detect_faces(image: np.ndarray, smallest: float = 0.06) -> list[np.ndarray]:
+    """Find faces in an RGB uint8 image (H, W, 3): square boxes (4,) float64, largest first.
+
+    Uses the frontal cascade that comes with OpenCV: upright faces, turned by up to about 30
+    degrees. The boxes are moved and scaled to what the landmark box of a face would be on average,
+    so that a network trained with box gt or provided meets crops of the kind it knows.
+    ``smallest`` is the least side of a face, as a fraction of the image's longer side.
+    """
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    shrink = min(1.0, 1024 / max(grey.shape))
+    if shrink < 1.0:
+        grey = cv2.resize(grey, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    grey = cv2.equalizeHist(grey)
+    least = max(20, int(smallest * max(grey.shape)))
+    found = _cascade().detectMultiScale(
+        grey, scaleFactor=1.1, minNeighbors=4, minSize=(least, least)
+    )
+    boxes = []
+    for x, y, width, height in sorted(found, key=lambda item: -int(item[2]) * int(item[3])):
+        # A rectangle of whole pixels covers [x - 0.5, x + width - 0.5].
+        centre_x = (x + width / 2) / shrink - 0.5
+        centre_y = (y + height * (0.5 + _CASCADE_DOWN)) / shrink - 0.5
+        half = _CASCADE_SIDE * max(width, height) / shrink / 2
+        boxes.append(np.array([centre_x - half, centre_y - half, centre_x + half, centre_y + half]))
+    return boxes
+
+
+def overlap(first: np.ndarray, second: np.ndarray) -> float:
+    """Intersection over union of two boxes."""
+    low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
+    both = float(np.prod(np.clip(high - low, 0, None)))
+    areas = float(np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2]))
+    return both / (areas - both) if areas > both else 0.0
+
+
+def _detect_this(face: Face, image: np.ndarray) -> np.ndarray:
+    wanted = square_box(landmark_box(face.landmarks))
+    boxes = detect_faces(image)
+    best = max(boxes, key=lambda box: overlap(box, wanted), default=None)
+    if best is None or overlap(best, wanted) < 0.5:
+        raise NoFaceFound(
+            f"{face.path or face.name}: the detector found {len(boxes)} boxes, "
+            "none overlaps the landmarks by half"
+        )
+    return best
+
+
+@lru_cache(maxsize=1)
+def _cascade() -> cv2.CascadeClassifier:
+    path = Path(cv2.data.haarcascades) / "haarcascade_frontalface_alt2.xml"
+    cascade = cv2.CascadeClassifier(str(path))
+    if cascade.empty():
+        raise DataError(
+            f"{path}: OpenCV's face cascade cannot be loaded (opencv-python >= 4.8, < 5)"
+        )
+    return cascade

@@ -1,0 +1,234 @@
+"""Crops of faces for training and evaluation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from .augment import Augmentation, augmentation, change_pixels, draw, generator
+from .boxes import BOX_KINDS, NoFaceFound, face_box
+from .crop import compose, crop_image, crop_matrix, to_unit, transform_points
+from .faces import Face, FaceSet
+from .images import DataError
+from .layouts import Layout, generic_layout
+
+log = logging.getLogger(__name__)
+
+Sample = dict[str, Any]
+
+# A landmark this far outside the image, in sides of its box, is an error in the data: real
+# annotations do guess points beyond the border of the photograph, but near it.
+OUTSIDE_LIMIT = 0.5
+
+
+class CropDataset(Dataset[Sample]):
+    """Face crops with landmarks in unit coordinates, changed at random when training.
+
+    An item is a dictionary: ``image`` uint8 (3, S, S) RGB; ``landmarks`` float32 (L, 2), in unit
+    coordinates of the crop (see ``ccdn.data.crop``); ``index`` int; ``matrix`` float32 (2, 3), from
+    image pixels to crop pixels. Random draws depend on (seed, epoch, index) only, whatever the
+    order and the number of workers; ``set_epoch`` also reaches workers that already run.
+    """
+
+    def __init__(
+        self,
+        faces: FaceSet,
+        size: int = 128,
+        box: str = "provided",
+        margin: float = 0.25,
+        augmentation: Augmentation | str = "newell",
+        seed: int = 0,
+        train: bool = True,
+        cache: bool = True,
+        cache_limit: int = 2 << 30,
+        layout: Layout | None = None,
+        missing_box: str = "error",
+    ) -> None:
+        """``train=False`` switches every random change off.
+
+        ``cache`` keeps, of each face, the pixels that any draw may need, at a resolution that suits
+        the crop, up to ``cache_limit`` bytes. ``missing_box`` is what happens where box detector
+        finds no face: error, or gt, which takes the landmark box and counts it in
+        ``missing_boxes``. Without a known mirror permutation the faces are not mirrored, and a
+        warning says so; ``layout`` may give one. Raises DataError or ValueError for bad arguments,
+        and at once when the data have no box of the kind wanted.
+        """
+        if size < 8:
+            raise ValueError(f"found a crop size of {size}, expected at least 8")
+        if box not in BOX_KINDS:
+            raise ValueError(f"found box {box!r}, expected one of {', '.join(BOX_KINDS)}")
+        if missing_box not in ("error", "gt"):
+            raise ValueError(f"found missing_box {missing_box!r}, expected error or gt")
+        self.faces = faces
+        self.size = size
+        self.box = box
+        self.margin = margin
+        self.seed = seed
+        self.train = train
+        self.layout = layout if layout is not None else generic_layout(faces.points)
+        if self.layout.points != faces.points:
+            raise ValueError(
+                f"the layout has {self.layout.points} points, {faces.name} has {faces.points}"
+            )
+        self.augmentation = self._choose(augmentation)
+        self.missing_box = missing_box
+        self.missing_boxes: set[int] = set()
+        self._flip = None if self.layout.flip is None else np.array(self.layout.flip)
+        # In shared memory, so that workers that persist over epochs see it change.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._cache: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] | None = (
+            {} if cache else None
+        )
+        self._cache_left = cache_limit
+        if box != "detector":
+            for index in range(len(faces)):  # microseconds a face; a bad box speaks before training
+                face_box(faces.face(index), box, margin)
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, landmarks, matrix = self.arrays(index)
+        return {
+            "image": torch.from_numpy(image),
+            "landmarks": torch.from_numpy(landmarks),
+            "index": index,
+            "matrix": torch.from_numpy(matrix),
+        }
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose random numbers are drawn."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose random numbers are drawn; call it before the loader is iterated."""
+        if epoch < 0:
+            raise ValueError(f"found epoch {epoch}, expected 0 or more")
+        self._epoch.fill_(epoch)
+
+    def batch(self, indices: Sequence[int]) -> Sample:
+        """The items of several indices, stacked: as ``collate`` of them, without a loader."""
+        return collate([self[int(index)] for index in indices])
+
+    def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """An item as numpy arrays: image (3, S, S) uint8, landmarks (L, 2) and matrix (2, 3) float32."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"found index {index}, expected 0 to {len(self) - 1}")
+        face = self.faces.face(index)
+        pixels, to_region, box = self._region(index, face)
+        drawn = draw(self.augmentation, generator(self.seed, self.epoch, index))
+        matrix = crop_matrix(box, self.size, drawn.rotation, drawn.scale, drawn.shift, drawn.flip)
+        if self.augmentation.is_geometric:
+            crop = crop_image(pixels, _after(matrix, to_region), self.size)
+        else:  # the region is the crop itself
+            crop = pixels[:, ::-1].copy() if drawn.flip else pixels.copy()
+        crop = change_pixels(crop, drawn)
+        landmarks = to_unit(transform_points(matrix, face.landmarks.astype(np.float64)), self.size)
+        if drawn.flip:
+            landmarks = landmarks[self._flip]
+        return (
+            np.ascontiguousarray(crop.transpose(2, 0, 1)),
+            landmarks.astype(np.float32),
+            matrix.astype(np.float32),
+        )
+
+    def _choose(self, chosen: Augmentation | str) -> Augmentation:
+        wanted = augmentation(chosen) if isinstance(chosen, str) else chosen
+        if not self.train:
+            return augmentation("none")
+        if wanted.flip > 0 and self.layout.flip is None:
+            log.warning(
+                "%s: faces are not mirrored: no mirror permutation is known for %d points; "
+                "give a layout with one to mirror them",
+                self.faces.name,
+                self.faces.points,
+            )
+            return augmentation("none", {**vars(wanted), "flip": 0.0})
+        return wanted
+
+    def _box(self, index: int, face: Face, image: np.ndarray) -> np.ndarray:
+        try:
+            return face_box(face, self.box, self.margin, image=lambda: image)
+        except NoFaceFound as error:
+            if self.missing_box == "error":
+                raise
+            self.missing_boxes.add(index)
+            log.warning("%s: the landmark box is used", error)
+            return face_box(face, "gt", self.margin)
+
+    def _region(self, index: int, face: Face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pixels that any draw may need, the matrix from the image to them, the square box."""
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
+        image = self.faces.image(index)
+        box = self._box(index, face, image)
+        _check_inside(face, image, box)
+        if self.augmentation.is_geometric:
+            pixels, to_region = self._cut(image, box)
+        else:
+            to_region = crop_matrix(box, self.size)
+            pixels = crop_image(image, to_region, self.size)
+        entry = (pixels, to_region, box)
+        if self._cache is not None and pixels.nbytes <= self._cache_left:
+            self._cache[index] = entry
+            self._cache_left -= pixels.nbytes
+        return entry
+
+    def _cut(self, image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The part of the image within reach, as it is or, where it is much finer, resampled."""
+        side = float(box[2] - box[0])
+        reach = self.augmentation.reach
+        centre = (box[:2] + box[2:]) / 2
+        finest = 1.5 * self.size * self.augmentation.scale_range[1]  # pixels over the box
+        if side > finest:
+            size = int(np.ceil(reach * finest))
+            half = size / finest * side / 2
+            square = np.concatenate([centre - half, centre + half])
+            matrix = crop_matrix(square, size)
+            return crop_image(image, matrix, size), matrix
+        limit = np.array([image.shape[1], image.shape[0]])
+        low = np.clip(np.floor(centre - reach * side / 2).astype(int) - 1, 0, limit - 1)
+        high = np.clip(np.ceil(centre + reach * side / 2).astype(int) + 2, low + 1, limit)
+        pixels = image[low[1] : high[1], low[0] : high[0]].copy()
+        return pixels, np.array([[1, 0, -low[0]], [0, 1, -low[1]]], np.float64)
+
+
+def collate(samples: Sequence[Sample]) -> Sample:
+    """Stack items to a batch: image uint8 (B, 3, S, S), landmarks (B, L, 2), index (B,), matrix."""
+    return {
+        "image": torch.stack([sample["image"] for sample in samples]),
+        "landmarks": torch.stack([sample["landmarks"] for sample in samples]),
+        "index": torch.tensor([sample["index"] for sample in samples], dtype=torch.int64),
+        "matrix": torch.stack([sample["matrix"] for sample in samples]),
+    }
+
+
+def _after(matrix: np.ndarray, to_region: np.ndarray) -> np.ndarray:
+    """The map from the region to the crop, where the region is only scaled and moved."""
+    scale_x, scale_y = to_region[0, 0], to_region[1, 1]
+    back = np.array(
+        [
+            [1 / scale_x, 0, -to_region[0, 2] / scale_x],
+            [0, 1 / scale_y, -to_region[1, 2] / scale_y],
+        ]
+    )
+    return compose(matrix, back)
+
+
+def _check_inside(face: Face, image: np.ndarray, box: np.ndarray) -> None:
+    height, width = image.shape[:2]
+    slack = OUTSIDE_LIMIT * float(box[2] - box[0])
+    beyond = np.maximum(-face.landmarks, face.landmarks - [width - 1, height - 1]).max(1)
+    worst = int(beyond.argmax())
+    if beyond[worst] > slack:
+        x, y = face.landmarks[worst]
+        raise DataError(
+            f"{face.path or face.name}: landmark {worst} at ({x:.1f}, {y:.1f}) is far outside the "
+            f"image of {width} x {height} pixels"
+        )
