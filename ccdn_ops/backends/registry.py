@@ -1,0 +1,139 @@
+"""Which backend serves which operator on which device.
+
+A backend is a folder beside this file; its module for an operator has the operator's name and
+calls `register` when it is imported, which happens the first time that a tensor could be served
+by it. So `import ccdn_ops` imports no backend that the process does not use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+BACKENDS = ("reference", "cpu", "triton", "cuda")
+
+# What is tried, in this order, for tensors of a device type; others get the reference.
+ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """What a backend registers for one operator; ccdn_ops/schemas.py says what each must do."""
+
+    operator: str
+    backend: str
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+    supports: Callable[..., str | None]
+
+
+_implementations: dict[tuple[str, str], Implementation] = {}
+_load_errors: dict[tuple[str, str], str] = {}
+
+
+def register(
+    operator: str,
+    *,
+    backend: str,
+    forward: Callable[..., Any],
+    backward: Callable[..., Any],
+    supports: Callable[..., str | None] = lambda *_: None,
+) -> None:
+    """Offer a backend's kernels for an operator.
+
+    `forward` and `backward` take the arguments of the operator's two schemas. `supports` takes
+    the arguments of the forward schema, whose tensors may be fake (shape, strides, dtype and device
+    are real, data are not), and returns None, or why this backend cannot serve them.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
+    _implementations[operator, backend] = Implementation(
+        operator, backend, forward, backward, supports
+    )
+
+
+def _checked(name: str | None, source: str) -> str | None:
+    if name is not None and name not in BACKENDS:
+        raise ValueError(f"{source} is {name!r}; expected one of {', '.join(BACKENDS)}")
+    return name
+
+
+_override = _checked(os.environ.get("CCDN_OPS_BACKEND") or None, "CCDN_OPS_BACKEND")
+
+
+def override() -> str | None:
+    """The backend asked for by name (use_backend, CCDN_OPS_BACKEND), or None."""
+    return _override
+
+
+@contextmanager
+def use_backend(name: str | None) -> Iterator[None]:
+    """Serve every operator from one backend: "reference", "cpu", "triton" or "cuda".
+
+    None returns to the choice by device. Process-wide, because autograd may run a backward pass in
+    another thread. A call that the named backend cannot serve raises RuntimeError; nothing falls
+    back. Raises ValueError for another name.
+    """
+    global _override
+    previous = _override
+    _override = _checked(name, "backend")
+    try:
+        yield
+    finally:
+        _override = previous
+
+
+def load(operator: str, backend: str) -> Implementation | None:
+    """The backend's implementation of the operator, imported on first use; None if it has none."""
+    key = operator, backend
+    if key in _implementations:
+        return _implementations[key]
+    if key in _load_errors:
+        return None
+    name = f"ccdn_ops.backends.{backend}.{operator}"
+    try:
+        found = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        _load_errors[key] = f"the {backend} backend has no {operator}"
+        return None
+    if backend == "triton" and importlib.util.find_spec("triton") is None:
+        _load_errors[key] = "triton is not installed; `pip install triton` (Linux)"
+        return None
+    importlib.import_module(name)
+    if key not in _implementations:
+        raise RuntimeError(f"{name} registered nothing for {operator} on {backend}")
+    return _implementations[key]
+
+
+def why_not(operator: str, backend: str, x: Tensor, *arguments: Any) -> str | None:
+    """Why this backend cannot serve the call; None when it can."""
+    implementation = load(operator, backend)
+    if implementation is None:
+        return _load_errors[operator, backend]
+    return implementation.supports(x, *arguments)
+
+
+def select(operator: str, x: Tensor, *arguments: Any) -> Implementation:
+    """The implementation that serves the call; RuntimeError if one asked for by name cannot."""
+    if _override is not None:
+        reason = why_not(operator, _override, x, *arguments)
+        if reason is not None:
+            raise RuntimeError(
+                f"ccdn_ops.{operator} was asked to use the backend {_override!r}, which cannot "
+                f"serve {tuple(x.shape)} {x.dtype} on {x.device}: {reason}"
+            )
+        return _implementations[operator, _override]
+    for backend in ORDER.get(x.device.type, ("reference",)):
+        implementation = load(operator, backend)
+        if implementation is not None and implementation.supports(x, *arguments) is None:
+            return implementation
+    raise RuntimeError(f"no backend serves ccdn_ops.{operator}")  # the reference serves all

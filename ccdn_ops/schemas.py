@@ -1,0 +1,150 @@
+"""Every operator: its schema, its fake kernel, its batching rule, and what a backend must provide.
+
+An operator X is two raw operators, `ccdn::X` and `ccdn::X_backward`, defined here once. Their
+kernel looks up the backend when it runs (backends/registry.py), so it is opaque to torch.compile.
+Autograd is not here but in ops/X.py, a torch.autograd.Function around the two.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import registry
+from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype
+from ccdn_ops.plans import dual_squeeze_plan
+
+library = torch.library.Library("ccdn", "DEF")
+
+# dual_squeeze ------------------------------------------------------------------------------------
+#
+# x (B, D, N) or (B, D, H, W), any strides -> first, second (B, D) in x's dtype; mean (B, D),
+# trace (B,) and gram in the accumulation dtype (float64 for float64, else float32).
+#
+#   mean   over the positions
+#   trace  tr S of S = Xc Xc^T / N; exactly 0 for a sample that counts as constant, which is one with
+#          tr S <= (16 eps)^2 * (the mean over the positions of |x_n|^2), eps of the accumulation
+#          dtype: its deviation from the mean is rounding. Its second and its gradient are 0.
+#   gram   (B, n, n): S itself (side "channels", n = D) or Xc^T Xc / N (side "positions", n = N),
+#          or (B, 0, 0); dual_squeeze_plan says which
+#
+# What is saved is defined by mathematics alone, so forward and backward may come from different
+# backends. A backend provides
+#
+#   forward(x, iterations) -> first, second, mean, trace, gram
+#   backward(grad_first, grad_second, x, mean, trace, gram, iterations) -> grad_x
+#
+# and gets x always as (B, D, N) with B >= 1 and any strides, and contiguous gradients in x's dtype;
+# grad_x has the strides of torch.empty_like(x). Autocast is off while it runs.
+
+library.define(
+    "dual_squeeze(Tensor x, int iterations) -> "
+    "(Tensor first, Tensor second, Tensor mean, Tensor trace, Tensor gram)"
+)
+library.define(
+    "dual_squeeze_backward(Tensor grad_first, Tensor grad_second, Tensor x, Tensor mean, "
+    "Tensor trace, Tensor gram, int iterations) -> Tensor"
+)
+
+
+class _NoAutocast:
+    """Turns autocast off for a kernel; costs nothing when it is off already."""
+
+    def __init__(self, device_type: str) -> None:
+        self.context = None
+        if torch.is_autocast_enabled(device_type):
+            self.context = torch.autocast(device_type, enabled=False)
+
+    def __enter__(self) -> None:
+        if self.context is not None:
+            self.context.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        if self.context is not None:
+            self.context.__exit__(*error)
+
+
+def _dual_squeeze_empty(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    flat = x.flatten(2)
+    batch, channels, positions = flat.shape[0], int(flat.shape[1]), int(flat.shape[2])
+    plan = dual_squeeze_plan(channels, positions, iterations, DTYPE_NAMES[x.dtype], x.device.type)
+    side = channels if plan.side == "channels" else positions
+    n = side if plan.saves_gram else 0
+    wide = accumulation_dtype(x.dtype)
+    return (
+        x.new_empty(batch, channels),
+        x.new_empty(batch, channels),
+        x.new_empty(batch, channels, dtype=wide),
+        x.new_empty(batch, dtype=wide),
+        x.new_empty(batch, n, n, dtype=wide),
+    )
+
+
+def _dual_squeeze_grad_empty(
+    grad_first: Tensor,
+    grad_second: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    trace: Tensor,
+    gram: Tensor,
+    iterations: int,
+) -> Tensor:
+    return torch.empty_like(x.flatten(2)).view(x.shape)
+
+
+def _dual_squeeze(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    if x.shape[0] == 0:
+        return _dual_squeeze_empty(x, iterations)
+    # A view for NCHW and channels_last alike; a copy only where H and W have no common stride.
+    flat = x.flatten(2)
+    backend = registry.select("dual_squeeze", flat, iterations)
+    with _NoAutocast(x.device.type):
+        return backend.forward(flat, iterations)
+
+
+def _dual_squeeze_backward(
+    grad_first: Tensor,
+    grad_second: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    trace: Tensor,
+    gram: Tensor,
+    iterations: int,
+) -> Tensor:
+    flat = x.flatten(2)
+    if x.shape[0] == 0:
+        return torch.empty_like(flat).view(x.shape)
+    backend = registry.select("dual_squeeze", flat, iterations)
+    with _NoAutocast(x.device.type):
+        grad = backend.backward(
+            grad_first.contiguous(), grad_second.contiguous(), flat, mean, trace, gram, iterations
+        )
+    return grad.view(x.shape)
+
+
+def _fold(x: Tensor, batched: int | None, size: int) -> Tensor:
+    """(V, B, ...) as (V * B, ...), the vmapped dimension taken from `batched` or made."""
+    x = x.expand(size, *x.shape) if batched is None else x.movedim(batched, 0)
+    return x.flatten(0, 1)
+
+
+def _dual_squeeze_vmap(info, in_dims, x, iterations):  # type: ignore[no-untyped-def]
+    size = info.batch_size
+    outputs = torch.ops.ccdn.dual_squeeze(_fold(x, in_dims[0], size), iterations)
+    return tuple(out.unflatten(0, (size, -1)) for out in outputs), (0,) * len(outputs)
+
+
+def _dual_squeeze_backward_vmap(info, in_dims, *arguments):  # type: ignore[no-untyped-def]
+    *tensors, iterations = arguments
+    size = info.batch_size
+    folded = [_fold(t, d, size) for t, d in zip(tensors, in_dims, strict=False)]
+    grad = torch.ops.ccdn.dual_squeeze_backward(*folded, iterations)
+    return grad.unflatten(0, (size, -1)), 0
+
+
+library.impl("dual_squeeze", _dual_squeeze, "CompositeExplicitAutograd")
+library.impl("dual_squeeze_backward", _dual_squeeze_backward, "CompositeExplicitAutograd")
+torch.library.register_fake("ccdn::dual_squeeze", _dual_squeeze_empty, lib=library)
+torch.library.register_fake("ccdn::dual_squeeze_backward", _dual_squeeze_grad_empty, lib=library)
+torch.library.register_vmap("ccdn::dual_squeeze", _dual_squeeze_vmap, lib=library)
+torch.library.register_vmap("ccdn::dual_squeeze_backward", _dual_squeeze_backward_vmap, lib=library)
