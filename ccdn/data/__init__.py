@@ -20,7 +20,7 @@ from .dataset import CropDataset, collate
 from .faces import Face, FaceSet, ImageFaces, Skipped
 from .folder import read_folder
 from .images import DataError, check_image, read_image
-from .layouts import Layout, Part, generic_layout, layout, layout_or_none
+from .layouts import Layout, generic_layout, layout, layout_or_none
 from .pts import read_pts, write_pts
 from .w300 import read_300w
 
@@ -32,7 +32,6 @@ __all__ = [
     "FaceSet",
     "ImageFaces",
     "Layout",
-    "Part",
     "Skipped",
     "augmentation",
     "check_image",

@@ -21,7 +21,7 @@ _CASCADE_DOWN = 0.12
 _CASCADE_SIDE = 0.86
 
 
-class NoFaceFound(DataError):
+class NoFaceFoundError(DataError):
     """The detector found no box that covers the face."""
 
 
@@ -37,7 +37,7 @@ def face_box(
     detector (needs ``image``, a function that gives the image; the detection that overlaps the
     landmarks most is taken). The square has the centre of that box and a side of
     (1 + margin) times its longer side. Raises DataError for an unknown kind, a data set without
-    boxes, an empty or inverted box; NoFaceFound when no detection overlaps the landmarks by half.
+    boxes, an empty or inverted box; NoFaceFoundError when no detection overlaps the landmarks by half.
     """
     name = face.path or face.name
     if kind == "gt":
@@ -136,7 +136,7 @@ def _detect_this(face: Face, image: np.ndarray) -> np.ndarray:
     boxes = detect_faces(image)
     best = max(boxes, key=lambda box: overlap(box, wanted), default=None)
     if best is None or overlap(best, wanted) < 0.5:
-        raise NoFaceFound(
+        raise NoFaceFoundError(
             f"{face.path or face.name}: the detector found {len(boxes)} boxes, "
             "none overlaps the landmarks by half"
         )

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from .augment import Augmentation, augmentation, change_pixels, draw, generator
-from .boxes import BOX_KINDS, NoFaceFound, face_box
+from .boxes import BOX_KINDS, NoFaceFoundError, face_box
 from .crop import compose, crop_image, crop_matrix, to_unit, transform_points
 from .faces import Face, FaceSet
 from .images import DataError
@@ -32,7 +32,7 @@ class CropDataset(Dataset[Sample]):
     An item is a dictionary: ``image`` uint8 (3, S, S) RGB; ``landmarks`` float32 (L, 2), in unit
     coordinates of the crop (see ``ccdn.data.crop``); ``index`` int; ``matrix`` float32 (2, 3), from
     image pixels to crop pixels. Random draws depend on (seed, epoch, index) only, whatever the
-    order and the number of workers; ``set_epoch`` also reaches workers that already run.
+    order and the number of workers.
     """
 
     def __init__(
@@ -79,8 +79,7 @@ class CropDataset(Dataset[Sample]):
         self.missing_box = missing_box
         self.missing_boxes: set[int] = set()
         self._flip = None if self.layout.flip is None else np.array(self.layout.flip)
-        # In shared memory, so that workers that persist over epochs see it change.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self.epoch = 0
         self._cache: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] | None = (
             {} if cache else None
         )
@@ -101,23 +100,27 @@ class CropDataset(Dataset[Sample]):
             "matrix": torch.from_numpy(matrix),
         }
 
-    @property
-    def epoch(self) -> int:
-        """The epoch whose random numbers are drawn."""
-        return int(self._epoch)
-
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose random numbers are drawn; call it before the loader is iterated."""
+        """Choose the epoch whose random numbers are drawn.
+
+        It holds in this process, and in worker processes started afterwards: workers that live
+        over several epochs must be told in the worker. Raises ValueError for a negative epoch.
+        """
         if epoch < 0:
             raise ValueError(f"found epoch {epoch}, expected 0 or more")
-        self._epoch.fill_(epoch)
+        self.epoch = epoch
+
+    def preload(self) -> None:
+        """Fill the cache now, so that worker processes started afterwards share it."""
+        for index in range(len(self)):
+            self._region(index, self.faces.face(index))
 
     def batch(self, indices: Sequence[int]) -> Sample:
         """The items of several indices, stacked: as ``collate`` of them, without a loader."""
         return collate([self[int(index)] for index in indices])
 
     def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """An item as numpy arrays: image (3, S, S) uint8, landmarks (L, 2) and matrix (2, 3) float32."""
+        """An item in numpy: image (3, S, S) uint8, landmarks (L, 2) and matrix (2, 3) float32."""
         if not 0 <= index < len(self):
             raise IndexError(f"found index {index}, expected 0 to {len(self) - 1}")
         face = self.faces.face(index)
@@ -155,7 +158,7 @@ class CropDataset(Dataset[Sample]):
     def _box(self, index: int, face: Face, image: np.ndarray) -> np.ndarray:
         try:
             return face_box(face, self.box, self.margin, image=lambda: image)
-        except NoFaceFound as error:
+        except NoFaceFoundError as error:
             if self.missing_box == "error":
                 raise
             self.missing_boxes.add(index)

@@ -1,4 +1,4 @@
-"""Reading images: RGB, uint8, and an error that names the file for whatever is not a whole image."""
+"""Reading images: uint8 RGB, and an error naming the file for whatever is not a whole image."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _is_truncated(content: bytes) -> bool:
 
 
 def _jpeg_is_whole(content: bytes) -> bool:
-    """Whether an end-of-image marker follows the first scan (a thumbnail in the header has its own)."""
+    """Whether an end marker follows the first scan (a thumbnail in the header has its own)."""
     position = 2
     while position + 4 <= len(content):
         if content[position] != 0xFF:

@@ -1,4 +1,4 @@
-"""Landmark layouts: which point is which, how a mirror image renumbers them, what a face is measured by.
+"""Landmark layouts: which point is which, how mirroring renumbers them, what a face is measured by.
 
 "Left" and "right" are those of the image, not of the person. Indices are 0-based.
 """
@@ -10,21 +10,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Part:
-    """A run of points that a drawing joins by lines; ``closed`` joins the last to the first."""
-
-    name: str
-    indices: tuple[int, ...]
-    closed: bool = False
-
-
-@dataclass(frozen=True)
 class Layout:
     """The meaning of a set of landmarks.
 
     ``flip`` is a permutation: point ``i`` of a mirrored face is point ``flip[i]`` of the original
     one; None when it is not known. ``ocular`` holds the two outer eye corners, ``pupil`` the two
     groups of points whose means stand for the pupils; None where the layout has no such points.
+    ``parts`` are the runs of points that a drawing joins by lines; a closed run ends where it
+    began.
     """
 
     name: str
@@ -32,7 +25,7 @@ class Layout:
     flip: tuple[int, ...] | None = None
     ocular: tuple[int, int] | None = None
     pupil: tuple[tuple[int, ...], tuple[int, ...]] | None = None
-    parts: tuple[Part, ...] = ()
+    parts: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.points < 1:
@@ -85,6 +78,10 @@ def _run(first: int, last: int) -> tuple[int, ...]:
     return tuple(range(first, last + 1))
 
 
+def _loop(first: int, last: int) -> tuple[int, ...]:
+    return (*_run(first, last), first)
+
+
 def _mirror(points: int, *chains: tuple[Iterable[int], Iterable[int]]) -> tuple[int, ...]:
     """Build the permutation from pairs of chains that mirror each other; the rest stay."""
     flip = list(range(points))
@@ -112,15 +109,15 @@ _W300 = Layout(
     ocular=(36, 45),
     pupil=(_run(36, 41), _run(42, 47)),
     parts=(
-        Part("jaw", _run(0, 16)),
-        Part("left brow", _run(17, 21)),
-        Part("right brow", _run(22, 26)),
-        Part("nose bridge", _run(27, 30)),
-        Part("nostrils", _run(31, 35)),
-        Part("left eye", _run(36, 41), closed=True),
-        Part("right eye", _run(42, 47), closed=True),
-        Part("outer lip", _run(48, 59), closed=True),
-        Part("inner lip", _run(60, 67), closed=True),
+        _run(0, 16),  # jaw
+        _run(17, 21),  # left brow
+        _run(22, 26),  # right brow
+        _run(27, 30),  # nose bridge
+        _run(31, 35),  # nostrils
+        _loop(36, 41),  # left eye
+        _loop(42, 47),  # right eye
+        _loop(48, 59),  # outer lip
+        _loop(60, 67),  # inner lip
     ),
 )
 
@@ -144,17 +141,17 @@ _WFLW = Layout(
     ocular=(60, 72),
     pupil=((96,), (97,)),
     parts=(
-        Part("jaw", _run(0, 32)),
-        Part("left brow", _run(33, 41), closed=True),
-        Part("right brow", _run(42, 50), closed=True),
-        Part("nose bridge", _run(51, 54)),
-        Part("nostrils", _run(55, 59)),
-        Part("left eye", _run(60, 67), closed=True),
-        Part("right eye", _run(68, 75), closed=True),
-        Part("outer lip", _run(76, 87), closed=True),
-        Part("inner lip", _run(88, 95), closed=True),
-        Part("left pupil", (96,)),
-        Part("right pupil", (97,)),
+        _run(0, 32),  # jaw
+        _loop(33, 41),  # left brow
+        _loop(42, 50),  # right brow
+        _run(51, 54),  # nose bridge
+        _run(55, 59),  # nostrils
+        _loop(60, 67),  # left eye
+        _loop(68, 75),  # right eye
+        _loop(76, 87),  # outer lip
+        _loop(88, 95),  # inner lip
+        (96,),  # left pupil
+        (97,),  # right pupil
     ),
 )
 
@@ -170,16 +167,16 @@ _COFW = Layout(
     ocular=(8, 9),
     pupil=((16,), (17,)),
     parts=(
-        Part("left brow", (0, 4, 2, 5), closed=True),
-        Part("right brow", (3, 6, 1, 7), closed=True),
-        Part("left eye", (8, 12, 10, 13), closed=True),
-        Part("right eye", (11, 14, 9, 15), closed=True),
-        Part("left pupil", (16,)),
-        Part("right pupil", (17,)),
-        Part("nose", (18, 20, 19, 21), closed=True),
-        Part("upper lip", (22, 24, 23, 25), closed=True),
-        Part("lower lip", (22, 26, 23, 27), closed=True),
-        Part("chin", (28,)),
+        (0, 4, 2, 5, 0),  # left brow
+        (3, 6, 1, 7, 3),  # right brow
+        (8, 12, 10, 13, 8),  # left eye
+        (11, 14, 9, 15, 11),  # right eye
+        (16,),  # left pupil
+        (17,),  # right pupil
+        (18, 20, 19, 21, 18),  # nose
+        (22, 24, 23, 25, 22),  # upper lip
+        (22, 26, 23, 27, 22),  # lower lip
+        (28,),  # chin
     ),
 )
 
@@ -193,13 +190,13 @@ _AFLW = Layout(
         ((12, 15), (14, 17)),  # nostrils, corners of the mouth
     ),
     parts=(
-        Part("left brow", _run(0, 2)),
-        Part("right brow", _run(3, 5)),
-        Part("left eye", _run(6, 8)),
-        Part("right eye", _run(9, 11)),
-        Part("nose", _run(12, 14)),
-        Part("mouth", _run(15, 17)),
-        Part("chin", (18,)),
+        _run(0, 2),  # left brow
+        _run(3, 5),  # right brow
+        _run(6, 8),  # left eye
+        _run(9, 11),  # right eye
+        _run(12, 14),  # nose
+        _run(15, 17),  # mouth
+        (18,),  # chin
     ),
 )
 

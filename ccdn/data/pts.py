@@ -16,12 +16,11 @@ integers. Blank lines, CRLF line ends and a byte order mark are accepted, nothin
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from ..files import atomic_write
 from .images import DataError
 
 
@@ -82,14 +81,8 @@ def write_pts(path: str | Path, landmarks: np.ndarray) -> None:
         raise ValueError(f"{path}: found NaN or infinite landmarks, expected finite ones")
     rows = "".join(f"{x + 1.0:.6f} {y + 1.0:.6f}\n" for x, y in values)
     text = f"version: 1\nn_points:  {len(values)}\n{{\n{rows}}}\n"
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="ascii", newline="\n") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_write(path) as file:
+        file.write(text.encode("ascii"))
 
 
 _Lines = list[tuple[int, str]]
