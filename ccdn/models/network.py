@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ccdn_ops.nn import CTM
 
@@ -75,8 +76,12 @@ class CCDN(nn.Module):
         # T-1 is always 1/8 of the crop, so a stem that halves once more leaves one halving less to do.
         self.stage_fine = stage(config.channels, fine, halvings=3 - config.stem_stride)
         self.stage_coarse = stage(fine, coarse, halvings=1)
+        # A pre-activation block ends without a normalisation of its own; what is squeezed, excited and pooled is
+        # normalised and rectified, as the output of the post-activation blocks that CTM was designed on.
+        self.norm_coarse = nn.BatchNorm2d(coarse)
         self.cff: CFF | None = None
         if config.ctm:
+            self.norm_fine = nn.BatchNorm2d(fine)
             settings = (config.excitations, config.orders, config.reduction, config.iterations)
             self.ctm_fine = CTM(fine, *settings)
             self.ctm_coarse = CTM(coarse, *settings)
@@ -110,10 +115,11 @@ class CCDN(nn.Module):
         x = self.stack(self.stem((images - 0.5) * 4.0))
         fine = self.stage_fine(x)
         coarse = self.stage_coarse(fine)
+        coarse = F.relu(self.norm_coarse(coarse))
         if self.cff is None:
             return Output(self._points(self.head(coarse.mean((2, 3)))), ())
-        excited_fine, pooled_fine = self.ctm_fine(fine)
         excited_coarse, pooled_coarse = self.ctm_coarse(coarse)
+        excited_fine, pooled_fine = self.ctm_fine(F.relu(self.norm_fine(fine)))
         pooled = self.cff(excited_fine, excited_coarse).mean((3, 4))
         out = self.head(pooled.flatten(1))
         if self.head_kind == "sum":
