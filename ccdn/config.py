@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -18,6 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
+EVAL_SPLITS = {
+    "300w": ["common", "challenging", "full"],
+    "folder": ["test"],
+    "synthetic": ["test"],
+}
 
 
 class ConfigError(ValueError):
@@ -61,10 +66,10 @@ class SyntheticConfig:
 class DataConfig:
     """Where faces come from, which box is cropped around them, and how training crops vary."""
 
-    kind: str = "auto"  # auto | 300w | folder | synthetic; auto: see `resolve_data_kind`
+    kind: str = "auto"  # auto | 300w | folder | synthetic; auto: see `resolve_data`
     root: Optional[str] = None  # noqa: UP045  (OmegaConf reads the annotation on Python 3.10)
     train_split: str = "train"
-    eval_splits: list[str] = field(default_factory=lambda: ["test"])
+    eval_splits: list[str] = field(default_factory=list)  # empty: those of the kind, EVAL_SPLITS
     points: Optional[int] = None  # noqa: UP045  None: those of the model
     box: str = "provided"  # provided | gt | detector
     margin: float = 0.25  # added to the box, as a share of its side (half on each side)
@@ -147,6 +152,30 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Conf
     for override in overrides:
         merged = _merge(merged, _parse_override(override), f"override {override!r}")
     return _finish(merged)
+
+
+def resolve_data(data: DataConfig) -> DataConfig:
+    """A copy in which `kind` and `eval_splits` are settled, looking at the folder where kind is auto.
+
+    auto: `root` "synthetic" is the embedded generator; a folder with the parts of 300W (afw, helen, lfpw, ibug) is
+    300w; any other is a folder of pictures. Raises ConfigError without a root, or where it is no folder.
+    """
+    kind, root = data.kind, data.root
+    if root == "synthetic" and kind in ("auto", "synthetic") and not Path(root).exists():
+        kind, root = "synthetic", None
+    if kind == "synthetic" and root is not None:
+        raise ConfigError(f"data.kind is synthetic, which reads no folder; found data.root {root!r}")
+    if kind != "synthetic":
+        if root is None:
+            raise ConfigError(
+                "where are the faces? --data DIR for a folder, --data synthetic for generated ones"
+            )
+        if not Path(root).is_dir():
+            raise ConfigError(f"data.root {root!r}: expected a folder, found nothing there")
+        if kind == "auto":
+            parts = [part for part in ("afw", "helen", "lfpw", "ibug") if (Path(root) / part).is_dir()]
+            kind = "300w" if parts else "folder"
+    return replace(data, kind=kind, root=root, eval_splits=data.eval_splits or EVAL_SPLITS[kind])
 
 
 def config_from_dict(values: Mapping[str, Any], source: str = "configuration") -> Config:

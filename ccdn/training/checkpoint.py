@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ccdn.config import Config, ConfigError, config_from_dict, config_to_dict
-from ccdn.training.files import atomic_write
+from ccdn.files import atomic_write
 
 FORMAT = "ccdn-checkpoint-1"
 
@@ -27,8 +27,8 @@ class Checkpoint:
     """The state of a run after `step` optimiser steps.
 
     epoch, step_in_epoch: where the next batch is taken. mean_shape: (L, 2) float32 in [0, 1] of the crop,
-    the mean of the training faces. running: sums behind the next line of the log. best: the best held-out
-    score so far.
+    the mean of the training faces. running, epoch_sums: sums behind the log's next lines. best: the best held-out score
+    so far. data: what the faces were. threads: torch's, on which the last bits depend.
     """
 
     config: Config
@@ -44,6 +44,7 @@ class Checkpoint:
     epoch_sums: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    threads: int = 0
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
 

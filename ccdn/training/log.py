@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ccdn.training.files import atomic_write
+from ccdn.files import atomic_write
 
 
 class MetricsLog:
