@@ -1,7 +1,7 @@
 """Configuration: typed dataclasses, YAML presets, and overrides from the command line.
 
-`load_config("tiny", ["train.lr=1e-3"])` merges, in this order: the defaults below, the preset or YAML file
-(and the one named by its `base:` line), and the overrides. Every field can be overridden.
+`load_config("tiny", ["train.lr=1e-3"])` merges, in this order: the defaults below, the preset or
+YAML file (and the one named by its `base:` line), and the overrides. Every field can be overridden.
 """
 
 from __future__ import annotations
@@ -73,10 +73,11 @@ class DataConfig:
     points: Optional[int] = None  # noqa: UP045  None: those of the model
     box: str = "provided"  # provided | gt | detector
     margin: float = 0.25  # added to the box, as a share of its side (half on each side)
-    augmentation: str = "newell"  # newell | mmdn | mild | none
+    augmentation: str = "newell"  # newell | mmdn | mild | strong | none
     augmentation_fields: dict[str, Any] = field(default_factory=dict)  # replace the preset's
     holdout: float = 0.0  # share of the training faces held out to choose an epoch
     limit: Optional[int] = None  # noqa: UP045  use only the first faces of each split
+    missing_box: str = "error"  # error | gt, where box detector finds no face (gt: counted)
     cache: bool = True  # keep decoded images in memory
     skip_bad: bool = False  # leave out (and count) files that cannot be read
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
@@ -143,28 +144,28 @@ def presets() -> list[str]:
 def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a preset (by name) or a YAML file and apply `section.field=value` overrides.
 
-    Raises ConfigError, in one line, for a missing file, an unknown key, a value of the wrong type or one
-    that is not among the allowed ones.
+    Raises ConfigError, in one line, for a missing file, an unknown key, a value of the wrong type
+    or one that is not among the allowed ones.
     """
     merged = OmegaConf.structured(Config)
     for source, values in _read_chain(str(name_or_path)):
         merged = _merge(merged, values, source)
-    for override in overrides:
-        merged = _merge(merged, _parse_override(override), f"override {override!r}")
-    return _finish(merged)
+    return _finish(_override(merged, overrides))
 
 
 def resolve_data(data: DataConfig) -> DataConfig:
-    """A copy in which `kind` and `eval_splits` are settled, looking at the folder where kind is auto.
+    """A copy in which `kind` and `eval_splits` are settled, looking at the folder where kind is
+    auto.
 
-    auto: `root` "synthetic" is the embedded generator; a folder with the parts of 300W (afw, helen, lfpw, ibug) is
-    300w; any other is a folder of pictures. Raises ConfigError without a root, or where it is no folder.
+    auto: `root` "synthetic" is the embedded generator; a folder with the parts of 300W (afw, helen,
+    lfpw, ibug) is 300w; any other is a folder of pictures. Raises ConfigError without a root, or
+    where it is no folder.
     """
     kind, root = data.kind, data.root
     if root == "synthetic" and kind in ("auto", "synthetic") and not Path(root).exists():
         kind, root = "synthetic", None
     if kind == "synthetic" and root is not None:
-        raise ConfigError(f"data.kind is synthetic, which reads no folder; found data.root {root!r}")
+        raise ConfigError(f"data.kind synthetic reads no folder; found data.root {root!r}")
     if kind != "synthetic":
         if root is None:
             raise ConfigError(
@@ -173,14 +174,19 @@ def resolve_data(data: DataConfig) -> DataConfig:
         if not Path(root).is_dir():
             raise ConfigError(f"data.root {root!r}: expected a folder, found nothing there")
         if kind == "auto":
-            parts = [part for part in ("afw", "helen", "lfpw", "ibug") if (Path(root) / part).is_dir()]
-            kind = "300w" if parts else "folder"
+            parts = ("afw", "helen", "lfpw", "ibug")
+            kind = "300w" if any((Path(root) / p).is_dir() for p in parts) else "folder"
     return replace(data, kind=kind, root=root, eval_splits=data.eval_splits or EVAL_SPLITS[kind])
 
 
-def config_from_dict(values: Mapping[str, Any], source: str = "configuration") -> Config:
-    """Rebuild a Config from `config_to_dict`'s plain dictionary. Raises ConfigError."""
-    return _finish(_merge(OmegaConf.structured(Config), dict(values), source))
+def config_from_dict(
+    values: Mapping[str, Any], source: str = "configuration", overrides: Sequence[str] = ()
+) -> Config:
+    """Rebuild a Config from `config_to_dict`'s plain dictionary, and override fields. Raises
+    ConfigError.
+    """
+    merged = _merge(OmegaConf.structured(Config), dict(values), source)
+    return _finish(_override(merged, overrides))
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -201,6 +207,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "model.head": ("fused", "sum"),
     "data.kind": ("auto", "300w", "folder", "synthetic"),
     "data.box": ("provided", "gt", "detector"),
+    "data.missing_box": ("error", "gt"),
     "train.optimizer": ("adam", "adamw", "sgd"),
     "train.schedule": ("step", "cosine", "onecycle", "constant"),
     "train.selection": ("last", "holdout"),
@@ -266,6 +273,12 @@ def _find(name: str, beside: Path | None) -> Path:
     raise ConfigError(
         f"no configuration {name!r}: neither a file nor one of the presets {', '.join(presets())}"
     )
+
+
+def _override(merged: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    for override in overrides:
+        merged = _merge(merged, _parse_override(override), f"override {override!r}")
+    return merged
 
 
 def _parse_override(text: str) -> dict[str, Any]:

@@ -31,9 +31,10 @@ def draw_landmarks(
 ) -> Image:
     """Draw one face's landmarks, anti-aliased, into a copy of the picture.
 
-    image: uint8 (H, W, 3) RGB; landmarks: (L, 2) pixels, 0-based. layout: its parts are joined by thin
-    lines; None draws dots only. size: radius of a dot in pixels; None fits it to the face. dots: False draws
-    lines only. Raises ValueError for another image or landmarks of another shape than the layout's.
+    image: uint8 (H, W, 3) RGB; landmarks: (L, 2) pixels, 0-based. layout: its parts are joined by
+    thin lines; None draws dots only. size: radius of a dot in pixels; None fits it to the face.
+    dots: False draws lines only. Raises ValueError for another image or landmarks of another shape
+    than the layout's.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image must be uint8 (H, W, 3), found {image.dtype} {image.shape}")
@@ -78,7 +79,8 @@ def enlarge(image: Image, landmarks: Image, side: int) -> tuple[Image, Image]:
 def contact_sheet(
     images: Sequence[Image], columns: int, captions: Sequence[str] = (), gap: int = 4
 ) -> Image:
-    """Lay pictures (uint8, RGB) out in rows of `columns`, on a dark ground, each centred in its cell.
+    """Lay pictures (uint8, RGB) out in rows of `columns`, on a dark ground, each centred in its
+    cell.
 
     captions: a line of text under each picture. Raises ValueError without pictures.
     """

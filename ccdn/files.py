@@ -13,10 +13,11 @@ from typing import Any, BinaryIO
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` that takes its place when the block ends without an error.
+    """Open a temporary file beside `path` that takes its place when the block ends without an
+    error.
 
-    The content is flushed to the disk before the change of names, so that a crash at any moment leaves a
-    complete file. After an error the temporary file is removed and `path` is as it was.
+    The content is flushed to the disk before the change of names, so that a crash at any moment
+    leaves a complete file. After an error the temporary file is removed and `path` is as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

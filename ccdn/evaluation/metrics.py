@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ccdn.data.layouts import layout
+from ccdn.data.layouts import layout_or_none
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -17,8 +17,9 @@ NORMS = ("inter-ocular", "inter-pupil", "face size")
 def normaliser(truth: Array, norm: str, boxes: Array | None = None) -> Array | None:
     """What NME divides by, for each face: (N,) pixels; None where the layout has no such distance.
 
-    truth: (N, L, 2) pixels. norm: one of NORMS. boxes: (N, 4) x0 y0 x1 y1, for "face size", sqrt(w h).
-    Raises ValueError for an unknown norm, for "face size" without boxes, and for a face whose distance is 0.
+    truth: (N, L, 2) pixels. norm: one of NORMS. boxes: (N, 4) x0 y0 x1 y1, for "face size", sqrt(w
+    h). Raises ValueError for an unknown norm, for "face size" without boxes, and for a face whose
+    distance is 0.
     """
     truth = _faces("truth", truth)
     if norm == "face size":
@@ -42,10 +43,11 @@ def normaliser(truth: Array, norm: str, boxes: Array | None = None) -> Array | N
 
 
 def nme(predicted: Array, truth: Array, norm: Array) -> Array:
-    """The normalised mean error of each face, (N,), as a fraction: mean distance over points / norm.
+    """The normalised mean error of each face, (N,), as a fraction: mean distance over points /
+    norm.
 
-    predicted, truth: (N, L, 2) pixels; norm: (N,). Raises ValueError for other shapes and for values that
-    are not finite.
+    predicted, truth: (N, L, 2) pixels; norm: (N,). Raises ValueError for other shapes and for
+    values that are not finite.
     """
     truth, predicted = _faces("truth", truth), _faces("predicted", predicted)
     if predicted.shape != truth.shape:
@@ -61,7 +63,9 @@ def failure_rate(errors: Array, threshold: float = 0.10) -> float:
 
 
 def auc(errors: Array, threshold: float) -> float:
-    """The area under the CED from 0 to threshold, over threshold: mean(max(0, threshold - NME)) / threshold."""
+    """The area under the CED from 0 to threshold, over threshold: mean(max(0, threshold - NME)) /
+    threshold.
+    """
     return float(np.mean(np.maximum(0.0, threshold - _errors(errors))) / threshold)
 
 
@@ -72,7 +76,9 @@ def ced(errors: Array, at: Array) -> Array:
 
 
 def scores(predicted: Array, truth: Array, boxes: Array) -> dict[str, dict[str, float] | None]:
-    """Every norm's NME, FR@8, FR@10, AUC@8 and AUC@10 in %; None for a norm that the layout does not have."""
+    """Every norm's NME, FR@8, FR@10, AUC@8 and AUC@10 in %; None for a norm that the layout does
+    not have.
+    """
     result: dict[str, dict[str, float] | None] = {}
     for norm in NORMS:
         distances = normaliser(truth, norm, boxes)
@@ -91,14 +97,15 @@ def scores(predicted: Array, truth: Array, boxes: Array) -> dict[str, dict[str, 
 
 
 def best_norm(points: int) -> str:
-    """The first norm of NORMS that a layout has: inter-ocular, or face size where no eye corners are known."""
+    """The first norm of NORMS that a layout has: inter-ocular, or face size where no eye corners
+    are known.
+    """
     return "face size" if _eyes(points, "inter-ocular") is None else "inter-ocular"
 
 
 def _eyes(points: int, norm: str) -> tuple[Sequence[int], Sequence[int]] | None:
-    try:
-        known = layout(points)
-    except ValueError:
+    known = layout_or_none(points)
+    if known is None:
         return None
     if norm == "inter-pupil":
         return known.pupil

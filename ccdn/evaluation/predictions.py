@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ccdn.data.layouts import layout
+from ccdn.data import from_unit, invert, layout, transform_points
 from ccdn.evaluation.metrics import Array
 
 
@@ -26,8 +26,8 @@ class Crops(Protocol):
 class Predictions:
     """Landmarks of N faces in pixels of their pictures; matrices maps the picture to the crop.
 
-    predicted, truth, mean_shape: (N, L, 2); mean_shape is the training set's mean, laid into each crop.
-    matrices: (N, 2, 3). size: side of the crop.
+    predicted, truth, mean_shape: (N, L, 2); mean_shape is the training set's mean, laid into each
+    crop. matrices: (N, 2, 3). size: side of the crop.
     """
 
     predicted: Array
@@ -42,23 +42,23 @@ def crop_to_image(landmarks: Array, matrix: Array, size: int) -> Array:
 
     matrix: (2, 3), picture pixels to crop pixels. A crop pixel x lies at (x + 0.5) / size.
     """
-    linear = np.asarray(matrix, np.float64)[:, :2]
-    shift = np.asarray(matrix, np.float64)[:, 2]
-    pixels = np.asarray(landmarks, np.float64) * size - 0.5
-    return np.asarray((pixels - shift) @ np.linalg.inv(linear).T)
+    pixels = from_unit(np.asarray(landmarks, np.float64), size)
+    return transform_points(invert(matrix), pixels)
 
 
 @torch.no_grad()
-def predict_crops(model: nn.Module, images: Tensor, flip: Array | None = None) -> Tensor:
-    """Landmarks (B, L, 2) in [0, 1] of uint8 crops (B, 3, S, S); the mean with the mirrored crop's if `flip`.
+def predict_crops(model: nn.Module, images: Tensor, flip: Sequence[int] | None = None) -> Tensor:
+    """Landmarks (B, L, 2) in [0, 1] of uint8 crops (B, 3, S, S); the mean with the mirrored crop's
+    if `flip`.
 
-    flip: the permutation of the landmarks under mirroring, (L,). The model is used in the mode it is in.
+    flip: the permutation of the landmarks under mirroring, (L,). The model is used in the mode it
+    is in.
     """
     x = images.float().div_(255)
     landmarks: Tensor = model(x).landmarks
     if flip is None:
         return landmarks
-    mirrored = model(x.flip(3)).landmarks[:, torch.as_tensor(np.array(flip), device=x.device)]
+    mirrored = model(x.flip(3)).landmarks[:, list(flip)]
     mirrored = torch.stack([1 - mirrored[..., 0], mirrored[..., 1]], dim=-1)
     return (landmarks + mirrored) / 2
 
@@ -74,10 +74,10 @@ def predict_faces(
 ) -> Predictions:
     """Run the network over all crops, in evaluation mode; its mode is restored afterwards.
 
-    mean_shape: (L, 2) in [0, 1] of the crop. progress wraps the batches' starts, as tqdm does. Raises ValueError for
-    flip_test with a layout whose mirror permutation is not known.
+    mean_shape: (L, 2) in [0, 1] of the crop. progress wraps the batches' starts, as tqdm does.
+    Raises ValueError for flip_test with a layout whose mirror permutation is not known.
     """
-    flip = np.asarray(layout(len(mean_shape)).flip) if flip_test else None
+    flip = layout(len(mean_shape)).flip if flip_test else None
     predicted: list[Array] = []
     truth: list[Array] = []
     means: list[Array] = []

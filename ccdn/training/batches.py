@@ -1,11 +1,13 @@
-"""Batches in an order that depends on (seed, epoch) only, prepared ahead of the step that uses them."""
+"""Batches in an order that depends on (seed, epoch) only, prepared ahead of the step that uses
+them.
+"""
 
 from __future__ import annotations
 
 import queue
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -34,7 +36,9 @@ class Place(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """images: uint8 (B, 3, S, S); landmarks: float32 (B, L, 2) in [0, 1] of the crop; indices: int64 (B,)."""
+    """images: uint8 (B, 3, S, S); landmarks: float32 (B, L, 2) in [0, 1] of the crop; indices:
+    int64 (B,).
+    """
 
     place: Place
     images: Tensor
@@ -42,7 +46,7 @@ class Batch(NamedTuple):
     indices: Tensor
 
 
-class DataError(ValueError):
+class BatchError(ValueError):
     """A face that could not be read while training; the message names it."""
 
 
@@ -70,11 +74,11 @@ def batch_keys(
 
 def batches(
     crops: Crops, batch_size: int, seed: int, first: Place, epochs: int, workers: int = 0
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Every batch from `first` on; the same ones whatever `workers` is.
 
-    workers 0: one thread of this process prepares them; else so many processes. Close the iterator to stop
-    them early. Raises DataError for a face that cannot be read.
+    workers 0: one thread of this process prepares them; else so many processes. Close the iterator
+    to stop them early. Raises BatchError for a face that cannot be read.
     """
     keys = batch_keys(len(crops), batch_size, seed, first, epochs)
     if workers == 0:
@@ -87,8 +91,10 @@ class _Failure(NamedTuple):
     message: str
 
 
-class _Fetch(Dataset):  # type: ignore[type-arg]
-    """Reads a whole batch for its key; the key carries the epoch, so that workers live through all epochs."""
+class _Fetch(Dataset):
+    """Reads a whole batch for its key; the key carries the epoch, so that workers live through all
+    epochs.
+    """
 
     def __init__(self, crops: Crops) -> None:
         self.crops = crops
@@ -108,7 +114,9 @@ class _Fetch(Dataset):  # type: ignore[type-arg]
         )
 
 
-def _by_thread(fetch: _Fetch, keys: Iterator[tuple[Place, list[int]]]) -> Iterator[Batch]:
+def _by_thread(
+    fetch: _Fetch, keys: Iterator[tuple[Place, list[int]]]
+) -> Generator[Batch, None, None]:
     ready: queue.Queue[Any] = queue.Queue(AHEAD)
     stop = threading.Event()
 
@@ -144,11 +152,11 @@ def _by_thread(fetch: _Fetch, keys: Iterator[tuple[Place, list[int]]]) -> Iterat
 
 def _by_processes(
     fetch: _Fetch, keys: Iterator[tuple[Place, list[int]]], workers: int
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     loader: DataLoader[Any] = DataLoader(
         fetch,
         batch_size=None,
-        sampler=keys,  # type: ignore[arg-type]
+        sampler=keys,
         num_workers=workers,
         prefetch_factor=AHEAD,
         collate_fn=_as_is,
@@ -164,14 +172,15 @@ def _as_is(item: Any) -> Any:
 
 def _checked(item: Batch | _Failure) -> Batch:
     if isinstance(item, _Failure):
-        raise DataError(item.message)
+        raise BatchError(item.message)
     return item
 
 
 def _start_worker(_: int) -> None:
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the trainer answers
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as a job scheduler sends it to the group
+    # Ctrl-C and job schedulers signal the whole process group; the trainer alone answers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -1,4 +1,6 @@
-"""Checkpoints: one file that holds all a run needs to go on, or a stranger needs to use the weights."""
+"""Checkpoints: one file that holds all a run needs to go on, or a stranger needs to use the
+weights.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,10 @@ class CheckpointError(ValueError):
 class Checkpoint:
     """The state of a run after `step` optimiser steps.
 
-    epoch, step_in_epoch: where the next batch is taken. mean_shape: (L, 2) float32 in [0, 1] of the crop,
-    the mean of the training faces. running, epoch_sums: sums behind the log's next lines. best: the best held-out score
-    so far. data: what the faces were. threads: torch's, on which the last bits depend.
+    epoch, step_in_epoch: where the next batch is taken. mean_shape: (L, 2) float32 in [0, 1] of the
+    crop, the mean of the training faces. running, epoch_sums: sums behind the log's next lines.
+    best: the best held-out score so far. data: what the faces were. threads: torch's, on which the
+    last bits depend.
     """
 
     config: Config
@@ -89,14 +92,15 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:
-        # torch reports damage as RuntimeError, EOFError, UnpicklingError, KeyError, ... by where it lies
+        # RuntimeError, EOFError, UnpicklingError, KeyError, ...: it depends on where the damage is
         raise CheckpointError(
-            f"{path}: not a checkpoint of ccdn.train, or a truncated one ({path.stat().st_size} bytes)"
+            f"{path}: expected a checkpoint of ccdn.train, found another kind of file or a"
+            f" truncated one ({path.stat().st_size} bytes)"
         ) from error
     found_format = content.get("format") if isinstance(content, dict) else type(content).__name__
     if found_format != FORMAT:
         raise CheckpointError(
-            f"{path}: expected a checkpoint of ccdn.train (format {FORMAT!r}), found {found_format!r}"
+            f"{path}: expected a checkpoint of ccdn.train ({FORMAT!r}), found {found_format!r}"
         )
     names = {entry.name for entry in fields(Checkpoint)}
     missing = sorted(names - set(content))
@@ -110,7 +114,9 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
-    """Copy weights into a model of the same configuration. Raises CheckpointError, naming the first misfit."""
+    """Copy weights into a model of the same configuration. Raises CheckpointError, naming the first
+    misfit.
+    """
     own = model.state_dict()
     for name, tensor in own.items():
         if name not in weights:

@@ -14,8 +14,8 @@ from ccdn.files import atomic_write
 class MetricsLog:
     """Appends records to metrics.jsonl; each has the key `step`, the optimiser steps done so far.
 
-    after_step: on resume, the step of the checkpoint; records of later steps, which the run will write
-    again, and a last line cut short by a crash are removed first. None begins a new file.
+    after_step: on resume, the step of the checkpoint; records of later steps, which the run will
+    write again, and a last line cut short by a crash are removed first. None begins a new file.
     """
 
     def __init__(self, path: Path, after_step: int | None = None) -> None:

@@ -12,8 +12,8 @@ from tqdm import tqdm
 class Progress:
     """Shows how far a run is: a tqdm bar on a terminal, else one line every `seconds`.
 
-    total, done: optimiser steps of the run and those before a resume. batch_size turns the rate into images
-    a second.
+    total, done: optimiser steps of the run and those before a resume. batch_size turns the rate
+    into images a second.
     """
 
     def __init__(

@@ -13,9 +13,9 @@ from ccdn.config import TrainConfig
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
     """The rate of optimiser step `step` (0-based); it has no state, so a resumed run needs none.
 
-    step: lr times gamma for each milestone passed. cosine: from lr down to final_lr * lr at the end.
-    onecycle: up to lr over the warm-up on a cosine, then down on one. All but onecycle begin with a linear
-    warm-up when warmup > 0.
+    step: lr times gamma for each milestone passed. cosine: from lr down to final_lr * lr at the
+    end. onecycle: up to lr over the warm-up on a cosine, then down on one. All but onecycle begin
+    with a linear warm-up when warmup > 0.
     """
     total = max(1, config.epochs * steps_per_epoch)
     warm = min(config.warmup * steps_per_epoch, total)
@@ -42,7 +42,8 @@ def _rise(share: float) -> float:
 class AveragedWeights:
     """An exponential moving average of a model's weights and statistics.
 
-    The decay starts low, min(decay, (1 + n) / (10 + n)) at update n, so that the first weights are forgotten.
+    The decay starts low, min(decay, (1 + n) / (10 + n)) at update n, so that the first weights are
+    forgotten.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

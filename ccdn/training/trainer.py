@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ccdn.config import Config, ConfigError, TrainConfig
+from ccdn.data.layouts import layout_or_none
 from ccdn.evaluation.metrics import best_norm, nme, normaliser
 from ccdn.evaluation.predictions import predict_faces
 from ccdn.models import LEVELS, build_model, objective
@@ -34,7 +35,7 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message is one line."""
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818  (no error: the user asked for it)
     """A signal ended the run after a checkpoint was saved; `signum` is the signal."""
 
     def __init__(self, signum: int) -> None:
@@ -45,10 +46,10 @@ class Interrupted(Exception):
 class Trainer:
     """One run in one folder: last.pt, best.pt (selection: holdout), metrics.jsonl, curves.png.
 
-    All that is random follows from (seed, epoch, index) and (seed, step), so a run that goes on from a checkpoint
-    ends, on one machine and thread count, with the weights of one that never stopped. resume: the checkpoint to go
-    on from. after_step is called with the number of steps done. Raises CheckpointError when the checkpoint does not
-    fit the faces or the model.
+    All that is random follows from (seed, epoch, index) and (seed, step), so a run that goes on
+    from a checkpoint ends, on one machine and thread count, with the weights of one that never
+    stopped. resume: the checkpoint to go on from. after_step is called with the number of steps
+    done. Raises CheckpointError when the checkpoint does not fit the faces or the model.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Trainer:
         self.model.set_mean_shape(faces.mean_shape)
         self.model.to(self.device)
         if config.train.channels_last:
-            self.model.to(memory_format=torch.channels_last)
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.model, config.train)
         self.averaged: AveragedWeights | None = None
         if config.train.ema:
@@ -91,8 +92,9 @@ class Trainer:
     def fit(self) -> None:
         """Train to the last epoch.
 
-        Raises Interrupted after SIGINT or SIGTERM (a checkpoint is saved), TrainingError for a loss that is
-        not finite (the last good checkpoint stays), DataError for a face that cannot be read.
+        Raises Interrupted after SIGINT or SIGTERM (a checkpoint is saved), TrainingError for a loss
+        that is not finite (the last good checkpoint stays), BatchError for a face that cannot be
+        read.
         """
         train = self.config.train
         self.log = MetricsLog(self.out / "metrics.jsonl", self.step if self.step else None)
@@ -157,7 +159,8 @@ class Trainer:
 
     def _one_step(self, batch: Batch) -> None:
         train = self.config.train
-        torch.manual_seed(train.seed * 1_000_003 + self.step)  # for layers that draw, such as dropout
+        # For layers that draw, such as dropout: what they draw depends on the step only.
+        torch.manual_seed(train.seed * 1_000_003 + self.step)
         images = batch.images.to(self.device, non_blocking=True).float().div_(255)
         if train.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -323,7 +326,9 @@ class Trainer:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; auto is the first CUDA device, or the CPU. Raises ConfigError for one that is not there."""
+    """The device of a name; auto is the first CUDA device, or the CPU. Raises ConfigError for one
+    that is not there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -388,12 +393,8 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _eye_indices(points: int) -> tuple[int, int] | None:
-    from ccdn.data.layouts import layout
-
-    try:
-        return layout(points).ocular
-    except ValueError:
-        return None
+    known = layout_or_none(points)
+    return None if known is None else known.ocular
 
 
 def _add(sums: dict[str, float], values: dict[str, float]) -> None:
@@ -405,14 +406,3 @@ def _add(sums: dict[str, float], values: dict[str, float]) -> None:
 def _mean(sums: dict[str, float]) -> dict[str, float]:
     count = sums.get("count", 0.0)
     return {key: round(value / count, 7) for key, value in sums.items() if key != "count"}
-
-
-__all__ = [
-    "Interrupted",
-    "Trainer",
-    "TrainingError",
-    "check_resumable",
-    "make_optimizer",
-    "pick_device",
-    "replace",
-]

@@ -1,0 +1,1 @@
+"""Training: faces, batches, schedule, checkpoints, records and the loop."""
