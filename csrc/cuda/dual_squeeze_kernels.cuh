@@ -1,0 +1,409 @@
+// The kernels of dual_squeeze.cu, in the order in which they run. Each is a grid-stride loop over
+// pieces of work; a block does one piece at a time.
+#pragma once
+
+#include <cstdint>
+
+#include "element.cuh"
+#include "line_sum.cuh"
+#include "recurrence.cuh"
+#include "tile_product.cuh"
+
+namespace ccdn::cuda {
+
+// ---- both directions --------------------------------------------------------------------------
+
+template <typename T>
+struct MeanArguments {
+  const T* x;
+  int64_t batch, channels, positions, stride_b, stride_d, stride_n;
+  Accumulator<T>* mean;       // (B, D), written forward, read backward
+  Accumulator<T>* mean_rest;  // (B, D)
+  T* first;                   // forward
+  double* squares;            // forward: (B, D) sums of squares of the centred rows
+  const T* grad_second;       // backward
+  double* upstream;           // backward: (B, D) grad_second in float64
+};
+
+// Piece: a few channels of a sample. Two passes over their rows, the second one from the cache.
+template <typename T>
+__global__ void __launch_bounds__(kLineThreads) channel_means(MeanArguments<T> p) {
+  using Acc = Accumulator<T>;
+  __shared__ Acc mean[32], rest[32];
+  const bool contiguous = p.stride_n <= p.stride_d;
+  const int count = lines_of_block(contiguous);
+  const int64_t pieces = (p.channels + count - 1) / count;
+  for (int64_t piece = blockIdx.x; piece < p.batch * pieces; piece += gridDim.x) {
+    const int64_t b = piece / pieces, d0 = piece % pieces * count;
+    const T* x = p.x + b * p.stride_b;
+    const double sum = line_sum(d0, p.channels, p.positions, contiguous, [&](int64_t d, int64_t n) {
+      return double(Element<T>::load(x[d * p.stride_d + n * p.stride_n]));
+    });
+    const int64_t d = d0 + threadIdx.x;
+    const bool owner = threadIdx.x < static_cast<unsigned>(count) && d < p.channels;
+    const int64_t index = b * p.channels + d;
+    if (owner) {
+      const double exact = sum / double(p.positions);
+      const Acc rounded = p.upstream ? p.mean[index] : Acc(exact);
+      mean[threadIdx.x] = rounded;
+      rest[threadIdx.x] = Acc(exact - double(rounded));
+      p.mean_rest[index] = rest[threadIdx.x];
+      if (p.upstream) {
+        p.upstream[index] = double(Element<T>::load(p.grad_second[index]));
+      } else {
+        p.mean[index] = rounded;
+        p.first[index] = Element<T>::store(Acc(exact));
+      }
+    }
+    __syncthreads();
+    if (p.squares) {
+      const double squares =
+          line_sum(d0, p.channels, p.positions, contiguous, [&](int64_t line, int64_t n) {
+            const Acc value = Element<T>::load(x[line * p.stride_d + n * p.stride_n]);
+            const double centred = double((value - mean[line - d0]) - rest[line - d0]);
+            return centred * centred;
+          });
+      if (owner) p.squares[index] = squares;
+    }
+    __syncthreads();
+  }
+}
+
+// Piece: a tile on or below the diagonal of matrix (B, n, n) = Xc^T Xc / N (x seen as free x side);
+// the half above is its mirror image.
+template <typename T>
+__global__ void __launch_bounds__(kTileThreads)
+    gram_matrix(Features<T> features, int64_t batch, int64_t positions, Accumulator<T>* matrix) {
+  using Acc = Accumulator<T>;
+  const int64_t n = features.side, across = tiles(n);
+  const bool along = !features.side_is_inner();
+  for (int64_t piece = blockIdx.x; piece < batch * across * across; piece += gridDim.x) {
+    const int64_t b = piece / (across * across);
+    const int64_t tile_i = piece / across % across, tile_j = piece % across;
+    if (tile_j > tile_i) continue;
+    const Features<T> x = features.sample(b);
+    Acc* out = matrix + b * n * n;
+    tile_product<Acc>(
+        tile_i * kTile, n, tile_j * kTile, n, features.free, TileOrder{along, along, false},
+        [&](int64_t i, int64_t k) { return x(k, i); },
+        [&](int64_t k, int64_t j) { return x(k, j); },
+        [&](int64_t i, int64_t j, Acc sum) {
+          const Acc value = sum / Acc(positions);
+          out[i * n + j] = value;
+          if (tile_i != tile_j) out[j * n + i] = value;
+        });
+  }
+}
+
+// Piece: a few side entries of a sample. sums[s] = sum over f of weights[f] Xc[f, s]; weights of
+// null are ones.
+template <typename T>
+__global__ void __launch_bounds__(kLineThreads)
+    weighted_sums(Features<T> features, int64_t batch, const double* weights, double* sums) {
+  const bool contiguous = !features.side_is_inner();
+  const int count = lines_of_block(contiguous);
+  const int64_t n = features.side, pieces = (n + count - 1) / count;
+  for (int64_t piece = blockIdx.x; piece < batch * pieces; piece += gridDim.x) {
+    const int64_t b = piece / pieces, s0 = piece % pieces * count;
+    const Features<T> x = features.sample(b);
+    const double* w = weights ? weights + b * features.free : nullptr;
+    const double sum = line_sum(s0, n, features.free, contiguous, [&](int64_t s, int64_t f) {
+      return double(x(f, s)) * (w ? w[f] : 1.0);
+    });
+    const int64_t s = s0 + threadIdx.x;
+    if (threadIdx.x < static_cast<unsigned>(count) && s < n) sums[b * n + s] = sum;
+  }
+}
+
+// ---- forward ----------------------------------------------------------------------------------
+
+template <typename T>
+struct SqueezeArguments {
+  int64_t batch, channels, positions, n;
+  const Accumulator<T>* matrix;  // (B, n, n)
+  const Accumulator<T>* mean;    // (B, D)
+  const double* squares;         // (B, D)
+  const double* start;           // (B, n); null on the channels side: ones
+  double* vectors;               // (B, 3, n); row 0 is the result
+  Accumulator<T>* trace;         // (B,)
+  T* second;                     // channels side only
+};
+
+// Piece: a sample. The trace, q(C / tr) v, and on the channels side the squeeze itself.
+template <typename T>
+__global__ void __launch_bounds__(kRecurrenceThreads, 1)
+    chebyshev_squeeze(SqueezeArguments<T> p, const __grid_constant__ Coefficients coefficients) {
+  using Acc = Accumulator<T>;
+  for (int64_t b = blockIdx.x; b < p.batch; b += gridDim.x) {
+    double spread = 0, level = 0;
+    for (int64_t d = threadIdx.x; d < p.channels; d += kRecurrenceThreads) {
+      const double mean = double(p.mean[b * p.channels + d]);
+      spread += p.squares[b * p.channels + d] / double(p.positions);
+      level += mean * mean;
+    }
+    spread = block_sum(spread);
+    level = block_sum(level);
+    // The mean of x^2 over the sample is (spread + level) / D. A NaN is not constant.
+    const double threshold = 256 * kEpsilon<Acc> * kEpsilon<Acc> * (spread + level) / p.channels;
+    const Acc stored = spread <= threshold ? Acc(0) : Acc(spread);
+    if (threadIdx.x == 0) p.trace[b] = stored;
+    const double trace = double(stored);
+
+    double* result = p.vectors + b * 3 * p.n;
+    T* second = p.second ? p.second + b * p.channels : nullptr;
+    if (trace == 0) {
+      for (int64_t d = threadIdx.x; second && d < p.channels; d += kRecurrenceThreads) {
+        second[d] = Element<T>::store(Acc(0));
+      }
+      continue;
+    }
+    for (int64_t i = threadIdx.x; i < p.n; i += kRecurrenceThreads) {
+      result[p.n + i] = p.start ? p.start[b * p.n + i] : 1.0;
+    }
+    const Acc* matrix = p.matrix + b * p.n * p.n;
+    const int64_t n = p.n;
+    chebyshev_sum(
+        matrix, n, trace, coefficients, [=](int j) { return result + (1 + j % 2) * n; }, result);
+    if (second) {
+      const double scale = 1 / (sqrt(trace) * double(p.channels));
+      symmetric_product(matrix, n, result, [=](int64_t d, double sum) {
+        second[d] = Element<T>::store(Acc(scale * sum));
+      });
+    }
+  }
+}
+
+// Positions side. Piece: a few channels of a sample. second = sqrt(tr) / D * Xc y / (N tr).
+template <typename T>
+__global__ void __launch_bounds__(kLineThreads)
+    squeeze_positions(Features<T> features, int64_t batch, const Accumulator<T>* traces,
+                      const double* vectors, T* second) {
+  const bool contiguous = features.side_is_inner();
+  const int count = lines_of_block(contiguous);
+  const int64_t n = features.side, channels = features.free;
+  const int64_t pieces = (channels + count - 1) / count;
+  for (int64_t piece = blockIdx.x; piece < batch * pieces; piece += gridDim.x) {
+    const int64_t b = piece / pieces, d0 = piece % pieces * count;
+    const Features<T> x = features.sample(b);
+    const double trace = double(traces[b]);
+    const double* y = vectors + b * 3 * n;
+    double value = 0;
+    if (trace != 0) {
+      value = line_sum(d0, channels, n, contiguous,
+                       [&](int64_t d, int64_t s) { return double(x(d, s)) * y[s]; });
+      value /= sqrt(trace) * double(channels) * double(n);
+    }
+    const int64_t d = d0 + threadIdx.x;
+    if (threadIdx.x < static_cast<unsigned>(count) && d < channels) {
+      second[b * channels + d] = Element<T>::store(Accumulator<T>(value));
+    }
+  }
+}
+
+// ---- backward ---------------------------------------------------------------------------------
+
+template <typename Acc>
+struct AdjointArguments {
+  int64_t batch, channels, positions, n;
+  const Acc* matrix;              // (B, n, n)
+  const Acc* trace;               // (B,)
+  const double* upstream;         // (B, D) grad_second
+  const double* start;            // (B, n), positions side; null on the channels side
+  const double* result_gradient;  // (B, n), positions side: Xc^T grad_second
+  double* vectors;                // (B, rows, n)
+  double* trace_gradient;         // (B,)
+};
+
+// Piece: a sample. Every t_j and its adjoint, the last pair (channels side), and the gradient with
+// respect to the trace.
+template <typename Acc>
+__global__ void __launch_bounds__(kRecurrenceThreads, 1)
+    chebyshev_gradient(AdjointArguments<Acc> p, const __grid_constant__ Coefficients coefficients) {
+  const AdjointRows rows{coefficients.terms, p.n};
+  const int64_t n = p.n;
+  for (int64_t b = blockIdx.x; b < p.batch; b += gridDim.x) {
+    const double trace = double(p.trace[b]);
+    if (trace == 0) {
+      if (threadIdx.x == 0) p.trace_gradient[b] = 0;
+      continue;
+    }
+    const Acc* matrix = p.matrix + b * n * n;
+    double* base = p.vectors + b * rows.size();
+    double* v = base + rows.chebyshev(0);
+    double* result_gradient = base + rows.result_gradient();
+    const double scale = sqrt(trace) / double(p.channels);
+    if (p.start) {
+      for (int64_t i = threadIdx.x; i < n; i += kRecurrenceThreads) {
+        v[i] = p.start[b * n + i];
+        result_gradient[i] = scale / (double(p.positions) * trace) * p.result_gradient[b * n + i];
+      }
+    } else {
+      double* upstream = base + rows.upstream();
+      for (int64_t i = threadIdx.x; i < n; i += kRecurrenceThreads) {
+        v[i] = 1;
+        upstream[i] = scale / 2 * p.upstream[b * n + i];
+      }
+      symmetric_product(matrix, n, upstream,
+                        [=](int64_t i, double sum) { result_gradient[i] = 2 * sum / trace; });
+    }
+    double* result = base + rows.result();
+    chebyshev_sum(
+        matrix, n, trace, coefficients, [=](int j) { return base + rows.chebyshev(j); }, result);
+    const double with_matrix = chebyshev_adjoint(matrix, trace, coefficients, rows, base);
+    double with_result = 0;
+    for (int64_t i = threadIdx.x; i < n; i += kRecurrenceThreads) {
+      with_result += result_gradient[i] * result[i];
+    }
+    with_result = block_sum(with_result);
+    // The squeeze is sqrt(tr) * (1 / tr) * (...), and the matrix inside q is C / tr.
+    if (threadIdx.x == 0) p.trace_gradient[b] = -(with_result / 2 + with_matrix) / trace;
+  }
+}
+
+template <typename Acc>
+struct GradientScale {
+  const Acc* trace;              // (B,)
+  const double* trace_gradient;  // (B,)
+  int64_t positions;
+
+  __device__ double outer(int64_t b) const { return 2 / (double(positions) * double(trace[b])); }
+  __device__ double diagonal(int64_t b) const { return 2 * trace_gradient[b] / double(positions); }
+};
+
+// Dense form. Piece: a tile of factor (B, n, n), the matrix P of dXc = Xc P (x as free x side).
+template <typename Acc>
+__global__ void __launch_bounds__(kTileThreads)
+    pair_matrix(int64_t batch, int64_t n, int terms, int64_t pairs, const double* vectors,
+                GradientScale<Acc> scale, Acc* factor) {
+  const int64_t across = tiles(n);
+  const AdjointRows rows{terms, n};
+  for (int64_t piece = blockIdx.x; piece < batch * across * across; piece += gridDim.x) {
+    const int64_t b = piece / (across * across);
+    const int64_t tile_i = piece / across % across, tile_j = piece % across;
+    if (tile_j > tile_i || scale.trace[b] == Acc(0)) continue;
+    const double* base = vectors + b * rows.size();
+    const double outer = scale.outer(b), diagonal = scale.diagonal(b);
+    Acc* out = factor + b * n * n;
+    tile_product<double>(
+        tile_i * kTile, n, tile_j * kTile, n, pairs, TileOrder{false, false, false},
+        [&](int64_t i, int64_t r) { return base[r * n + i]; },
+        [&](int64_t r, int64_t j) { return base[rows.partner(r) * n + j]; },
+        [&](int64_t i, int64_t j, double sum) {
+          const Acc value = Acc(outer * sum + (i == j ? diagonal : 0.0));
+          out[i * n + j] = value;
+          if (tile_i != tile_j) out[j * n + i] = value;
+        });
+  }
+}
+
+// Low-rank form. Piece: a tile of factor (B, free, pairs) = 2 / (N tr) * Xc (rows of the pairs)^T.
+template <typename T>
+__global__ void __launch_bounds__(kTileThreads)
+    pair_projection(Features<T> features, int64_t batch, int terms, int64_t pairs,
+                    const double* vectors, GradientScale<Accumulator<T>> scale,
+                    Accumulator<T>* factor) {
+  using Acc = Accumulator<T>;
+  const int64_t n = features.side, free = features.free;
+  const int64_t down = tiles(free), across = tiles(pairs);
+  const AdjointRows rows{terms, n};
+  for (int64_t piece = blockIdx.x; piece < batch * down * across; piece += gridDim.x) {
+    const int64_t b = piece / (down * across);
+    if (scale.trace[b] == Acc(0)) continue;
+    const Features<T> x = features.sample(b);
+    const double* base = vectors + b * rows.size();
+    const double outer = scale.outer(b);
+    Acc* out = factor + b * free * pairs;
+    tile_product<Acc>(
+        piece / across % down * kTile, free, piece % across * kTile, pairs, n,
+        TileOrder{features.side_is_inner(), true, false},
+        [&](int64_t f, int64_t s) { return x(f, s); },
+        [&](int64_t s, int64_t r) { return Acc(base[r * n + s]); },
+        [&](int64_t f, int64_t r, Acc sum) { out[f * pairs + r] = Acc(outer) * sum; });
+  }
+}
+
+template <typename T>
+struct ExpandArguments {
+  Features<T> features;
+  int64_t batch;
+  int terms;
+  int64_t pairs;
+  const double* vectors;         // (B, rows, n)
+  const Accumulator<T>* factor;  // (B, n, n) or (B, free, pairs)
+  GradientScale<Accumulator<T>> scale;
+  const T* grad_first;     // (B, D)
+  const double* upstream;  // (B, D) grad_second
+  T* grad_x;               // strides of x
+
+  // What every entry of the gradient adds to Xc P: the mean's share and, on the positions side,
+  // that of v = Xc^T 1 and of the last product with Xc.
+  __device__ double rest(int64_t b, int64_t f, int64_t s, bool constant) const {
+    const int64_t positions = scale.positions;
+    const int64_t channels = features.channels;
+    const int64_t d = b * channels + features.channel(f, s);
+    double value = double(Element<T>::load(grad_first[d])) / double(positions);
+    if (!constant && !features.channel_is_side) {
+      const AdjointRows rows{terms, features.side};
+      const double* base = vectors + b * rows.size();
+      const double trace = double(scale.trace[b]);
+      value += base[rows.start_gradient() + s];
+      value += upstream[d] * base[rows.result() + s] /
+               (sqrt(trace) * double(channels) * double(positions));
+    }
+    return value;
+  }
+};
+
+// Dense form. Piece: a tile of the gradient (free x side) = Xc P + rest.
+template <typename T>
+__global__ void __launch_bounds__(kTileThreads) expand_dense(ExpandArguments<T> p) {
+  using Acc = Accumulator<T>;
+  const int64_t n = p.features.side, free = p.features.free;
+  const int64_t down = tiles(free), across = tiles(n);
+  const bool inner = p.features.side_is_inner();
+  for (int64_t piece = blockIdx.x; piece < p.batch * down * across; piece += gridDim.x) {
+    const int64_t b = piece / (down * across);
+    const Features<T> x = p.features.sample(b);
+    const bool constant = p.scale.trace[b] == Acc(0);
+    const Acc* factor = p.factor + b * n * n;
+    T* out = p.grad_x + b * p.features.batch_stride;
+    tile_product<Acc>(
+        piece / across % down * kTile, free, piece % across * kTile, n, constant ? 0 : n,
+        TileOrder{inner, false, !inner}, [&](int64_t f, int64_t k) { return x(f, k); },
+        [&](int64_t k, int64_t s) { return factor[k * n + s]; },
+        [&](int64_t f, int64_t s, Acc sum) {
+          const double value = double(sum) + p.rest(b, f, s, constant);
+          out[x.offset(f, s)] = Element<T>::store(Acc(value));
+        });
+  }
+}
+
+// Low-rank form. Piece: as above, with Xc P = factor (paired rows) + diagonal Xc.
+template <typename T>
+__global__ void __launch_bounds__(kTileThreads) expand_low_rank(ExpandArguments<T> p) {
+  using Acc = Accumulator<T>;
+  const int64_t n = p.features.side, free = p.features.free;
+  const int64_t down = tiles(free), across = tiles(n);
+  const AdjointRows rows{p.terms, n};
+  for (int64_t piece = blockIdx.x; piece < p.batch * down * across; piece += gridDim.x) {
+    const int64_t b = piece / (down * across);
+    const Features<T> x = p.features.sample(b);
+    const bool constant = p.scale.trace[b] == Acc(0);
+    const Acc* factor = p.factor + b * free * p.pairs;
+    const double* base = p.vectors + b * rows.size();
+    const double diagonal = constant ? 0 : p.scale.diagonal(b);
+    T* out = p.grad_x + b * p.features.batch_stride;
+    tile_product<Acc>(
+        piece / across % down * kTile, free, piece % across * kTile, n, constant ? 0 : p.pairs,
+        TileOrder{true, false, !p.features.side_is_inner()},
+        [&](int64_t f, int64_t r) { return factor[f * p.pairs + r]; },
+        [&](int64_t r, int64_t s) { return Acc(base[rows.partner(r) * n + s]); },
+        [&](int64_t f, int64_t s, Acc sum) {
+          double value = double(sum) + p.rest(b, f, s, constant);
+          if (!constant) value += diagonal * double(x(f, s));
+          out[x.offset(f, s)] = Element<T>::store(Acc(value));
+        });
+  }
+}
+
+}  // namespace ccdn::cuda

@@ -1,0 +1,72 @@
+// Where dual_squeeze's kernels keep what passes between them: plain arithmetic, for host and tests.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../common/dual_squeeze.h"
+
+namespace ccdn::cuda {
+
+struct DualSqueezeExtents {
+  int64_t batch, channels, positions;
+  int64_t side, free;  // the axis of the recurrence's matrix, and the one it sums over
+  bool channel_is_side;
+  bool dense;     // backward: the n x n matrix of the gradient rather than its low-rank factors
+  int64_t pairs;  // rank of that matrix
+
+  explicit DualSqueezeExtents(const DualSqueezeShape& shape)
+      : batch(shape.batch), channels(shape.channels), positions(shape.positions) {
+    channel_is_side = shape.side == Side::channels;
+    side = channel_is_side ? channels : positions;
+    free = channel_is_side ? positions : channels;
+    pairs = 2 * int64_t(shape.terms - 1) + (channel_is_side ? 2 : 0);
+    // Products with the features: n for each of them in the dense form, 2 x pairs in the other.
+    dense = side <= 2 * pairs;
+  }
+};
+
+// Byte offsets from the workspace's start, each a multiple of 256; size is what to allocate.
+struct DualSqueezeWorkspace {
+  int64_t mean_rest = 0;        // (B, D) accumulation type: what the stored mean rounds off
+  int64_t squares = 0;          // (B, D) float64, forward: sums of squares of the centred rows
+  int64_t gram = 0;             // (B, n, n) accumulation type, where it is not an output
+  int64_t start = 0;            // (B, n) float64: the vector that the polynomial is applied to
+  int64_t upstream = 0;         // (B, D) float64, backward: grad_second
+  int64_t result_gradient = 0;  // (B, n) float64, backward, positions: Xc^T grad_second
+  int64_t vectors = 0;          // (B, rows, n) float64: the recurrence
+  int64_t rows = 0;             // number of those rows
+  int64_t trace_gradient = 0;   // (B,) float64, backward
+  int64_t factor = 0;           // backward: (B, n, n) dense or (B, free, pairs), accumulation type
+  int64_t size = 0;
+
+  static DualSqueezeWorkspace plan(const DualSqueezeShape& shape, bool backward) {
+    const DualSqueezeExtents e(shape);
+    const int64_t accumulator = shape.dtype == Dtype::f64 ? 8 : 4;
+    DualSqueezeWorkspace w;
+    w.mean_rest = w.take(e.batch * e.channels * accumulator);
+    if (!shape.saves_gram) w.gram = w.take(e.batch * e.side * e.side * accumulator);
+    if (!e.channel_is_side) w.start = w.take(e.batch * e.side * 8);
+    if (!backward) {
+      w.squares = w.take(e.batch * e.channels * 8);
+      w.rows = 3;
+    } else {
+      w.upstream = w.take(e.batch * e.channels * 8);
+      if (!e.channel_is_side) w.result_gradient = w.take(e.batch * e.side * 8);
+      w.rows = 2 * int64_t(shape.terms - 1) + 5;
+      w.trace_gradient = w.take(e.batch * 8);
+      w.factor = w.take(e.batch * accumulator * (e.dense ? e.side * e.side : e.free * e.pairs));
+    }
+    w.vectors = w.take(e.batch * w.rows * e.side * 8);
+    return w;
+  }
+
+ private:
+  int64_t take(int64_t bytes) {
+    const int64_t offset = size;
+    size += (bytes + 255) / 256 * 256;
+    return offset;
+  }
+};
+
+}  // namespace ccdn::cuda

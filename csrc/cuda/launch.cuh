@@ -1,0 +1,43 @@
+// Kernel launches that do not lose their errors.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "../common/status.h"
+
+namespace ccdn::cuda {
+
+// Launches in order on one stream; after the first failure nothing more is launched.
+class Launcher {
+ public:
+  explicit Launcher(void* stream) : stream_(static_cast<cudaStream_t>(stream)) {
+    cudaGetLastError();  // an earlier error of somebody else is not ours to report
+  }
+
+  // `work` pieces, a block for each; kernels walk through them in strides of the grid, so that any
+  // number fits.
+  template <typename... Parameters, typename... Arguments>
+  void operator()(void (*kernel)(Parameters...), int64_t work, int threads,
+                  const Arguments&... arguments) {
+    if (status_ != Status::ok || work == 0) return;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(static_cast<unsigned>(work < kMaxBlocks ? work : kMaxBlocks));
+    config.blockDim = dim3(static_cast<unsigned>(threads));
+    config.stream = stream_;
+    const cudaError_t launched = cudaLaunchKernelEx(&config, kernel, arguments...);
+    if (launched != cudaSuccess || cudaGetLastError() != cudaSuccess) {
+      status_ = Status::launch_failed;
+    }
+  }
+
+  Status status() const { return status_; }
+
+ private:
+  static constexpr int64_t kMaxBlocks = int64_t(1) << 30;
+  cudaStream_t stream_;
+  Status status_ = Status::ok;
+};
+
+}  // namespace ccdn::cuda
