@@ -22,9 +22,10 @@ library = torch.library.Library("ccdn", "DEF")
 # trace (B,) and gram in the accumulation dtype (float64 for float64, else float32).
 #
 #   mean   over the positions
-#   trace  tr S of S = Xc Xc^T / N; exactly 0 for a sample that counts as constant, which is one with
-#          tr S <= (16 eps)^2 * (the mean over the positions of |x_n|^2), eps of the accumulation
-#          dtype: its deviation from the mean is rounding. Its second and its gradient are 0.
+#   trace  tr S of S = Xc Xc^T / N; exactly 0 for a sample that counts as constant, which is one
+#          with tr S <= (16 eps)^2 * (the mean over the positions of |x_n|^2), eps of the
+#          accumulation dtype: its deviation from the mean is rounding. Its second is 0, and so is
+#          the gradient that comes through second.
 #   gram   (B, n, n): S itself (side "channels", n = D) or Xc^T Xc / N (side "positions", n = N),
 #          or (B, 0, 0); dual_squeeze_plan says which
 #
@@ -64,7 +65,9 @@ class _NoAutocast:
             self.context.__exit__(*error)
 
 
-def _dual_squeeze_empty(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _dual_squeeze_empty(
+    x: Tensor, iterations: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     flat = x.flatten(2)
     batch, channels, positions = flat.shape[0], int(flat.shape[1]), int(flat.shape[2])
     plan = dual_squeeze_plan(channels, positions, iterations, DTYPE_NAMES[x.dtype], x.device.type)

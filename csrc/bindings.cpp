@@ -55,9 +55,9 @@ void bind_dual_squeeze(py::module_& module) {
       "dual_squeeze_forward_cpu",
       [](const ccdn::DualSqueezeShape& shape, Address x, Address first, Address second,
          Address mean, Address trace, Address gram, Address workspace, int workers) {
-        return static_cast<int>(ccdn::dual_squeeze_forward_cpu(
-            shape, at(x), at(first), at(second), at(mean), at(trace), at(gram), at(workspace),
-            workers));
+        return static_cast<int>(ccdn::dual_squeeze_forward_cpu(shape, at(x), at(first), at(second),
+                                                               at(mean), at(trace), at(gram),
+                                                               at(workspace), workers));
       },
       ReleaseGil());
   module.def(
@@ -78,10 +78,9 @@ void bind_dual_squeeze(py::module_& module) {
       "dual_squeeze_forward_cuda",
       [](const ccdn::DualSqueezeShape& shape, Address x, Address first, Address second,
          Address mean, Address trace, Address gram, Address workspace, Address stream) {
-        return static_cast<int>(ccdn::dual_squeeze_forward_cuda(shape, at(x), at(first),
-                                                                at(second), at(mean), at(trace),
-                                                                at(gram), at(workspace),
-                                                                at(stream)));
+        return static_cast<int>(ccdn::dual_squeeze_forward_cuda(shape, at(x), at(first), at(second),
+                                                                at(mean), at(trace), at(gram),
+                                                                at(workspace), at(stream)));
       },
       ReleaseGil());
   module.def(

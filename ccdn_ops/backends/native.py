@@ -69,6 +69,8 @@ def why_no_cuda_kernels(device: torch.device | None = None) -> str | None:
             "`CCDN_CUDA=on pip install .` again"
         )
     if device is not None and device.type == "cuda":
+        if not torch.cuda.is_available():
+            return "torch sees no CUDA device"
         major, minor = torch.cuda.get_device_capability(device)
         built = [divmod(int(arch.rstrip("af")), 10) for arch in _C.cuda_archs]
         newest = max(built)

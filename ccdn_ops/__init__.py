@@ -1,0 +1,26 @@
+"""The operators of CCDN: fast, differentiable, and beside a readable reference.
+
+Start at ccdn_ops/schemas.py for how an operator is put together; `python -m ccdn_ops` says what is
+built and which backend serves what.
+"""
+
+from ccdn_ops import reference
+from ccdn_ops._version import __version__
+from ccdn_ops.backends.registry import use_backend
+from ccdn_ops.ops.cocs_loss import cocs_loss
+from ccdn_ops.ops.ctm import ctm
+from ccdn_ops.ops.dual_squeeze import dual_squeeze
+from ccdn_ops.ops.excitation import excitation_gates, multi_excite
+from ccdn_ops.report import explain
+
+__all__ = [
+    "__version__",
+    "cocs_loss",
+    "ctm",
+    "dual_squeeze",
+    "excitation_gates",
+    "explain",
+    "multi_excite",
+    "reference",
+    "use_backend",
+]

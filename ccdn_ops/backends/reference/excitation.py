@@ -1,0 +1,31 @@
+"""excitation_gates, multi_excite and ctm in plain PyTorch (eqs. 3 and 4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends.native import accumulation_dtype
+
+
+def excitation_gates(
+    squeezes: Tensor,
+    reduce_weight: Tensor,
+    reduce_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+) -> Tensor:
+    """Squeezes (B, O, D) -> the gates (B, P, D), summed over the orders O, in squeezes' dtype."""
+    wide = accumulation_dtype(squeezes.dtype)
+    with torch.autocast(squeezes.device.type, enabled=False):
+        k = squeezes.to(wide)
+        w_v, b_v = reduce_weight.to(wide), reduce_bias.to(wide)  # [P, O, R, D], [P, O, R]
+        w_u, b_u = expand_weight.to(wide), expand_bias.to(wide)  # [P, O, D, R], [P, O, D]
+        hidden = torch.einsum("bod,pord->bpor", k, w_v) + b_v
+        logits = torch.einsum("bpor,podr->bpod", hidden.relu(), w_u) + b_u
+        return logits.sigmoid().sum(2).to(squeezes.dtype)
+
+
+def multi_excite(x: Tensor, gates: Tensor) -> Tensor:
+    """x (B, D, H, W) times each of the gates (B, P, D) -> (B, P, D, H, W) in x's dtype."""
+    return (x.unsqueeze(1) * gates[..., None, None]).to(x.dtype)

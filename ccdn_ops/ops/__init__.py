@@ -1,0 +1,1 @@
+"""The public functions: what they check, and their gradients."""

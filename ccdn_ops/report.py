@@ -1,0 +1,215 @@
+"""explain(): what would serve a call and why; and the report of `python -m ccdn_ops`."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import shutil
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ccdn_ops._version import __version__
+from ccdn_ops.backends import native, registry
+from ccdn_ops.ops.checks import check_iterations, check_map
+from ccdn_ops.plans import dual_squeeze_plan
+
+# Operators that choose among backends, and those that are one composition of PyTorch operators.
+DISPATCHED = ("dual_squeeze",)
+COMPOSED = ("excitation_gates", "multi_excite", "ctm", "cocs_loss")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How one call would be served; print it.
+
+    bytes and operations are lists of (forward, backward) totals for the whole batch: the memory
+    traffic if every tensor moved once, and the multiplications and additions of the algorithm.
+    """
+
+    operator: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    backend: str
+    kernel: str
+    side: str | None = None
+    saves_gram: bool | None = None
+    terms: int | None = None
+    bytes: tuple[int, int] | None = None
+    operations: tuple[int, int] | None = None
+    rejected: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        size = " x ".join(map(str, self.shape)) or "any shape"
+        lines = [f"{self.operator} {size} {self.dtype} on {self.device}: {self.backend}"]
+        lines.append(f"  kernel      {self.kernel}")
+        if self.side is not None:
+            saved = "saved for the backward pass" if self.saves_gram else "not saved"
+            lines.append(f"  side        {self.side}, its matrix {saved}")
+        if self.terms is not None:
+            lines.append(f"  terms       {self.terms} (Chebyshev)")
+        for name, pair in (("bytes", self.bytes), ("operations", self.operations)):
+            if pair is not None:
+                lines.append(f"  {name:<11} {pair[0]:.3g} forward, {pair[1]:.3g} backward")
+        lines += [f"  not {backend}: {reason}" for backend, reason in self.rejected.items()]
+        return "\n".join(lines)
+
+
+def explain(
+    operator: str,
+    *shape: int,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    iterations: int = 5,
+) -> Explanation:
+    """Which backend and kernel would serve a call with x of this shape, and why not the others.
+
+    Nothing is computed, and the device need not exist. Raises ValueError for an operator that does
+    not exist and for a shape that the operator would refuse.
+    """
+    device = torch.device(device)
+    if operator in COMPOSED:
+        kernel = "a composition of PyTorch operators"
+        if operator == "ctm":
+            kernel += " around dual_squeeze"
+        rejected = {b: f"it has no {operator}" for b in registry.BACKENDS if b != "reference"}
+        return Explanation(operator, shape, dtype, device, "reference", kernel, rejected=rejected)
+    if operator not in DISPATCHED:
+        names = ", ".join(DISPATCHED + COMPOSED)
+        raise ValueError(f"there is no operator {operator!r}; expected one of {names}")
+    check_iterations(operator, iterations)
+    x = _fake(shape, dtype, device)
+    check_map(operator, "x", x)
+    return _explain_dual_squeeze(x, iterations)
+
+
+def _fake(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        return torch.empty(shape, dtype=dtype, device=device)
+
+
+def _explain_dual_squeeze(x: Tensor, iterations: int) -> Explanation:
+    shape, flat = tuple(x.shape), x.flatten(2)
+    order = registry.ORDER.get(x.device.type, ("reference",))
+    asked = registry.override()
+    rejected, chosen = {}, None
+    for backend in (asked,) if asked else order:
+        reason = registry.why_not("dual_squeeze", backend, flat, iterations)
+        if reason is None:
+            chosen = backend
+            break
+        rejected[backend] = reason
+    for backend in registry.BACKENDS:
+        if backend == chosen or backend in rejected:
+            continue
+        if asked:
+            rejected[backend] = f"{asked} was asked for by name"
+        elif backend not in order:
+            rejected[backend] = f"not for {x.device.type} tensors, unless asked for by name"
+        else:
+            rejected[backend] = f"{chosen} comes first"
+
+    _, channels, positions = flat.shape
+    plan = dual_squeeze_plan(
+        channels, positions, iterations, native.DTYPE_NAMES[x.dtype], x.device.type
+    )
+    literal = chosen in (None, "reference")
+    implementation = registry.load("dual_squeeze", chosen) if chosen else None
+    kernel = "none: the call would raise"
+    if literal and chosen:
+        kernel = "the literal iteration, its gradient by autograd"
+    elif implementation is not None:
+        kernel = implementation.forward.__module__
+    return Explanation(
+        "dual_squeeze",
+        shape,
+        x.dtype,
+        x.device,
+        chosen or "none",
+        kernel,
+        side=plan.side,
+        saves_gram=plan.saves_gram,
+        terms=None if literal else plan.terms,
+        bytes=_bytes(flat, plan.side, plan.saves_gram),
+        operations=(
+            _literal_operations(flat, iterations)
+            if literal
+            else _polynomial_operations(flat, plan.side, plan.terms)
+        ),
+        rejected=rejected,
+    )
+
+
+def _bytes(x: Tensor, side: str, saves_gram: bool) -> tuple[int, int]:
+    batch, channels, positions = x.shape
+    size, wide = x.element_size(), native.accumulation_dtype(x.dtype).itemsize
+    n = (channels if side == "channels" else positions) if saves_gram else 0
+    saved = batch * (channels + 1 + n * n) * wide
+    vectors = 2 * batch * channels * size
+    return x.numel() * size + vectors + saved, 2 * x.numel() * size + vectors + saved
+
+
+def _literal_operations(x: Tensor, iterations: int) -> tuple[int, int]:
+    batch, channels, positions = x.shape
+    products = max(3 * iterations - 3, 1)
+    forward = 2 * batch * (channels**2 * positions + products * channels**3)
+    # It recomputes the forward pass, then two products for each of its products.
+    return forward, 3 * forward
+
+
+def _polynomial_operations(x: Tensor, side: str, terms: int) -> tuple[int, int]:
+    batch, channels, positions = x.shape
+    n = channels if side == "channels" else positions
+    m = positions if side == "channels" else channels
+    gram = n * (n + 1) * m  # half of a symmetric product
+    recurrence = 2 * (terms - 1) * n * n
+    ends = 4 * channels * positions
+    low_rank = min(8 * terms * n * m, 2 * terms * n * n + 2 * n * n * m)
+    return batch * (gram + recurrence + ends), batch * (2 * recurrence + low_rank + 2 * ends)
+
+
+def report() -> str:
+    """What is installed, what is built, what will be used, and why not the rest."""
+    lines = [
+        f"ccdn {__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.machine()}"
+    ]
+    module = native.module()
+    if module is None:
+        lines.append(f"native module: none. {native.why_missing()}.")
+        tool = next((t for t in ("c++", "g++", "clang++") if shutil.which(t)), None)
+        lines.append(f"  C++ compiler on PATH now: {tool or 'none'}")
+    else:
+        lines.append(f"native module: {module.__file__} (compiler {module.compiler})")
+        pool = "torch's" if module.has_parallel_for() else "none found in torch: serial kernels"
+        lines.append(f"  thread pool: {pool}")
+        if module.cuda_archs:
+            archs = ", ".join(f"sm_{arch}" for arch in module.cuda_archs)
+            lines.append(f"  CUDA kernels: {archs}, PTX of sm_{module.cuda_ptx}")
+        else:
+            lines.append(f"  CUDA kernels: none. {native.why_no_cuda_kernels()}.")
+    if importlib.util.find_spec("triton") is not None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            lines.append(f"triton: {version('triton')}")
+        except PackageNotFoundError:
+            lines.append("triton: there, of unknown version")
+    else:
+        lines.append("triton: not installed")
+    if torch.cuda.is_available():
+        lines.append(f"CUDA device: {torch.cuda.get_device_name()}")
+    else:
+        lines.append("CUDA device: none that torch sees")
+    if registry.override():
+        lines.append(f"backend asked for by name: {registry.override()} (CCDN_OPS_BACKEND)")
+    lines.append("")
+    for operator in DISPATCHED:
+        for device in ("cpu", "cuda"):
+            lines.append(str(explain(operator, 16, 256, 16, 16, device=device)))
+    lines.append(f"{', '.join(COMPOSED)}: compositions of PyTorch operators on every device")
+    return "\n".join(lines)
