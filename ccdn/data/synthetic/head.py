@@ -1,0 +1,231 @@
+"""The surface of a head: an outline, a profile, and reliefs for nose, eyes, lips and chin.
+
+A horizontal section of the head at height y is a half superellipse in front and a half ellipse behind,
+of half width w(y); angle a runs around it, 0 at the nose and 90 degrees at the side, so that x = w(y) sin a.
+Reliefs are added along z as a map over the front view. The lower jaw's outline is where a is 90 degrees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from ccdn.data.synthetic.anatomy import JAW_POINTS, Anatomy
+
+WIDEST = 0.05  # height at which the head is widest
+ROWS, COLUMNS = 80, 90  # of the coarse mesh
+BEHIND = np.deg2rad(172.0)  # how far around the mesh goes
+JAW_ANGLE = np.deg2rad(83.0)  # where on the side the jaw's landmarks lie
+_RELIEF = 40.0  # cells of the relief map per head unit
+_RELIEF_X, _RELIEF_TOP, _RELIEF_BOTTOM = 1.2, -1.1, 2.3
+_SLIDE = 28  # steps of the walk from the jaw towards the middle of the face
+
+
+def _bell(values: np.ndarray, centre: float, width: float) -> np.ndarray:
+    return np.exp(-(((values - centre) / width) ** 2))
+
+
+def _hat(values: np.ndarray, knots: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    return np.interp(values, knots, heights, left=0.0, right=0.0)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The surface that belongs to an anatomy."""
+
+    anatomy: Anatomy
+
+    @cached_property
+    def _profile(self) -> tuple[np.ndarray, np.ndarray]:
+        """Heights (n,) and, smoothed, three rows (n, 3): front, side and back of the section in z."""
+        i, an = self.anatomy.identity, self.anatomy
+        mouth, chin = an.mouth_y + 0.4 * an.drop, an.chin_y
+        groove = mouth + 0.38 * (chin - mouth)
+        knots = np.array(
+            [
+                # height, front, side, back
+                (-i.crown, 1.12, -0.10, 1.45),
+                (-1.0, 1.22, -0.05, 1.45),
+                (-0.5, 1.27, 0.00, 1.40),
+                (-0.2, 1.25, 0.02, 1.36),
+                (0.1, 1.19, 0.03, 1.30),
+                (0.4, 1.20, 0.05, 1.00),
+                (i.nose_y, 1.25, 0.10, 0.72),
+                (mouth, 1.28, 0.24, 0.60),
+                (groove, 1.19, 0.42, 0.55),
+                (chin - 0.20, 1.17 - 0.10 * an.drop, 0.62, 0.45),
+                (chin, 1.05 - 0.10 * an.drop, 0.86, 0.30),
+            ]
+        )
+        y = np.linspace(-i.crown, chin, 160)
+        rows = np.stack([np.interp(y, knots[:, 0], knots[:, k]) for k in (1, 2, 3)], axis=1)
+        rows = cv2.GaussianBlur(rows, (1, 21), 0, sigmaY=4.0, borderType=cv2.BORDER_REPLICATE)
+        return y, rows * i.depth
+
+    def _section(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Front, side and back depth at heights y."""
+        heights, rows = self._profile
+        front, side, back = (np.interp(y, heights, rows[:, k]) for k in range(3))
+        return front, side, back
+
+    def half_width(self, y: np.ndarray) -> np.ndarray:
+        """Half the width of the head at heights y."""
+        i = self.anatomy.identity
+        above = np.clip((WIDEST - y) / (WIDEST + i.crown), 0, 1)
+        below = np.clip((y - WIDEST) / (self.anatomy.chin_y - WIDEST), 0, 1)
+        top = np.power(np.clip(1 - above**3.0, 0, 1), 0.55)
+        bottom = np.power(np.clip(1 - below**i.square, 0, 1), i.pointed)
+        return np.where(y < WIDEST, top, bottom) * i.width
+
+    # ---- relief ------------------------------------------------------------------------------------
+
+    @cached_property
+    def relief(self) -> np.ndarray:
+        """Heights over the smooth head, a map over the front view (float32)."""
+        i, e, an = self.anatomy.identity, self.anatomy.expression, self.anatomy
+        x = np.arange(-_RELIEF_X, _RELIEF_X, 1 / _RELIEF)
+        y = np.arange(_RELIEF_TOP, _RELIEF_BOTTOM, 1 / _RELIEF)
+        across: list[np.ndarray] = []
+        down: list[np.ndarray] = []
+
+        def add(gx: np.ndarray, gy: np.ndarray, height: float = 1.0) -> None:
+            across.append(gx * height)
+            down.append(gy)
+
+        # Nose: knots down the ridge, each with its own width.
+        base, tip = i.nose_y, an.tip_y
+        ridge = np.array([-0.16, 0.02, 0.5 * tip, tip - 0.03, tip + 0.5 * (base - tip), base, base + 0.07])
+        share = np.array([0.0, i.nose_ridge * 0.42, 0.5 * (i.nose_ridge * 0.42 + 1), 1.0, 0.80, 0.13, 0.0])
+        widths = (0.10, 0.105, 0.12, 0.125, 0.125, 0.13, 0.13)
+        for k in range(1, 6):
+            unit = np.zeros(7)
+            unit[k] = share[k] * i.nose_out
+            add(_bell(x, 0.0, widths[k]), _hat(y, ridge, unit))
+        wing = 0.72 * an.nose_half
+        wings = _bell(x, -wing, 0.085) + _bell(x, wing, 0.085)
+        add(wings, _bell(y, base - 0.085, 0.085), 0.13)
+        # Eyes: a socket and the ball in it; brows and cheeks.
+        both = _bell(x, -i.eye_x, 0.26) + _bell(x, i.eye_x, 0.26)
+        add(both, _bell(y, -0.01, 0.16), -0.15)
+        ball = _bell(x, -i.eye_x, 0.17) + _bell(x, i.eye_x, 0.17)
+        add(ball, _bell(y, 0.0, 0.12), 0.085)
+        brow = _bell(x, -0.42, 0.32) + _bell(x, 0.42, 0.32)
+        add(brow, _bell(y, i.brow_y + 0.03, 0.11), i.brow_ridge)
+        cheeks = _bell(x, -0.60, 0.24) + _bell(x, 0.60, 0.24)
+        smile = max(0.0, e.smile)
+        add(cheeks, _bell(y, 0.42 - 0.06 * smile, 0.22), i.cheek + 0.05 * smile)
+        # Mouth: the bulge of the teeth, two lips, the groove, the chin.
+        m, half = an.mouth_y, an.mouth_half
+        middle = m + 0.45 * an.drop
+        add(_bell(x, 0.0, 0.42), _bell(y, middle, 0.26), 0.07)
+        top, bottom, t0 = an.lips("upper_inner", np.zeros(1))[0, 1], 0.0, np.zeros(1)
+        bottom = an.lips("lower_inner", t0)[0, 1]
+        high, low = an.lips("upper_outer", t0)[0, 1], an.lips("lower_outer", t0)[0, 1]
+        lip_x = np.clip(1 - (x / (half + 0.03)) ** 2, 0, None)
+        pout = 1 + 0.8 * e.pucker
+        add(lip_x, _bell(y, (top + 2 * high) / 3, 0.6 * i.lip_upper), 0.045 * pout)
+        add(lip_x, _bell(y, (2 * bottom + low) / 3 + 0.01, 0.6 * i.lip_lower), 0.055 * pout)
+        if bottom - top > 0.03:
+            add(lip_x, _bell(y, (top + bottom) / 2, 0.5 * (bottom - top)), -0.06)
+        corners = _bell(x, -half - 0.02, 0.06) + _bell(x, half + 0.02, 0.06)
+        lift = an.lips("upper_outer", np.array([-1.0]))[0, 1]
+        add(corners, _bell(y, lift, 0.07), -0.03 - 0.03 * smile)
+        add(_bell(x, 0.0, 0.30), _bell(y, low + 0.08, 0.07), -0.045)
+        add(_bell(x, 0.0, 0.22), _bell(y, an.chin_y - 0.20, 0.14), i.chin_out)
+        relief = np.einsum("ky,kx->yx", np.array(down), np.array(across))
+        return cv2.GaussianBlur(relief.astype(np.float32), (3, 3), 0.8)
+
+    @staticmethod
+    def relief_cell(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where front-view coordinates lie in the relief map: column and row, float32."""
+        column = (np.asarray(x) + _RELIEF_X) * _RELIEF
+        row = (np.asarray(y) - _RELIEF_TOP) * _RELIEF
+        return column.astype(np.float32), row.astype(np.float32)
+
+    # ---- surface -----------------------------------------------------------------------------------
+
+    def surface(self, angle: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Points (..., 3) at angles around the head and heights; the arguments broadcast to 2-D."""
+        front, side, back = self._section(y)
+        width = self.half_width(y)
+        sine, cosine = np.sin(angle), np.cos(angle)
+        x = width * sine
+        # The section shrinks to a point at crown and chin; its depth must do so with the width.
+        reach = np.clip(width / (0.62 * self.anatomy.identity.width), 0, 1)
+        closing = np.power(reach * (2 - reach), 0.8)
+        round_ = np.power(np.clip(1 - np.abs(sine) ** 2.35, 0, 1), 0.46)
+        upper = np.where(y < WIDEST, closing, 1.0)
+        forward = (front - side) * np.where(y < WIDEST, closing, 0.5 + 0.5 * closing)
+        z = side + np.where(cosine > 0, forward * round_, back * upper * cosine)
+        cell = self.relief_cell(x, np.broadcast_to(y, x.shape))
+        bump = cv2.remap(self.relief, *cell, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        z = z + bump * np.clip(3.0 * cosine, 0, 1)
+        return np.stack([x, np.broadcast_to(y, x.shape), z], axis=-1)
+
+    def angle(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Angle around the head of front-view points."""
+        return np.arcsin(np.clip(x / np.maximum(self.half_width(y), 1e-6), -1, 1))
+
+    def lift(self, points: np.ndarray) -> np.ndarray:
+        """Front-view points (n, 2) on the surface, (n, 3)."""
+        x, y = points[None, :, 0], points[None, :, 1]
+        return self.surface(self.angle(x, y), y)[0]
+
+    @cached_property
+    def mesh_angles(self) -> np.ndarray:
+        """Angles (COLUMNS,) of the mesh, closest in front."""
+        t = np.linspace(-1, 1, COLUMNS)
+        return BEHIND * (0.52 * t + 0.48 * t**3)
+
+    @cached_property
+    def mesh_heights(self) -> np.ndarray:
+        """Heights (ROWS,) of the mesh, from crown to chin, closest at both ends."""
+        top, bottom = -self.anatomy.identity.crown, self.anatomy.chin_y
+        t = np.linspace(-1, 1, ROWS)
+        return (top + bottom) / 2 + (bottom - top) / 2 * (0.55 * t + 0.45 * np.sin(np.pi / 2 * t))
+
+    def mesh(self) -> np.ndarray:
+        """The mesh (ROWS, COLUMNS, 3)."""
+        return self.surface(self.mesh_angles[None, :], self.mesh_heights[:, None])
+
+    # ---- jaw ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def jaw(self) -> np.ndarray:
+        """The jaw's outline in front view, (33, 2), evenly spaced from ear to ear over the chin."""
+        y = np.linspace(-0.04, self.anatomy.chin_y, 240)
+        x = self.half_width(y) * np.sin(JAW_ANGLE)
+        steps = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
+        # The last step closes the outline under the chin.
+        total = steps[-1] + x[-1]
+        along = np.linspace(0, total, JAW_POINTS // 2 + 1)
+        half = np.stack(
+            [np.interp(along, [*steps, total], [*x, 0.0]), np.interp(along, [*steps, total], [*y, y[-1]])],
+            axis=1,
+        )
+        left = half * np.array([-1.0, 1.0])
+        return np.concatenate([left, half[-2::-1]])
+
+    @cached_property
+    def jaw_paths(self) -> tuple[np.ndarray, np.ndarray]:
+        """Walks from the jaw's points towards the middle of the face.
+
+        Returns points (33, steps, 3) and the outward normals (33, 2) of the outline in front view. Where
+        the head is turned, an annotator marks the visible outline: the point of the walk that lies
+        farthest out in the picture.
+        """
+        goal = np.array([0.0, 0.62 * self.anatomy.mouth_y])
+        t = np.linspace(0, 1, _SLIDE) ** 2 * 0.62
+        start = self.jaw
+        flat = start[:, None, :] + t[None, :, None] * (goal - start)[:, None, :]
+        angle = self.angle(flat[..., 0], flat[..., 1])
+        # On the sides walk along the section, from the jaw's own angle: x alone is blunt there.
+        first = np.clip(angle[:, :1], -JAW_ANGLE, JAW_ANGLE)
+        angle = np.where(np.abs(angle) > np.abs(first), first, angle)
+        tangent = np.gradient(start, axis=0)
+        normal = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1)
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+        return self.surface(angle, flat[..., 1]), normal

@@ -1,0 +1,54 @@
+"""What a camera does to a picture: exposure, blur, few pixels, noise, compression."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from ccdn.data.synthetic.parameters import Draw
+
+
+def photograph(picture: np.ndarray, draw: Draw) -> np.ndarray:
+    """Degrade a clean picture (H, W, 3) uint8 as cameras and files do."""
+    height, width = picture.shape[:2]
+    rng = draw.rng
+    # Exposure, contrast and tint in one table per channel.
+    levels = np.arange(256, dtype=np.float32) / 255
+    gamma = float(np.exp(draw.normal(0.0, 0.22)))
+    contrast, shift = draw.normal(1.05, 0.14), draw.normal(0.0, 0.05)
+    curve = (levels**gamma - 0.5) * contrast + 0.5 + shift
+    tint = np.array([1 + draw.normal(0, 0.05) for _ in range(3)])
+    table = np.clip(curve[:, None] * tint * 255, 0, 255).astype(np.uint8)
+    picture = cv2.LUT(picture, table[None])
+    if draw.chance(0.08):
+        picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    fate = draw.choose({"sharp": 0.45, "soft": 0.25, "motion": 0.08, "small": 0.22})
+    if fate == "soft":
+        picture = cv2.GaussianBlur(picture, (0, 0), draw.uniform(0.4, 1.3) * width / 160)
+    elif fate == "motion":
+        length = max(3, round(draw.uniform(2, 6) * width / 160)) | 1
+        kernel = np.zeros((length, length), np.float32)
+        turn = draw.uniform(0, np.pi)
+        reach = np.array([np.cos(turn), np.sin(turn)]) * (length // 2)
+        middle = np.array([length // 2, length // 2])
+        ends = [np.round(middle + sign * reach).astype(int).tolist() for sign in (-1, 1)]
+        cv2.line(kernel, ends[0], ends[1], 1.0)
+        picture = cv2.filter2D(picture, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
+    elif fate == "small":
+        share = draw.uniform(0.3, 0.8)
+        low = (max(8, round(width * share)), max(8, round(height * share)))
+        small = cv2.resize(picture, low, interpolation=cv2.INTER_AREA)
+        picture = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    if draw.chance(0.6):
+        grain = np.empty(picture.shape, np.int8)
+        # Bytes are far cheaper to draw than normals; the sum of four has the shape of one.
+        four = rng.integers(-64, 64, (4, *picture.shape[:2], 1), dtype=np.int8)
+        total = four.astype(np.int16).sum(axis=0).astype(np.float32)
+        strength = draw.uniform(0.01, 0.11)
+        grain = total * strength
+        picture = np.clip(picture + grain, 0, 255).astype(np.uint8)
+    if draw.chance(0.35):
+        quality = int(draw.uniform(25, 85))
+        _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(picture)

@@ -1,0 +1,219 @@
+"""What is drawn at random about a face: identity, expression, pose, and how it is seen.
+
+Lengths are in head units: 1 is half the width of the face at the cheekbones (about 7 cm). The head frame
+has x to the right of the picture, y down and z towards the camera; the eyes lie near y = 0. "Image
+left" is the subject's right. The shape of a face is drawn from one stream and its look from another, so
+that landmarks cost no picture and a change of the painting does not move a landmark.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+VERSION = "1.0"
+"""Version of the generator: any change that alters a landmark or a pixel changes it."""
+
+_SHAPE, _LOOK = 0, 1
+
+
+class Draw:
+    """A random stream with the few distributions that faces need."""
+
+    def __init__(self, seed: int, index: int, purpose: int) -> None:
+        version = [int(part) for part in VERSION.split(".")]
+        entropy = np.random.SeedSequence([*version, seed, index, purpose])
+        self.rng = np.random.Generator(np.random.PCG64(entropy))
+
+    def normal(self, mean: float, deviation: float) -> float:
+        """Normal, cut at two deviations, so that no single draw makes a monster."""
+        return mean + deviation * float(np.clip(self.rng.standard_normal(), -2.0, 2.0))
+
+    def uniform(self, low: float, high: float) -> float:
+        """Uniform between the two numbers."""
+        return float(self.rng.uniform(low, high))
+
+    def chance(self, probability: float) -> bool:
+        """True with this probability."""
+        return bool(self.rng.random() < probability)
+
+    def choose(self, weights: dict[str, float]) -> str:
+        """One of the keys, as often as its weight says."""
+        names = list(weights)
+        shares = np.array([weights[name] for name in names], dtype=np.float64)
+        return names[int(self.rng.choice(len(names), p=shares / shares.sum()))]
+
+
+def shape_stream(seed: int, index: int) -> Draw:
+    """The stream that decides where the landmarks of face `index` are."""
+    return Draw(seed, index, _SHAPE)
+
+
+def look_stream(seed: int, index: int) -> Draw:
+    """The stream that decides what face `index` looks like."""
+    return Draw(seed, index, _LOOK)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The lasting proportions of a head, in head units unless said otherwise."""
+
+    width: float  # factor on all widths
+    depth: float  # factor on all depths
+    crown: float  # height of the skull above the eyes
+    square: float  # exponent of the jaw's outline: large is square
+    pointed: float  # second exponent: large is a pointed chin
+    eye_x: float  # centre of an eye
+    eye_half: float  # half its width
+    eye_upper: float  # height of the open upper lid over the line of the corners
+    eye_lower: float
+    eye_tilt: float  # outer corner over inner corner
+    iris: float  # radius
+    brow_y: float  # below the eye line, so negative
+    brow_inner: float
+    brow_outer: float
+    brow_arch: float
+    brow_tilt: float
+    brow_thick: float
+    nose_y: float  # where the nose meets the upper lip
+    nose_tip: float  # tip above that
+    nose_half: float  # half the width between the wings
+    nose_out: float  # how far the tip stands out
+    nose_ridge: float  # height of the bridge, share of the tip's
+    mouth_gap: float  # nose to mouth
+    mouth_half: float
+    lip_upper: float
+    lip_lower: float
+    cupid: float
+    chin_gap: float  # mouth to chin
+    chin_out: float
+    cheek: float
+    brow_ridge: float
+    asymmetry: float
+
+
+@dataclass(frozen=True)
+class Expression:
+    """What the muscles do; 0 is at rest."""
+
+    open: float  # the jaw, 0..1
+    part: float  # lips apart without the jaw, 0..1
+    smile: float  # -0.6..1
+    pucker: float  # 0..1
+    raised: float  # brows, -0.7..1
+    frown: float  # inner brows together and down, 0..1
+    skew: float  # mouth to one side
+    close_left: float  # eye at the left of the picture, 0 open .. 1 shut
+    close_right: float
+    gaze_x: float
+    gaze_y: float
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Angles in degrees and the camera.
+
+    Positive yaw turns the nose to the right of the picture, positive pitch lifts it, positive roll
+    turns the head clockwise.
+    """
+
+    yaw: float
+    pitch: float
+    roll: float
+    distance: float  # of the camera, head units
+    extent: float  # longer side of the landmarks' box, share of the picture
+    offset_x: float  # centre of that box from the centre of the picture, share of the picture
+    offset_y: float
+
+
+def draw_identity(draw: Draw) -> Identity:
+    """Draw the proportions of one head."""
+    n = draw.normal
+    size = n(1.0, 0.035)
+    return Identity(
+        width=n(1.0, 0.045),
+        depth=n(1.0, 0.05),
+        crown=n(1.66, 0.06),
+        square=n(2.35, 0.22),
+        pointed=n(0.50, 0.05),
+        eye_x=n(0.455, 0.022),
+        eye_half=n(0.212, 0.015) * size,
+        eye_upper=n(0.092, 0.018),
+        eye_lower=n(0.052, 0.010),
+        eye_tilt=n(0.018, 0.022),
+        iris=n(0.088, 0.005),
+        brow_y=n(-0.285, 0.035),
+        brow_inner=n(0.17, 0.03),
+        brow_outer=n(0.76, 0.03),
+        brow_arch=n(0.065, 0.028),
+        brow_tilt=n(0.01, 0.03),
+        brow_thick=n(0.085, 0.022),
+        nose_y=n(0.70, 0.05),
+        nose_tip=n(0.125, 0.025),
+        nose_half=n(0.245, 0.032),
+        nose_out=n(0.36, 0.05),
+        nose_ridge=n(0.45, 0.10),
+        mouth_gap=n(0.29, 0.035),
+        mouth_half=n(0.36, 0.032),
+        lip_upper=n(0.085, 0.024),
+        lip_lower=n(0.115, 0.028),
+        cupid=n(0.022, 0.010),
+        chin_gap=n(0.60, 0.05),
+        chin_out=n(0.08, 0.03),
+        cheek=n(0.06, 0.03),
+        brow_ridge=n(0.05, 0.025),
+        asymmetry=n(0.0, 0.012),
+    )
+
+
+def draw_expression(draw: Draw) -> Expression:
+    """Draw one expression: mostly mild, with the strong ones that benchmarks contain."""
+    mouth = draw.choose({"rest": 0.34, "smile": 0.26, "grin": 0.16, "talk": 0.14, "shout": 0.10})
+    open_ = {"talk": (0.10, 0.40), "shout": (0.40, 1.0), "grin": (0.0, 0.28)}.get(mouth, (0, 0.02))
+    part = {"grin": (0.25, 0.75), "talk": (0.0, 0.4), "smile": (0.0, 0.12)}.get(mouth, (0.0, 0.04))
+    smile = {"smile": (0.2, 0.9), "grin": (0.45, 1.0), "rest": (-0.5, 0.25)}.get(mouth, (-0.4, 0.4))
+    smiling = draw.uniform(*smile)
+    shut = draw.uniform(0.75, 1.0) if draw.chance(0.08) else max(0.0, draw.normal(0.08, 0.16))
+    shut = min(1.0, shut + 0.22 * max(0.0, smiling))
+    wink = draw.uniform(0.0, 0.7) if draw.chance(0.06) else 0.0
+    left_winks = draw.chance(0.5)
+    return Expression(
+        open=draw.uniform(*open_),
+        part=draw.uniform(*part),
+        smile=smiling,
+        pucker=draw.uniform(0.2, 1.0) if mouth in ("rest", "talk") and draw.chance(0.2) else 0.0,
+        raised=draw.uniform(0.3, 1.0) if draw.chance(0.25) else draw.normal(-0.05, 0.22),
+        frown=draw.uniform(0.2, 1.0) if draw.chance(0.2) else 0.0,
+        skew=draw.normal(0.0, 0.015),
+        close_left=min(1.0, shut + wink * left_winks),
+        close_right=min(1.0, shut + wink * (not left_winks)),
+        gaze_x=draw.normal(0.0, 0.28),
+        gaze_y=draw.normal(0.0, 0.16),
+    )
+
+
+def draw_pose(draw: Draw, largest: tuple[float, float, float]) -> Pose:
+    """Draw pose and camera; `largest` bounds |yaw|, |pitch| and |roll| in degrees."""
+
+    def angle(bound: float) -> float:
+        # Half of the faces near the front as in photographs, half spread over the whole range.
+        if draw.chance(0.5):
+            return bound * 0.5 * draw.normal(0.0, 0.5)
+        return draw.uniform(-bound, bound)
+
+    yaw, pitch, roll = (angle(bound) for bound in largest)
+    return Pose(
+        yaw=yaw,
+        pitch=pitch,
+        roll=roll,
+        distance=float(np.exp(draw.uniform(np.log(6.0), np.log(18.0)))),
+        extent=draw.uniform(0.50, 0.64),
+        offset_x=draw.normal(0.0, 0.03),
+        offset_y=draw.normal(0.03, 0.03),
+    )
+
+
+def as_dict(item: Identity | Expression | Pose) -> dict[str, float]:
+    """The values by name."""
+    return {field.name: float(getattr(item, field.name)) for field in fields(item)}
