@@ -27,7 +27,7 @@ using ReleaseGil = py::call_guard<py::gil_scoped_release>;
 ccdn::DualSqueezeShape dual_squeeze_shape(int dtype, int64_t batch, int64_t channels,
                                           int64_t positions, int64_t stride_b, int64_t stride_d,
                                           int64_t stride_n, int side, bool saves_gram, int terms,
-                                          Address coefficients) {
+                                          int rank, bool dense_gradient, Address coefficients) {
   ccdn::DualSqueezeShape shape{};
   shape.dtype = static_cast<ccdn::Dtype>(dtype);
   shape.batch = batch;
@@ -39,6 +39,8 @@ ccdn::DualSqueezeShape dual_squeeze_shape(int dtype, int64_t batch, int64_t chan
   shape.side = static_cast<ccdn::Side>(side);
   shape.saves_gram = saves_gram;
   shape.terms = terms;
+  shape.rank = rank;
+  shape.dense_gradient = dense_gradient;
   shape.coefficients = at<const double>(coefficients);
   return shape;
 }
@@ -47,7 +49,8 @@ void bind_dual_squeeze(py::module_& module) {
   py::class_<ccdn::DualSqueezeShape>(module, "DualSqueezeShape")
       .def(py::init(&dual_squeeze_shape), py::arg("dtype"), py::arg("batch"), py::arg("channels"),
            py::arg("positions"), py::arg("stride_b"), py::arg("stride_d"), py::arg("stride_n"),
-           py::arg("side"), py::arg("saves_gram"), py::arg("terms"), py::arg("coefficients"));
+           py::arg("side"), py::arg("saves_gram"), py::arg("terms"), py::arg("rank"),
+           py::arg("dense_gradient"), py::arg("coefficients"));
 
   module.def("dual_squeeze_workspace_cpu", &ccdn::dual_squeeze_workspace_cpu, py::arg("shape"),
              py::arg("workers"), py::arg("backward"));

@@ -111,6 +111,8 @@ def dual_squeeze_shape(x: Tensor, plan: DualSqueezePlan) -> Any:
         0 if plan.side == "channels" else 1,
         plan.saves_gram,
         plan.terms,
+        plan.rank,
+        plan.dense_gradient,
         plan.coefficients.ctypes.data,
     )
 

@@ -19,8 +19,12 @@ struct DualSqueezeShape {
   int64_t stride_b, stride_d, stride_n;
   Side side;
   bool saves_gram;
-  int terms;                   // Chebyshev terms of q on [0, 1]
-  const double* coefficients;  // `terms` of them, on the host
+  int terms;            // Chebyshev terms of q_K on [0, 1]
+  int rank;             // of the factored gradient; 0 where the caller does not use it
+  bool dense_gradient;  // CPU: multiply by one n x n matrix instead of the thin factors
+  // On the host, rows of `terms` numbers (ccdn_ops/plans.py derives them): the coefficients c of
+  // q_K, those of q_K + 2 t q_K', then `rank` rows L and `rank` rows R of the gradient's factors.
+  const double* coefficients;
 };
 
 int64_t dual_squeeze_workspace_cpu(const DualSqueezeShape& shape, int workers, bool backward);
@@ -32,14 +36,14 @@ Status dual_squeeze_forward_cpu(const DualSqueezeShape& shape, const void* x, vo
 // grad_first and grad_second are contiguous (batch, channels); grad_x has x's strides.
 Status dual_squeeze_backward_cpu(const DualSqueezeShape& shape, const void* grad_first,
                                  const void* grad_second, const void* x, const void* mean,
-                                 const void* trace, const void* gram, void* grad_x,
-                                 void* workspace, int workers) noexcept;
+                                 const void* trace, const void* gram, void* grad_x, void* workspace,
+                                 int workers) noexcept;
 
 int64_t dual_squeeze_workspace_cuda(const DualSqueezeShape& shape, bool backward);
 
 Status dual_squeeze_forward_cuda(const DualSqueezeShape& shape, const void* x, void* first,
-                                 void* second, void* mean, void* trace, void* gram,
-                                 void* workspace, void* stream) noexcept;
+                                 void* second, void* mean, void* trace, void* gram, void* workspace,
+                                 void* stream) noexcept;
 
 Status dual_squeeze_backward_cuda(const DualSqueezeShape& shape, const void* grad_first,
                                   const void* grad_second, const void* x, const void* mean,
