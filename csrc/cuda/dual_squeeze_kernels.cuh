@@ -27,7 +27,7 @@ struct MeanArguments {
 
 // Piece: a few channels of a sample. Two passes over their rows, the second one from the cache.
 template <typename T>
-__global__ void __launch_bounds__(kLineThreads) channel_means(MeanArguments<T> p) {
+__global__ void __launch_bounds__(kLineThreads, 1) channel_means(MeanArguments<T> p) {
   using Acc = Accumulator<T>;
   __shared__ Acc mean[32], rest[32];
   const bool contiguous = p.stride_n <= p.stride_d;
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kLineThreads) channel_means(MeanArguments<T> p
 // Piece: a tile on or below the diagonal of matrix (B, n, n) = Xc^T Xc / N (x seen as free x side);
 // the half above is its mirror image.
 template <typename T>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 1)
     gram_matrix(Features<T> features, int64_t batch, int64_t positions, Accumulator<T>* matrix) {
   using Acc = Accumulator<T>;
   const int64_t n = features.side, across = tiles(n);
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kTileThreads)
 // Piece: a few side entries of a sample. sums[s] = sum over f of weights[f] Xc[f, s]; weights of
 // null are ones.
 template <typename T>
-__global__ void __launch_bounds__(kLineThreads)
+__global__ void __launch_bounds__(kLineThreads, 1)
     weighted_sums(Features<T> features, int64_t batch, const double* weights, double* sums) {
   const bool contiguous = !features.side_is_inner();
   const int count = lines_of_block(contiguous);
@@ -143,8 +143,8 @@ __global__ void __launch_bounds__(kRecurrenceThreads, 1)
     }
     spread = block_sum(spread);
     level = block_sum(level);
-    // The mean of x^2 over the sample is (spread + level) / D. A NaN is not constant.
-    const double threshold = 256 * kEpsilon<Acc> * kEpsilon<Acc> * (spread + level) / p.channels;
+    // spread + level is the mean over the positions of |x_n|^2. A NaN is not constant.
+    const double threshold = 256 * kEpsilon<Acc> * kEpsilon<Acc> * (spread + level);
     const Acc stored = spread <= threshold ? Acc(0) : Acc(spread);
     if (threadIdx.x == 0) p.trace[b] = stored;
     const double trace = double(stored);
@@ -175,7 +175,7 @@ __global__ void __launch_bounds__(kRecurrenceThreads, 1)
 
 // Positions side. Piece: a few channels of a sample. second = sqrt(tr) / D * Xc y / (N tr).
 template <typename T>
-__global__ void __launch_bounds__(kLineThreads)
+__global__ void __launch_bounds__(kLineThreads, 1)
     squeeze_positions(Features<T> features, int64_t batch, const Accumulator<T>* traces,
                       const double* vectors, T* second) {
   const bool contiguous = features.side_is_inner();
@@ -272,7 +272,7 @@ struct GradientScale {
 
 // Dense form. Piece: a tile of factor (B, n, n), the matrix P of dXc = Xc P (x as free x side).
 template <typename Acc>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 1)
     pair_matrix(int64_t batch, int64_t n, int terms, int64_t pairs, const double* vectors,
                 GradientScale<Acc> scale, Acc* factor) {
   const int64_t across = tiles(n);
@@ -298,7 +298,7 @@ __global__ void __launch_bounds__(kTileThreads)
 
 // Low-rank form. Piece: a tile of factor (B, free, pairs) = 2 / (N tr) * Xc (rows of the pairs)^T.
 template <typename T>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 1)
     pair_projection(Features<T> features, int64_t batch, int terms, int64_t pairs,
                     const double* vectors, GradientScale<Accumulator<T>> scale,
                     Accumulator<T>* factor) {
@@ -356,7 +356,7 @@ struct ExpandArguments {
 
 // Dense form. Piece: a tile of the gradient (free x side) = Xc P + rest.
 template <typename T>
-__global__ void __launch_bounds__(kTileThreads) expand_dense(ExpandArguments<T> p) {
+__global__ void __launch_bounds__(kTileThreads, 1) expand_dense(ExpandArguments<T> p) {
   using Acc = Accumulator<T>;
   const int64_t n = p.features.side, free = p.features.free;
   const int64_t down = tiles(free), across = tiles(n);
@@ -380,7 +380,7 @@ __global__ void __launch_bounds__(kTileThreads) expand_dense(ExpandArguments<T> 
 
 // Low-rank form. Piece: as above, with Xc P = factor (paired rows) + diagonal Xc.
 template <typename T>
-__global__ void __launch_bounds__(kTileThreads) expand_low_rank(ExpandArguments<T> p) {
+__global__ void __launch_bounds__(kTileThreads, 1) expand_low_rank(ExpandArguments<T> p) {
   using Acc = Accumulator<T>;
   const int64_t n = p.features.side, free = p.features.free;
   const int64_t down = tiles(free), across = tiles(n);

@@ -35,12 +35,14 @@ __device__ __forceinline__ void tile_product(int64_t row0, int64_t rows, int64_t
   const int my_column = order.result_along_rows ? outer : inner;
   Acc total[kPerThread][kPerThread] = {};
   for (int64_t k0 = 0; k0 < depth; k0 += kDepth) {
+#pragma unroll 2
     for (int e = threadIdx.x; e < kTile * kDepth; e += kTileThreads) {
       const int i = order.left_along_depth ? e / kDepth : e % kTile;
       const int k = order.left_along_depth ? e % kDepth : e / kTile;
       const bool inside = row0 + i < rows && k0 + k < depth;
       left_slice[k][i] = inside ? left(row0 + i, k0 + k) : Acc(0);
     }
+#pragma unroll 2
     for (int e = threadIdx.x; e < kTile * kDepth; e += kTileThreads) {
       const int j = order.right_along_depth ? e / kDepth : e % kTile;
       const int k = order.right_along_depth ? e % kDepth : e / kTile;

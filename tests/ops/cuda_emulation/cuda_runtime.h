@@ -1,0 +1,172 @@
+// Stands in for CUDA's own header, so that a .cu file compiles as C++ and its kernels run on the
+// CPU: blocks one after another, the threads of a block as coroutines that change at
+// __syncthreads(). For tests only; csrc knows nothing of it.
+//
+// What it catches: wrong values and indices, out-of-bounds shared memory (with -fsanitize=bounds),
+// barriers that not every thread of a block reaches, and, because the order in which threads run
+// between two barriers can be chosen, missing barriers. What it cannot: warp-level operations,
+// memory ordering, limits of registers and of shared memory.
+#pragma once
+
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __grid_constant__
+#define __launch_bounds__(...)
+#define __forceinline__ inline
+// One block runs at a time, so that one copy is enough.
+#define __shared__ static
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorLaunchFailure = 719
+};
+using cudaStream_t = struct CUstream_st*;
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+};
+
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulation {
+
+// How the threads of a block take turns between two barriers: 0 in order, 1 in reverse, else a
+// random order for every turn.
+inline unsigned thread_order = 0;
+// Grids are cut to this many blocks when it is not 0: the kernels' grid-stride loops do the rest.
+inline unsigned largest_grid = 0;
+inline int64_t launches = 0;
+inline cudaError_t last_error = cudaSuccess;
+
+// The coroutines live as long as the process and are started once; from then on they change by
+// _setjmp and _longjmp, which cost no system call.
+class Block {
+ public:
+  static constexpr size_t kStackBytes = 64 << 10;
+
+  // False when some threads ended while others waited at a barrier.
+  bool run(unsigned threads, const std::function<void()>& body) {
+    while (fibers_.size() < threads) fibers_.push_back(std::make_unique<Fiber>());
+    body_ = &body;
+    for (unsigned t = 0; t < threads; ++t) fibers_[t]->done = false;
+    std::vector<unsigned> order(threads);
+    std::iota(order.begin(), order.end(), 0u);
+    if (thread_order == 1) std::reverse(order.begin(), order.end());
+    std::mt19937 random(thread_order);
+    for (;;) {
+      if (thread_order > 1) std::shuffle(order.begin(), order.end(), random);
+      unsigned ended = 0;
+      for (unsigned t : order) {
+        threadIdx = dim3(t, 0, 0);
+        resume(*fibers_[t]);
+        ended += fibers_[t]->done;
+      }
+      if (ended == threads) return true;
+      if (ended != 0) {
+        fibers_.clear();  // the others are in the middle of a kernel that ends here
+        return false;
+      }
+    }
+  }
+
+  void barrier() {
+    if (_setjmp(running_->place) == 0) _longjmp(scheduler_, 1);
+  }
+
+  static Block& current() {
+    static Block block;
+    return block;
+  }
+
+ private:
+  struct Fiber {
+    ucontext_t context;
+    jmp_buf place;
+    std::unique_ptr<char[]> stack{new char[kStackBytes]};
+    bool started = false;
+    bool done = false;
+  };
+
+  __attribute__((noinline)) void resume(Fiber& fiber) {
+    running_ = &fiber;
+    if (_setjmp(scheduler_) != 0) return;
+    if (fiber.started) _longjmp(fiber.place, 1);
+    fiber.started = true;
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = kStackBytes;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, &Block::live, 0);
+    setcontext(&fiber.context);
+  }
+
+  static void live() {
+    Block& block = current();
+    for (;;) {
+      (*block.body_)();
+      block.running_->done = true;
+      block.barrier();
+    }
+  }
+
+  std::vector<std::unique_ptr<Fiber>> fibers_;
+  const std::function<void()>* body_ = nullptr;
+  Fiber* running_ = nullptr;
+  jmp_buf scheduler_;
+};
+
+}  // namespace emulation
+
+inline void __syncthreads() {
+  // threadIdx is one variable for all coroutines: each finds its own again after its turn.
+  const dim3 mine = threadIdx;
+  emulation::Block::current().barrier();
+  threadIdx = mine;
+}
+
+inline cudaError_t cudaGetLastError() { return std::exchange(emulation::last_error, cudaSuccess); }
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+  using namespace emulation;
+  ++launches;
+  gridDim = config->gridDim;
+  blockDim = config->blockDim;
+  if (gridDim.x == 0 || blockDim.x == 0 || blockDim.x > 1024) {
+    return last_error = cudaErrorInvalidConfiguration;
+  }
+  if (largest_grid != 0) gridDim.x = std::min(gridDim.x, largest_grid);
+  const std::tuple<std::remove_cv_t<Parameters>...> held(std::forward<Arguments>(arguments)...);
+  const std::function<void()> body = [&] { std::apply(kernel, held); };
+  for (unsigned b = 0; b < gridDim.x; ++b) {
+    blockIdx = dim3(b, 0, 0);
+    if (!Block::current().run(blockDim.x, body)) return last_error = cudaErrorLaunchFailure;
+  }
+  return cudaSuccess;
+}
