@@ -20,6 +20,7 @@ from ccdn.config import (
     resolve_data,
 )
 from ccdn.files import atomic_write, remove_leftovers
+from ccdn.progress import plain_warnings
 
 EXAMPLES = """\
 examples:
@@ -40,6 +41,7 @@ RUN_FILES = ("last.pt", "best.pt", "metrics.jsonl", "curves.png", "config.yaml")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_intermixed_args(arguments)
+    plain_warnings()
     try:
         return _run(options)
     except _user_errors() as error:

@@ -70,7 +70,7 @@ def auc(errors: Array, threshold: float) -> float:
 
 
 def ced(errors: Array, at: Array) -> Array:
-    """The cumulative error distribution: for each value of `at`, the share of faces with NME <= it."""
+    """The cumulative error distribution: the share of faces with NME <= each value of `at`."""
     ordered = np.sort(_errors(errors))
     return np.asarray(np.searchsorted(ordered, at, side="right") / len(ordered))
 

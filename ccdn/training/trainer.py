@@ -21,11 +21,11 @@ from ccdn.data.layouts import layout_or_none
 from ccdn.evaluation.metrics import best_norm, nme, normaliser
 from ccdn.evaluation.predictions import predict_faces
 from ccdn.models import LEVELS, build_model, objective
+from ccdn.progress import Progress
 from ccdn.training.batches import Batch, Place, batches, steps_per_epoch
 from ccdn.training.checkpoint import Checkpoint, CheckpointError, load_weights, save_checkpoint
 from ccdn.training.faces import TrainingFaces
 from ccdn.training.log import MetricsLog, draw_curves
-from ccdn.training.progress import Progress
 from ccdn.training.schedule import AveragedWeights, learning_rate
 
 CURVES_EVERY = 20.0  # seconds between two drawings of the curves
@@ -303,7 +303,7 @@ class Trainer:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Turn SIGINT and SIGTERM into a stop after the current step; a second one stops at once."""
+        """Turn SIGINT or SIGTERM into a stop after the current step; a second one stops at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -66,3 +68,17 @@ class Progress:
         """End the bar."""
         if self.bar is not None:
             self.bar.close()
+
+
+def plain_warnings() -> None:
+    """Show warnings as one line each, without the place in the source: they are for the user."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = show
+
+
+def bar(items: Iterable[int], name: str) -> Iterable[int]:
+    """A tqdm bar over `items` on a terminal, nothing elsewhere."""
+    return tqdm(items, desc=name, leave=False, disable=None)
