@@ -32,12 +32,12 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml setup.py $(SOURCES)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[test,bench,lint]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,bench,dev]'
 	@touch $@
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m ccdn_ops
-	$(BIN)/python -m ccdn.train --config demo --out $(DEMO) --overwrite
+	$(BIN)/python -m ccdn.train --config tiny --out $(DEMO) --overwrite
 	$(BIN)/python -m ccdn.evaluate --weights $(DEMO)/last.pt --out $(DEMO)
 	@echo
 	@echo 'Look at $(DEMO)/faces.png (green: predicted, red: truth), $(DEMO)/ced.png and $(DEMO)/curves.png'
