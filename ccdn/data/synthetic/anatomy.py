@@ -22,7 +22,17 @@ SIXTY_EIGHT_OF_98 = np.array(
 )
 LAYOUTS = (68, 98)
 JAW_POINTS = 33
-LID_STEPS = (0.26, 0.5, 0.74)
+
+# Where the curves are sampled; the landmarks are among the samples.
+_LID_T = np.linspace(0, 1, 13)
+_LID_BOW = np.power(4 * _LID_T * (1 - _LID_T), 0.72)
+_BROW_T = np.linspace(0, 1, 9)
+LIP_T = np.linspace(-1, 1, 17)
+_LIP_GAP = np.power(1 - LIP_T**2, 0.6)
+_LIP_UPPER = np.power(1 - LIP_T**2, 0.8)
+_LIP_LOWER = np.power(1 - LIP_T**2, 0.7)
+_LIP_CUPID = np.exp(-((LIP_T / 0.13) ** 2)) - 0.6 * np.exp(-(((abs(LIP_T) - 0.26) / 0.2) ** 2))
+_LIP_CUPID[[0, -1]] = 0.0
 
 
 @dataclass(frozen=True)
@@ -74,28 +84,28 @@ class Anatomy:
         inner = np.array([side * (i.eye_x - i.eye_half), 0.5 * i.eye_tilt + 0.018 + sway])
         return outer, inner
 
-    def lid(self, side: int, upper: bool, t: np.ndarray, extra: float = 0.0) -> np.ndarray:
-        """Points (n, 2) of a lid's edge, t from 0 at the outer corner to 1 at the inner one."""
+    def lid(self, side: int, upper: bool, extra: float = 0.0) -> np.ndarray:
+        """Points (13, 2) of a lid's edge, from the outer to the inner corner.
+
+        `extra` moves the middle away from the eye: the crease, or the rim of the socket.
+        """
         i = self.identity
         outer, inner = self.eye_corners(side)
-        line = outer + t[:, None] * (inner - outer)
-        bow = np.power(np.clip(4 * t * (1 - t), 0, None), 0.72)
+        line = outer + _LID_T[:, None] * (inner - outer)
         shut = self.shut(side)
         cheek = 1 - 0.35 * max(0.0, self.smile)
         low = i.eye_lower * cheek * (1 - 0.35 * shut)
         if upper:
             wide = 1 + 0.25 * max(0.0, self.expression.raised)
             height = -i.eye_upper * wide * (1 - shut) + low * shut - extra
-            bow = bow * (1 + 0.18 * (t - 0.5))
+            line[:, 1] += height * _LID_BOW * (1 + 0.18 * (_LID_T - 0.5))
         else:
-            height = low + extra
-        line[:, 1] += height * bow
+            line[:, 1] += (low + extra) * _LID_BOW
         return line
 
-    def eye_outline(self, side: int, samples: int = 12) -> np.ndarray:
-        """The opening between the lids as a polygon."""
-        t = np.linspace(0, 1, samples)
-        return np.concatenate([self.lid(side, True, t), self.lid(side, False, t[::-1])[1:-1]])
+    def eye_outline(self, side: int) -> np.ndarray:
+        """The opening between the lids as a polygon (24, 2)."""
+        return np.concatenate([self.lid(side, True), self.lid(side, False)[-2:0:-1]])
 
     def pupil(self, side: int) -> np.ndarray:
         """Centre of the pupil, (2,)."""
@@ -104,14 +114,14 @@ class Anatomy:
         middle = (outer + inner) / 2 + np.array([0.0, -0.35 * i.eye_upper + 0.3 * i.eye_lower])
         return middle + np.array([e.gaze_x * 0.30 * i.eye_half, e.gaze_y * 0.35 * i.eye_upper])
 
-    def brow(self, side: int, upper: bool, t: np.ndarray) -> np.ndarray:
-        """Points (n, 2) of a brow's edge, t from 0 at the outer end to 1 at the inner one."""
-        i, e = self.identity, self.expression
+    def brow(self, side: int, upper: bool) -> np.ndarray:
+        """Points (9, 2) of a brow's edge, from the outer to the inner end."""
+        i, e, t = self.identity, self.expression, _BROW_T
         inner_x = i.brow_inner - 0.03 * e.frown
         x = i.brow_outer + (inner_x - i.brow_outer) * t
         rise = 0.11 * e.raised
         arch = i.brow_arch * (1 + 0.5 * max(0.0, e.raised))
-        peak = np.clip(1 - ((t - 0.38) / 0.62) ** 2, -0.4, 1)
+        peak = 1 - ((t - 0.38) / 0.62) ** 2
         y = i.brow_y - rise - arch * peak + i.brow_tilt * (t - 0.5)
         y = y + 0.09 * e.frown * t**2 + 0.05 * (1 - t) ** 4
         thick = i.brow_thick * (0.25 + 0.75 * np.minimum(1.0, t / 0.55))
@@ -143,71 +153,57 @@ class Anatomy:
 
     # ---- mouth -------------------------------------------------------------------------------------
 
-    def lips(self, edge: str, t: np.ndarray) -> np.ndarray:
-        """Points (n, 2) of an edge of the lips, t from -1 (left corner in the picture) to 1.
+    @cached_property
+    def lips(self) -> dict[str, np.ndarray]:
+        """The edges of the lips, each (17, 2) from the left corner in the picture to the right one.
 
-        `edge` is upper_outer, upper_inner, lower_inner or lower_outer.
+        The keys are upper_outer, upper_inner, lower_inner and lower_outer; all meet in the corners.
         """
-        i, e = self.identity, self.expression
+        i, e, t = self.identity, self.expression, LIP_T
         lift = -0.13 * e.smile * (1 if e.smile > 0 else 0.7) + 0.45 * self.drop
         corner = self.mouth_y + lift * t**2 + 0.6 * e.skew * t
-        bow = np.clip(1 - t**2, 0, None)
-        wide = np.power(bow, 0.6)
         pout = 1 + 0.3 * e.pucker - 0.25 * max(0.0, e.smile)
-        up_gap = (0.045 * e.part + 0.10 * self.drop) * wide
-        down_gap = (0.085 * e.part * (1 + 0.3 * max(0.0, e.smile)) + 0.92 * self.drop) * wide
-        if edge == "upper_outer":
-            height = i.lip_upper * pout * np.power(bow, 0.8)
-            dip = i.cupid * (
-                np.exp(-((t / 0.13) ** 2)) - 0.6 * np.exp(-(((abs(t) - 0.26) / 0.2) ** 2))
-            )
-            y = corner - up_gap - height + dip * (bow > 0)
-        elif edge == "upper_inner":
-            y = corner - up_gap
-        elif edge == "lower_inner":
-            y = corner + down_gap
-        elif edge == "lower_outer":
-            y = corner + down_gap + i.lip_lower * pout * np.power(bow, 0.7)
-        else:
-            raise ValueError(f"no such edge of the lips: {edge!r}")
-        return np.stack([t * self.mouth_half + e.skew, y], axis=1)
+        up_gap = 0.045 * e.part + 0.10 * self.drop
+        down_gap = 0.085 * e.part * (1 + 0.3 * max(0.0, e.smile)) + 0.92 * self.drop
+        upper = corner - up_gap * _LIP_GAP
+        lower = corner + down_gap * _LIP_GAP
+        edges = {
+            "upper_outer": upper - i.lip_upper * pout * _LIP_UPPER + i.cupid * _LIP_CUPID,
+            "upper_inner": upper,
+            "lower_inner": lower,
+            "lower_outer": lower + i.lip_lower * pout * _LIP_LOWER,
+        }
+        x = t * self.mouth_half + e.skew
+        return {name: np.stack([x, y], axis=1) for name, y in edges.items()}
 
-    def mouth_outline(self, inner: bool, samples: int = 17) -> np.ndarray:
+    def mouth_outline(self, inner: bool) -> np.ndarray:
         """The lips' outer outline, or the opening between them, as a polygon."""
-        kind = "inner" if inner else "outer"
-        reach = 0.9 if inner else 1.0
-        t = np.linspace(-reach, reach, samples)
-        return np.concatenate([self.lips(f"upper_{kind}", t), self.lips(f"lower_{kind}", t[::-1])])
+        kind, cut = ("inner", slice(1, -1)) if inner else ("outer", slice(None))
+        upper, lower = self.lips[f"upper_{kind}"][cut], self.lips[f"lower_{kind}"][cut]
+        return np.concatenate([upper, lower[::-1]])
 
     # ---- points ------------------------------------------------------------------------------------
 
     def features(self) -> np.ndarray:
         """All points of the 98 layout but the jaw's: (65, 2), in its order from index 33."""
-        along = np.array([0.0, 0.26, 0.52, 0.78, 1.0])
-        back = np.array([1.0, 0.74, 0.48, 0.22])
-        lids = np.array(LID_STEPS)
         points = [
-            self.brow(-1, True, along),
-            self.brow(-1, False, back),
-            self.brow(1, True, along[::-1]),
-            self.brow(1, False, back[::-1]),
+            self.brow(-1, True)[::2],
+            self.brow(-1, False)[:0:-2],
+            self.brow(1, True)[::-2],
+            self.brow(1, False)[2::2],
             self.ridge(),
             self.nose_base(),
+            self.lid(-1, True)[::3],
+            self.lid(-1, False)[9:0:-3],
+            self.lid(1, True)[::-3],
+            self.lid(1, False)[3:-1:3],
         ]
-        for side in (-1, 1):
-            outer, inner = (corner[None] for corner in self.eye_corners(side))
-            upper, lower = self.lid(side, True, lids), self.lid(side, False, lids)
-            if side < 0:
-                points += [outer, upper, inner, lower[::-1]]
-            else:
-                points += [inner, upper[::-1], outer, lower]
-        outside = np.array([-1.0, -0.62, -0.26, 0.0, 0.26, 0.62, 1.0])
-        inside = np.array([-0.9, -0.38, 0.0, 0.38, 0.9])
+        lips = self.lips
         points += [
-            self.lips("upper_outer", outside),
-            self.lips("lower_outer", outside[-2:0:-1]),
-            self.lips("upper_inner", inside),
-            self.lips("lower_inner", inside[-2:0:-1]),
+            lips["upper_outer"][[0, 3, 6, 8, 10, 13, 16]],
+            lips["lower_outer"][[13, 10, 8, 6, 3]],
+            lips["upper_inner"][[1, 5, 8, 11, 15]],
+            lips["lower_inner"][[11, 8, 5]],
             self.pupil(-1)[None],
             self.pupil(1)[None],
         ]

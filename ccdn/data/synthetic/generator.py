@@ -14,6 +14,7 @@ from ccdn.data.synthetic.camera import View, look_at
 from ccdn.data.synthetic.canvas import Canvas
 from ccdn.data.synthetic.head import Head
 from ccdn.data.synthetic.lens import photograph
+from ccdn.data.synthetic.look import draw_light, draw_look
 from ccdn.data.synthetic.occluders import glasses, occlude
 from ccdn.data.synthetic.parameters import (
     VERSION,
@@ -24,18 +25,9 @@ from ccdn.data.synthetic.parameters import (
     look_stream,
     shape_stream,
 )
-from ccdn.data.synthetic.render import draw_light, render_head
+from ccdn.data.synthetic.render import render_head
 from ccdn.data.synthetic.scene import back_hair, background, body, ears, over
-from ccdn.data.synthetic.skin import (
-    draw_look,
-    hair_mask,
-    paint_beard,
-    paint_brows,
-    paint_eye,
-    paint_hair,
-    paint_mouth,
-    paint_skin,
-)
+from ccdn.data.synthetic.skin import paint_face
 
 POSE = (45.0, 25.0, 30.0)
 _PITCH_OF_YAW, _ROLL_OF_YAW = 5 / 9, 2 / 3
@@ -172,25 +164,18 @@ class SyntheticFaces:
         anatomy, size = view.head.anatomy, self.size
         draw = look_stream(self.seed, index)
         look, light = draw_look(draw), draw_light(draw)
-        canvas = Canvas(view.head, float(np.clip(1.25 * view.camera.scale, 24, 220)), look.skin)
-        paint_skin(canvas, anatomy, look, draw)
-        paint_beard(canvas, anatomy, look, draw)
-        paint_mouth(canvas, anatomy, look, draw)
-        for side in (-1, 1):
-            paint_eye(canvas, anatomy, look, side, draw)
-        paint_brows(canvas, anatomy, look, draw)
-        hair = hair_mask(canvas, look, draw)
-        paint_hair(canvas, look, hair, draw)
-        layer = render_head(view, canvas, hair, look.volume, light, size)
+        canvas = Canvas(view.head, float(np.clip(1.2 * view.camera.scale, 24, 220)), look.skin)
+        cover = paint_face(canvas, anatomy, look, draw)
+        layer = render_head(view, canvas, cover, look, light, size, draw)
         picture = background(draw, size)
         back_hair(picture, view, look, light, draw)
         body(picture, view, look, light, draw)
-        ears(picture, layer, view, look, light, near=False)
-        picture = over(picture, layer)
-        ears(picture, layer, view, look, light, near=True)
+        ears(picture, view, look, light, near=False)
+        over(picture, layer)
+        ears(picture, view, look, light, near=True)
         hidden = glasses(picture, view, layer, draw)
         hidden |= occlude(picture, view, look, draw, self.occlusion)
-        visible = _visible(view.pixels, layer.depth, hidden | (layer.hair > 0.6))
+        visible = _visible(view.pixels, layer.depth, hidden | layer.hair)
         return Picture(photograph(picture, draw), visible)
 
 

@@ -19,9 +19,10 @@ WIDEST = 0.05  # height at which the head is widest
 ROWS, COLUMNS = 80, 90  # of the coarse mesh
 BEHIND = np.deg2rad(172.0)  # how far around the mesh goes
 JAW_ANGLE = np.deg2rad(83.0)  # where on the side the jaw's landmarks lie
-_RELIEF = 40.0  # cells of the relief map per head unit
+RELIEF_DENSITY = 40.0  # cells of the relief map per head unit
 _RELIEF_X, _RELIEF_TOP, _RELIEF_BOTTOM = 1.2, -1.1, 2.3
-_SLIDE = 28  # steps of the walk from the jaw towards the middle of the face
+_STEEP = np.linspace(0, 1, 120) ** 2  # from the end of the outline to its widest place
+_SLIDE = 24  # steps of the walk from the jaw towards the middle of the face
 
 
 def _bell(values: np.ndarray, centre: float, width: float) -> np.ndarray:
@@ -71,14 +72,20 @@ class Head:
         front, side, back = (np.interp(y, heights, rows[:, k]) for k in range(3))
         return front, side, back
 
+    @cached_property
+    def _widths(self) -> tuple[np.ndarray, np.ndarray]:
+        """Heights (n,), closest at crown and chin where the outline is steep, and half widths."""
+        i, chin = self.anatomy.identity, self.anatomy.chin_y
+        top = np.power(1 - (1 - _STEEP) ** 3.0, 0.55)
+        bottom = np.power(1 - (1 - _STEEP) ** i.square, i.pointed)
+        y_top = WIDEST - (1 - _STEEP) * (WIDEST + i.crown)
+        y_bottom = WIDEST + (1 - _STEEP) * (chin - WIDEST)
+        y = np.concatenate([y_top, y_bottom[-2::-1]])
+        return y, np.concatenate([top, bottom[-2::-1]]) * i.width
+
     def half_width(self, y: np.ndarray) -> np.ndarray:
         """Half the width of the head at heights y."""
-        i = self.anatomy.identity
-        above = np.clip((WIDEST - y) / (WIDEST + i.crown), 0, 1)
-        below = np.clip((y - WIDEST) / (self.anatomy.chin_y - WIDEST), 0, 1)
-        top = np.power(np.clip(1 - above**3.0, 0, 1), 0.55)
-        bottom = np.power(np.clip(1 - below**i.square, 0, 1), i.pointed)
-        return np.where(y < WIDEST, top, bottom) * i.width
+        return np.interp(y, *self._widths)
 
     # ---- relief ------------------------------------------------------------------------------------
 
@@ -86,8 +93,8 @@ class Head:
     def relief(self) -> np.ndarray:
         """Heights over the smooth head, a map over the front view (float32)."""
         i, e, an = self.anatomy.identity, self.anatomy.expression, self.anatomy
-        x = np.arange(-_RELIEF_X, _RELIEF_X, 1 / _RELIEF)
-        y = np.arange(_RELIEF_TOP, _RELIEF_BOTTOM, 1 / _RELIEF)
+        x = np.arange(-_RELIEF_X, _RELIEF_X, 1 / RELIEF_DENSITY)
+        y = np.arange(_RELIEF_TOP, _RELIEF_BOTTOM, 1 / RELIEF_DENSITY)
         across: list[np.ndarray] = []
         down: list[np.ndarray] = []
 
@@ -121,28 +128,27 @@ class Head:
         m, half = an.mouth_y, an.mouth_half
         middle = m + 0.45 * an.drop
         add(_bell(x, 0.0, 0.42), _bell(y, middle, 0.26), 0.07)
-        top, bottom, t0 = an.lips("upper_inner", np.zeros(1))[0, 1], 0.0, np.zeros(1)
-        bottom = an.lips("lower_inner", t0)[0, 1]
-        high, low = an.lips("upper_outer", t0)[0, 1], an.lips("lower_outer", t0)[0, 1]
-        lip_x = np.clip(1 - (x / (half + 0.03)) ** 2, 0, None)
+        high, top, bottom, low = (float(edge[8, 1]) for edge in an.lips.values())
+        lip_x = np.maximum(1 - (x / (half + 0.03)) ** 2, 0)
         pout = 1 + 0.8 * e.pucker
         add(lip_x, _bell(y, (top + 2 * high) / 3, 0.6 * i.lip_upper), 0.045 * pout)
         add(lip_x, _bell(y, (2 * bottom + low) / 3 + 0.01, 0.6 * i.lip_lower), 0.055 * pout)
         if bottom - top > 0.03:
             add(lip_x, _bell(y, (top + bottom) / 2, 0.5 * (bottom - top)), -0.06)
         corners = _bell(x, -half - 0.02, 0.06) + _bell(x, half + 0.02, 0.06)
-        lift = an.lips("upper_outer", np.array([-1.0]))[0, 1]
+        lift = float(an.lips["upper_outer"][0, 1])
         add(corners, _bell(y, lift, 0.07), -0.03 - 0.03 * smile)
         add(_bell(x, 0.0, 0.30), _bell(y, low + 0.08, 0.07), -0.045)
         add(_bell(x, 0.0, 0.22), _bell(y, an.chin_y - 0.20, 0.14), i.chin_out)
-        relief = np.einsum("ky,kx->yx", np.array(down), np.array(across))
-        return cv2.GaussianBlur(relief.astype(np.float32), (3, 3), 0.8)
+        # Not a matrix product: its rounding may depend on the number of threads.
+        rows, columns = np.array(down, np.float32), np.array(across, np.float32)
+        return cv2.GaussianBlur(np.einsum("ky,kx->yx", rows, columns), (3, 3), 0.8)
 
     @staticmethod
     def relief_cell(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where front-view coordinates lie in the relief map: column and row, float32."""
-        column = (np.asarray(x) + _RELIEF_X) * _RELIEF
-        row = (np.asarray(y) - _RELIEF_TOP) * _RELIEF
+        column = (np.asarray(x) + _RELIEF_X) * RELIEF_DENSITY
+        row = (np.asarray(y) - _RELIEF_TOP) * RELIEF_DENSITY
         return column.astype(np.float32), row.astype(np.float32)
 
     # ---- surface -----------------------------------------------------------------------------------
@@ -154,15 +160,15 @@ class Head:
         sine, cosine = np.sin(angle), np.cos(angle)
         x = width * sine
         # The section shrinks to a point at crown and chin; its depth must do so with the width.
-        reach = np.clip(width / (0.62 * self.anatomy.identity.width), 0, 1)
+        reach = np.minimum(width / (0.62 * self.anatomy.identity.width), 1)
         closing = np.power(reach * (2 - reach), 0.8)
-        round_ = np.power(np.clip(1 - np.abs(sine) ** 2.35, 0, 1), 0.46)
+        round_ = np.power(np.maximum(1 - np.abs(sine) ** 2.35, 0), 0.46)
         upper = np.where(y < WIDEST, closing, 1.0)
         forward = (front - side) * np.where(y < WIDEST, closing, 0.5 + 0.5 * closing)
         z = side + np.where(cosine > 0, forward * round_, back * upper * cosine)
         cell = self.relief_cell(x, np.broadcast_to(y, x.shape))
         bump = cv2.remap(self.relief, *cell, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        z = z + bump * np.clip(3.0 * cosine, 0, 1)
+        z = z + bump * np.minimum(np.maximum(3.0 * cosine, 0), 1)
         return np.stack([x, np.broadcast_to(y, x.shape), z], axis=-1)
 
     def angle(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -187,6 +193,7 @@ class Head:
         t = np.linspace(-1, 1, ROWS)
         return (top + bottom) / 2 + (bottom - top) / 2 * (0.55 * t + 0.45 * np.sin(np.pi / 2 * t))
 
+    @cached_property
     def mesh(self) -> np.ndarray:
         """The mesh (ROWS, COLUMNS, 3)."""
         return self.surface(self.mesh_angles[None, :], self.mesh_heights[:, None])

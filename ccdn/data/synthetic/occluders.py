@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 
 from ccdn.data.synthetic.camera import View
+from ccdn.data.synthetic.look import Look, any_colour, shade
 from ccdn.data.synthetic.parameters import Draw
 from ccdn.data.synthetic.render import Layer
-from ccdn.data.synthetic.scene import _any_colour, polygon, smooth
-from ccdn.data.synthetic.skin import Look, shade
+from ccdn.data.synthetic.scene import polygon, smooth
 
 
 def glasses(picture: np.ndarray, view: View, layer: Layer, draw: Draw) -> np.ndarray:
@@ -22,7 +22,7 @@ def glasses(picture: np.ndarray, view: View, layer: Layer, draw: Draw) -> np.nda
     i = head.anatomy.identity
     rx, ry = draw.uniform(0.24, 0.31), draw.uniform(0.15, 0.24)
     power = draw.uniform(0.5, 1.0)
-    frame = shade(_any_colour(draw, 10, 120), 0.6) if draw.chance(0.8) else (190, 170, 120)
+    frame = shade(any_colour(draw, 10, 120), 0.6) if draw.chance(0.8) else (190, 170, 120)
     thick = max(1, round(draw.uniform(0.02, 0.07) * camera.scale))
     t = np.linspace(0, 2 * np.pi, 28, endpoint=False)
     front = float(head.lift(np.array([[i.eye_x, 0.0]]))[0, 2]) + 0.16
@@ -94,7 +94,7 @@ def _scarf(picture: np.ndarray, hidden: np.ndarray, view: View, draw: Draw) -> N
     lower = head.jaw[29:3:-2]
     edge = head.lift(lower * np.array([1.05, 1.0]) + np.array([0.0, 0.10 * draw.uniform(0.3, 1.5)]))
     outline = view.camera.project(np.concatenate([upper, edge]))[:, :2]
-    colour = _any_colour(draw)
+    colour = any_colour(draw)
     polygon(picture, outline, colour)
     polygon(hidden, outline, (255,))
     for _ in range(3):
@@ -160,7 +160,7 @@ def _thing(
         radius = rng.uniform(0.25, 0.75, n)[:, None] * s
         outline = middle + radius * np.stack([np.cos(t), np.sin(t)], axis=1)
         outline = smooth(outline, int(rng.integers(0, 3)))
-    colour = _any_colour(draw)
+    colour = any_colour(draw)
     polygon(picture, outline, colour)
     polygon(hidden, outline, (255,))
     stripe = shade(colour, draw.uniform(0.5, 1.4))

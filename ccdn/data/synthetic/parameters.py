@@ -16,6 +16,7 @@ VERSION = "1.0"
 """Version of the generator: any change that alters a landmark or a pixel changes it."""
 
 _SHAPE, _LOOK = 0, 1
+_BLOCK = 64
 
 
 class Draw:
@@ -25,24 +26,38 @@ class Draw:
         version = [int(part) for part in VERSION.split(".")]
         entropy = np.random.SeedSequence([*version, seed, index, purpose])
         self.rng = np.random.Generator(np.random.PCG64(entropy))
+        # Single numbers come from blocks: one call into NumPy costs more than a hundred of them.
+        self._normals: list[float] = []
+        self._uniforms: list[float] = []
 
     def normal(self, mean: float, deviation: float) -> float:
         """Normal, cut at two deviations, so that no single draw makes a monster."""
-        return mean + deviation * float(np.clip(self.rng.standard_normal(), -2.0, 2.0))
+        if not self._normals:
+            self._normals = self.rng.standard_normal(_BLOCK).tolist()
+        return mean + deviation * min(2.0, max(-2.0, self._normals.pop()))
 
     def uniform(self, low: float, high: float) -> float:
         """Uniform between the two numbers."""
-        return float(self.rng.uniform(low, high))
+        if not self._uniforms:
+            self._uniforms = self.rng.random(_BLOCK).tolist()
+        return low + (high - low) * self._uniforms.pop()
 
     def chance(self, probability: float) -> bool:
         """True with this probability."""
-        return bool(self.rng.random() < probability)
+        return self.uniform(0.0, 1.0) < probability
+
+    def below(self, count: int) -> int:
+        """A whole number from 0 to count - 1."""
+        return min(int(self.uniform(0.0, count)), count - 1)
 
     def choose(self, weights: dict[str, float]) -> str:
         """One of the keys, as often as its weight says."""
-        names = list(weights)
-        shares = np.array([weights[name] for name in names], dtype=np.float64)
-        return names[int(self.rng.choice(len(names), p=shares / shares.sum()))]
+        left = self.uniform(0.0, sum(weights.values()))
+        for name, weight in weights.items():
+            left -= weight
+            if left < 0:
+                break
+        return name
 
 
 def shape_stream(seed: int, index: int) -> Draw:
@@ -134,13 +149,13 @@ def draw_identity(draw: Draw) -> Identity:
     return Identity(
         width=n(1.0, 0.045),
         depth=n(1.0, 0.05),
-        crown=n(1.66, 0.06),
+        crown=n(1.60, 0.06),
         square=n(2.35, 0.22),
         pointed=n(0.50, 0.05),
         eye_x=n(0.455, 0.022),
         eye_half=n(0.212, 0.015) * size,
-        eye_upper=n(0.092, 0.018),
-        eye_lower=n(0.052, 0.010),
+        eye_upper=n(0.105, 0.018),
+        eye_lower=n(0.056, 0.010),
         eye_tilt=n(0.018, 0.022),
         iris=n(0.088, 0.005),
         brow_y=n(-0.285, 0.035),
@@ -174,8 +189,8 @@ def draw_expression(draw: Draw) -> Expression:
     part = {"grin": (0.25, 0.75), "talk": (0.0, 0.4), "smile": (0.0, 0.12)}.get(mouth, (0.0, 0.04))
     smile = {"smile": (0.2, 0.9), "grin": (0.45, 1.0), "rest": (-0.5, 0.25)}.get(mouth, (-0.4, 0.4))
     smiling = draw.uniform(*smile)
-    shut = draw.uniform(0.75, 1.0) if draw.chance(0.08) else max(0.0, draw.normal(0.08, 0.16))
-    shut = min(1.0, shut + 0.22 * max(0.0, smiling))
+    shut = draw.uniform(0.75, 1.0) if draw.chance(0.08) else max(0.0, draw.normal(0.03, 0.15))
+    shut = min(1.0, shut + 0.18 * max(0.0, smiling))
     wink = draw.uniform(0.0, 0.7) if draw.chance(0.06) else 0.0
     left_winks = draw.chance(0.5)
     return Expression(

@@ -1,8 +1,8 @@
 """Turning the painted head into pixels: light on the mesh, then a z-buffer of dense samples.
 
 The coarse mesh is projected, its grid refined until samples lie closer than pixels, and the nearest
-sample of each pixel kept. What is kept is only where on the grid a pixel lies; paint and light are
-looked up there, so both stay smooth.
+samples of each pixel kept. What is kept is only where on the grid a pixel lies; paint, hair and light
+are looked up there, so all of them stay smooth.
 """
 
 from __future__ import annotations
@@ -14,112 +14,140 @@ import numpy as np
 
 from ccdn.data.synthetic.camera import View
 from ccdn.data.synthetic.canvas import Canvas
-from ccdn.data.synthetic.head import COLUMNS, ROWS
+from ccdn.data.synthetic.head import COLUMNS, RELIEF_DENSITY, ROWS
+from ccdn.data.synthetic.look import Light, Look, mix, shade
 from ccdn.data.synthetic.parameters import Draw
+from ccdn.data.synthetic.skin import Cover
 
-_FINE = 1.35  # samples per pixel along an axis, where the mesh faces the camera
+_FINE = 1.25  # samples per pixel along an axis, where the mesh faces the camera
 _NEAR = 0.06  # samples this much behind the nearest one belong to the same surface
-
-
-@dataclass(frozen=True)
-class Light:
-    """A lamp far away, a weaker one from elsewhere, and light from all around."""
-
-    towards: np.ndarray  # (3,) unit vector to the lamp, camera frame
-    colour: np.ndarray  # (3,)
-    fill_towards: np.ndarray
-    fill: float
-    ambient: np.ndarray  # (3,)
-    gloss: float
-    shadow: float  # 0..1, darkness of cast shadows
+_EIGHT = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The head as the camera sees it: colour, coverage and depth of each pixel."""
+    """The head as the camera sees it, in a window of the picture."""
 
-    colour: np.ndarray  # (H, W, 3) float32
-    alpha: np.ndarray  # (H, W) float32
-    depth: np.ndarray  # (H, W) float32, -inf where there is no head
-    hair: np.ndarray  # (H, W) float32, how much of a pixel is hair
-
-
-def draw_light(draw: Draw) -> Light:
-    """Draw the light: mostly soft from the front, sometimes hard from a side or dim."""
-
-    def towards(azimuth: float, elevation: float) -> np.ndarray:
-        a, e = np.deg2rad(azimuth), np.deg2rad(elevation)
-        return np.array([np.sin(a) * np.cos(e), -np.sin(e), np.cos(a) * np.cos(e)])
-
-    hard = draw.chance(0.3)
-    azimuth = draw.normal(0.0, 45.0 if hard else 28.0)
-    lamp = towards(azimuth, draw.uniform(-15.0, 65.0))
-    power = draw.uniform(0.75, 1.15) if hard else draw.uniform(0.3, 0.75)
-    warm = draw.normal(0.0, 0.07)
-    colour = np.array([1 + warm, 1.0, 1 - warm])
-    ambient = draw.uniform(0.12, 0.35) if hard else draw.uniform(0.35, 0.65)
-    cast = np.array([1.0 + draw.normal(0, 0.05) for _ in range(3)])
-    level = draw.uniform(0.75, 1.15)
-    return Light(
-        towards=lamp,
-        colour=colour * power * level,
-        fill_towards=towards(-azimuth + draw.normal(0, 30.0), draw.uniform(-30.0, 30.0)),
-        fill=draw.uniform(0.0, 0.3) * level,
-        ambient=cast * ambient * level,
-        gloss=draw.uniform(0.0, 0.22),
-        shadow=draw.uniform(0.3, 0.9) if hard else draw.uniform(0.0, 0.5),
-    )
+    window: tuple[slice, slice]
+    colour: np.ndarray  # (h, w, 3) float32
+    alpha: np.ndarray  # (h, w) float32
+    depth: np.ndarray  # (H, W) float32 of the whole picture, -inf where there is no head
+    hair: np.ndarray  # (H, W) bool
 
 
 def render_head(
-    view: View, canvas: Canvas, hair: np.ndarray, volume: float, light: Light, size: int
+    view: View, canvas: Canvas, cover: Cover, look: Look, light: Light, size: int, draw: Draw
 ) -> Layer:
-    """Render the head. `hair` is its mask on the canvas, `volume` its thickness in head units."""
+    """Render the painted head into a picture of this size."""
     head, camera = view.head, view.camera
-    angle, height = head.mesh_angles[None, :], head.mesh_heights[:, None]
-    cell = canvas.coordinates(angle, height)
-    mesh = head.mesh()
-    if volume > 0:
-        smooth = cv2.GaussianBlur(hair, (0, 0), 0.05 * canvas.density)
+    cell = canvas.coordinates(head.mesh_angles[None, :], head.mesh_heights[:, None])
+    mesh = head.mesh
+    if look.volume > 0:
+        width = 2 * round(0.10 * canvas.density) + 1
+        smooth = cv2.blur(cover.hair, (width, width))
         thick = cv2.remap(smooth, *cell, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        grown = 1 + volume * thick[..., None]
-        mesh = mesh * (grown, grown * 0.25 + 0.75, grown) if False else mesh * grown
+        # Hair thins out towards the neck.
+        upper = np.clip(1.2 - head.mesh_heights, 0, 1)[:, None]
+        mesh = mesh * (1 + (look.volume / 255) * thick * upper)[..., None]
     seen = camera.turned(mesh)
     factor = camera.scale * camera.distance / (camera.distance - seen[..., 2:])
-    flat = seen[..., :2] * factor + camera.centre
+    flat = (seen[..., :2] * factor + camera.centre).astype(np.float32)
+    seen = seen.astype(np.float32)
     bright = _brightness(view, seen, light)
-    rows, columns, depth = _nearest(flat, seen[..., 2], camera.scale, size)
+    low, high = np.floor(flat.min(axis=(0, 1))) - 2, np.ceil(flat.max(axis=(0, 1))) + 3
+    (left, top), (right, bottom) = (np.clip(edge, 0, size).astype(int).tolist() for edge in (low, high))
+    window = (slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1)))
+    shape = (window[0].stop - top, window[1].stop - left)
+    rows, columns, near = _nearest(flat - np.float32((left, top)), seen[..., 2], camera.scale, shape)
     inside = rows >= 0
     u = cv2.remap(cell[0], columns, rows, cv2.INTER_LINEAR)
     v = cv2.remap(cell[1], columns, rows, cv2.INTER_LINEAR)
-    paint = cv2.remap(canvas.paint, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    where_hair = cv2.remap(hair, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) * inside
+    colour, hair = _albedo(canvas, cover, look, u, v, draw)
     lit = cv2.remap(bright, columns, rows, cv2.INTER_LINEAR)
-    gloss = lit[..., 3:] * (1 - 0.6 * where_hair[..., None])
-    colour = paint * lit[..., :3] + 255.0 * gloss
+    colour *= lit[..., :3]
+    colour += (lit[..., 3] * (255 - 0.6 * hair))[..., None]
     alpha = cv2.GaussianBlur(inside.astype(np.float32), (3, 3), 0.55)
-    return Layer(colour.astype(np.float32), alpha, depth, where_hair)
+    depth = np.full((size, size), -np.inf, np.float32)
+    depth[window] = near
+    hairy = np.zeros((size, size), bool)
+    hairy[window] = (hair > 150) & inside
+    return Layer(window, colour, alpha, depth, hairy)
+
+
+def _albedo(
+    canvas: Canvas, cover: Cover, look: Look, u: np.ndarray, v: np.ndarray, draw: Draw
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colour (h, w, 3) float32 and hair (h, w) uint8 at places of the canvas."""
+
+    def find(source: np.ndarray) -> np.ndarray:
+        return cv2.remap(source, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+    def grain(rows: int, columns: int) -> np.ndarray:
+        """Smooth noise with this many grains over the canvas."""
+        field = draw.rng.standard_normal((rows, columns), dtype=np.float32)
+        height, width = canvas.shape
+        x, y = u * np.float32((columns - 1) / width), v * np.float32((rows - 1) / height)
+        return cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+    colour = find(canvas.paint).astype(np.float32)
+    patches = grain(24, 28)
+    colour *= (1 + 0.035 * patches)[..., None]
+    if cover.beard is not None:
+        weight = find(cover.beard).astype(np.float32)
+        fine = grain(110, 130) if look.beard == "stubble" else grain(70, 150)
+        if look.beard == "stubble":
+            weight *= np.clip(look.stubble + 0.12 * fine, 0, 0.7) / 255
+            ground = mix(shade(look.hair, 0.7), look.skin, 0.2)
+            colour += (np.array(ground, np.float32) - colour) * weight[..., None]
+        else:
+            texture = np.clip(0.95 + 0.25 * fine, 0.4, 1.7)[..., None]
+            weight *= np.clip(0.9 + 0.15 * fine, 0.4, 1) / 255
+            colour += (np.array(look.hair, np.float32) * texture - colour) * weight[..., None]
+    hair = find(cover.hair)
+    if hair.any():
+        strands = np.clip(1 + 0.26 * grain(9, 190) + 0.16 * patches, 0.35, 2.0)[..., None]
+        weight = (hair * np.float32(1 / 255))[..., None]
+        colour += (np.array(look.hair, np.float32) * strands - colour) * weight
+    return colour, hair
 
 
 def _brightness(view: View, seen: np.ndarray, light: Light) -> np.ndarray:
-    """Light (ROWS, COLUMNS, 4) on the mesh: a factor for each colour, and gloss."""
-    across, down = np.gradient(seen, axis=1), np.gradient(seen, axis=0)
+    """Light (ROWS, COLUMNS, 4) float32 on the mesh: a factor for each colour, and gloss."""
+    across, down = _slopes(seen)
     ax, ay, az = (across[..., k] for k in range(3))
     dx, dy, dz = (down[..., k] for k in range(3))
-    # The frame is left-handed (z towards the camera), so this cross product points outwards.
-    normal = np.stack([-(ay * dz - az * dy), -(az * dx - ax * dz), ax * dy - ay * dx], axis=-1)
-    normal *= np.array([1.0, 1.0, 1.0])
-    normal /= np.sqrt(np.einsum("rck,rck->rc", normal, normal))[..., None] + 1e-9
-    lamp = np.clip(normal @ light.towards, 0, None)
-    fill = np.clip(normal @ light.fill_towards, 0, None)
+    # The frame is left-handed (z towards the camera): this order of the product points outwards.
+    nx, ny, nz = az * dy - ay * dz, ax * dz - az * dx, ax * dy - ay * dx
+    length = 1 / (np.sqrt(nx * nx + ny * ny + nz * nz) + np.float32(1e-9))
+
+    def facing(x: float, y: float, z: float) -> np.ndarray:
+        dot = (np.float32(x) * nx + np.float32(y) * ny + np.float32(z) * nz) * length
+        return np.maximum(dot, 0, out=dot)
+
     lit, hollow = _shadows(view, light)
-    out = np.empty((*lamp.shape, 4), np.float32)
-    out[..., :3] = (lamp * lit)[..., None] * light.colour
-    out[..., :3] += (light.fill * fill * hollow)[..., None] + hollow[..., None] * light.ambient
+    lamp = facing(*light.towards) * lit
+    around = facing(*light.fill_towards)
+    around *= np.float32(light.fill)
+    out = np.empty((*lit.shape, 4), np.float32)
+    for k in range(3):
+        out[..., k] = lamp * np.float32(light.colour[k])
+        out[..., k] += (around + np.float32(light.ambient[k])) * hollow
     half = light.towards + np.array([0.0, 0.0, 1.0])
-    half /= np.linalg.norm(half)
-    out[..., 3] = light.gloss * lit * np.clip(normal @ half, 0, None) ** 18
+    gloss = facing(*(half / np.linalg.norm(half)))
+    for _ in range(4):
+        gloss *= gloss
+    out[..., 3] = np.float32(light.gloss) * lit * gloss
     return out
+
+
+def _slopes(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Differences of a field (ROWS, COLUMNS, k) along columns and rows."""
+    across, down = np.empty_like(field), np.empty_like(field)
+    np.subtract(field[:, 2:], field[:, :-2], out=across[:, 1:-1])
+    np.subtract(field[2:], field[:-2], out=down[1:-1])
+    across[:, 0], across[:, -1] = field[:, 1] - field[:, 0], field[:, -1] - field[:, -2]
+    down[0], down[-1] = field[1] - field[0], field[-1] - field[-2]
+    return across, down
 
 
 def _shadows(view: View, light: Light) -> tuple[np.ndarray, np.ndarray]:
@@ -127,91 +155,95 @@ def _shadows(view: View, light: Light) -> tuple[np.ndarray, np.ndarray]:
     head = view.head
     relief = head.relief
     local = light.towards @ view.camera.rotation  # the lamp in the head frame
-    blocked = np.zeros_like(relief)
+    both = np.empty((*relief.shape, 2), np.float32)
+    both[..., 0] = 1
     if light.shadow > 0.05 and local[2] > 0.1:
         slope = local[:2] / local[2]
+        blocked = np.zeros_like(relief)
         for step in (0.06, 0.13, 0.22):
-            rise = step / max(float(np.hypot(*slope)), 0.3)
-            shift = np.float32([[1, 0, slope[0] * rise * 40], [0, 1, slope[1] * rise * 40]])
+            rise = np.float32(step / max(float(np.hypot(*slope)), 0.3))
+            dx, dy = slope * float(rise) * RELIEF_DENSITY
             moved = cv2.warpAffine(
                 relief,
-                shift,
+                np.array([[1, 0, dx], [0, 1, dy]]),
                 relief.shape[::-1],
                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                 borderMode=cv2.BORDER_REPLICATE,
             )
-            np.maximum(blocked, moved - relief - np.float32(rise), out=blocked)
-        blocked = np.clip(blocked * 14, 0, 1) * light.shadow
-    hollow = cv2.GaussianBlur(relief, (0, 0), 5.0) - relief
-    both = np.stack([1 - blocked, np.clip(1 - 3.2 * hollow, 0.55, 1.12)], axis=-1)
-    both = cv2.GaussianBlur(both.astype(np.float32), (0, 0), 1.0)
+            np.maximum(blocked, moved - relief - rise, out=blocked)
+        both[..., 0] -= np.minimum(blocked * 14, 1) * np.float32(light.shadow)
+    hollow = cv2.blur(relief, (11, 11)) - relief
+    both[..., 1] = np.clip(1 - 3.2 * hollow, 0.55, 1.12)
+    both = cv2.blur(both, (3, 3))
     y = np.broadcast_to(head.mesh_heights[:, None], (ROWS, COLUMNS))
-    x = head.half_width(y) * np.sin(head.mesh_angles)[None, :]
-    at = head.relief_cell(x, y)
+    at = head.relief_cell(head.mesh[..., 0], y)
     found = cv2.remap(both, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    front = np.clip(3.0 * np.cos(head.mesh_angles), 0, 1)[None, :, None]
+    front = np.clip(3.0 * np.cos(head.mesh_angles), 0, 1).astype(np.float32)[None, :, None]
     found = 1 + (found - 1) * front
     return found[..., 0], found[..., 1]
 
 
 def _nearest(
-    flat: np.ndarray, depth: np.ndarray, scale: float, size: int
+    flat: np.ndarray, depth: np.ndarray, scale: float, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which place of the mesh each pixel shows.
+    """Which place of the mesh each pixel of a window shows.
 
-    Returns mesh row and column (size, size) float32, -1 where there is none, and depth.
+    Returns mesh row and column (shape) float32, -1 where there is none, and depth.
     """
-    across, down = np.gradient(flat, axis=1), np.gradient(flat, axis=0)
+    height, width = shape
+    across, down = _slopes(flat)
     facing = across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]
-    stack = np.dstack([flat, depth, facing]).astype(np.float32)
-    fine_rows = int(min(4.2 * scale * _FINE, 1400))
-    fine_columns = int(min(5.2 * scale * _FINE, 1800))
+    # Refine only the columns that face the camera anywhere.
+    used = np.flatnonzero((facing > 0).any(axis=0))
+    if used.size < 2:
+        empty = np.full(shape, -1, np.float32)
+        return empty, empty, np.full(shape, -np.inf, np.float32)
+    first, last = int(used[0]), int(used[-1]) + 1
+    stack = np.dstack([flat, depth, facing])[:, first:last]
+    fine_rows = max(ROWS, int(4.0 * scale * _FINE))
+    fine_columns = max(2, int(6.2 * scale * _FINE * (last - first) / COLUMNS))
     fine = cv2.resize(stack, (fine_columns, fine_rows), interpolation=cv2.INTER_LINEAR)
-    kept = np.flatnonzero(fine[..., 3] > 0)
-    chosen = fine.reshape(-1, 4)[kept]
-    column = np.rint(chosen[:, 0]).astype(np.int32)
-    row = np.rint(chosen[:, 1]).astype(np.int32)
-    ok = (column >= 0) & (column < size) & (row >= 0) & (row < size)
-    kept, z = kept[ok], chosen[ok, 2]
-    pixel = row[ok] * size + column[ok]
-    nearest = np.full(size * size, -np.inf, np.float32)
+    x, y, z, face = cv2.split(fine)
+    column, row = (x + np.float32(0.5)).astype(np.int32), (y + np.float32(0.5)).astype(np.int32)
+    # Truncation takes -0.9 to 0: the test is on the numbers before it.
+    ok = (face > 0) & (x > -0.5) & (y > -0.5) & (column < width) & (row < height)
+    kept = np.flatnonzero(ok)
+    pixel = (row * width + column).ravel()[kept]
+    z = z.ravel()[kept]
+    nearest = np.full(height * width, -np.inf, np.float32)
     np.maximum.at(nearest, pixel, z)
-    front = z > nearest[pixel] - _NEAR
+    front = z > nearest[pixel] - np.float32(_NEAR)
     kept, pixel = kept[front], pixel[front]
-    mesh_row = np.clip((np.arange(fine_rows) + 0.5) * (ROWS / fine_rows) - 0.5, 0, ROWS - 1)
-    mesh_column = (np.arange(fine_columns) + 0.5) * (COLUMNS / fine_columns) - 0.5
-    mesh_column = np.clip(mesh_column, 0, COLUMNS - 1)
-    fine_row, fine_column = np.divmod(kept, fine_columns)
-    count = np.bincount(pixel, minlength=size * size)
-    total = np.stack(
-        [
-            np.bincount(pixel, mesh_row[fine_row], size * size),
-            np.bincount(pixel, mesh_column[fine_column], size * size),
-            count,
-        ],
-        axis=-1,
-    ).astype(np.float32)
-    total = total.reshape(size, size, 3)
-    return _without_holes(total, nearest.reshape(size, size))
+    fine_row = kept // fine_columns
+    fine_column = kept - fine_row * fine_columns
+    cells = height * width
+    count = np.bincount(pixel, minlength=cells)
+    total = np.empty((cells, 3), np.float32)
+    total[:, 0] = np.bincount(pixel, fine_row, cells)
+    total[:, 1] = np.bincount(pixel, fine_column, cells)
+    total[:, 2] = count
+    rows, columns, near = _without_holes(total.reshape(height, width, 3), nearest.reshape(shape))
+    inside = rows >= 0
+    step_row, step_column = ROWS / fine_rows, (last - first) / fine_columns
+    # cv2.resize aligns the outer edges of the first and last cells.
+    rows = np.clip((rows + 0.5) * np.float32(step_row) - 0.5, 0, ROWS - 1)
+    columns = np.clip((columns + 0.5) * np.float32(step_column) - 0.5, 0, last - first - 1) + first
+    rows[~inside] = -1
+    return rows.astype(np.float32), columns.astype(np.float32), near
 
 
 def _without_holes(
     total: np.ndarray, depth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean place of each pixel; pixels missed between samples take their neighbours' mean."""
-    count = total[..., 2]
-    empty = count == 0
-    covered = (~empty).astype(np.uint8)
-    closed = cv2.morphologyEx(covered, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-    holes = empty & (closed > 0)
+    covered = (total[..., 2] > 0).view(np.uint8)
+    holes = cv2.morphologyEx(covered, cv2.MORPH_CLOSE, _EIGHT) > covered
     if holes.any():
-        around = cv2.blur(total, (3, 3), borderType=cv2.BORDER_CONSTANT)
-        near = cv2.dilate(depth, np.ones((3, 3), np.uint8))
-        total = np.where(holes[..., None], around, total)
-        depth = np.where(holes, near, depth)
-    weight = total[..., 2]
-    inside = weight > 0
-    safe = np.where(inside, weight, 1)
-    rows = np.where(inside, total[..., 0] / safe, -1).astype(np.float32)
-    columns = np.where(inside, total[..., 1] / safe, -1).astype(np.float32)
+        total[holes] = cv2.boxFilter(total, -1, (3, 3), normalize=False)[holes]
+        depth[holes] = cv2.dilate(depth, _EIGHT)[holes]
+    weight = np.maximum(total[..., 2], 1)
+    outside = total[..., 2] == 0
+    rows, columns = total[..., 0] / weight, total[..., 1] / weight
+    rows[outside] = -1
+    columns[outside] = -1
     return rows, columns, depth

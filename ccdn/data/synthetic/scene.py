@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 
 from ccdn.data.synthetic.camera import View
+from ccdn.data.synthetic.look import Light, Look, any_colour, mix, shade
 from ccdn.data.synthetic.parameters import Draw
-from ccdn.data.synthetic.render import Layer, Light
-from ccdn.data.synthetic.skin import Look, mix, shade
+from ccdn.data.synthetic.render import Layer
 
 _SHIFT = 4
 
@@ -28,23 +28,17 @@ def smooth(points: np.ndarray, rounds: int = 2) -> np.ndarray:
     return points
 
 
-def _any_colour(draw: Draw, low: float = 10, high: float = 245) -> tuple[float, float, float]:
-    grey = draw.uniform(low, high)
-    r, g, b = (float(np.clip(grey + draw.normal(0, 38), 0, 255)) for _ in range(3))
-    return (r, g, b)
-
-
 def background(draw: Draw, size: int) -> np.ndarray:
     """A background: a gradient or cloudy ground with shapes, in or out of focus; uint8."""
     rng = draw.rng
     kind = draw.choose({"plain": 0.2, "cloudy": 0.3, "busy": 0.5})
-    ground = np.array(_any_colour(draw), np.float32)
+    ground = np.array(any_colour(draw), np.float32)
     if kind == "plain":
-        corners = ground + rng.normal(0, 14, (2, 2, 3)).astype(np.float32)
+        corners = ground + rng.normal(0, 14, (2, 2, 1)) + rng.normal(0, 5, (2, 2, 3))
     else:
         n = int(rng.integers(3, 9))
-        corners = ground + rng.normal(0, 42, (n, n, 3)).astype(np.float32)
-    picture = cv2.resize(corners, (size, size), interpolation=cv2.INTER_CUBIC)
+        corners = ground + rng.normal(0, 38, (n, n, 1)) + rng.normal(0, 12, (n, n, 3))
+    picture = cv2.resize(corners.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     picture = np.clip(picture, 0, 255).astype(np.uint8)
     if kind == "busy":
         for _ in range(int(rng.integers(4, 16))):
@@ -57,7 +51,7 @@ def background(draw: Draw, size: int) -> np.ndarray:
 
 def _shape(picture: np.ndarray, draw: Draw, size: int) -> None:
     rng = draw.rng
-    colour = _any_colour(draw)
+    colour = any_colour(draw)
     x, y = rng.uniform(-0.1, 1.1, 2) * size
     w, h = rng.uniform(0.04, 0.5, 2) * size
     kind = int(rng.integers(4))
@@ -74,11 +68,6 @@ def _shape(picture: np.ndarray, draw: Draw, size: int) -> None:
         cv2.line(picture, ends[0].tolist(), ends[1].tolist(), colour, thick, cv2.LINE_AA, _SHIFT)
 
 
-def _side_light(light: Light) -> float:
-    """Brightness of a surface that looks at the camera."""
-    return float(np.mean(light.ambient + light.colour * max(light.towards[2], 0.0)) + 0.5 * light.fill)
-
-
 def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: Draw) -> None:
     """Shoulders and neck, painted before the head."""
     camera = view.camera
@@ -89,9 +78,9 @@ def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: Draw) 
     down = 0.55 * lean / np.linalg.norm(lean) + np.array([0.0, 0.45])
     down /= np.linalg.norm(down)
     across = np.array([down[1], -down[0]])
-    bright = _side_light(light)
+    bright = light.level
     neck = draw.normal(0.66, 0.06) * s
-    end = top + down * (chin + 0.25) * s
+    end = top + down * (chin - 0.42) * s
     skin = shade(look.skin, bright * 0.78)
     outline = [top - across * neck, top + across * neck, end + across * neck * 1.05]
     flare = end + down * 0.5 * s
@@ -103,7 +92,7 @@ def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: Draw) 
     dark = picture.copy()
     polygon(dark, shadow, shade(skin, 0.55))
     cv2.addWeighted(dark, 0.6, picture, 0.4, 0, dst=picture)
-    cloth = shade(_any_colour(draw, 15, 225), min(bright, 1.0))
+    cloth = shade(any_colour(draw, 15, 225), min(bright, 1.0))
     wide = draw.normal(2.25, 0.2) * s
     collar = end + down * draw.uniform(0.0, 0.35) * s
     deep = down * draw.uniform(0.1, 0.7) * s
@@ -131,7 +120,7 @@ def back_hair(picture: np.ndarray, view: View, look: Look, light: Light, draw: D
     left = [(-0.9, -1.2), (-spread, -0.5), (-spread * 1.02, 0.4), (-spread * 1.05, length)]
     flat = [*left, *[(-x, y) for x, y in reversed(left)], (0.0, -1.75)]
     points = np.array([(x, y, back) for x, y in flat])
-    colour = shade(look.hair, 0.75 * _side_light(light))
+    colour = shade(look.hair, 0.75 * light.level)
     outline = smooth(view.camera.project(points)[:, :2])
     layer = picture.copy()
     polygon(layer, outline, colour)
@@ -142,36 +131,32 @@ def back_hair(picture: np.ndarray, view: View, look: Look, light: Light, draw: D
     picture[:] = np.where(changed, np.clip(layer * streaks, 0, 255), picture).astype(np.uint8)
 
 
-def ears(
-    picture: np.ndarray, layer: Layer | None, view: View, look: Look, light: Light, near: bool
-) -> None:
-    """The ears that belong before (`near`) or behind the head in painting order."""
+_ROUND = np.linspace(0, 2 * np.pi, 18, endpoint=False)
+
+
+def ears(picture: np.ndarray, view: View, look: Look, light: Light, near: bool) -> None:
+    """The ears that are painted after (`near`) or before the head."""
     if look.style == "long":
         return
-    turned = view.camera.rotation
     width = view.head.anatomy.identity.width
-    bright = _side_light(light)
+    y = 0.20 - 0.36 * np.sin(_ROUND)
+    z = -0.10 - 0.19 * np.cos(_ROUND) * (0.75 + 0.35 * np.sin(_ROUND))
     for side in (-1, 1):
-        # The outward direction of the ear, seen from the camera.
-        faces = float((turned @ np.array([side, 0.0, 0.25]))[2]) > 0.0
-        if faces != near:
+        outward = view.camera.rotation @ np.array([side, 0.0, 0.25])
+        if (float(outward[2]) > 0.0) != near:
             continue
-        t = np.linspace(0, 2 * np.pi, 18, endpoint=False)
-        y = 0.18 - 0.36 * np.sin(t)
-        lobe = 0.75 + 0.35 * np.sin(t)
-        z = -0.12 - 0.17 * np.cos(t) * lobe
-        x = side * (width * 0.985 + 0.12 - 0.5 * (z + 0.12) * 0.55)
-        rim = np.stack([x, y, z], axis=1)
-        outline = view.camera.project(rim)[:, :2]
-        skin = mix(shade(look.skin, 0.95 * bright), (190, 90, 80), 0.12)
+        # The back of an ear stands off the head.
+        x = side * (width * 0.985 + 0.09 - 0.45 * (z + 0.10))
+        outline = view.camera.project(np.stack([x, y, z], axis=1))[:, :2]
+        skin = mix(shade(look.skin, 0.9 * light.level), (190, 90, 80), 0.10)
         polygon(picture, outline, skin)
-        inner = outline.mean(axis=0) + 0.55 * (outline - outline.mean(axis=0))
-        polygon(picture, inner, shade(skin, 0.72))
-    del layer
+        middle = outline.mean(axis=0)
+        polygon(picture, middle + 0.62 * (outline - middle), shade(skin, 0.74))
+        polygon(picture, middle + 0.35 * (outline - middle), shade(skin, 0.9))
 
 
-def over(picture: np.ndarray, layer: Layer) -> np.ndarray:
-    """The head over what is behind it."""
-    ground = picture.astype(np.float32)
-    mixed = ground + (layer.colour - ground) * layer.alpha[..., None]
-    return np.clip(mixed, 0, 255).astype(np.uint8)
+def over(picture: np.ndarray, layer: Layer) -> None:
+    """Put the head over what is behind it, in place."""
+    ground = picture[layer.window].astype(np.float32)
+    ground += (layer.colour - ground) * layer.alpha[..., None]
+    picture[layer.window] = np.clip(ground, 0, 255, out=ground)
