@@ -60,6 +60,7 @@ class SyntheticConfig:
     test_seed: int = 1  # of the test split: never equal to seed
     size: int = 160  # side of a picture in pixels
     pose: float = 30.0  # largest yaw in degrees
+    occlusion: float = 0.2  # share of faces with something in front of them
 
 
 @dataclass
@@ -228,6 +229,7 @@ _LOWEST: dict[str, float] = {
     "data.synthetic.test": 1,
     "data.synthetic.size": 16,
     "data.synthetic.pose": 0,
+    "data.synthetic.occlusion": 0,
     "train.epochs": 1,
     "train.batch_size": 1,
     "train.lr": 0,

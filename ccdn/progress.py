@@ -6,9 +6,12 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
+
+
+Item = TypeVar("Item")
 
 
 class Progress:
@@ -79,6 +82,6 @@ def plain_warnings() -> None:
     warnings.showwarning = show
 
 
-def bar(items: Iterable[int], name: str) -> Iterable[int]:
+def bar(items: Iterable[Item], name: str) -> Iterable[Item]:
     """A tqdm bar over `items` on a terminal, nothing elsewhere."""
     return tqdm(items, desc=name, leave=False, disable=None)

@@ -5,6 +5,7 @@ weights.
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import platform
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
@@ -68,13 +69,19 @@ def library_versions() -> dict[str, str]:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically: a crash leaves the previous file or this one, complete."""
+    """Write a checkpoint atomically: a crash leaves the previous file or this one, complete.
+
+    Raises OSError when it cannot be written, e.g. on a full disk.
+    """
     content = {entry.name: getattr(checkpoint, entry.name) for entry in fields(Checkpoint)}
     content["config"] = config_to_dict(checkpoint.config)
     content["versions"] = library_versions()
     content["created"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    # Through memory: torch turns a full disk into a RuntimeError that does not say so.
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **content}, buffer)
     with atomic_write(path) as file:
-        torch.save({"format": FORMAT, **content}, file)
+        file.write(buffer.getbuffer())
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoint:

@@ -4,6 +4,7 @@ on.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -77,15 +78,26 @@ def open_split(data: DataConfig, split: str, points: int) -> FaceSet:
         if split not in chosen:
             raise DataError(f"generated faces have the splits train and test, found {split!r}")
         count, seed = chosen[split]
-        synthetic = {"count": count, "seed": seed, "size": made.size, "pose": made.pose}
-    faces = open_faces(
-        data.kind,
-        data.root,
-        split,
-        points=points if data.kind == "synthetic" else None,
-        skip_bad=data.skip_bad,
-        synthetic=synthetic,
-    )
+        synthetic = {
+            "count": count,
+            "seed": seed,
+            "size": made.size,
+            "pose": made.pose,
+            "occlusion": made.occlusion,
+        }
+    try:
+        faces = open_faces(
+            data.kind,
+            data.root,
+            split,
+            points=points if data.kind == "synthetic" else None,
+            skip_bad=data.skip_bad,
+            synthetic=synthetic,
+        )
+    except DataError:
+        raise
+    except ValueError as error:  # settings of the generator
+        raise DataError(str(error)) from error
     if faces.points != points:
         raise DataError(
             f"{faces.name}: its faces have {faces.points} points, the model has {points};"
@@ -120,6 +132,7 @@ def describe(data: DataConfig, faces: FaceSet, split: str) -> dict[str, Any]:
             "seed": seed,
             "size": settings["size"],
             "pose_degrees": settings["pose"],
+            "occlusion": settings["occlusion"],
         }
     return found
 
@@ -167,7 +180,11 @@ def open_training_faces(config: Config) -> TrainingFaces:
             )
         order = np.random.default_rng(config.train.seed).permutation(len(faces))
         kept_out, kept = np.sort(order[:count]), np.sort(order[count:])
-        holdout = SomeFaces(faces, kept_out.tolist(), f"{faces.name} (held out)")
+        # A set of its own: training faces are read in another thread, and sets keep state.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            again = open_split(data, data.train_split, config.model.points)
+        holdout = SomeFaces(again, kept_out.tolist(), f"{faces.name} (held out)")
         faces = SomeFaces(faces, kept.tolist(), faces.name)
         description["held_out"] = count
     try:

@@ -86,7 +86,7 @@ def draw_curves(log: Path, picture: Path) -> None:
     plot(axes[1, 1], steps, {"lr": "learning rate"}, "learning rate")
     for axis in axes.flat[:3]:
         values = [v for line in axis.get_lines() for v in line.get_ydata() if v > 0]
-        if values:
+        if values and max(values) > 4 * min(values):
             axis.set_yscale("log")
     with atomic_write(picture) as file:
         figure.savefig(file, format="png", dpi=100)

@@ -1,0 +1,84 @@
+"""A folder of made-up faces and a configuration so small that a step takes milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ccdn.data import write_pts
+
+FACES = 20
+SMALL = [
+    "model.input_size=32",
+    "model.stem_stride=1",
+    "model.stem_channels=4",
+    "model.depth=1",
+    "model.channels=8",
+    "model.stage_channels=[8,8]",
+    "model.excitations=2",
+    "train.batch_size=4",
+    "train.epochs=3",
+    "train.threads=1",
+    "train.log_steps=2",
+    "data.box=gt",
+]
+
+
+def made_up_face(index: int) -> tuple[np.ndarray, np.ndarray]:
+    """A picture, uint8 (96, 96, 3), and its 68 landmarks: a round head, somewhere, turned a little."""
+    random = np.random.default_rng(index)
+    angle = np.linspace(np.pi, 0, 17)
+    jaw = np.stack([np.cos(angle), np.sin(angle)], 1) * [1.0, 1.2]
+
+    def arc(x: float, y: float, rx: float, ry: float, count: int, start: float) -> np.ndarray:
+        turns = start + np.linspace(0, 2 * np.pi, count, endpoint=False)
+        return np.stack([x + rx * np.cos(turns), y + ry * np.sin(turns)], 1)
+
+    brows = [
+        np.stack([np.linspace(a, b, 5), np.full(5, -0.35)], 1)
+        for a, b in ((-0.7, -0.2), (0.2, 0.7))
+    ]
+    nose = [np.stack([np.zeros(4), np.linspace(0, 0.4, 4)], 1)]
+    nose += [np.stack([np.linspace(-0.2, 0.2, 5), np.full(5, 0.5)], 1)]
+    eyes = [arc(x, 0, 0.2, 0.1, 6, np.pi) for x in (-0.45, 0.45)]
+    mouth = [arc(0, 0.85, 0.4, 0.15, 12, np.pi), arc(0, 0.85, 0.3, 0.06, 8, np.pi)]
+    face = np.concatenate([jaw, *brows, *nose, *eyes, *mouth])
+    turn = random.normal(0, 0.2)
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    landmarks = face @ rotation.T * random.uniform(22, 30) + random.uniform(40, 54, 2)
+    image = random.integers(40, 90, (96, 96, 3)).astype(np.uint8)
+    fixed = np.round(landmarks * 16).astype(np.int32)
+    cv2.fillPoly(image, [cv2.convexHull(fixed[:27])], (220, 180, 150), cv2.LINE_AA, 4)
+    for first, last in ((36, 42), (42, 48), (48, 60)):
+        cv2.fillPoly(image, [fixed[first:last]], (60, 30, 30), cv2.LINE_AA, 4)
+    return image, landmarks.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def face_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made-up faces, FACES of them, as pictures with .pts files."""
+    folder = tmp_path_factory.mktemp("faces")
+    for index in range(FACES):
+        image, landmarks = made_up_face(index)
+        cv2.imwrite(str(folder / f"face{index:02}.png"), image[:, :, ::-1])
+        write_pts(folder / f"face{index:02}.pts", landmarks)
+    return folder
+
+
+@pytest.fixture
+def small() -> list[str]:
+    """Overrides that make any configuration small; a fresh list."""
+    return list(SMALL)
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """A run sets torch's number of threads for its process; put it back."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,123 @@
+"""Configurations: presets, bases, overrides, and errors that say what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ccdn.config import (
+    Config,
+    ConfigError,
+    config_from_dict,
+    config_to_dict,
+    config_to_yaml,
+    load_config,
+    presets,
+    resolve_data,
+)
+
+
+def test_the_paper_s_values_are_in_its_preset() -> None:
+    config = load_config("paper")
+    assert (config.model.input_size, config.model.stacks, config.model.channels) == (128, 4, 256)
+    assert (config.model.excitations, config.model.orders, config.model.reduction) == (4, 2, 4)
+    assert (config.train.lr, config.train.milestones, config.train.epochs) == (
+        2.5e-4,
+        [40, 100],
+        150,
+    )
+    assert config.train.cocs.gammas() == (0.025, 0.01, 0.05)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_survives_dict_and_yaml(name: str, tmp_path: Path) -> None:
+    config = load_config(name)
+    assert config_from_dict(config_to_dict(config)) == config
+    (tmp_path / "again.yaml").write_text(config_to_yaml(config))
+    assert load_config(tmp_path / "again.yaml") == config
+
+
+def test_overrides_come_last_and_base_first(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: tiny\ntrain: {lr: 1e-4, epochs: 7}\n")
+    (tmp_path / "child.yaml").write_text("base: mine.yaml\ntrain: {epochs: 9}\n")
+    config = load_config(tmp_path / "child.yaml", ["train.lr=2e-4", "train.milestones=[1, 2]"])
+    assert (config.train.lr, config.train.epochs, config.train.milestones) == (2e-4, 9, [1, 2])
+    assert config.model == load_config("tiny").model
+
+
+def test_points_of_the_data_are_those_of_the_model() -> None:
+    assert load_config("tiny", ["model.points=98"]).data.points == 98
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.lrr=1", "did you mean train.lr?"),
+        ("batch_size=8", "did you mean train.batch_size?"),
+        ("train.lr=fast", "train.lr: Value 'fast'"),
+        ("train.lr=nan", "train.lr: expected a finite number, found nan"),
+        ("train.epochs=1.5", "train.epochs"),
+        ("train.epochs=0", "train.epochs: expected at least 1, found 0"),
+        ("train=3", "train is a section with the fields epochs, batch_size"),
+        ("train.lr", "expected section.field=value"),
+        ("model.orders=3", "model.orders: expected one of 1, 2; found 3"),
+        ("train.milestones=[1", "did not find expected"),
+        ("train.betas=[0.9]", "train.betas: expected 2 values"),
+        ("data.points=5", "data.points is 5, model.points is 68"),
+        ("data.holdout=1", "data.holdout: expected less than 1"),
+        ("train.selection=holdout", "data.holdout is 0"),
+        ("data.synthetic.test_seed=0", "the test faces would be the training faces"),
+    ],
+)
+def test_a_wrong_override_is_one_clear_line(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config("tiny", [override])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_lists_the_presets() -> None:
+    with pytest.raises(ConfigError, match="no configuration 'tyny'.*paper, small, tiny"):
+        load_config("tyny")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: [", "not a readable YAML file"),
+        ("- 1\n", "expected sections model:, data:, train:"),
+        ("base: other.yaml\n", "no configuration 'other.yaml'"),
+        ("base: bad.yaml\n", "lead back to itself"),
+        ("trian: {lr: 1}\n", "unknown key 'trian'; did you mean train?"),
+    ],
+)
+def test_a_bad_file_is_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(tmp_path / "bad.yaml")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_kind_of_data_follows_the_folder(tmp_path: Path) -> None:
+    data = Config().data
+    data.root = str(tmp_path)
+    assert resolve_data(data).kind == "folder"
+    (tmp_path / "helen").mkdir()
+    found = resolve_data(data)
+    assert (found.kind, found.eval_splits) == ("300w", ["common", "challenging", "full"])
+    data.root = "synthetic"
+    assert (resolve_data(data).kind, resolve_data(data).root) == ("synthetic", None)
+
+
+def test_data_that_are_nowhere(tmp_path: Path) -> None:
+    data = Config().data
+    with pytest.raises(ConfigError, match="--data DIR"):
+        resolve_data(data)
+    data.root = str(tmp_path / "gone")
+    with pytest.raises(ConfigError, match="gone.*expected a folder"):
+        resolve_data(data)
+    data.root, data.kind = str(tmp_path), "synthetic"
+    with pytest.raises(ConfigError, match="reads no folder"):
+        resolve_data(data)

@@ -1,0 +1,125 @@
+"""Checkpoints: whole or not there, and clear about what is wrong with a file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ccdn.config import load_config
+from ccdn.files import atomic_write, remove_leftovers
+from ccdn.models import build_model
+from ccdn.training.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    load_model,
+    save_checkpoint,
+)
+
+
+@pytest.fixture
+def checkpoint(small: list[str]) -> Checkpoint:
+    config = load_config("tiny", small)
+    model = build_model(config.model)
+    return Checkpoint(config, model.state_dict(), torch.full((68, 2), 0.5), epoch=2, step=10)
+
+
+def test_what_is_saved_is_read_back(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last.pt", checkpoint)
+    found = load_checkpoint(tmp_path / "last.pt")
+    assert (found.config, found.epoch, found.step) == (checkpoint.config, 2, 10)
+    assert found.versions["torch"] == torch.__version__
+    assert all(torch.equal(found.model[name], value) for name, value in checkpoint.model.items())
+    model, _ = load_model(tmp_path / "last.pt")
+    assert not model.training
+    assert model(torch.zeros(1, 3, 32, 32)).landmarks.shape == (1, 68, 2)
+
+
+def test_the_averaged_weights_are_those_to_use(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    averaged = {name: value + 1 for name, value in checkpoint.model.items()}
+    save_checkpoint(tmp_path / "last.pt", replace(checkpoint, averaged=averaged))
+    model, _ = load_model(tmp_path / "last.pt")
+    assert torch.equal(model.head.weight, averaged["head.weight"])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_truncated_file(checkpoint: Checkpoint, tmp_path: Path, share: float) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(
+        CheckpointError, match=r"last\.pt: expected a checkpoint of ccdn\.train.*trunc"
+    ):
+        load_checkpoint(path)
+
+
+class _Trap:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, ("executed",))
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": _Trap()}, tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(_Trap()))
+    for name in ("a.pt", "b.pt"):
+        with pytest.raises(CheckpointError, match="expected a checkpoint"):
+            load_checkpoint(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_files_of_another_kind(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    torch.save({"state_dict": checkpoint.model}, tmp_path / "foreign.pt")
+    with pytest.raises(CheckpointError, match=r"foreign\.pt.*'ccdn-checkpoint-1'.*found None"):
+        load_checkpoint(tmp_path / "foreign.pt")
+    torch.save(torch.zeros(3), tmp_path / "tensor.pt")
+    with pytest.raises(CheckpointError, match="found 'Tensor'"):
+        load_checkpoint(tmp_path / "tensor.pt")
+    with pytest.raises(CheckpointError, match="expected a checkpoint file.*found nothing"):
+        load_checkpoint(tmp_path / "gone.pt")
+    with pytest.raises(CheckpointError, match="found a folder"):
+        load_checkpoint(tmp_path)
+
+
+def test_weights_that_do_not_fit(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    weights = dict(checkpoint.model)
+    weights["head.bias"] = torch.zeros(4)
+    save_checkpoint(tmp_path / "a.pt", replace(checkpoint, model=weights))
+    with pytest.raises(CheckpointError, match=r"head\.bias has the shape \(4,\).*expects \(136,\)"):
+        load_model(tmp_path / "a.pt")
+    del weights["head.bias"]
+    save_checkpoint(tmp_path / "b.pt", replace(checkpoint, model=weights))
+    with pytest.raises(CheckpointError, match=r"lack head\.bias"):
+        load_model(tmp_path / "b.pt")
+
+
+def test_a_full_disk_leaves_the_file_before(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint)
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(path, replace(checkpoint, step=11))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "last.pt") as file:
+        file.write(b"whole")
+    (tmp_path / ".last.pt.abc.tmp").write_bytes(b"half")
+    remove_leftovers(tmp_path / "last.pt")
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
