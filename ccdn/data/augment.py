@@ -56,6 +56,8 @@ class Augmentation:
             value = getattr(self, item.name)
             if item.name == "distribution":
                 continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"found augmentation {item.name} = {value!r}, expected a number")
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"found augmentation {item.name} = {value}, expected 0 or more")
             if item.name in ("flip", "low_resolution", "occlusion") and value > 1:

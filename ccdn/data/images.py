@@ -63,7 +63,7 @@ def _decode(path: Path, flags: int) -> np.ndarray:
 
 def _is_truncated(content: bytes) -> bool:
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return b"IEND" not in content[-4096:]
+        return b"IEND\xae\x42\x60\x82" not in content
     if content.startswith(b"\xff\xd8"):
         return not _jpeg_is_whole(content)
     return False

@@ -1,0 +1,141 @@
+"""Augmentation: what is drawn, how it spreads, and that it repeats."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from ccdn.data import Augmentation, augmentation
+from ccdn.data.augment import PRESETS, Draw, change_pixels, draw, generator
+
+COUNT = 4000
+
+
+def _draws(preset: str, **fields: object) -> list[Draw]:
+    chosen = augmentation(preset, fields)
+    return [draw(chosen, generator(7, 0, index)) for index in range(COUNT)]
+
+
+def _column(draws: list[Draw], name: str) -> np.ndarray:
+    return np.array([getattr(item, name) for item in draws], dtype=float)
+
+
+def test_none_changes_nothing() -> None:
+    assert draw(augmentation("none"), generator(0, 0, 0)) == Draw(
+        occluder_colour=draw(augmentation("none"), generator(0, 0, 0)).occluder_colour
+    )
+    crop = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(change_pixels(crop.copy(), Draw()), crop)
+
+
+def test_newell_is_the_papers_decision() -> None:
+    draws = _draws("newell")
+    rotation, octaves = _column(draws, "rotation"), np.log2(_column(draws, "scale"))
+    # Clipped at two deviations, a normal distribution of deviation 1 keeps 0.9594.
+    assert rotation.std() == pytest.approx(30 * 0.9594, rel=0.05)
+    assert (abs(rotation).max(), abs(octaves).max()) == pytest.approx((60, 0.5))
+    assert octaves.std() == pytest.approx(0.25 * 0.9594, rel=0.05)
+    assert abs(rotation.mean()) < 5 * 30 / math.sqrt(COUNT)
+    assert _column(draws, "flip").mean() == pytest.approx(0.5, abs=5 * 0.5 / math.sqrt(COUNT))
+    assert all(item.shift == (0, 0) and item.occluder is None for item in draws)
+    assert abs(np.corrcoef(rotation, octaves)[0, 1]) < 5 / math.sqrt(COUNT)
+
+
+def test_mmdn_is_uniform() -> None:
+    draws = _draws("mmdn")
+    for values, low, high in (
+        (_column(draws, "rotation"), -30, 30),
+        (_column(draws, "scale"), 0.9, 1.2),
+        (_column(draws, "shift")[:, 0], -0.1, 0.1),
+        (_column(draws, "shift")[:, 1], -0.1, 0.1),
+    ):
+        spread = high - low
+        assert low <= values.min() < low + 0.01 * spread
+        assert high - 0.01 * spread < values.max() <= high
+        assert values.std() == pytest.approx(spread / math.sqrt(12), rel=0.05)
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_reach_covers_every_draw(preset: str) -> None:
+    chosen = augmentation(preset)
+    for item in _draws(preset)[:1000]:
+        angle = math.radians(abs(item.rotation))
+        half = 0.5 * (math.cos(angle) + math.sin(angle)) / item.scale
+        angle = math.radians(item.rotation)
+        turned = np.array(
+            [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+        ) @ np.array(item.shift)
+        assert 2 * (half + abs(turned).max() / item.scale) <= chosen.reach * (1 + 1e-9)
+        low, high = chosen.scale_range
+        assert low <= item.scale <= high
+
+
+def test_draws_depend_on_seed_epoch_and_index_only() -> None:
+    chosen = augmentation("strong")
+    assert draw(chosen, generator(1, 2, 3)) == draw(chosen, generator(1, 2, 3))
+    keys = [(seed, epoch, index) for seed in range(4) for epoch in range(4) for index in range(4)]
+    assert len({draw(chosen, generator(*key)).rotation for key in keys}) > 60
+
+
+def test_one_field_leaves_the_other_draws_alone() -> None:
+    plain = _draws("newell")[:50]
+    for fields in ({"occlusion": 1.0}, {"low_resolution": 1.0}, {"brightness": 0.3}):
+        for one, other in zip(plain, _draws("newell", **fields)[:50], strict=True):
+            assert (one.rotation, one.scale, one.flip) == (other.rotation, other.scale, other.flip)
+
+
+def test_fields_are_checked() -> None:
+    assert augmentation("newell", {"flip": 0}).rotation == 30
+    with pytest.raises(
+        ValueError, match=r"found augmentation 'paper', expected one of none, newel"
+    ):
+        augmentation("paper")
+    with pytest.raises(ValueError, match=r"unknown augmentation field rotate, expected some of"):
+        augmentation("mild", {"rotate": 3})
+    for fields, message in (
+        ({"rotation": -1}, "rotation = -1, expected 0 or more"),
+        ({"flip": 1.5}, "flip = 1.5, expected 0 to 1"),
+        ({"shift": math.nan}, "shift = nan"),
+        ({"shift": "much"}, "shift = 'much', expected a number"),
+        ({"distribution": "cauchy"}, "found augmentation distribution 'cauchy'"),
+        ({"scale_low": 2.0}, "expected 0 < scale_low <= scale_high"),
+        ({"occlusion_size": 2}, "occlusion_size <= 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            augmentation("none", fields)
+
+
+def test_pixels_brighten_and_keep_order() -> None:
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 256, axis=0).repeat(3, axis=2)
+    brighter = change_pixels(ramp.copy(), Draw(brightness=0.1))
+    np.testing.assert_allclose(brighter[0, 40:200, 0], np.arange(40, 200) + 25.5, atol=0.51)
+    steeper = change_pixels(ramp.copy(), Draw(contrast=1.0))[0, :, 0].astype(int)
+    assert (np.diff(steeper) >= 0).all()
+    assert steeper[160] - steeper[96] == 128
+    darker = change_pixels(ramp.copy(), Draw(gamma=1.0))[0, :, 0]
+    np.testing.assert_allclose(darker, np.arange(256.0) ** 2 / 255, atol=0.51)
+    red = change_pixels(ramp.copy(), Draw(colour=(1.0, 0.0, 0.0)))
+    np.testing.assert_array_equal(red[..., 1:], ramp[..., 1:])
+    np.testing.assert_array_equal(red[0, :120, 0], 2 * np.arange(120))
+
+
+def test_occluder_and_resolution() -> None:
+    crop = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    drawn = Draw(occluder=(0.25, 0.5, 0.5, 1.0), occluder_colour=(1, 2, 3))
+    covered = change_pixels(crop.copy(), drawn)
+    assert (covered[32:, 16:32] == [1, 2, 3]).all()
+    covered[32:, 16:32] = crop[32:, 16:32]
+    np.testing.assert_array_equal(covered, crop)
+    blurred = change_pixels(crop.copy(), Draw(low_resolution=4.0))
+    assert blurred.shape == crop.shape
+    assert blurred.std() < 0.5 * crop.std()
+    flat = np.full((64, 64, 3), 77, np.uint8)
+    np.testing.assert_array_equal(change_pixels(flat.copy(), Draw(low_resolution=3.3)), flat)
+
+
+def test_is_geometric() -> None:
+    assert not augmentation("none").is_geometric
+    assert not Augmentation(flip=0.5, brightness=0.1).is_geometric
+    assert all(augmentation(name).is_geometric for name in PRESETS if name != "none")

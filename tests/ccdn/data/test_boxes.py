@@ -1,0 +1,128 @@
+"""Boxes: which one, how large, and what is said where there is none."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ccdn.data import (
+    DataError,
+    Face,
+    detect_faces,
+    face_box,
+    landmark_box,
+    mean_shape,
+    read_300w,
+    square_box,
+)
+from ccdn.data.boxes import NoFaceFoundError, overlap
+
+SPOTS = np.array([[10, 20], [30, 25], [18, 60]], np.float32)
+
+
+def test_gt_box_is_a_square_about_the_landmarks() -> None:
+    face = Face("a", SPOTS)
+    np.testing.assert_allclose(landmark_box(SPOTS), [10, 20, 30, 60])
+    np.testing.assert_allclose(face_box(face, "gt"), [0, 20, 40, 60])
+    np.testing.assert_allclose(face_box(face, "gt", margin=0.25), [-5, 15, 45, 65])
+
+
+def test_provided_box_is_used_and_asked_for() -> None:
+    face = Face("a", SPOTS, box=np.array([0, 0, 50, 20], np.float32))
+    np.testing.assert_allclose(face_box(face, "provided", 0.2), [-5, -20, 55, 40])
+    with pytest.raises(DataError, match=r"b: the data provide no box\. Choose box: gt .*detector"):
+        face_box(Face("b", SPOTS), "provided")
+    with pytest.raises(DataError, match="found box 'best', expected one of provided, gt, detector"):
+        face_box(face, "best")
+
+
+@pytest.mark.parametrize(
+    "box", [[5, 5, 5, 5], [9, 0, 1, 4], [0, 9, 4, 1], [0, 0, np.nan, 1], [0, 0, np.inf, 1]]
+)
+def test_empty_and_inverted_boxes_are_named(box: list) -> None:
+    with pytest.raises(ValueError, match="found an empty or inverted box"):
+        square_box(np.array(box, float))
+    with pytest.raises(DataError, match=r"photo\.png: found an empty or inverted box"):
+        face_box(Face("a", SPOTS, np.array(box, float), path=Path("photo.png")), "provided")
+
+
+def test_landmarks_in_one_point_have_no_box() -> None:
+    with pytest.raises(DataError, match="a: found an empty or inverted box"):
+        face_box(Face("a", np.zeros((4, 2), np.float32)), "gt")
+
+
+def test_margin_of_minus_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="found a box margin of -1"):
+        square_box(np.array([0, 0, 4, 4.0]), -1)
+
+
+def test_detector_finds_nothing_in_noise(picture: Callable[..., np.ndarray]) -> None:
+    noise = picture(0, 120, 140)
+    assert detect_faces(noise) == []
+    with pytest.raises(NoFaceFoundError, match=r"a: the detector found 0 boxes"):
+        face_box(Face("a", SPOTS), "detector", image=lambda: noise)
+    with pytest.raises(DataError, match="needs the image"):
+        face_box(Face("a", SPOTS), "detector")
+
+
+def test_overlap() -> None:
+    one, other = np.array([0, 0, 2, 2.0]), np.array([1, 0, 3, 2.0])
+    assert overlap(one, one) == pytest.approx(1)
+    assert overlap(one, other) == pytest.approx(1 / 3)
+    assert overlap(one, other + 5) == 0
+
+
+def test_mean_shape_by_hand() -> None:
+    class Two:
+        name, points = "two", 3
+
+        def __len__(self) -> int:
+            return 2
+
+        def face(self, index: int) -> Face:
+            # The second is the first, magnified and moved, but for one point.
+            shapes = [SPOTS, 3 * SPOTS + 7]
+            shapes[1][1, 0] -= 15
+            return Face(str(index), shapes[index])
+
+        def image(self, index: int) -> np.ndarray:
+            raise AssertionError("gt boxes need no image")
+
+    found = mean_shape(Two(), "gt")  # type: ignore[arg-type]
+    first = (SPOTS - [0, 20]) / 40
+    second = 3 * SPOTS + 7
+    second[1, 0] -= 15
+    low = second.min(0)
+    centre_x = (second[:, 0].min() + second[:, 0].max()) / 2
+    second = (second - [centre_x - 60, low[1]]) / 120
+    np.testing.assert_allclose(found, (first + second) / 2, atol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_detector_boxes_match_landmark_boxes_of_real_faces(shared: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        faces = read_300w(shared / "300w", "train")
+    offsets, missed = [], 0
+    chosen = range(0, len(faces), 25)
+    for index in chosen:
+        wanted = face_box(faces.face(index), "gt")
+        try:
+            found = face_box(faces.face(index), "detector", image=lambda i=index: faces.image(i))
+        except NoFaceFoundError:
+            missed += 1
+            continue
+        side = wanted[2] - wanted[0]
+        offsets.append(
+            [
+                *((found + np.roll(found, 2) - wanted - np.roll(wanted, 2))[:2] / 2 / side),
+                (found[2] - found[0]) / side,
+            ]
+        )
+    middle = np.median(offsets, axis=0)
+    np.testing.assert_allclose(middle, [0, 0, 1], atol=0.05)
+    assert missed < 0.15 * len(chosen)

@@ -1,0 +1,43 @@
+"""``python -m ccdn.data``: counts and sheets of crops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ccdn.data import read_image
+from ccdn.data.__main__ import main
+
+
+def test_counts_and_sheets(w300: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "sheets"
+    code = main([str(w300), "--split", "full", "--out", str(out), "--augmentation", "mild"])
+    printed = capsys.readouterr()
+    assert code == 0
+    assert "300W full: 6 faces of 68 points" in printed.out
+    assert "2  helen/testset" in printed.out
+    assert "helen/testset: found 2, expected 330" in printed.err
+    for name in ("crops-none.png", "crops-mild.png"):
+        sheet = read_image(out / name)
+        assert sheet.shape[1] > 6 * 192
+        assert ((sheet[..., 1] > 200) & (sheet[..., 0] < 100)).sum() > 500  # green landmarks
+
+
+def test_skipped_faces_are_listed(w300: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (w300 / "ibug" / "image_1.pts").write_text("nothing")
+    assert main([str(w300), "--split", "ibug"]) == 1
+    assert "image_1.pts, line 1: found 'nothing'" in capsys.readouterr().err
+    assert main([str(w300), "--split", "ibug", "--skip-bad"]) == 0
+    assert "1 skipped" in capsys.readouterr().out
+
+
+def test_own_landmarks(
+    tmp_path: Path, write_face: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_face(tmp_path / "faces" / "a.png", 1, 7)
+    code = main([str(tmp_path / "faces"), "--kind", "folder", "--out", str(tmp_path / "out")])
+    assert code == 0
+    assert "1 faces of 7 points" in capsys.readouterr().out
+    assert (tmp_path / "out" / "crops-newell.png").is_file()
