@@ -6,6 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from ccdn.data.faces import Face, Skipped
@@ -198,5 +199,8 @@ def _visible(pixels: np.ndarray, depth: np.ndarray, hidden: np.ndarray) -> np.nd
     column, row = (np.rint(pixels[:, k]).astype(int) for k in (0, 1))
     inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
     column, row = column.clip(0, size - 1), row.clip(0, size - 1)
-    behind = depth[row, column] > pixels[:, 2] + 0.12
-    return inside & ~behind & ~hidden[row, column]
+    # On an outline depth falls steeply: a point is behind only what is nearer all around it.
+    around = np.ones((3, 3), np.uint8)
+    behind = cv2.erode(depth, around)[row, column] > pixels[:, 2] + 0.10
+    covered = cv2.erode(hidden.astype(np.uint8), around)[row, column] > 0
+    return inside & ~behind & ~covered

@@ -76,7 +76,7 @@ class Head:
     def _widths(self) -> tuple[np.ndarray, np.ndarray]:
         """Heights (n,), closest at crown and chin where the outline is steep, and half widths."""
         i, chin = self.anatomy.identity, self.anatomy.chin_y
-        top = np.power(1 - (1 - _STEEP) ** 3.0, 0.55)
+        top = np.power(1 - (1 - _STEEP) ** 3.5, 0.5)
         bottom = np.power(1 - (1 - _STEEP) ** i.square, i.pointed)
         y_top = WIDEST - (1 - _STEEP) * (WIDEST + i.crown)
         y_bottom = WIDEST + (1 - _STEEP) * (chin - WIDEST)
@@ -184,7 +184,7 @@ class Head:
     def mesh_angles(self) -> np.ndarray:
         """Angles (COLUMNS,) of the mesh, closest in front."""
         t = np.linspace(-1, 1, COLUMNS)
-        return BEHIND * (0.52 * t + 0.48 * t**3)
+        return BEHIND * (0.6 * t + 0.4 * t**3)
 
     @cached_property
     def mesh_heights(self) -> np.ndarray:

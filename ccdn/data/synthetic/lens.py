@@ -16,10 +16,10 @@ def photograph(picture: np.ndarray, draw: Draw) -> np.ndarray:
     rng = draw.rng
     # Exposure, contrast and tint in one table per channel.
     levels = np.arange(256, dtype=np.float32) / 255
-    gamma = float(np.exp(draw.normal(0.0, 0.22)))
-    contrast, shift = draw.normal(1.05, 0.14), draw.normal(0.0, 0.05)
+    gamma = float(np.exp(draw.normal(-0.08, 0.16)))
+    contrast, shift = draw.normal(1.04, 0.12), draw.normal(0.0, 0.04)
     curve = (levels**gamma - 0.5) * contrast + 0.5 + shift
-    tint = np.array([1 + draw.normal(0, 0.05) for _ in range(3)])
+    tint = np.array([1 + draw.normal(0, 0.03) for _ in range(3)])
     table = np.clip(curve[:, None] * tint * 255, 0, 255).astype(np.uint8)
     picture = cv2.LUT(picture, table[None])
     if draw.chance(0.08):

@@ -51,6 +51,7 @@ class Look:
     brow: float  # 0..1: how much the brows differ from the skin
     hairline: float  # height at the middle of the forehead
     volume: float  # thickness of the hair, head units
+    strands: float  # how much single strands stand out
     glint: float  # where lamps mirror in the eyes, share of the iris
 
 
@@ -106,7 +107,7 @@ def draw_look(draw: Draw) -> Look:
         (r * draw.normal(1, 0.03), g * draw.normal(1, 0.025), b * draw.normal(1, 0.035)), 1.0
     )
     hair_name = draw.choose({name: weight for name, (weight, _) in _HAIR.items()})
-    if tone > 3.2 and draw.chance(0.85):
+    if tone > 2.4 and draw.chance(0.93):
         hair_name = "black"
     iris_name = draw.choose({name: weight for name, (weight, _) in _IRIS.items()})
     feminine = draw.chance(0.5)
@@ -135,6 +136,7 @@ def draw_look(draw: Draw) -> Look:
         brow=draw.uniform(0.55, 0.95),
         hairline=draw.normal(-0.90, 0.08) - (0.15 if style == "bald" else 0.0),
         volume=thick * draw.uniform(0.6, 1.6),
+        strands=draw.uniform(0.08, 0.26),
         glint=draw.uniform(-0.4, 0.4),
     )
 
@@ -152,8 +154,8 @@ def draw_light(draw: Draw) -> Light:
     power = draw.uniform(0.75, 1.15) if hard else draw.uniform(0.3, 0.75)
     ambient = draw.uniform(0.15, 0.35) if hard else draw.uniform(0.35, 0.65)
     fill = draw.uniform(0.0, 0.3)
-    warm = draw.normal(0.0, 0.07)
-    cast = np.array([1.0 + draw.normal(0, 0.05) for _ in range(3)])
+    warm = draw.normal(0.0, 0.06)
+    cast = np.array([1.0 + draw.normal(0, 0.03) for _ in range(3)])
     # Cameras expose for the scene: scale to about the same brightness from every direction.
     reached = ambient + power * max(float(lamp[2]), 0.2) + 0.7 * fill
     gain = draw.uniform(0.78, 1.12) / reached

@@ -19,7 +19,7 @@ from ccdn.data.synthetic.look import Light, Look, mix, shade
 from ccdn.data.synthetic.parameters import Draw
 from ccdn.data.synthetic.skin import Cover
 
-_FINE = 1.25  # samples per pixel along an axis, where the mesh faces the camera
+_FINE = 1.15  # samples per pixel along an axis, where the mesh faces the camera
 _NEAR = 0.06  # samples this much behind the nearest one belong to the same surface
 _EIGHT = np.ones((3, 3), np.uint8)
 
@@ -54,14 +54,12 @@ def render_head(
     flat = (seen[..., :2] * factor + camera.centre).astype(np.float32)
     seen = seen.astype(np.float32)
     bright = _brightness(view, seen, light)
-    low, high = np.floor(flat.min(axis=(0, 1))) - 2, np.ceil(flat.max(axis=(0, 1))) + 3
-    (left, top), (right, bottom) = (np.clip(edge, 0, size).astype(int).tolist() for edge in (low, high))
+    left, right, top, bottom = (_bound(edge, size) for edge in _limits(flat))
     window = (slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1)))
     shape = (window[0].stop - top, window[1].stop - left)
     rows, columns, near = _nearest(flat - np.float32((left, top)), seen[..., 2], camera.scale, shape)
     inside = rows >= 0
-    u = cv2.remap(cell[0], columns, rows, cv2.INTER_LINEAR)
-    v = cv2.remap(cell[1], columns, rows, cv2.INTER_LINEAR)
+    u, v = cv2.split(cv2.remap(cv2.merge(cell), columns, rows, cv2.INTER_LINEAR))
     colour, hair = _albedo(canvas, cover, look, u, v, draw)
     lit = cv2.remap(bright, columns, rows, cv2.INTER_LINEAR)
     colour *= lit[..., :3]
@@ -72,6 +70,16 @@ def render_head(
     hairy = np.zeros((size, size), bool)
     hairy[window] = (hair > 150) & inside
     return Layer(window, colour, alpha, depth, hairy)
+
+
+def _limits(flat: np.ndarray) -> tuple[float, float, float, float]:
+    """Least and largest x, then y, of pixels (ROWS, COLUMNS, 2), with room for soft edges."""
+    (x0, x1, *_), (y0, y1, *_) = (cv2.minMaxLoc(flat[..., k]) for k in (0, 1))
+    return x0 - 2, x1 + 3, y0 - 2, y1 + 3
+
+
+def _bound(edge: float, size: int) -> int:
+    return int(min(max(edge, 0), size))
 
 
 def _albedo(
@@ -105,7 +113,7 @@ def _albedo(
             colour += (np.array(look.hair, np.float32) * texture - colour) * weight[..., None]
     hair = find(cover.hair)
     if hair.any():
-        strands = np.clip(1 + 0.26 * grain(9, 190) + 0.16 * patches, 0.35, 2.0)[..., None]
+        strands = np.clip(1 + look.strands * grain(9, 190) + 0.12 * patches, 0.4, 1.6)[..., None]
         weight = (hair * np.float32(1 / 255))[..., None]
         colour += (np.array(look.hair, np.float32) * strands - colour) * weight
     return colour, hair
@@ -199,11 +207,12 @@ def _nearest(
         empty = np.full(shape, -1, np.float32)
         return empty, empty, np.full(shape, -np.inf, np.float32)
     first, last = int(used[0]), int(used[-1]) + 1
-    stack = np.dstack([flat, depth, facing])[:, first:last]
     fine_rows = max(ROWS, int(4.0 * scale * _FINE))
-    fine_columns = max(2, int(6.2 * scale * _FINE * (last - first) / COLUMNS))
-    fine = cv2.resize(stack, (fine_columns, fine_rows), interpolation=cv2.INTER_LINEAR)
-    x, y, z, face = cv2.split(fine)
+    fine_columns = max(2, int(5.6 * scale * _FINE * (last - first) / COLUMNS))
+    x, y, z, face = (
+        cv2.resize(field[:, first:last], (fine_columns, fine_rows), interpolation=cv2.INTER_LINEAR)
+        for field in (flat[..., 0], flat[..., 1], depth, facing)
+    )
     column, row = (x + np.float32(0.5)).astype(np.int32), (y + np.float32(0.5)).astype(np.int32)
     # Truncation takes -0.9 to 0: the test is on the numbers before it.
     ok = (face > 0) & (x > -0.5) & (y > -0.5) & (column < width) & (row < height)
