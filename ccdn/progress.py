@@ -10,7 +10,6 @@ from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
-
 Item = TypeVar("Item")
 
 

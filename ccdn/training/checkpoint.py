@@ -95,11 +95,13 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
         found = "a folder" if path.is_dir() else "nothing"
         raise CheckpointError(f"{path}: expected a checkpoint file such as last.pt, found {found}")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        buffer = io.BytesIO(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        content = torch.load(buffer, map_location=device, weights_only=True)
     except Exception as error:
-        # RuntimeError, EOFError, UnpicklingError, KeyError, ...: it depends on where the damage is
+        # RuntimeError, EOFError, OSError, UnpicklingError, ...: it depends on where the damage is
         raise CheckpointError(
             f"{path}: expected a checkpoint of ccdn.train, found another kind of file or a"
             f" truncated one ({path.stat().st_size} bytes)"

@@ -30,7 +30,7 @@ SMALL = [
 
 
 def made_up_face(index: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture, uint8 (96, 96, 3), and its 68 landmarks: a round head, somewhere, turned a little."""
+    """A picture, uint8 (96, 96, 3), and its 68 landmarks: a round head, turned a little."""
     random = np.random.default_rng(index)
     angle = np.linspace(np.pi, 0, 17)
     jaw = np.stack([np.cos(angle), np.sin(angle)], 1) * [1.0, 1.2]

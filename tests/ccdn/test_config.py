@@ -78,7 +78,7 @@ def test_a_wrong_override_is_one_clear_line(override: str, message: str) -> None
 
 
 def test_a_missing_file_lists_the_presets() -> None:
-    with pytest.raises(ConfigError, match="no configuration 'tyny'.*paper, small, tiny"):
+    with pytest.raises(ConfigError, match=r"no configuration 'tyny'.*paper, small, tiny"):
         load_config("tyny")
 
 
@@ -116,7 +116,7 @@ def test_data_that_are_nowhere(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--data DIR"):
         resolve_data(data)
     data.root = str(tmp_path / "gone")
-    with pytest.raises(ConfigError, match="gone.*expected a folder"):
+    with pytest.raises(ConfigError, match=r"gone.*expected a folder"):
         resolve_data(data)
     data.root, data.kind = str(tmp_path), "synthetic"
     with pytest.raises(ConfigError, match="reads no folder"):

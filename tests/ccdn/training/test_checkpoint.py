@@ -82,7 +82,7 @@ def test_files_of_another_kind(checkpoint: Checkpoint, tmp_path: Path) -> None:
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
     with pytest.raises(CheckpointError, match="found 'Tensor'"):
         load_checkpoint(tmp_path / "tensor.pt")
-    with pytest.raises(CheckpointError, match="expected a checkpoint file.*found nothing"):
+    with pytest.raises(CheckpointError, match=r"expected a checkpoint file.*found nothing"):
         load_checkpoint(tmp_path / "gone.pt")
     with pytest.raises(CheckpointError, match="found a folder"):
         load_checkpoint(tmp_path)
