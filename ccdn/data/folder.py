@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def _split_folder(root: Path, split: str | None) -> Path:
     return root
 
 
-def _folders_with_pts(root: Path):  # type: ignore[no-untyped-def]
+def _folders_with_pts(root: Path) -> Iterator[Path]:
     for folder in [root, *sorted(path for path in root.rglob("*") if path.is_dir())]:
         if any(part.startswith(".") for part in folder.relative_to(root).parts):
             continue
