@@ -27,7 +27,7 @@ class Canvas:
         self.density = density
         shape = (round((BOTTOM - TOP) * density), round(2 * REACH * density), 3)
         self.paint = np.empty(shape, np.uint8)
-        self.paint[:] = np.array(ground).astype(np.uint8)
+        cv2.rectangle(self.paint, (0, 0), (shape[1], shape[0]), ground, cv2.FILLED)
         self._shapes: list[np.ndarray] = []
         self._how: list[tuple[Colour, float]] = []
 
@@ -81,9 +81,10 @@ class Canvas:
         self._how.clear()
 
     def soften(self, width: float) -> None:
-        """Blur the paint by this much (head units)."""
-        sigma = max(width * self.density, 0.3)
-        self.paint = cv2.GaussianBlur(self.paint, (0, 0), sigma)
+        """Blur the paint of the face by this much (head units)."""
+        left, right = (round((REACH + u) * self.density) for u in (-1.25, 1.25))
+        face = self.paint[round((-1.05 - TOP) * self.density) :, left:right]
+        face[:] = cv2.GaussianBlur(face, (0, 0), max(width * self.density, 0.3))
 
     def mask(self, polygons: list[np.ndarray], soft: float, unrolled: bool = True) -> np.ndarray:
         """Polygons as one mask over the canvas, uint8, its edge softened (head units)."""

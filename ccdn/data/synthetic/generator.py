@@ -165,7 +165,7 @@ class SyntheticFaces:
         anatomy, size = view.head.anatomy, self.size
         draw = look_stream(self.seed, index)
         look, light = draw_look(draw), draw_light(draw)
-        canvas = Canvas(view.head, float(np.clip(1.2 * view.camera.scale, 24, 220)), look.skin)
+        canvas = Canvas(view.head, float(np.clip(1.1 * view.camera.scale, 24, 220)), look.skin)
         cover = paint_face(canvas, anatomy, look, draw)
         layer = render_head(view, canvas, cover, look, light, size, draw)
         picture = background(draw, size)

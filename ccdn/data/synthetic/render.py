@@ -41,19 +41,18 @@ def render_head(
     """Render the painted head into a picture of this size."""
     head, camera = view.head, view.camera
     cell = canvas.coordinates(head.mesh_angles[None, :], head.mesh_heights[:, None])
-    mesh = head.mesh
+    mesh = head.mesh.astype(np.float32)
     if look.volume > 0:
         width = 2 * round(0.10 * canvas.density) + 1
         smooth = cv2.blur(cover.hair, (width, width))
         thick = cv2.remap(smooth, *cell, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         # Hair thins out towards the neck.
-        upper = np.clip(1.2 - head.mesh_heights, 0, 1)[:, None]
-        mesh = mesh * (1 + (look.volume / 255) * thick * upper)[..., None]
-    seen = camera.turned(mesh)
-    factor = camera.scale * camera.distance / (camera.distance - seen[..., 2:])
-    flat = (seen[..., :2] * factor + camera.centre).astype(np.float32)
-    seen = seen.astype(np.float32)
-    bright = _brightness(view, seen, light)
+        upper = np.clip(1.2 - head.mesh_heights, 0, 1).astype(np.float32)[:, None]
+        mesh *= (1 + thick * (upper * np.float32(look.volume / 255)))[..., None]
+    seen = (mesh.reshape(-1, 3) @ camera.rotation.T.astype(np.float32)).reshape(mesh.shape)
+    factor = np.float32(camera.scale * camera.distance) / (np.float32(camera.distance) - seen[..., 2:])
+    flat = seen[..., :2] * factor + camera.centre.astype(np.float32)
+    bright, gloss = _brightness(view, seen, light)
     left, right, top, bottom = (_bound(edge, size) for edge in _limits(flat))
     window = (slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1)))
     shape = (window[0].stop - top, window[1].stop - left)
@@ -61,9 +60,9 @@ def render_head(
     inside = rows >= 0
     u, v = cv2.split(cv2.remap(cv2.merge(cell), columns, rows, cv2.INTER_LINEAR))
     colour, hair = _albedo(canvas, cover, look, u, v, draw)
-    lit = cv2.remap(bright, columns, rows, cv2.INTER_LINEAR)
-    colour *= lit[..., :3]
-    colour += (lit[..., 3] * (255 - 0.6 * hair))[..., None]
+    colour = cv2.multiply(colour, cv2.remap(bright, columns, rows, cv2.INTER_LINEAR))
+    shine = cv2.remap(gloss, columns, rows, cv2.INTER_LINEAR) * (255 - np.float32(0.6) * hair)
+    colour += shine[..., None]
     alpha = cv2.GaussianBlur(inside.astype(np.float32), (3, 3), 0.55)
     depth = np.full((size, size), -np.inf, np.float32)
     depth[window] = near
@@ -119,8 +118,8 @@ def _albedo(
     return colour, hair
 
 
-def _brightness(view: View, seen: np.ndarray, light: Light) -> np.ndarray:
-    """Light (ROWS, COLUMNS, 4) float32 on the mesh: a factor for each colour, and gloss."""
+def _brightness(view: View, seen: np.ndarray, light: Light) -> tuple[np.ndarray, np.ndarray]:
+    """Light on the mesh: a factor for each colour (ROWS, COLUMNS, 3), and gloss; float32."""
     across, down = _slopes(seen)
     ax, ay, az = (across[..., k] for k in range(3))
     dx, dy, dz = (down[..., k] for k in range(3))
@@ -136,16 +135,15 @@ def _brightness(view: View, seen: np.ndarray, light: Light) -> np.ndarray:
     lamp = facing(*light.towards) * lit
     around = facing(*light.fill_towards)
     around *= np.float32(light.fill)
-    out = np.empty((*lit.shape, 4), np.float32)
+    bright = np.empty((*lit.shape, 3), np.float32)
     for k in range(3):
-        out[..., k] = lamp * np.float32(light.colour[k])
-        out[..., k] += (around + np.float32(light.ambient[k])) * hollow
+        bright[..., k] = lamp * np.float32(light.colour[k])
+        bright[..., k] += (around + np.float32(light.ambient[k])) * hollow
     half = light.towards + np.array([0.0, 0.0, 1.0])
     gloss = facing(*(half / np.linalg.norm(half)))
     for _ in range(4):
         gloss *= gloss
-    out[..., 3] = np.float32(light.gloss) * lit * gloss
-    return out
+    return bright, np.float32(light.gloss) * lit * gloss
 
 
 def _slopes(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -43,9 +43,9 @@ def background(draw: Draw, size: int) -> np.ndarray:
     if kind == "busy":
         for _ in range(int(rng.integers(4, 16))):
             _shape(picture, draw, size)
-        blur = draw.uniform(0.0, 0.035) * size
-        if blur > 0.5:
-            picture = cv2.GaussianBlur(picture, (0, 0), blur)
+        side = 2 * round(draw.uniform(0.0, 0.05) * size) + 1
+        if side > 1:
+            picture = cv2.blur(cv2.blur(picture, (side, side)), (side, side))
     return picture
 
 
