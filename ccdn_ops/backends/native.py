@@ -99,7 +99,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 def dual_squeeze_shape(x: Tensor, plan: DualSqueezePlan) -> Any:
     """The argument struct of csrc/common/dual_squeeze.h for x (B, D, N) with any strides.
 
-    The plan owns the coefficients; it must outlive the call.
+    The struct points into the plan's table, so the plan must outlive the call.
     """
     batch, channels, positions = x.shape
     return require().DualSqueezeShape(

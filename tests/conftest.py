@@ -1,0 +1,43 @@
+"""Fixtures for all tests: reference material and backends, each skip with its reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from ccdn_ops import use_backend
+from ccdn_ops.backends import registry
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        no_device = pytest.mark.skip(reason="needs a CUDA device; torch sees none")
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(no_device)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real photographs and published results, which the project does not ship."""
+    folder = os.environ.get("CCDN_SHARED")
+    if not folder:
+        pytest.skip("CCDN_SHARED names no folder with reference material")
+    path = Path(folder)
+    if not path.is_dir():
+        pytest.fail(f"CCDN_SHARED is {folder!r}, which is not a folder")
+    return path
+
+
+@pytest.fixture(params=["reference", "cpu"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each backend that serves CPU tensors, asked for by name."""
+    reason = registry.why_not("dual_squeeze", request.param, torch.ones(1, 2, 3), 5)
+    if reason is not None:
+        pytest.skip(reason)
+    with use_backend(request.param):
+        yield request.param
