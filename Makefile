@@ -37,7 +37,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m ccdn_ops
-	$(BIN)/python -m ccdn.train --config tiny --out $(DEMO) --overwrite
+	$(BIN)/python -m ccdn.train --config tiny --data synthetic --out $(DEMO) --overwrite
 	$(BIN)/python -m ccdn.evaluate --weights $(DEMO)/last.pt --out $(DEMO)
 	@echo
 	@echo 'Look at $(DEMO)/faces.png (green: predicted, red: truth), $(DEMO)/ced.png and $(DEMO)/curves.png'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -95,11 +94,3 @@ def initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-
-
-@torch.no_grad()
-def zero_init_residuals(module: nn.Module) -> None:
-    """Start every residual block as its skip path: the last convolution of the branch is zero."""
-    for layer in module.modules():
-        if isinstance(layer, Residual):
-            layer.conv3.weight.zero_()
