@@ -11,7 +11,8 @@ from .ops.ctm import ctm
 class CTM(nn.Module):
     """Cross-order two-squeeze multi-excitation module (eqs. 1 to 4 of the CCDN paper).
 
-    x (B, D, H, W) -> excited (B, P, D, H, W) and pooled (B, P, D), the GAP of each excited map, which COCS takes.
+    x (B, D, H, W) -> excited (B, P, D, H, W) and pooled (B, P, D), the GAP of each excited map,
+    which COCS takes.
 
     Args:
         channels: D.
@@ -20,9 +21,9 @@ class CTM(nn.Module):
         reduction: the bottleneck's width is D / reduction, at least 1.
         iterations: Newton-Schulz iterations of the covariance squeeze, 1 to 10.
 
-    Every excitation and order has its own two layers: `reduce_weight` (P, O, D / r, D), `reduce_bias` (P, O, D / r),
-    `expand_weight` (P, O, D, D / r), `expand_bias` (P, O, D). Raises ValueError for sizes below 1 and orders other than
-    1 and 2.
+    Every excitation and order has its own two layers: `reduce_weight` (P, O, D / r, D),
+    `reduce_bias` (P, O, D / r), `expand_weight` (P, O, D, D / r), `expand_bias` (P, O, D). Raises
+    ValueError for sizes below 1 and orders other than 1 and 2.
     """
 
     def __init__(

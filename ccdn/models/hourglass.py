@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,8 +13,9 @@ UPSAMPLING = ("nearest", "deconv")
 class Residual(nn.Module):
     """Pre-activation bottleneck: BN-ReLU-1x1, BN-ReLU-3x3, BN-ReLU-1x1 added to the input.
 
-    (B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride). The two inner convolutions have half the
-    output width (Newell et al. 2016); a 1x1 convolution carries the skip where shapes differ.
+    (B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride). The two inner convolutions
+    have half the output width (Newell et al. 2016); a 1x1 convolution carries the skip where shapes
+    differ.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
@@ -83,7 +86,7 @@ class Stem(nn.Module):
 def stage(in_channels: int, out_channels: int, halvings: int) -> nn.Sequential:
     """`halvings` residual blocks of stride 2, the first of which takes the new width."""
     widths = [in_channels] + [out_channels] * halvings
-    blocks = [Residual(a, b, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+    blocks = [Residual(a, b, stride=2) for a, b in pairwise(widths)]
     return nn.Sequential(*blocks)
 
 

@@ -22,8 +22,8 @@ class Output(NamedTuple):
     """What the network says of a batch of crops.
 
     landmarks: (B, L, 2), x then y, in [0, 1] of the crop.
-    features: for COCS, the pooled excited maps (B, P, D) of the levels T, T-1, G, not normalised; empty for the
-        Baseline, which has no excitation.
+    features: for COCS, the pooled excited maps (B, P, D) of the levels T, T-1, G, not normalised;
+        empty for the Baseline, which has no excitation.
     """
 
     landmarks: Tensor
@@ -33,8 +33,8 @@ class Output(NamedTuple):
 class CFF(nn.Module):
     """Cross-order feature fusion, eq. 7, for all P excitations at once.
 
-    X_G^p = BN(K2 * (X_{T-1}^p + Deconv(K1 * X_T^p))), with kernels of their own for each p: the excitations lie side by
-    side in the channels and every convolution is grouped by p.
+    X_G^p = BN(K2 * (X_{T-1}^p + Deconv(K1 * X_T^p))), with kernels of their own for each p: the
+    excitations lie side by side in the channels and every convolution is grouped by p.
     """
 
     def __init__(self, excitations: int, fine: int, coarse: int) -> None:
@@ -53,10 +53,10 @@ class CFF(nn.Module):
 
 
 class CCDN(nn.Module):
-    """The paper's network; FCDN, P = 1..4 and the Baseline are the same class under another configuration.
+    """The paper's network; FCDN, P = 1..4 and the Baseline are other configurations of it.
 
-    Takes crops (B, 3, S, S), float in [0, 1], S = config.input_size; returns `Output`. Raises ValueError for a
-    configuration that does not fit together and for input of another shape.
+    Takes crops (B, 3, S, S), float in [0, 1], S = config.input_size; returns `Output`. Raises
+    ValueError for a configuration that does not fit together and for input of another shape.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -73,11 +73,12 @@ class CCDN(nn.Module):
                 for _ in range(config.stacks)
             )
         )
-        # T-1 is always 1/8 of the crop, so a stem that halves once more leaves one halving less to do.
+        # T-1 is always 1/8 of the crop: a stem that halves once more leaves one halving less.
         self.stage_fine = stage(config.channels, fine, halvings=3 - config.stem_stride)
         self.stage_coarse = stage(fine, coarse, halvings=1)
-        # A pre-activation block ends without a normalisation of its own; what is squeezed, excited and pooled is
-        # normalised and rectified, as the output of the post-activation blocks that CTM was designed on.
+        # A pre-activation block ends without a normalisation of its own. What is squeezed, excited
+        # and pooled is normalised and rectified, as the post-activation blocks that CTM was made
+        # for leave it: the regressor would otherwise see sums that grow with every block.
         self.norm_coarse = nn.BatchNorm2d(coarse)
         self.cff: CFF | None = None
         if config.ctm:
@@ -101,7 +102,7 @@ class CCDN(nn.Module):
 
     @torch.no_grad()
     def set_mean_shape(self, landmarks: Tensor) -> None:
-        """Start the regression at a shape, (L, 2) in [0, 1] of the crop: the mean of the training set."""
+        """Start the regression at a shape (L, 2) in [0, 1] of the crop: the training set's mean."""
         if landmarks.shape != (self.points, 2):
             raise ValueError(
                 f"mean shape must be ({self.points}, 2), found {tuple(landmarks.shape)}"
@@ -132,7 +133,7 @@ class CCDN(nn.Module):
 
 
 def check(config: ModelConfig) -> None:
-    """Say what does not fit in a model's configuration; ValueError names the field, its value and what fits."""
+    """Raise ValueError, naming the field, its value and what fits, if a configuration does not."""
     if config.stem_stride not in (1, 2):
         raise ValueError(f"model.stem_stride must be 1 or 2, found {config.stem_stride}")
     if config.head not in HEADS:
@@ -143,13 +144,14 @@ def check(config: ModelConfig) -> None:
         raise ValueError(f"model.orders must be 1 (FCDN) or 2 (CCDN), found {config.orders}")
     if len(config.stage_channels) != 2:
         raise ValueError(
-            f"model.stage_channels must be the widths of T-1 and T, found {list(config.stage_channels)}"
+            "model.stage_channels must be the widths of T-1 and T, found "
+            f"{list(config.stage_channels)}"
         )
     step = max(2 * config.stem_stride * 2**config.depth, 16)
     if config.input_size < step or config.input_size % step:
         raise ValueError(
-            f"model.input_size must be a multiple of {step} for stem_stride {config.stem_stride} and depth "
-            f"{config.depth}, found {config.input_size}"
+            f"model.input_size must be a multiple of {step} for stem_stride {config.stem_stride} "
+            f"and depth {config.depth}, found {config.input_size}"
         )
     for name in (
         "points",

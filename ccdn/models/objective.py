@@ -15,7 +15,7 @@ LEVELS = ("t", "t1", "g")
 
 
 class Objective(NamedTuple):
-    """total = landmarks + sum of gamma * cocs; all scalars but cocs, (3,) for the levels T, T-1, G, or (0,)."""
+    """total = landmarks + sum of gamma * cocs; scalars; cocs (3,), T, T-1, G, or (0,)."""
 
     total: Tensor
     landmarks: Tensor
@@ -25,8 +25,8 @@ class Objective(NamedTuple):
 def objective(output: Output, target: Tensor, gammas: Sequence[float]) -> Objective:
     """Eq. 9: squared error of the landmarks plus the weighted COCS losses.
 
-    target: (B, L, 2) in [0, 1] of the crop; the squared error is summed over points and averaged over the batch, so
-        that the weights gamma do not depend on the batch size.
+    target: (B, L, 2) in [0, 1] of the crop; the squared error is summed over points and averaged
+        over the batch, so that the weights gamma do not depend on the batch size.
     gammas: weights of L(Q_T), L(Q_{T-1}), L(Q_G); the paper's are 0.025, 0.01, 0.05.
     """
     if output.landmarks.shape != target.shape:
