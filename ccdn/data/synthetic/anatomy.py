@@ -1,7 +1,8 @@
 """Curves and named points of a face in front view, and the order in which benchmarks list them.
 
-Everything here is two-dimensional: x and y of the head frame; `head.py` lifts it onto the surface. One
-set of curves serves the painting and the landmarks, so that an annotation lies exactly on what is seen.
+Everything here is two-dimensional: x and y of the head frame; `head.py` lifts it onto the
+surface. One set of curves serves the painting and the landmarks, so that an annotation lies
+exactly on what is seen.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import numpy as np
 
 from ccdn.data.synthetic.parameters import Expression, Identity
 
-# Points of the 68 layout in the 98 layout: jaw every second, brows their upper edge, lids without the
-# middle of each, everything else as it is.
+# Points of the 68 layout in the 98 layout: jaw every second, brows their upper edge, lids without
+# the middle of each, everything else as it is.
 SIXTY_EIGHT_OF_98 = np.array(
-    [*range(0, 33, 2), *range(33, 38), *range(42, 47), *range(51, 60)]
-    + [60, 61, 63, 64, 65, 67, 68, 69, 71, 72, 73, 75]
-    + [*range(76, 96)]
+    [
+        *(*range(0, 33, 2), *range(33, 38), *range(42, 47), *range(51, 60)),
+        *(60, 61, 63, 64, 65, 67, 68, 69, 71, 72, 73, 75),
+        *range(76, 96),
+    ]
 )
 LAYOUTS = (68, 98)
 JAW_POINTS = 33
@@ -70,7 +73,7 @@ class Anatomy:
         wide = 1 + 0.24 * max(0.0, e.smile) - 0.30 * e.pucker - 0.16 * e.open
         return self.identity.mouth_half * wide
 
-    # ---- eyes and brows; side is -1 for the left of the picture, +1 for the right -------------------
+    # ---- eyes and brows; side is -1 for the left of the picture, +1 for the right --------------
 
     def shut(self, side: int) -> float:
         """How far the lid of this eye is closed, 0 to 1."""
@@ -128,7 +131,7 @@ class Anatomy:
         y = y + (-0.5 if upper else 0.5) * thick + side * i.asymmetry
         return np.stack([side * x, y], axis=1)
 
-    # ---- nose --------------------------------------------------------------------------------------
+    # ---- nose ----------------------------------------------------------------------------------
 
     @cached_property
     def tip_y(self) -> float:
@@ -151,7 +154,7 @@ class Anatomy:
         y = self.identity.nose_y + np.array([-0.035, -0.012, 0.0, -0.012, -0.035])
         return np.stack([x, y], axis=1)
 
-    # ---- mouth -------------------------------------------------------------------------------------
+    # ---- mouth ---------------------------------------------------------------------------------
 
     @cached_property
     def lips(self) -> dict[str, np.ndarray]:
@@ -182,7 +185,7 @@ class Anatomy:
         upper, lower = self.lips[f"upper_{kind}"][cut], self.lips[f"lower_{kind}"][cut]
         return np.concatenate([upper, lower[::-1]])
 
-    # ---- points ------------------------------------------------------------------------------------
+    # ---- points --------------------------------------------------------------------------------
 
     def features(self) -> np.ndarray:
         """All points of the 98 layout but the jaw's: (65, 2), in its order from index 33."""

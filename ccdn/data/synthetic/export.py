@@ -20,10 +20,11 @@ _JPEG_QUALITY = 95
 def write_300w(root: str | Path, train: SyntheticFaces, test: SyntheticFaces | None = None) -> int:
     """Write faces of 68 points as 300W lies on disk, and return how many were written.
 
-    The faces of `train` are spread over afw, helen/trainset and lfpw/trainset, those of `test` over
-    helen/testset, lfpw/testset and ibug, about as 300W is; each picture lies beside its .pts (1-based).
-    `synthetic.json` in the root says how to make the same faces again. Raises ValueError for another
-    number of points, for two sets with the same seed, and where the root holds pictures already.
+    The faces of `train` are spread over afw, helen/trainset and lfpw/trainset, those of `test`
+    over helen/testset, lfpw/testset and ibug, about as 300W is; each picture lies beside its .pts
+    (1-based). `synthetic.json` in the root says how to make the same faces again. Raises
+    ValueError for another number of points, for two sets with the same seed, and where the root
+    holds pictures already.
     """
     root = Path(root)
     sets = [(train, _TRAIN_PARTS)] + ([(test, _TEST_PARTS)] if test is not None else [])

@@ -44,15 +44,16 @@ class Picture:
 
 
 class SyntheticFaces:
-    """Faces drawn and rendered on demand; face i depends on (VERSION, seed, i) and the settings only.
+    """Faces drawn and rendered on demand; face i depends on (VERSION, seed, i) and the settings
+    only.
 
-    Arguments: `count` faces; `seed`; `points` 68 (iBUG order) or 98 (WFLW order); `size`, side of the
-    square picture in pixels; `pose`, the largest |yaw|, |pitch|, |roll| in degrees, or one number, the
-    largest yaw, with pitch and roll in proportion; `occlusion`, the share of faces with something in
-    front of them. Raises ValueError for values outside these.
+    Arguments: `count` faces; `seed`; `points` 68 (iBUG order) or 98 (WFLW order); `size`, side of
+    the square picture in pixels; `pose`, the largest |yaw|, |pitch|, |roll| in degrees, or one
+    number, the largest yaw, with pitch and roll in proportion; `occlusion`, the share of faces
+    with something in front of them. Raises ValueError for values outside these.
 
-    The jaw's points lie on the visible outline of the face, as annotators put them; all others are fixed
-    points of the surface. `image(i)` is uint8 RGB, bit-identical on one machine.
+    The jaw's points lie on the visible outline of the face, as annotators put them; all others
+    are fixed points of the surface. `image(i)` is uint8 RGB, bit-identical on one machine.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class SyntheticFaces:
         return self._picture(self._checked(index)).pixels.copy()
 
     def visible(self, index: int) -> np.ndarray:
-        """Whether each landmark can be seen, (points,) bool: not behind the head, hair or an object."""
+        """Whether each landmark can be seen, (points,) bool: not behind head, hair or object."""
         seen = self._picture(self._checked(index)).visible
         return seen.copy() if self.points == 98 else seen[SIXTY_EIGHT_OF_98]
 
@@ -127,7 +128,7 @@ class SyntheticFaces:
             "occlusion": self.occlusion,
         }
 
-    # ---- inside ------------------------------------------------------------------------------------
+    # ---- inside --------------------------------------------------------------------------------
 
     def _checked(self, index: int) -> int:
         if not 0 <= index < self.count:

@@ -1,8 +1,9 @@
 """The surface of a head: an outline, a profile, and reliefs for nose, eyes, lips and chin.
 
-A horizontal section of the head at height y is a half superellipse in front and a half ellipse behind,
-of half width w(y); angle a runs around it, 0 at the nose and 90 degrees at the side, so that x = w(y) sin a.
-Reliefs are added along z as a map over the front view. The lower jaw's outline is where a is 90 degrees.
+A horizontal section of the head at height y is a half superellipse in front and a half ellipse
+behind, of half width w(y); angle a runs around it, 0 at the nose and 90 degrees at the side, so
+that x = w(y) sin a. Reliefs are added along z as a map over the front view. The lower jaw's
+outline is where a is 90 degrees.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Head:
 
     @cached_property
     def _profile(self) -> tuple[np.ndarray, np.ndarray]:
-        """Heights (n,) and, smoothed, three rows (n, 3): front, side and back of the section in z."""
+        """Heights (n,), and front, side and back of the section there in z, (n, 3)."""
         i, an = self.anatomy.identity, self.anatomy
         mouth, chin = an.mouth_y + 0.4 * an.drop, an.chin_y
         groove = mouth + 0.38 * (chin - mouth)
@@ -87,7 +88,7 @@ class Head:
         """Half the width of the head at heights y."""
         return np.interp(y, *self._widths)
 
-    # ---- relief ------------------------------------------------------------------------------------
+    # ---- relief --------------------------------------------------------------------------------
 
     @cached_property
     def relief(self) -> np.ndarray:
@@ -104,8 +105,12 @@ class Head:
 
         # Nose: knots down the ridge, each with its own width.
         base, tip = i.nose_y, an.tip_y
-        ridge = np.array([-0.16, 0.02, 0.5 * tip, tip - 0.03, tip + 0.5 * (base - tip), base, base + 0.07])
-        share = np.array([0.0, i.nose_ridge * 0.42, 0.5 * (i.nose_ridge * 0.42 + 1), 1.0, 0.80, 0.13, 0.0])
+        ridge = np.array(
+            [-0.16, 0.02, 0.5 * tip, tip - 0.03, tip + 0.5 * (base - tip), base, base + 0.07]
+        )
+        share = np.array(
+            [0.0, i.nose_ridge * 0.42, 0.5 * (i.nose_ridge * 0.42 + 1), 1.0, 0.80, 0.13, 0.0]
+        )
         widths = (0.10, 0.105, 0.12, 0.125, 0.125, 0.13, 0.13)
         for k in range(1, 6):
             unit = np.zeros(7)
@@ -151,7 +156,7 @@ class Head:
         row = (np.asarray(y) - _RELIEF_TOP) * RELIEF_DENSITY
         return column.astype(np.float32), row.astype(np.float32)
 
-    # ---- surface -----------------------------------------------------------------------------------
+    # ---- surface -------------------------------------------------------------------------------
 
     def surface(self, angle: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Points (..., 3) at angles around the head and heights; the arguments broadcast to 2-D."""
@@ -198,7 +203,7 @@ class Head:
         """The mesh (ROWS, COLUMNS, 3)."""
         return self.surface(self.mesh_angles[None, :], self.mesh_heights[:, None])
 
-    # ---- jaw ---------------------------------------------------------------------------------------
+    # ---- jaw -----------------------------------------------------------------------------------
 
     @cached_property
     def jaw(self) -> np.ndarray:
@@ -210,7 +215,10 @@ class Head:
         total = steps[-1] + x[-1]
         along = np.linspace(0, total, JAW_POINTS // 2 + 1)
         half = np.stack(
-            [np.interp(along, [*steps, total], [*x, 0.0]), np.interp(along, [*steps, total], [*y, y[-1]])],
+            [
+                np.interp(along, [*steps, total], [*x, 0.0]),
+                np.interp(along, [*steps, total], [*y, y[-1]]),
+            ],
             axis=1,
         )
         left = half * np.array([-1.0, 1.0])
@@ -220,9 +228,9 @@ class Head:
     def jaw_paths(self) -> tuple[np.ndarray, np.ndarray]:
         """Walks from the jaw's points towards the middle of the face.
 
-        Returns points (33, steps, 3) and the outward normals (33, 2) of the outline in front view. Where
-        the head is turned, an annotator marks the visible outline: the point of the walk that lies
-        farthest out in the picture.
+        Returns points (33, steps, 3) and the outward normals (33, 2) of the outline in front
+        view. Where the head is turned, an annotator marks the visible outline: the point of the
+        walk that lies farthest out in the picture.
         """
         goal = np.array([0.0, 0.62 * self.anatomy.mouth_y])
         t = np.linspace(0, 1, _SLIDE) ** 2 * 0.62

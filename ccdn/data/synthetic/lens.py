@@ -13,7 +13,6 @@ from ccdn.data.synthetic.parameters import Draw
 def photograph(picture: np.ndarray, draw: Draw) -> np.ndarray:
     """Degrade a clean picture (H, W, 3) uint8 as cameras and files do."""
     height, width = picture.shape[:2]
-    rng = draw.rng
     # Exposure, contrast and tint in one table per channel.
     levels = np.arange(256, dtype=np.float32) / 255
     gamma = float(np.exp(draw.normal(-0.08, 0.16)))
@@ -44,14 +43,17 @@ def photograph(picture: np.ndarray, draw: Draw) -> np.ndarray:
     if draw.chance(0.6):
         # Normal noise is dear: shift a fixed sheet of it, another way in every picture.
         sheet = _grain_sheet(height, width)
-        shift = (draw.below(height), draw.below(width))
+        moved = (draw.below(height), draw.below(width))
         strength = min(12.0, float(np.exp(draw.normal(1.0, 0.6))))
-        grain = np.roll(sheet, shift, axis=(0, 1)) * np.float32(strength)
+        grain = np.roll(sheet, moved, axis=(0, 1)) * np.float32(strength)
         picture = np.clip(picture + grain[..., None], 0, 255).astype(np.uint8)
     if draw.chance(0.35):
         quality = int(draw.uniform(25, 85))
         _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        if decoded is None:
+            raise RuntimeError("OpenCV cannot decode the JPEG that it has just encoded")
+        picture = decoded
     return np.ascontiguousarray(picture)
 
 

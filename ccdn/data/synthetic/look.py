@@ -142,7 +142,7 @@ def draw_look(draw: Draw) -> Look:
 
 
 def draw_light(draw: Draw) -> Light:
-    """Draw the light: mostly soft from the front, sometimes hard from a side; exposed for the skin."""
+    """Draw the light: mostly soft and from the front, sometimes hard and from a side."""
 
     def towards(azimuth: float, elevation: float) -> np.ndarray:
         a, e = np.deg2rad(azimuth), np.deg2rad(elevation)

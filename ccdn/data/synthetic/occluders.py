@@ -46,7 +46,9 @@ def glasses(picture: np.ndarray, view: View, layer: Layer, draw: Draw) -> np.nda
             hidden |= (glass > 127) & before
         elif draw.chance(0.5):
             sheen = ((glass > 127) & before)[..., None]
-            work = np.where(sheen, np.clip(work.astype(np.int16) + 14, 0, 255), work).astype(np.uint8)
+            work = np.where(sheen, np.clip(work.astype(np.int16) + 14, 0, 255), work).astype(
+                np.uint8
+            )
         ring = np.zeros(picture.shape[:2], np.uint8)
         fixed = np.round(rim[:, :2] * 16).astype(np.int32)
         cv2.polylines(ring, [fixed], True, 255, thick, cv2.LINE_AA, 4)
@@ -93,7 +95,9 @@ def _scarf(picture: np.ndarray, hidden: np.ndarray, view: View, draw: Draw) -> N
     upper[:, 2] += 0.04
     lower = head.jaw[29:3:-2]
     edge = head.lift(lower * np.array([1.05, 1.0]) + np.array([0.0, 0.10 * draw.uniform(0.3, 1.5)]))
-    outline = view.camera.project(np.concatenate([upper, edge]))[:, :2]
+    around = view.camera.project(np.concatenate([upper, edge]))[:, :2].astype(np.float32)
+    # Turned far, the outline itself would cross over.
+    outline = cv2.convexHull(around)[:, 0]
     colour = any_colour(draw)
     polygon(picture, outline, colour)
     polygon(hidden, outline, (255,))
@@ -134,15 +138,16 @@ def _hand(picture: np.ndarray, hidden: np.ndarray, view: View, look: Look, draw:
         root = palm + across * place
         capsule(root, root - (reach - across * bend) * length, width * 0.95)
     corners = [palm - across * 4 * width, palm + across * 4 * width]
-    corners += [palm + across * 3 * width + reach * 0.8 * s, palm - across * 3 * width + reach * 0.8 * s]
+    corners += [
+        palm + across * 3 * width + reach * 0.8 * s,
+        palm - across * 3 * width + reach * 0.8 * s,
+    ]
     outline = smooth(np.array(corners), 2)
     polygon(picture, outline, skin)
     polygon(hidden, outline, (255,))
 
 
-def _thing(
-    picture: np.ndarray, hidden: np.ndarray, view: View, draw: Draw, bar: bool
-) -> None:
+def _thing(picture: np.ndarray, hidden: np.ndarray, view: View, draw: Draw, bar: bool) -> None:
     """A bar across the face, or a blob, board or cup in front of a part of it."""
     rng, s = draw.rng, view.camera.scale
     flat = view.pixels[:, :2]
@@ -152,8 +157,10 @@ def _thing(
     across = np.array([-along[1], along[0]])
     if bar:
         long, wide = 8 * s, draw.uniform(0.06, 0.28) * s
-        outline = np.array([along * long + across * wide, along * long - across * wide,
-                            -along * long - across * wide, -along * long + across * wide]) + middle  # fmt: skip
+        ends = (along * long, -along * long)
+        sides = (across * wide, -across * wide)
+        corners = [ends[0] + sides[0], ends[0] + sides[1], ends[1] + sides[1], ends[1] + sides[0]]
+        outline = np.array(corners) + middle
     else:
         n = int(rng.integers(4, 9))
         t = np.sort(rng.uniform(0, 2 * np.pi, n))

@@ -1,9 +1,10 @@
 """What is drawn at random about a face: identity, expression, pose, and how it is seen.
 
-Lengths are in head units: 1 is half the width of the face at the cheekbones (about 7 cm). The head frame
-has x to the right of the picture, y down and z towards the camera; the eyes lie near y = 0. "Image
-left" is the subject's right. The shape of a face is drawn from one stream and its look from another, so
-that landmarks cost no picture and a change of the painting does not move a landmark.
+Lengths are in head units: 1 is half the width of the face at the cheekbones (about 7 cm). The
+head frame has x to the right of the picture, y down and z towards the camera; the eyes lie near y
+= 0. "Image left" is the subject's right. The shape of a face is drawn from one stream and its
+look from another, so that landmarks cost no picture and a change of the painting does not move a
+landmark.
 """
 
 from __future__ import annotations
@@ -53,11 +54,12 @@ class Draw:
     def choose(self, weights: dict[str, float]) -> str:
         """One of the keys, as often as its weight says."""
         left = self.uniform(0.0, sum(weights.values()))
-        for name, weight in weights.items():
+        chosen = ""
+        for chosen, weight in weights.items():  # noqa: B007  (used after the loop)
             left -= weight
             if left < 0:
                 break
-        return name
+        return chosen
 
 
 def shape_stream(seed: int, index: int) -> Draw:

@@ -1,8 +1,8 @@
 """Turning the painted head into pixels: light on the mesh, then a z-buffer of dense samples.
 
-The coarse mesh is projected, its grid refined until samples lie closer than pixels, and the nearest
-samples of each pixel kept. What is kept is only where on the grid a pixel lies; paint, hair and light
-are looked up there, so all of them stay smooth.
+The coarse mesh is projected, its grid refined until samples lie closer than pixels, and the
+nearest samples of each pixel kept. What is kept is only where on the grid a pixel lies; paint,
+hair and light are looked up there, so all of them stay smooth.
 """
 
 from __future__ import annotations
@@ -50,13 +50,17 @@ def render_head(
         upper = np.clip(1.2 - head.mesh_heights, 0, 1).astype(np.float32)[:, None]
         mesh *= (1 + thick * (upper * np.float32(look.volume / 255)))[..., None]
     seen = (mesh.reshape(-1, 3) @ camera.rotation.T.astype(np.float32)).reshape(mesh.shape)
-    factor = np.float32(camera.scale * camera.distance) / (np.float32(camera.distance) - seen[..., 2:])
+    factor = np.float32(camera.scale * camera.distance) / (
+        np.float32(camera.distance) - seen[..., 2:]
+    )
     flat = seen[..., :2] * factor + camera.centre.astype(np.float32)
     bright, gloss = _brightness(view, seen, light)
     left, right, top, bottom = (_bound(edge, size) for edge in _limits(flat))
     window = (slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1)))
     shape = (window[0].stop - top, window[1].stop - left)
-    rows, columns, near = _nearest(flat - np.float32((left, top)), seen[..., 2], camera.scale, shape)
+    rows, columns, near = _nearest(
+        flat - np.array([left, top], np.float32), seen[..., 2], camera.scale, shape
+    )
     inside = rows >= 0
     u, v = cv2.split(cv2.remap(cv2.merge(cell), columns, rows, cv2.INTER_LINEAR))
     colour, hair = _albedo(canvas, cover, look, u, v, draw)

@@ -56,7 +56,11 @@ def _shape(picture: np.ndarray, draw: Draw, size: int) -> None:
     w, h = rng.uniform(0.04, 0.5, 2) * size
     kind = int(rng.integers(4))
     if kind == 0:
-        polygon(picture, np.array([(x - w, y - h), (x + w, y - h), (x + w, y + h), (x - w, y + h)]), colour)
+        polygon(
+            picture,
+            np.array([(x - w, y - h), (x + w, y - h), (x + w, y + h), (x - w, y + h)]),
+            colour,
+        )
     elif kind == 1:
         t = np.linspace(0, 2 * np.pi, 24, endpoint=False)
         polygon(picture, np.stack([x + w * np.cos(t), y + h * np.sin(t)], axis=1), colour)
@@ -84,7 +88,11 @@ def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: Draw) 
     skin = shade(look.skin, bright * 0.78)
     outline = [top - across * neck, top + across * neck, end + across * neck * 1.05]
     flare = end + down * 0.5 * s
-    outline += [flare + across * neck * 1.6, flare - across * neck * 1.6, end - across * neck * 1.05]
+    outline += [
+        flare + across * neck * 1.6,
+        flare - across * neck * 1.6,
+        end - across * neck * 1.05,
+    ]
     polygon(picture, np.array(outline), skin)
     # The jaw's shadow on the neck.
     jaw = camera.project(view.head.lift(view.head.jaw))[:, :2]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccdn.data.synthetic.anatomy import LIP_T, Anatomy
-from ccdn.data.synthetic.canvas import BOTTOM, REACH, TOP, Canvas, Colour, ellipse
+from ccdn.data.synthetic.canvas import BOTTOM, REACH, TOP, Canvas, ellipse
 from ccdn.data.synthetic.look import Look, mix, shade
 from ccdn.data.synthetic.parameters import Draw
 
@@ -81,8 +81,12 @@ def _nose(canvas: Canvas, an: Anatomy, look: Look) -> None:
     for side in (-1, 1):
         wing = np.stack([side * wing_x, wing_y], axis=1)
         canvas.line(wing, shade(look.skin, 0.72), 0.03)
-        canvas.fill(ellipse(side * 0.42 * half, i.nose_y - 0.04, 0.065, 0.034), shade(look.skin, 0.6))
-        canvas.fill(ellipse(side * 0.42 * half, i.nose_y - 0.035, 0.05, 0.022), shade(look.skin, 0.25))
+        canvas.fill(
+            ellipse(side * 0.42 * half, i.nose_y - 0.04, 0.065, 0.034), shade(look.skin, 0.6)
+        )
+        canvas.fill(
+            ellipse(side * 0.42 * half, i.nose_y - 0.035, 0.05, 0.022), shade(look.skin, 0.25)
+        )
 
 
 def _eye(canvas: Canvas, an: Anatomy, look: Look, side: int, draw: Draw) -> None:
@@ -103,7 +107,9 @@ def _eye(canvas: Canvas, an: Anatomy, look: Look, side: int, draw: Draw) -> None
         canvas.fill(ellipse(x, y, 0.42 * r, 0.42 * r), (10.0, 8.0, 8.0))
         bright = r * draw.uniform(0.12, 0.26)
         canvas.fill(ellipse(x + look.glint * r, y - 0.36 * r, bright, bright, 8), (250.0,) * 3)
-        canvas.fill(ellipse(inner[0] + side * 0.02, inner[1], 0.022, 0.014, 8), (186.0, 120.0, 110.0))
+        canvas.fill(
+            ellipse(inner[0] + side * 0.02, inner[1], 0.022, 0.014, 8), (186.0, 120.0, 110.0)
+        )
     canvas.fill(np.concatenate([an.lid(side, True, 0.095), upper[::-1]]), shadow)
     canvas.fill(np.concatenate([an.lid(side, False, 0.07), lower[::-1]]), shade(skin, 0.93))
     canvas.line(an.lid(side, True, 0.07), mix(shadow, shade(skin, 0.4), 0.55), 0.018)
@@ -111,7 +117,9 @@ def _eye(canvas: Canvas, an: Anatomy, look: Look, side: int, draw: Draw) -> None
     canvas.line(lower, mix(shade(skin, 0.62), lash, 0.4 * look.makeup), 0.014)
     canvas.line(upper, lash, 0.026 + 0.02 * look.makeup)
     if look.makeup > 0.5:
-        canvas.line(np.stack([outer, outer + (side * 0.06, -0.035)]), (20.0, 16.0, 18.0), 0.022)
+        canvas.line(
+            np.stack([outer, outer + np.array([side * 0.06, -0.035])]), (20.0, 16.0, 18.0), 0.022
+        )
 
 
 def _brow(canvas: Canvas, an: Anatomy, look: Look, side: int, draw: Draw) -> None:
