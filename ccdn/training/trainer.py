@@ -49,7 +49,8 @@ class Trainer:
     All that is random follows from (seed, epoch, index) and (seed, step), so a run that goes on
     from a checkpoint ends, on one machine and thread count, with the weights of one that never
     stopped. resume: the checkpoint to go on from. after_step is called with the number of steps
-    done. Raises CheckpointError when the checkpoint does not fit the faces or the model.
+    done. Raises CheckpointError when the checkpoint does not fit the faces or the model, ConfigError for a model
+    that cannot be built.
     """
 
     def __init__(
@@ -68,7 +69,10 @@ class Trainer:
         if config.train.threads:
             torch.set_num_threads(config.train.threads)
         torch.manual_seed(config.train.seed)
-        self.model = build_model(config.model)
+        try:
+            self.model = build_model(config.model)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         self.model.set_mean_shape(faces.mean_shape)
         self.model.to(self.device)
         if config.train.channels_last:

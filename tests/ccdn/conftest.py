@@ -70,9 +70,9 @@ def face_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small() -> list[str]:
-    """Overrides that make any configuration small; a fresh list."""
+    """Overrides that make any configuration small."""
     return list(SMALL)
 
 

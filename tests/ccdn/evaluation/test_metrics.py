@@ -1,0 +1,133 @@
+"""Metrics: their definitions on cases counted by hand, and a published method's scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ccdn.evaluation.metrics import auc, best_norm, ced, failure_rate, nme, normaliser, scores
+
+
+def faces(count: int = 3, points: int = 68) -> np.ndarray:
+    return np.random.default_rng(points).uniform(0, 100, (count, points, 2))
+
+
+def test_normalisers_of_each_layout() -> None:
+    truth = faces()
+    ocular = np.linalg.norm(truth[:, 36] - truth[:, 45], axis=1)
+    pupil = np.linalg.norm(truth[:, 36:42].mean(1) - truth[:, 42:48].mean(1), axis=1)
+    assert np.allclose(normaliser(truth, "inter-ocular"), ocular)
+    assert np.allclose(normaliser(truth, "inter-pupil"), pupil)
+    wflw = faces(points=98)
+    assert np.allclose(
+        normaliser(wflw, "inter-ocular"), np.linalg.norm(wflw[:, 60] - wflw[:, 72], axis=1)
+    )
+    cofw = faces(points=29)
+    assert np.allclose(
+        normaliser(cofw, "inter-pupil"), np.linalg.norm(cofw[:, 16] - cofw[:, 17], axis=1)
+    )
+    boxes = np.array([[0, 0, 4, 9], [1, 1, 3, 3], [0, 0, 1, 1]])
+    assert np.allclose(normaliser(truth, "face size", boxes), [6, 2, 1])
+
+
+@pytest.mark.parametrize("points", [19, 5])
+def test_a_norm_that_a_layout_lacks_is_none(points: int) -> None:
+    truth = faces(points=points)
+    assert normaliser(truth, "inter-ocular") is None
+    assert normaliser(truth, "inter-pupil") is None
+    assert best_norm(points) == "face size"
+    found = scores(truth + 1, truth, np.tile([0, 0, 10, 10], (3, 1)))
+    assert found["inter-ocular"] is None
+    assert found["face size"] is not None
+    assert found["face size"]["nme"] == pytest.approx(100 * np.sqrt(2) / 10)
+
+
+def test_nme_is_the_mean_distance_over_the_norm() -> None:
+    truth = np.zeros((2, 2, 2))
+    predicted = np.array([[[3, 4], [0, 0]], [[0, 1], [0, 1]]], float)
+    assert nme(predicted, truth, np.array([10.0, 4.0])).tolist() == [0.25, 0.25]
+
+
+def test_rates_on_counted_faces() -> None:
+    errors = np.array([0.02, 0.05, 0.10, 0.20])
+    assert failure_rate(errors) == 0.25  # 0.10 itself is no failure
+    assert failure_rate(errors, 0.04) == 0.75
+    assert auc(errors, 0.10) == pytest.approx((0.8 + 0.5 + 0 + 0) / 4)
+    assert ced(errors, np.array([0.0, 0.02, 0.06, 1.0])).tolist() == [0, 0.25, 0.5, 1]
+
+
+def test_auc_is_the_integral_of_the_ced() -> None:
+    errors = np.random.default_rng(0).gamma(2.0, 0.02, 500)
+    at = np.linspace(0, 0.08, 200_001)
+    assert auc(errors, 0.08) == pytest.approx(ced(errors, at).mean(), abs=1e-5)
+
+
+def test_bad_input_is_refused() -> None:
+    truth = faces()
+    with pytest.raises(ValueError, match=r"truth must be \(N, L, 2\)"):
+        normaliser(truth[0], "inter-ocular")
+    with pytest.raises(ValueError, match="norm must be one of inter-ocular"):
+        normaliser(truth, "iod")
+    with pytest.raises(ValueError, match="face size needs boxes"):
+        normaliser(truth, "face size")
+    with pytest.raises(ValueError, match="box 1 is empty"):
+        normaliser(truth, "face size", np.array([[0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 1, 1]]))
+    bad = truth.copy()
+    bad[1, 3, 0] = np.nan
+    with pytest.raises(ValueError, match="predicted: face 1 has coordinates that are not finite"):
+        nme(bad, truth, np.ones(3))
+    with pytest.raises(ValueError, match="predicted is"):
+        nme(truth[:, :5], truth, np.ones(3))
+    with pytest.raises(ValueError, match=r"face 0: its inter-ocular distance is 0"):
+        normaliser(np.zeros((1, 68, 2)), "inter-ocular")
+
+
+# From the README beside the file: set -> NME ocular, NME pupil and, where given, FR@10 of both,
+# AUC@8, AUC@10, FR@8 (ocular). AUC to 0.02: the literature integrates a histogram.
+GOLDEN_300W = {
+    "helen": {"ocular": 2.519, "pupil": 3.503},
+    "lfpw": {"ocular": 2.687, "pupil": 3.711},
+    "common": {"ocular": 2.587, "pupil": 3.587, "fr": (0, 0), "auc8": 67.66},
+    "ibug": {"ocular": 4.662, "pupil": 6.733, "fr": (1.48, 8.15), "auc8": 42.44, "fr8": 3.70},
+    "full": {
+        "ocular": 2.994,
+        "pupil": 4.203,
+        "fr": (0.29, 1.60),
+        "auc8": 62.72,
+        "auc10": 70.09,
+        "fr8": 0.73,
+    },
+}
+
+
+def check_golden(npz: Path, subset: str | None, expected: dict) -> None:  # type: ignore[type-arg]
+    with np.load(npz) as golden:
+        chosen = slice(None) if subset is None else golden[f"subset_{subset}"]
+        truth, predicted, box = (golden[key][chosen] for key in ("gt", "pred", "bbox"))
+    boxes = np.concatenate([box[:, :2], box[:, :2] + box[:, 2:]], axis=1)
+    found = scores(predicted, truth, boxes)
+    ocular, pupil = found["inter-ocular"], found["inter-pupil"]
+    assert ocular is not None
+    assert pupil is not None
+    assert ocular["nme"] == pytest.approx(expected["ocular"], abs=1e-3)
+    assert pupil["nme"] == pytest.approx(expected["pupil"], abs=1e-3)
+    if "fr" in expected:
+        assert (ocular["fr10"], pupil["fr10"]) == pytest.approx(expected["fr"], abs=0.01)
+    for key in ("auc8", "auc10"):
+        if key in expected:
+            assert ocular[key] == pytest.approx(expected[key], abs=0.02)
+    if "fr8" in expected:
+        assert ocular["fr8"] == pytest.approx(expected["fr8"], abs=0.01)
+
+
+@pytest.mark.parametrize("subset", list(GOLDEN_300W))
+def test_a_published_method_s_scores_on_300w(subset: str, shared: Path) -> None:
+    chosen = None if subset == "full" else subset
+    check_golden(shared / "golden/spiga_300w_public.npz", chosen, GOLDEN_300W[subset])
+
+
+def test_a_published_method_s_scores_on_cofw68(shared: Path) -> None:
+    expected = {"ocular": 3.935, "pupil": 5.509, "fr": (0.79, 2.96)}
+    check_golden(shared / "golden/spiga_cofw68.npz", None, expected)

@@ -1,0 +1,131 @@
+"""`python -m ccdn.train` as a user meets it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ccdn.config import load_config
+from ccdn.train import main
+from ccdn.training.checkpoint import load_checkpoint
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(list(arguments))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_a_run_from_start_to_end_and_again(
+    face_folder: Path, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+    arguments = ["--config", "tiny", "--data", str(face_folder), "--out", out, *small]
+    code, _, err = run(capsys, *arguments, "train.schedule=constant")
+    assert code == 0, err
+    assert "20 training faces" in err
+    assert "epoch 3/3" in err
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"last.pt", "config.yaml", "metrics.jsonl", "curves.png"}
+    saved = load_checkpoint(tmp_path / "run/last.pt")
+    assert load_config(tmp_path / "run/config.yaml") == saved.config
+    assert (saved.config.data.kind, saved.data["faces"]) == ("folder", 20)
+
+    code, _, err = run(capsys, *arguments, "train.schedule=constant")
+    assert code == 2
+    assert "holds a run already" in err
+    assert "--resume" in err
+    code, _, err = run(capsys, "--resume", "--out", out)
+    assert code == 0
+    assert "the run is complete, 3 epochs" in err
+    code, _, err = run(capsys, "--resume", "--out", out, "train.epochs=4")
+    assert code == 0, err
+    assert "going on after step 15 (epoch 4)" in err
+    assert load_checkpoint(tmp_path / "run/last.pt").step == 20
+    code, _, err = run(capsys, "--resume", "--out", out, "train.epochs=5", "train.lr=1")
+    assert code == 2
+    assert "train.lr was 0.003, now 1.0" in err
+    code, _, err = run(capsys, *arguments, "train.epochs=1", "--overwrite")
+    assert code == 0, err
+    assert load_checkpoint(tmp_path / "run/last.pt").step == 5
+
+
+def test_print_config_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--config", "small", "train.lr=3e-4", "--print-config")
+    assert code == 0
+    (tmp_path / "a.yaml").write_text(out)
+    assert load_config(tmp_path / "a.yaml") == load_config("small", ["train.lr=3e-4"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "which configuration?"),
+        (["--config", "tyny"], "presets paper"),
+        (["--config", "tiny"], "--data DIR"),
+        (["--config", "tiny", "--data", "/nowhere/faces"], "/nowhere/faces"),
+        (["--config", "tiny", "train.lrr=1"], "did you mean train.lr?"),
+        (
+            ["--config", "tiny", "--data", "FACES", "model.points=5"],
+            "have 68 points, the model has 5",
+        ),
+        (["--config", "tiny", "--data", "FACES", "data.box=provided"], "provide no box"),
+        (["--config", "tiny", "--data", "FACES", "data.augmentation=wild"], "augmentation"),
+        (["--config", "tiny", "--data", "FACES", "data.augmentation_fields.spin=1"], "spin"),
+        (["--config", "tiny", "--data", "FACES", "train.device=cuda:99"], "CUDA devices"),
+        (["--config", "tiny", "--data", "FACES", "train.device=abacus"], "train.device"),
+        (["--config", "tiny", "--data", "FACES", "data.holdout=0.01"], "holds out 0"),
+        (["--config", "tiny", "--data", "FACES", "model.input_size=50"], "multiple of"),
+        (["--resume", "--out", "nothing"], "expected the checkpoint of a run"),
+        (["--resume"], "which run?"),
+        (["--config", "tiny", "--resume", "--overwrite"], "choose one"),
+        (["--config", "tiny", "--data", "synthetic", "data.synthetic.size=16"], "synthetic faces"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    arguments: list[str],
+    message: str,
+    face_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, *[str(face_folder) if a == "FACES" else a for a in arguments])
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1, err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_says_how_to_go_on(face_folder: Path, small: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "ccdn.train", "--config", "tiny", "--data", str(face_folder)]
+    command += ["--out", str(out), *small, "train.epochs=100000", "train.workers=1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch 2/"):
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == 130, rest
+    assert f"python -m ccdn.train --resume --out {out}" in rest
+    assert "Traceback" not in rest
+    assert load_checkpoint(out / "last.pt").epoch >= 2
+
+
+def test_generated_faces_need_no_folder(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["data.synthetic.train=8", "data.synthetic.size=64", "train.epochs=1"]
+    out = ["--out", str(tmp_path / "run")]
+    code, _, err = run(capsys, "--config", "tiny", "--data", "synthetic", *out, *small, *more)
+    assert code == 0, err
+    made = load_checkpoint(tmp_path / "run/last.pt").data["generator"]
+    assert (made["seed"], made["pose_degrees"]) == (0, 30.0)
+    assert made["version"]
