@@ -271,4 +271,5 @@ def native_modules() -> list[Extension]:
     return [Extension("ccdn_ops._C", sources=[f.as_posix() for f in files])]
 
 
-setup(ext_modules=native_modules(), cmdclass={"build_ext": NinjaBuild})
+if __name__ == "__main__":
+    setup(ext_modules=native_modules(), cmdclass={"build_ext": NinjaBuild})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ccdn_ops.backends import reference
@@ -67,7 +66,7 @@ def excitation_gates(
         expand_weight=expand_weight,
         expand_bias=expand_bias,
     )
-    squeezes = first.unsqueeze(1) if second is None else torch.stack((first, second), 1)
+    squeezes = [first] if second is None else [first, second]
     return reference.excitation_gates(
         squeezes, reduce_weight, reduce_bias, expand_weight, expand_bias
     )

@@ -113,7 +113,7 @@ def reference_errors(
 def case(
     kind: str, batch: int, channels: int, positions: int, iterations: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[float, ...]]:
-    """x, the gradient for second, the truth and the tolerances: one computation for all backends."""
+    """x, the gradient for second, the truth and the tolerances: computed once for all backends."""
     x = features(kind, batch, channels, positions, dtype=dtype)
     g = upstream(x)
     exact = truth(x, (None, g), iterations)

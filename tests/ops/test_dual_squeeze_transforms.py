@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from harness import err, features, upstream
@@ -21,7 +23,7 @@ def loss(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 1, 5), (1, 5, 2), (2, 3, 2, 4)])
 @pytest.mark.parametrize("iterations", [1, 2, 5, 10])
 def test_gradcheck(backend: str, shape: tuple[int, ...], iterations: int) -> None:
-    x = features("noise", shape[0], shape[1], shape[2] * (shape + (1,))[3], dtype=torch.float64)
+    x = features("noise", shape[0], shape[1], math.prod(shape[2:]), dtype=torch.float64)
     x = x.view(shape).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: dual_squeeze(x, iterations), x)
 
@@ -66,15 +68,18 @@ def test_double_backward_raises(backend: str) -> None:
 
 @pytest.mark.parametrize("transform", ["dual_level", "jvp", "jacfwd", "hessian"])
 def test_forward_mode_raises(backend: str, transform: str) -> None:
-    x = features("noise", 2, 3, 7)
+    def dual_level(x: Tensor) -> None:
+        with torch.autograd.forward_ad.dual_level():
+            dual_squeeze(torch.autograd.forward_ad.make_dual(x, x))
+
+    call = {
+        "dual_level": dual_level,
+        "jvp": lambda x: torch.func.jvp(loss, (x,), (x,)),
+        "jacfwd": torch.func.jacfwd(loss),
+        "hessian": torch.func.hessian(loss),
+    }[transform]
     with pytest.raises(NotImplementedError, match="dual_squeeze has no forward-mode derivative"):
-        if transform == "dual_level":
-            with torch.autograd.forward_ad.dual_level():
-                dual_squeeze(torch.autograd.forward_ad.make_dual(x, x))
-        elif transform == "jvp":
-            torch.func.jvp(loss, (x,), (x,))
-        else:
-            getattr(torch.func, transform)(loss)(x)
+        call(features("noise", 2, 3, 7))
 
 
 @pytest.mark.parametrize("in_dim", [0, 1, 2, 3])

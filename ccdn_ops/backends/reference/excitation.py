@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,21 +11,21 @@ from ccdn_ops.backends.native import accumulation_dtype
 
 
 def excitation_gates(
-    squeezes: Tensor,
+    squeezes: Sequence[Tensor],
     reduce_weight: Tensor,
     reduce_bias: Tensor,
     expand_weight: Tensor,
     expand_bias: Tensor,
 ) -> Tensor:
-    """Squeezes (B, O, D) -> the gates (B, P, D), summed over the orders O, in squeezes' dtype."""
-    wide = accumulation_dtype(squeezes.dtype)
-    with torch.autocast(squeezes.device.type, enabled=False):
-        k = squeezes.to(wide)
+    """O squeezes (B, D) -> the gates (B, P, D), summed over the orders, in the squeezes' dtype."""
+    dtype, wide = squeezes[0].dtype, accumulation_dtype(squeezes[0].dtype)
+    with torch.autocast(squeezes[0].device.type, enabled=False):
+        k = torch.stack([squeeze.to(wide) for squeeze in squeezes], 1)  # [B, O, D]
         w_v, b_v = reduce_weight.to(wide), reduce_bias.to(wide)  # [P, O, R, D], [P, O, R]
         w_u, b_u = expand_weight.to(wide), expand_bias.to(wide)  # [P, O, D, R], [P, O, D]
         hidden = torch.einsum("bod,pord->bpor", k, w_v) + b_v
         logits = torch.einsum("bpor,podr->bpod", hidden.relu(), w_u) + b_u
-        return logits.sigmoid().sum(2).to(squeezes.dtype)
+        return logits.sigmoid().sum(2).to(dtype)
 
 
 def multi_excite(x: Tensor, gates: Tensor) -> Tensor:

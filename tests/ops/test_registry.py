@@ -1,0 +1,156 @@
+"""Which backend serves a call, how to ask for one by name, and what explain() says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import ccdn_ops
+from ccdn_ops import dual_squeeze, explain, use_backend
+from ccdn_ops.backends import native, registry
+
+X = torch.ones(2, 3, 4)
+
+
+def test_named_backend_is_used_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    real = registry.load("dual_squeeze", "reference")
+    assert real is not None
+
+    def forward(*arguments):  # type: ignore[no-untyped-def]
+        calls.append("forward")
+        return real.forward(*arguments)
+
+    spy = registry.Implementation(
+        "dual_squeeze", "reference", forward, real.backward, real.supports
+    )
+    monkeypatch.setitem(registry._implementations, ("dual_squeeze", "reference"), spy)
+    with use_backend("reference"):
+        dual_squeeze(X)
+        with use_backend(None):
+            assert registry.override() is None
+        assert registry.override() == "reference"
+    assert calls == ["forward"]
+    assert registry.override() is None
+
+
+def test_named_backend_does_not_fall_back() -> None:
+    with (
+        use_backend("cuda"),
+        pytest.raises(RuntimeError, match=r"asked to use the backend 'cuda'.*\(2, 3, 4\).*cpu: "),
+    ):
+        dual_squeeze(X)
+
+
+def test_unknown_backend() -> None:
+    with (
+        pytest.raises(ValueError, match="backend is 'fast'; expected one of reference, cpu"),
+        use_backend("fast"),
+    ):
+        pass
+    with pytest.raises(ValueError, match="backend is 'fast'; expected one of"):
+        registry.register("dual_squeeze", backend="fast", forward=print, backward=print)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("reference", "reference"), ("", "None")])
+def test_environment(value: str, expected: str) -> None:
+    code = "from ccdn_ops.backends import registry; print(registry.override())"
+    done = python(code, CCDN_OPS_BACKEND=value)
+    assert done.stdout.split() == [expected], done.stderr
+
+
+def test_wrong_environment() -> None:
+    done = python("import ccdn_ops", CCDN_OPS_BACKEND="fast")
+    assert done.returncode == 1
+    assert "CCDN_OPS_BACKEND is 'fast'; expected one of reference, cpu" in done.stderr
+
+
+def test_triton_on_cpu_only_when_asked_for() -> None:
+    if registry.load("dual_squeeze", "triton") is None:
+        pytest.skip(registry._load_errors["dual_squeeze", "triton"])
+    code = "import torch, ccdn_ops\nprint(ccdn_ops.explain('dual_squeeze', 2, 3, 4).backend)\n"
+    done = python(code, TRITON_INTERPRET="1")
+    assert done.stdout.split()[0] in ("cpu", "reference"), done.stderr
+    code += "with ccdn_ops.use_backend('triton'): ccdn_ops.dual_squeeze(torch.ones(2, 3, 4))"
+    done = python(code, TRITON_INTERPRET="0")
+    assert "asked to use the backend 'triton'" in done.stderr
+    assert "TRITON_INTERPRET=1" in done.stderr
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def test_explain_cpu() -> None:
+    found = explain("dual_squeeze", 8, 256, 16, 16)
+    assert found.backend == ("cpu" if native.module() else "reference")
+    assert found.side == "channels"
+    assert set(found.rejected) == set(registry.BACKENDS) - {found.backend}
+    assert found.bytes is not None
+    assert found.bytes[0] >= 8 * 256 * 256 * 4
+    assert explain("dual_squeeze", 8, 256, 49).side == "positions"
+    with use_backend("reference"):
+        literal = explain("dual_squeeze", 8, 256, 49)
+    assert literal.terms is None
+    assert literal.operations is not None
+    assert literal.operations[0] >= 8 * 2 * 12 * 256**3
+    text = str(literal)
+    assert "dual_squeeze 8 x 256 x 49 torch.float32 on cpu: reference" in text
+    assert "not cpu: reference was asked for by name" in text
+
+
+def test_explain_another_device() -> None:
+    found = explain("dual_squeeze", 8, 256, 49, dtype=torch.bfloat16, device="cuda")
+    assert found.device.type == "cuda"
+    assert "cpu" in found.rejected
+    if not torch.cuda.is_available():
+        assert found.backend == "reference"
+        assert set(found.rejected) >= {"cuda", "triton"}
+
+
+def test_explain_a_backend_that_cannot() -> None:
+    with use_backend("cuda"):
+        found = explain("dual_squeeze", 8, 256, 49)
+    assert found.backend == "none"
+    assert "would raise" in str(found)
+
+
+@pytest.mark.parametrize("operator", ["excitation_gates", "multi_excite", "ctm", "cocs_loss"])
+def test_explain_a_composition(operator: str) -> None:
+    assert "composition of PyTorch operators" in str(explain(operator))
+
+
+def test_explain_wrong_input() -> None:
+    with pytest.raises(ValueError, match="no operator 'squeeze'; expected one of dual_squeeze"):
+        explain("squeeze", 1, 2, 3)
+    with pytest.raises(ValueError, match=r"x has shape \(2, 3\)"):
+        explain("dual_squeeze", 2, 3)
+    with pytest.raises(ValueError, match="iterations is 0"):
+        explain("dual_squeeze", 2, 3, 4, iterations=0)
+
+
+def test_a_kernel_that_fails_is_an_error_with_the_operators_name() -> None:
+    with pytest.raises(RuntimeError, match=r"ccdn::dual_squeeze failed .* outside its limits"):
+        native.launch("dual_squeeze", lambda address: 2, X)
+
+
+def test_launch_gives_addresses() -> None:
+    seen = []
+    native.launch("dual_squeeze", lambda *arguments: seen.append(arguments) or 0, X, 7)
+    assert seen == [(X.data_ptr(), 7)]
+
+
+def test_public_names() -> None:
+    assert all(hasattr(ccdn_ops, name) for name in ccdn_ops.__all__)
+    assert all(getattr(ccdn_ops, name).__doc__ for name in ccdn_ops.__all__ if name[0] != "_")
