@@ -1,0 +1,1 @@
+"""Kernels in CUDA C++ (csrc/cuda), called through the native module."""
