@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from ccdn.data.synthetic.anatomy import SIXTY_EIGHT_OF_98
@@ -32,7 +33,9 @@ class Camera:
 
     def turned(self, points: np.ndarray) -> np.ndarray:
         """Points (..., 3) of the head frame in the camera's frame."""
-        return points @ self.rotation.T
+        # Not a matrix product: BLAS wakes its threads for so little, and may round by their number.
+        flat = np.ascontiguousarray(points).reshape(-1, 1, 3)
+        return cv2.transform(flat, self.rotation).reshape(points.shape)
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Points (..., 3) of the head frame as pixels and depth towards the camera (..., 3)."""

@@ -20,8 +20,9 @@ WIDEST = 0.05  # height at which the head is widest
 ROWS, COLUMNS = 80, 90  # of the coarse mesh
 BEHIND = np.deg2rad(172.0)  # how far around the mesh goes
 JAW_ANGLE = np.deg2rad(83.0)  # where on the side the jaw's landmarks lie
-RELIEF_DENSITY = 40.0  # cells of the relief map per head unit
-_RELIEF_X, _RELIEF_TOP, _RELIEF_BOTTOM = 1.2, -1.1, 2.3
+RELIEF_DENSITY = 32.0  # cells of the relief map per head unit
+# The reach is a whole number of cells, so that the map is symmetric.
+_RELIEF_X, _RELIEF_TOP, _RELIEF_BOTTOM = 1.25, -1.125, 2.25
 _STEEP = np.linspace(0, 1, 120) ** 2  # from the end of the outline to its widest place
 _SLIDE = 24  # steps of the walk from the jaw towards the middle of the face
 
@@ -147,7 +148,7 @@ class Head:
         add(_bell(x, 0.0, 0.22), _bell(y, an.chin_y - 0.20, 0.14), i.chin_out)
         # Not a matrix product: its rounding may depend on the number of threads.
         rows, columns = np.array(down, np.float32), np.array(across, np.float32)
-        return cv2.GaussianBlur(np.einsum("ky,kx->yx", rows, columns), (3, 3), 0.8)
+        return cv2.GaussianBlur(np.einsum("ky,kx->yx", rows, columns), (3, 3), 0.65)
 
     @staticmethod
     def relief_cell(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

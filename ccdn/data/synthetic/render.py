@@ -49,7 +49,7 @@ def render_head(
         # Hair thins out towards the neck.
         upper = np.clip(1.2 - head.mesh_heights, 0, 1).astype(np.float32)[:, None]
         mesh *= (1 + thick * (upper * np.float32(look.volume / 255)))[..., None]
-    seen = (mesh.reshape(-1, 3) @ camera.rotation.T.astype(np.float32)).reshape(mesh.shape)
+    seen = camera.turned(mesh)
     factor = np.float32(camera.scale * camera.distance) / (
         np.float32(camera.distance) - seen[..., 2:]
     )
@@ -182,7 +182,7 @@ def _shadows(view: View, light: Light) -> tuple[np.ndarray, np.ndarray]:
             )
             np.maximum(blocked, moved - relief - rise, out=blocked)
         both[..., 0] -= np.minimum(blocked * 14, 1) * np.float32(light.shadow)
-    hollow = cv2.blur(relief, (11, 11)) - relief
+    hollow = cv2.blur(relief, (9, 9)) - relief
     both[..., 1] = np.clip(1 - 3.2 * hollow, 0.55, 1.12)
     both = cv2.blur(both, (3, 3))
     y = np.broadcast_to(head.mesh_heights[:, None], (ROWS, COLUMNS))

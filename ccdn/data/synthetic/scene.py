@@ -97,9 +97,13 @@ def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: Draw) 
     # The jaw's shadow on the neck.
     jaw = camera.project(view.head.lift(view.head.jaw))[:, :2]
     shadow = np.concatenate([jaw[4:-4] + down * 0.16 * s, jaw[-5:3:-1]])
-    dark = picture.copy()
-    polygon(dark, shadow, shade(skin, 0.55))
-    cv2.addWeighted(dark, 0.6, picture, 0.4, 0, dst=picture)
+    left, top_row = (max(int(edge) - 1, 0) for edge in shadow.min(axis=0))
+    right, bottom_row = (max(int(edge) + 2, 0) for edge in shadow.max(axis=0))
+    area = picture[top_row:bottom_row, left:right]
+    if area.size:
+        dark = area.copy()
+        polygon(dark, shadow - (left, top_row), shade(skin, 0.55))
+        area[:] = cv2.addWeighted(dark, 0.6, area, 0.4, 0)
     cloth = shade(any_colour(draw, 15, 225), min(bright, 1.0))
     wide = draw.normal(2.25, 0.2) * s
     collar = end + down * draw.uniform(0.0, 0.35) * s

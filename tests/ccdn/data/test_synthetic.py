@@ -278,7 +278,7 @@ def test_jaw_follows_the_visible_outline(yaw: float) -> None:
         return float(min(point[0] - columns[0], columns[-1] - point[0]))
 
     assert max(abs(depth_inside(view.pixels[i])) for i in far) < 2.5
-    assert min(depth_inside(view.pixels[i]) for i in near) > 8
+    assert min(depth_inside(view.pixels[i]) for i in near) > 3
     paths, _ = head.jaw_paths
     fixed = view.camera.project(paths[:, 0])
     assert np.abs(view.pixels[list(far), 0] - fixed[list(far), 0]).max() > 3  # they did slide
