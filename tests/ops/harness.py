@@ -10,6 +10,7 @@ from torch import Tensor
 
 import ccdn_ops
 from ccdn_ops import reference
+from ccdn_ops.plans import chebyshev_coefficients
 
 CHANNELS = (1, 3, 65, 129, 513)
 POSITIONS = (1, 2, 49, 81, 1000)
@@ -128,11 +129,17 @@ def tolerances(
 ) -> tuple[float, ...]:
     """For first, second and the gradient: twice the reference's error, and at least the floor.
 
-    The floor is 5e-7 for float32, the same number of roundings for float64, and two roundings of
-    the type for 16-bit inputs.
+    The floor is 5e-7 for float32 and two roundings of the type for 16-bit inputs. For float64 it is
+    terms^2 roundings: the polynomial is right to a rounding, and by Markov's inequality the
+    derivative of one of degree m to m^2 of them.
     """
-    floors = {torch.float32: EXACT, torch.float64: 1e-14}
-    floor = floors.get(x.dtype, 2 * torch.finfo(x.dtype).eps)
+    eps = torch.finfo(x.dtype).eps
+    if x.dtype == torch.float32:
+        floor = EXACT
+    elif x.dtype == torch.float64:
+        floor = chebyshev_coefficients(iterations, "float64").size ** 2 * eps
+    else:
+        floor = 2 * eps
     return tuple(max(2 * e, floor) for e in reference_errors(x, grads, iterations, exact))
 
 

@@ -104,7 +104,7 @@ def test_each_output_alone(backend: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("shape", [(2, 3, 7), (2, 129, 81), (1, 513, 1000), (2, 40, 4096)])
+@pytest.mark.parametrize("shape", [(2, 3, 7), (2, 129, 81), (1, 513, 1000), (1, 5, 65536)])
 @pytest.mark.parametrize("value", [0.0, 0.1, -1 / 3, 1000.1])
 def test_no_variance(
     backend: str, shape: tuple[int, ...], value: float, dtype: torch.dtype
@@ -114,7 +114,7 @@ def test_no_variance(
     x = x * torch.linspace(1, 2, shape[1], dtype=dtype)[:, None]
     g = upstream(x)
     first, second, grad = values_and_gradient(dual_squeeze, x, (g, 1e3 * g), 5)
-    few_roundings = 4 * torch.finfo(dtype).eps
+    few_roundings = 16 * torch.finfo(dtype).eps  # as many as a constant sample may show
     assert err(first, x[..., 0]) <= few_roundings
     assert (second == 0).all()
     assert err(grad, g[..., None].expand(shape) / shape[2]) <= few_roundings
