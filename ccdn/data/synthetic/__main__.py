@@ -23,7 +23,7 @@ _EXAMPLES = """examples:
 
   # a data set in the layout of 300W, to try every reader and evaluator without real data
   python -m ccdn.data.synthetic --count 2000 --300w 300 --out synthetic-300w
-  python -m ccdn.train --config tiny data.kind=300w data.root=synthetic-300w
+  python -m ccdn.train --config tiny --data synthetic-300w
 """
 
 
