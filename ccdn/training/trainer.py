@@ -49,8 +49,8 @@ class Trainer:
     All that is random follows from (seed, epoch, index) and (seed, step), so a run that goes on
     from a checkpoint ends, on one machine and thread count, with the weights of one that never
     stopped. resume: the checkpoint to go on from. after_step is called with the number of steps
-    done. Raises CheckpointError when the checkpoint does not fit the faces or the model, ConfigError for a model
-    that cannot be built.
+    done. Raises CheckpointError when the checkpoint does not fit the faces or the model,
+    ConfigError for a model that cannot be built.
     """
 
     def __init__(

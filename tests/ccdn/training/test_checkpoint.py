@@ -68,7 +68,7 @@ class _Trap:
 def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"format": _Trap()}, tmp_path / "a.pt")
-    (tmp_path / "b.pt").write_bytes(pickle.dumps(_Trap()))
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(_Trap(), protocol=2))
     for name in ("a.pt", "b.pt"):
         with pytest.raises(CheckpointError, match="expected a checkpoint"):
             load_checkpoint(tmp_path / name)
