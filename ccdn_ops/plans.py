@@ -36,7 +36,7 @@ TERMS: dict[Precision, tuple[int, ...]] = {
     "float64": (2, 5, 14, 27, 43, 65, 99, 147, 221, 331),
 }
 # Singular values of H below this share of the largest one are dropped.
-RANK_TOLERANCE: dict[Precision, float] = {"float32": 1e-8, "float64": 1e-15}
+RANK_TOLERANCE: dict[Precision, float] = {"float32": 3e-10, "float64": 2e-16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +94,13 @@ def dual_squeeze_plan(
 def chebyshev_coefficients(iterations: int, precision: Precision) -> NDArray[np.float64]:
     """Coefficients c_j of q_K(t) = sum c_j T_j(2 t - 1) on [0, 1], (terms,), read-only.
 
-    By the discrete cosine transform of q_K at Chebyshev nodes, in float64. Raises ValueError for
-    iterations outside 1..10.
+    Raises ValueError for iterations outside 1..10.
     """
+    return _read_only(_series(iterations)[: TERMS[precision][iterations - 1]])
+
+
+def _series(iterations: int) -> NDArray[np.float64]:
+    """All coefficients of q_K down to rounding, by the discrete cosine transform in float64."""
     if not 1 <= iterations <= 10:
         raise ValueError(f"iterations is {iterations}; expected 1 to 10")
     nodes = 2048  # the series has fallen to rounding long before, so nothing aliases
@@ -106,7 +110,7 @@ def chebyshev_coefficients(iterations: int, precision: Precision) -> NDArray[np.
     shift = np.exp(-0.5j * np.pi * np.arange(nodes) / nodes)
     series = (spectrum * shift).real / nodes
     series[0] /= 2
-    return _read_only(series[: TERMS[precision][iterations - 1]])
+    return series[: 3 * TERMS["float64"][iterations - 1] // 2]
 
 
 def newton_schulz_polynomial(iterations: int, t: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -119,22 +123,27 @@ def newton_schulz_polynomial(iterations: int, t: NDArray[np.float64]) -> NDArray
 
 @lru_cache
 def _table(iterations: int, precision: Precision) -> NDArray[np.float64]:
-    c = chebyshev_coefficients(iterations, precision)
-    left, right = _hankel_factors(c, RANK_TOLERANCE[precision])
+    terms = TERMS[precision][iterations - 1]
+    series = _series(iterations)
+    left, right = _hankel_factors(series, terms, RANK_TOLERANCE[precision])
     # With x = 2 t - 1: t dq/dt = (1 + x) dq/dx.
-    slope = chebyshev.chebmul([1.0, 1.0], chebyshev.chebder(c))
-    radial = c + 2 * np.pad(slope, (0, len(c)))[: len(c)]
-    return _read_only(np.vstack([c, radial, left, right]))
+    slope = chebyshev.chebmul([1.0, 1.0], chebyshev.chebder(series))
+    radial = series + 2 * np.pad(slope, (0, len(series)))[: len(series)]
+    return _read_only(np.vstack([series[:terms], radial[:terms], left, right]))
 
 
 def _hankel_factors(
-    c: NDArray[np.float64], tolerance: float
+    series: NDArray[np.float64], terms: int, tolerance: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """L, R (rank, terms) with H = L^T R; the last column is 0, for H is (terms - 1) square."""
-    terms = len(c)
-    tails = np.zeros(2 * terms)
-    for p in range(terms - 1, -1, -1):
-        tails[p] = c[p] + tails[p + 2]
+    """L, R (rank, terms) with H = L^T R.
+
+    H is that of the whole series, cut to the first rows and columns: the H of the cut series would
+    have the cut's noise in its singular values.
+    """
+    size = len(series)
+    tails = np.zeros(2 * size)
+    for p in range(size - 1, -1, -1):
+        tails[p] = series[p] + tails[p + 2]
     index = np.arange(terms)
     weight = np.where(index == 0, 1.0, 2.0)
     hankel = weight[:, None] * weight[None, :] * tails[index[:, None] + index[None, :] + 1]

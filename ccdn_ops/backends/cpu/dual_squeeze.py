@@ -1,0 +1,93 @@
+"""dual_squeeze on the CPU, through csrc/cpu/dual_squeeze.cpp."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import native, registry
+from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
+
+# Scratch up to this size is kept for the thread's next call: fresh memory costs a page fault for every
+# 4 KiB, which at small maps is more than the arithmetic.
+KEPT_SCRATCH = 64 << 20
+
+_kept = threading.local()
+
+
+def _scratch(size: int) -> Tensor:
+    kept: Tensor | None = getattr(_kept, "scratch", None)
+    if kept is not None and kept.numel() >= size:
+        return kept
+    fresh = torch.empty(size, dtype=torch.uint8)
+    if size <= KEPT_SCRATCH:
+        _kept.scratch = fresh
+    return fresh
+
+
+def _supports(x: Tensor, iterations: int) -> str | None:
+    if x.device.type != "cpu":
+        return f"the native CPU kernels serve CPU tensors, not {x.device.type}"
+    return native.why_missing()
+
+
+def _plan(x: Tensor, iterations: int) -> DualSqueezePlan:
+    _, channels, positions = x.shape
+    return dual_squeeze_plan(channels, positions, iterations, native.DTYPE_NAMES[x.dtype], "cpu")
+
+
+def _forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    plan = _plan(x, iterations)
+    batch, channels, positions = x.shape
+    n = (channels if plan.side == "channels" else positions) if plan.saves_gram else 0
+    wide = native.accumulation_dtype(x.dtype)
+    first, second = x.new_empty(batch, channels), x.new_empty(batch, channels)
+    mean, trace = x.new_empty(batch, channels, dtype=wide), x.new_empty(batch, dtype=wide)
+    gram = x.new_empty(batch, n, n, dtype=wide)
+    module, workers = native.require(), torch.get_num_threads()
+    shape = native.dual_squeeze_shape(x, plan)
+    scratch = _scratch(module.dual_squeeze_workspace_cpu(shape, workers, False))
+    native.launch(
+        "dual_squeeze",
+        module.dual_squeeze_forward_cpu,
+        shape,
+        *(x, first, second, mean, trace, gram),
+        scratch,
+        workers,
+    )
+    return first, second, mean, trace, gram
+
+
+def _backward(
+    grad_first: Tensor,
+    grad_second: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    trace: Tensor,
+    gram: Tensor,
+    iterations: int,
+) -> Tensor:
+    plan = _plan(x, iterations)
+    grad = torch.empty_like(x)
+    if grad.stride() != x.stride():  # x has gaps or overlaps; the kernel writes where it reads
+        x = torch.empty_like(x).copy_(x)
+    module, workers = native.require(), torch.get_num_threads()
+    shape = native.dual_squeeze_shape(x, plan)
+    scratch = _scratch(module.dual_squeeze_workspace_cpu(shape, workers, True))
+    native.launch(
+        "dual_squeeze_backward",
+        module.dual_squeeze_backward_cpu,
+        shape,
+        *(grad_first, grad_second, x, mean.contiguous(), trace.contiguous(), gram.contiguous()),
+        grad,
+        scratch,
+        workers,
+    )
+    return grad
+
+
+registry.register(
+    "dual_squeeze", backend="cpu", forward=_forward, backward=_backward, supports=_supports
+)

@@ -1,0 +1,336 @@
+// One sample's backward pass.
+//
+// Everything that the gradient needs is small: vectors of n numbers, made from the saved matrix.
+// The features are read to multiply them, in strips, by Q = 2 a (D + D^T) + alpha (D = dL/dM,
+// plans.py), dense or as thin factors, plus what has rank one. Writing g for the gradient of
+// second, s = sqrt(tr) / D and a = 1 / (N tr),
+//
+//   channels    v = 1,       dL/dy = s A g,       dX = (Q + s a (g y^T + y g^T)) Xc
+//   positions   v = Xc^T 1,  dL/dy = s a Xc^T g,  dX = Xc Q + s a g y^T + 1 (q(G) dL/dy)^T
+//
+// with y = q(A) v; alpha = -(dL/dy)^T (q + 2 t q')(A) v / (N tr) is what is left of the derivative
+// by the trace. Rows of Xc sum to zero, so dX needs no centring of its own.
+#pragma once
+
+#include "cpu/dual_squeeze_forward.h"
+
+namespace ccdn {
+namespace CCDN_ISA {
+
+template <class S, class T>
+struct GradientWork {
+  const Sizes* sizes;
+  Features<S, T> x;
+  const BackwardMemory<T>* memory;
+  Workers<T> workers;
+  S* out;               // with the strides of x
+  const double* outer;  // s a g by channel (side positions)
+  const double* bias;   // added, by channel
+  T alpha;
+};
+
+// Writes one row of a tile, converted.
+template <class S, class T>
+CCDN_INLINE void put_row(const Features<S, T>& x, S* out, int64_t row, int64_t column,
+                         int64_t count, const T* values) {
+  S* to = out + row * x.row_stride + column * x.column_stride;
+  if (x.column_stride == 1) {
+    if (count == kPanel<T>) {
+      for (int64_t i = 0; i < kPanel<T>; ++i) narrow(values[i], to[i]);
+    } else {
+      for (int64_t i = 0; i < count; ++i) narrow(values[i], to[i]);
+    }
+  } else {
+    for (int64_t i = 0; i < count; ++i) narrow(values[i], to[i * x.column_stride]);
+  }
+}
+
+// dX for strips of kPanel columns, where the rows are the small side.
+template <class S, class T>
+CCDN_TARGET void gradient_small_rows(GradientWork<S, T>& w, int64_t begin, int64_t step,
+                                     int worker) {
+  constexpr int64_t width = kPanel<T>;
+  const Sizes& s = *w.sizes;
+  const BackwardMemory<T>& m = *w.memory;
+  const WorkerMemory<T> scratch = w.workers[worker];
+  T *strip = scratch.strip, *thin = scratch.thin;
+  const int64_t extra = s.by_channels ? 0 : 2;
+  for (int64_t j = begin * width; j < s.length; j += step * width) {
+    const int64_t count = s.length - j < width ? s.length - j : width;
+    for (int64_t i = 0; i < s.small; ++i) {
+      T* row = strip + i * width;
+      if (count == width) {
+        w.x.centred(i, j, width, row);
+      } else {
+        w.x.centred(i, j, count, row);
+        for (int64_t c = count; c < width; ++c) row[c] = 0;
+      }
+    }
+    T shift[width] = {}, add[width] = {};
+    if (!s.by_channels) {  // the columns are channels, whose mean this strip holds
+      for (int64_t i = 0; i < s.small; ++i) {
+        for (int64_t c = 0; c < width; ++c) shift[c] += strip[i * width + c];
+      }
+      for (int64_t c = 0; c < width; ++c) shift[c] /= T(s.small);
+      for (int64_t c = 0; c < count; ++c) add[c] = T(w.bias[j + c]);
+      T* products = thin + s.thin * width;
+      for (int64_t c = 0; c < width; ++c) {
+        products[c] = c < count ? T(w.outer[j + c]) : T(0);
+        products[width + c] = 1;
+      }
+    }
+    if (!s.dense) {
+      T tile[kTileRows * width];
+      for (int64_t c = 0; c < s.thin; c += kTileRows) {
+        tile_product<T, Left::by_row>(s.small, m.left + c * s.padded, s.padded, strip, width, tile,
+                                      false);
+        const int64_t rows = s.thin - c < kTileRows ? s.thin - c : kTileRows;
+        std::memcpy(thin + c * width, tile, rows * width * sizeof(T));
+      }
+    }
+    for (int64_t i = 0; i < s.small; i += kTileRows) {
+      T tile[kTileRows * width];
+      if (s.dense) {
+        const T* q = m.matrix + i / width * width * s.padded + i % width;
+        tile_product<T, Left::by_column>(s.small, q, width, strip, width, tile, false);
+        if (extra) {
+          tile_product<T, Left::by_column>(extra, m.right + s.thin * s.padded + i, s.padded,
+                                           thin + s.thin * width, width, tile, true);
+        }
+      } else {
+        tile_product<T, Left::by_column>(s.thin + extra, m.right + i, s.padded, thin, width, tile,
+                                         false);
+      }
+      const int64_t rows = s.small - i < kTileRows ? s.small - i : kTileRows;
+      for (int64_t r = 0; r < rows; ++r) {
+        T* line = tile + r * width;
+        const T* features = strip + (i + r) * width;
+        const T bias = s.by_channels ? T(w.bias[i + r]) : T(0);
+        for (int64_t c = 0; c < width; ++c) {
+          line[c] += w.alpha * (features[c] - shift[c]) + (add[c] + bias);
+        }
+        put_row(w.x, w.out, i + r, j, count, line);
+      }
+    }
+  }
+}
+
+// dX for groups of 8 rows, where the columns are the small side.
+template <class S, class T>
+CCDN_TARGET void gradient_small_columns(GradientWork<S, T>& w, int64_t begin, int64_t step,
+                                        int worker) {
+  constexpr int64_t width = kPanel<T>;
+  const Sizes& s = *w.sizes;
+  const BackwardMemory<T>& m = *w.memory;
+  const WorkerMemory<T> scratch = w.workers[worker];
+  T *strip = scratch.strip, *thin = scratch.thin;
+  const int64_t extra = s.by_channels ? 0 : 2;
+  const int64_t thin_stride = round_up(s.thin, width) + width;
+  for (int64_t j = begin * kTileRows; j < s.length; j += step * kTileRows) {
+    const int64_t rows = s.length - j < kTileRows ? s.length - j : kTileRows;
+    T shift[kTileRows] = {}, add[kTileRows] = {};
+    for (int64_t r = 0; r < kTileRows; ++r) {
+      T* row = strip + r * s.padded;
+      const int64_t filled = r < rows ? s.small : 0;
+      if (filled) w.x.centred(j + r, 0, s.small, row);
+      for (int64_t i = filled; i < s.padded; ++i) row[i] = 0;
+      T* products = thin + r * thin_stride + s.thin;
+      if (filled && !s.by_channels) {  // the rows are channels
+        double total = 0;
+        for (int64_t i = 0; i < s.small; ++i) total += row[i];
+        shift[r] = T(total / double(s.small));
+        add[r] = T(w.bias[j + r]);
+        products[0] = T(w.outer[j + r]);
+        products[1] = 1;
+      } else {
+        products[0] = products[1] = 0;
+      }
+    }
+    T tile[kTileRows * width];
+    if (!s.dense) {
+      for (int64_t c = 0; c < s.thin; c += width) {
+        const int64_t columns = s.thin - c < width ? s.thin - c : width;
+        tile_product<T, Left::by_row>(s.small, strip, s.padded, m.left_panel + c * s.padded, width,
+                                      tile, false, columns <= width / 2);
+        for (int64_t r = 0; r < kTileRows; ++r) {
+          std::memcpy(thin + r * thin_stride + c, tile + r * width, columns * sizeof(T));
+        }
+      }
+    }
+    for (int64_t i = 0; i < s.small; i += width) {
+      const int64_t count = s.small - i < width ? s.small - i : width;
+      const bool half = count <= width / 2;
+      if (s.dense) {
+        tile_product<T, Left::by_row>(s.small, strip, s.padded, m.matrix + i * s.padded, width,
+                                      tile, false, half);
+        if (extra) {
+          tile_product<T, Left::by_row>(extra, thin + s.thin, thin_stride,
+                                        m.right + s.thin * s.padded + i, s.padded, tile, true,
+                                        half);
+        }
+      } else {
+        tile_product<T, Left::by_row>(s.thin + extra, thin, thin_stride, m.right + i, s.padded,
+                                      tile, false, half);
+      }
+      for (int64_t r = 0; r < rows; ++r) {
+        T* line = tile + r * width;
+        const T* features = strip + r * s.padded + i;
+        if (s.by_channels) {
+          for (int64_t c = 0; c < width; ++c) line[c] += w.alpha * features[c] + T(w.bias[i + c]);
+        } else {
+          for (int64_t c = 0; c < width; ++c) {
+            line[c] += w.alpha * (features[c] - shift[r]) + add[r];
+          }
+        }
+        put_row(w.x, w.out, j + r, i, count, line);
+      }
+    }
+  }
+}
+
+// Every position of a channel gets bias: the whole gradient of a constant sample.
+template <class S, class T>
+CCDN_TARGET void gradient_bias(GradientWork<S, T>& w, int64_t begin, int64_t step, int) {
+  for (int64_t row = begin; row < w.x.rows; row += step) {
+    S* out = w.out + row * w.x.row_stride;
+    for (int64_t c = 0; c < w.x.columns; ++c) {
+      narrow(T(w.bias[w.x.channel_rows ? row : c]), out[c * w.x.column_stride]);
+    }
+  }
+}
+
+// The thin factors with dX = right (left^T Xc) or (Xc left) right^T, in T; and either left once
+// more in panels, or Q.
+template <class T>
+CCDN_TARGET void gradient_factors(const Sizes& s, const BackwardMemory<T>& m, double a,
+                                  double outer, double alpha) {
+  const double *v = m.from_t + 2 * s.padded, *u = m.from_s + s.padded, *y = m.from_t;
+  const int64_t half = s.rank * s.padded;
+  for (int64_t i = 0; i < half; ++i) {
+    m.left[i] = T(v[i]);
+    m.left[half + i] = T(u[i]);
+    m.right[i] = T(2 * a * u[i]);
+    m.right[half + i] = T(2 * a * v[i]);
+  }
+  T *left = m.left + 2 * half, *right = m.right + 2 * half;
+  if (s.by_channels) {
+    for (int64_t i = 0; i < s.padded; ++i) {
+      left[i] = T(y[i]);
+      right[i] = T(outer * m.gradient[i]);
+      left[s.padded + i] = T(m.gradient[i]);
+      right[s.padded + i] = T(outer * y[i]);
+    }
+  } else {
+    for (int64_t i = 0; i < s.padded; ++i) {
+      right[i] = T(y[i]);
+      right[s.padded + i] = T(m.from_s[i]);
+    }
+  }
+  for (int64_t i = s.thin * s.padded; i < round_up(s.thin, kTileRows) * s.padded; ++i) {
+    m.left[i] = 0;
+  }
+  constexpr int64_t width = kPanel<T>;
+  if (s.dense) {
+    for (int64_t j = 0; j < s.padded; j += width) {
+      for (int64_t i = 0; i < s.padded; i += kTileRows) {
+        tile_product<T, Left::by_column>(s.thin, m.left + i, s.padded, m.right + j, s.padded,
+                                         m.matrix + j * s.padded + i * width, false);
+      }
+    }
+    for (int64_t i = 0; i < s.small; ++i) {
+      m.matrix[i / width * width * s.padded + i * width + i % width] += T(alpha);
+    }
+  } else if (!s.small_rows) {
+    for (int64_t c = 0; c < round_up(s.thin, width); ++c) {
+      T* out = m.left_panel + c / width * width * s.padded + c % width;
+      for (int64_t i = 0; i < s.small; ++i) {
+        out[i * width] = c < s.thin ? m.left[c * s.padded + i] : T(0);
+      }
+    }
+  }
+}
+
+template <class S, class T>
+CCDN_TARGET Status backward(const Job& job, int64_t sample, char* memory, int threads) {
+  const DualSqueezeShape& shape = *job.shape;
+  const Sizes s(shape, sizeof(T));
+  Carver carver(memory);
+  const BackwardMemory<T> m(carver, s, shape.saves_gram);
+  const Workers<T> workers(memory + carver.used(), s);
+  const T* mean = static_cast<const T*>(job.mean) + sample * s.channels;
+  const Features<S, T> x = features_of<S, T>(shape, s, job.x, sample, mean, m.rest);
+  const S* grad_first = static_cast<const S*>(job.grad_first) + sample * s.channels;
+  const S* grad_second = static_cast<const S*>(job.grad_second) + sample * s.channels;
+  for (int64_t i = 0; i < s.line; ++i) {
+    m.bias[i] = i < s.channels ? double(widen(grad_first[i])) / double(s.positions) : 0;
+    m.gradient[i] = i < s.channels ? double(widen(grad_second[i])) : 0;
+    m.ones[i] = 1;
+  }
+  GradientWork<S, T> gradient{&s, x, &m, workers, nullptr, m.gradient, m.bias, 0};
+  gradient.out = static_cast<S*>(job.grad_x) + sample * shape.stride_b;
+
+  const double trace = double(static_cast<const T*>(job.trace)[sample]);
+  if (trace == 0) return spread(gradient, threads, gradient_bias<S, T>);
+
+  // What the rounded mean leaves in every channel.
+  Status status = Status::ok;
+  for (int64_t d = 0; d < round_up(s.channels, s.panel); ++d) m.rest[d] = 0;
+  if (s.by_channels) {
+    SumsWork<S, T> rest{x, true, nullptr, m.t, workers, s.channel_rows};
+    status = spread(rest, threads, sums_phase<S, T>);
+    if (status != Status::ok) return status;
+    for (int64_t d = 0; d < s.channels; ++d) m.rest[d] = T(m.t[d] / double(s.positions));
+  }
+  if (shape.saves_gram) {
+    matrix_from_rows(s, static_cast<const T*>(job.gram) + sample * s.small * s.small, m.matrix);
+  } else {
+    GramWork<S, T> gram{&s,      x,       m.panels, m.matrix, nullptr,
+                        nullptr, workers, 0,        0,        1.0 / double(s.positions)};
+    status = gram_matrix(gram, threads);
+    if (status != Status::ok) return status;
+  }
+
+  // The start vectors: t_0 = v and s_0 = dL/dy.
+  const double factor = std::sqrt(trace) / double(s.channels) / trace;  // s / tr
+  const double outer = factor / double(s.positions);                    // s a
+  if (s.by_channels) {
+    for (int64_t i = 0; i < s.padded; ++i) m.t[i] = i < s.small;
+    const double* g = m.gradient;
+    double* start = m.s;
+    chebyshev_step<T, 1>(s, m.matrix, factor, 0, &g, nullptr, &start);
+  } else {
+    for (int64_t i = 0; i < s.padded; ++i) m.t[i] = m.s[i] = 0;
+    SumsWork<S, T> sums{x, true, m.ones, m.t, workers, s.small_rows};
+    status = spread(sums, threads, sums_phase<S, T>);
+    sums.weight = m.gradient;
+    sums.out = m.s;
+    if (status == Status::ok) status = spread(sums, threads, sums_phase<S, T>);
+    if (status != Status::ok) return status;
+    remove_mean(m.t, s.small);
+    remove_mean(m.s, s.small);
+    for (int64_t i = 0; i < s.small; ++i) m.s[i] *= outer;
+  }
+  double* vectors[2] = {m.t, m.s};
+  chebyshev_vectors<T, 2>(s, m.matrix, trace, vectors);
+
+  // From t: y, the radial part, and half of the factors; from s: q(A) s_0, and the other half.
+  const double* table = shape.coefficients;
+  combine(s, table, 2, m.t, m.from_t);
+  combine(s, table + (2 + s.rank) * s.terms, s.rank, m.t, m.from_t + 2 * s.padded);
+  combine(s, table, 1, m.s, m.from_s);
+  combine(s, table + 2 * s.terms, s.rank, m.s, m.from_s + s.padded);
+  const double a = 1 / (double(s.positions) * trace);
+  const double alpha = -a * dot(m.s, m.from_t + s.padded, s.small);
+  if (!s.by_channels) {
+    for (int64_t r = 0; r < 2 + s.rank; ++r) remove_mean(m.from_t + r * s.padded, s.small);
+    for (int64_t r = 0; r < 1 + s.rank; ++r) remove_mean(m.from_s + r * s.padded, s.small);
+    for (int64_t d = 0; d < s.channels; ++d) m.gradient[d] *= outer;
+  }
+  gradient_factors(s, m, a, outer, alpha);
+  gradient.alpha = s.dense ? T(0) : T(alpha);
+  return spread(gradient, threads,
+                s.small_rows ? gradient_small_rows<S, T> : gradient_small_columns<S, T>);
+}
+
+}  // namespace CCDN_ISA
+}  // namespace ccdn

@@ -1,0 +1,120 @@
+// One sample's forward pass.
+#pragma once
+
+#include <cmath>
+
+#include "cpu/gram.h"
+#include "cpu/recurrence.h"
+
+namespace ccdn {
+namespace CCDN_ISA {
+
+// Sums over the features by channel or by the other axis, on all workers.
+template <class S, class T>
+struct SumsWork {
+  Features<S, T> x;
+  bool centre;
+  const double* weight;
+  double* out;
+  Workers<T> workers;
+  bool by_row;
+};
+
+template <class S, class T>
+CCDN_TARGET void sums_phase(SumsWork<S, T>& w, int64_t begin, int64_t step, int worker) {
+  if (w.by_row) {
+    row_sums(w.x, w.centre, w.weight, w.out, begin, step, w.workers[worker].line);
+  } else {
+    column_sums(w.x, w.centre, w.weight, w.out, begin, step, w.workers[worker].line);
+  }
+}
+
+template <class S, class T>
+CCDN_TARGET Status forward(const Job& job, int64_t sample, char* memory, int threads) {
+  const DualSqueezeShape& shape = *job.shape;
+  const Sizes s(shape, sizeof(T));
+  Carver carver(memory);
+  const ForwardMemory<T> m(carver, s);
+  const Workers<T> workers(memory + carver.used(), s);
+  T* mean = static_cast<T*>(job.mean) + sample * s.channels;
+  const Features<S, T> x = features_of<S, T>(shape, s, job.x, sample, mean, m.rest);
+
+  // The mean, in double.
+  SumsWork<S, T> sums{x, false, nullptr, m.mean, workers, s.channel_rows};
+  Status status = spread(sums, threads, sums_phase<S, T>);
+  if (status != Status::ok) return status;
+  S* first = static_cast<S*>(job.first) + sample * s.channels;
+  double mean_squares = 0;
+  for (int64_t d = 0; d < s.channels; ++d) {
+    const double exact = m.mean[d] / double(s.positions);
+    mean[d] = T(exact);
+    m.rest[d] = T(exact - double(mean[d]));
+    narrow(mean[d], first[d]);
+    mean_squares += exact * exact;
+  }
+
+  // S, its trace, and whether there is any variance but rounding.
+  for (int64_t i = 0; i < s.chunk; ++i) m.ones[i] = 1;
+  GramWork<S, T> gram{&s,     x,       m.panels, m.matrix, s.by_channels ? nullptr : m.start,
+                      m.ones, workers, 0,        0,        1.0 / double(s.positions)};
+  status = gram_matrix(gram, threads);
+  if (status != Status::ok) return status;
+  if (shape.saves_gram) {
+    matrix_to_rows(s, m.matrix, static_cast<T*>(job.gram) + sample * s.small * s.small);
+  }
+  double trace = 0;
+  for (int64_t i = 0; i < s.small; ++i) {
+    const int64_t j = i / s.panel;
+    trace += double(m.matrix[(j * s.padded + i) * s.panel + i % s.panel]);
+  }
+  const double rounding = 16 * (sizeof(T) == 4 ? 0x1p-23 : 0x1p-52);
+  const bool constant = trace <= rounding * rounding * (trace + mean_squares);
+  static_cast<T*>(job.trace)[sample] = constant ? T(0) : T(trace);
+  S* second = static_cast<S*>(job.second) + sample * s.channels;
+  if (constant) {
+    for (int64_t d = 0; d < s.channels; ++d) narrow(T(0), second[d]);
+    return Status::ok;
+  }
+  trace = double(T(trace));  // what the backward pass will see
+
+  // sum = q_K(A) v, with v = 1 or Xc^T 1.
+  if (s.by_channels) {
+    for (int64_t i = 0; i < s.padded; ++i) m.start[i] = i < s.small;
+  }
+  const double* c = shape.coefficients;
+  for (int64_t i = 0; i < s.padded; ++i) m.sum[i] = c[0] * m.start[i];
+  const double *current = m.start, *previous = m.start;
+  double* free[3] = {m.previous, m.current, m.next};
+  for (int64_t j = 1; j < s.terms; ++j) {
+    double* next = free[j % 3];
+    if (j == 1) {
+      chebyshev_step<T, 1>(s, m.matrix, 2 / trace, 1, &current, nullptr, &next);
+    } else {
+      chebyshev_step<T, 1>(s, m.matrix, 4 / trace, 2, &current, &previous, &next);
+    }
+    for (int64_t i = 0; i < s.padded; ++i) m.sum[i] += c[j] * next[i];
+    previous = current;
+    current = next;
+  }
+
+  // kappa = sqrt(tr) / D times A q(A) 1, or times Xc q(G) u / (N tr).
+  double* kappa = m.next;
+  double factor = std::sqrt(trace) / double(s.channels) / trace;
+  if (s.by_channels) {
+    const double* sum = m.sum;
+    kappa = free[s.terms % 3];
+    chebyshev_step<T, 1>(s, m.matrix, 1, 0, &sum, nullptr, &kappa);
+  } else {
+    factor /= double(s.positions);
+    for (int64_t i = s.padded; i < s.line; ++i) m.line[i] = 0;
+    kappa = m.line;
+    SumsWork<S, T> squeeze{x, true, m.sum, kappa, workers, !s.small_rows};
+    status = spread(squeeze, threads, sums_phase<S, T>);
+    if (status != Status::ok) return status;
+  }
+  for (int64_t d = 0; d < s.channels; ++d) narrow(T(factor * kappa[d]), second[d]);
+  return Status::ok;
+}
+
+}  // namespace CCDN_ISA
+}  // namespace ccdn

@@ -1,0 +1,20 @@
+// The kernels of dual_squeeze for one instruction set; see cpu/simd.h.
+#pragma once
+
+#include "cpu/dual_squeeze_backward.h"
+
+namespace ccdn {
+namespace CCDN_ISA {
+
+inline const Kernels& dual_squeeze_kernels() {
+  static const Kernels kernels{
+      {forward<float, float>, forward<double, double>, forward<BFloat16, float>,
+       forward<Half, float>},
+      {backward<float, float>, backward<double, double>, backward<BFloat16, float>,
+       backward<Half, float>},
+  };
+  return kernels;
+}
+
+}  // namespace CCDN_ISA
+}  // namespace ccdn
