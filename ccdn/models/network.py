@@ -96,7 +96,8 @@ class CCDN(nn.Module):
         initialise(self)
         for name in ("head", "head_fine", "head_coarse"):
             if hasattr(self, name):
-                nn.init.normal_(getattr(self, name).weight, std=0.01)
+                # The regression starts at the mean shape, whatever the features are.
+                nn.init.zeros_(getattr(self, name).weight)
                 nn.init.zeros_(getattr(self, name).bias)
         self.set_mean_shape(torch.full((config.points, 2), 0.5))
 
