@@ -237,7 +237,9 @@ class NinjaBuild(build_ext):
         cxx = find_cxx()
         assert cxx is not None, "native_modules() asked for no extension without a compiler"
         cuda = find_cuda([s for s in ext.sources if s.endswith(".cu")])
-        sources = [s for s in ext.sources if cuda or not s.endswith(".cu")]
+        # The CUDA files take longest, so they start first.
+        sources = [s for s in ext.sources if cuda and s.endswith(".cu")]
+        sources += [s for s in ext.sources if not s.endswith(".cu")]
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
         folder = Path(self.build_temp).resolve()
         folder.mkdir(parents=True, exist_ok=True)
