@@ -39,20 +39,30 @@ __global__ void __launch_bounds__(kLineThreads, 1) channel_means(MeanArguments<T
     const double sum = line_sum(d0, p.channels, p.positions, contiguous, [&](int64_t d, int64_t n) {
       return double(Element<T>::load(x[d * p.stride_d + n * p.stride_n]));
     });
+    const double exact = sum / double(p.positions);
     const int64_t d = d0 + threadIdx.x;
     const bool owner = threadIdx.x < static_cast<unsigned>(count) && d < p.channels;
     const int64_t index = b * p.channels + d;
+    double more = 0;
+    if constexpr (sizeof(Acc) == 8) {
+      // A float64 sum of float64 numbers rounds too; the deviations from it say by how much.
+      if (owner) mean[threadIdx.x] = exact;
+      __syncthreads();
+      more = line_sum(d0, p.channels, p.positions, contiguous, [&](int64_t line, int64_t n) {
+        return x[line * p.stride_d + n * p.stride_n] - mean[line - d0];
+      });
+      more /= double(p.positions);
+    }
     if (owner) {
-      const double exact = sum / double(p.positions);
-      const Acc rounded = p.upstream ? p.mean[index] : Acc(exact);
+      const Acc rounded = p.upstream ? p.mean[index] : Acc(exact + more);
       mean[threadIdx.x] = rounded;
-      rest[threadIdx.x] = Acc(exact - double(rounded));
+      rest[threadIdx.x] = Acc((exact - double(rounded)) + more);
       p.mean_rest[index] = rest[threadIdx.x];
       if (p.upstream) {
         p.upstream[index] = double(Element<T>::load(p.grad_second[index]));
       } else {
         p.mean[index] = rounded;
-        p.first[index] = Element<T>::store(Acc(exact));
+        p.first[index] = Element<T>::store(rounded);
       }
     }
     __syncthreads();

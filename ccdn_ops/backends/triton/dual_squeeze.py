@@ -62,7 +62,7 @@ class Blocks(NamedTuple):
 
 # The interpreter works on whole arrays: few large blocks are what is fast there.
 INTERPRETER_BLOCKS = Blocks(128, 256, 256, 64, 256, 256)
-DEVICE_BLOCKS = Blocks(64, 32, 32, 16, 128, 64)
+DEVICE_BLOCKS = Blocks(64, 16, 32, 16, 64, 64)
 
 
 @lru_cache(maxsize=256)
@@ -136,7 +136,7 @@ class _Sample:
             "gram_matrix", _blocks(self.side, tile) ** 2, self.x, mean, self.rest, out, self.free,
             self.side, self.positions, self.channels, *self.strides,
             MEAN="row" if self.channel_is_side else "column", BLOCK=tile,
-            BLOCK_K=self.block.depth,
+            BLOCK_K=self.block.depth, num_warps=8,
         )  # fmt: skip
 
     def gram_product(self, gram: Tensor, vector: Tensor) -> Tensor:
@@ -296,7 +296,7 @@ def backward(
             matrix, trace, grad_first, weight, start_gradient, result, out,
             sample.free, n, positions, channels, *sample.strides, *out_strides,
             MEAN="column" if sample.channel_is_side else "row", BLOCK_F=tile, BLOCK_S=tile,
-            BLOCK_K=sample.block.depth,
+            BLOCK_K=sample.block.depth, num_warps=8,
         )  # fmt: skip
     return out
 

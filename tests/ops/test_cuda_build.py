@@ -1,0 +1,158 @@
+"""The CUDA files compile for every architecture, without spills, into the kernels listed here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from ccdn_ops.backends.native import why_no_cuda_kernels
+
+ROOT = Path(__file__).parents[2]
+ARCHS = ("80", "90", "100")
+FEATURES = ("float", "double", "__nv_bfloat16", "__half")
+ACCUMULATORS = ("float", "double")
+
+# Every kernel of csrc/cuda and the types it exists for.
+EXPECTED = {
+    "dual_squeeze": {
+        "channel_means": FEATURES,
+        "gram_matrix": FEATURES,
+        "weighted_sums": FEATURES,
+        "chebyshev_squeeze": FEATURES,
+        "squeeze_positions": FEATURES,
+        "chebyshev_gradient": ACCUMULATORS,
+        "pair_matrix": ACCUMULATORS,
+        "pair_projection": FEATURES,
+        "expand_dense": FEATURES,
+        "expand_low_rank": FEATURES,
+    },
+}
+# How the element types appear in mangled names.
+MANGLED = {"f": "float", "d": "double", "13__nv_bfloat16": "__nv_bfloat16", "6__half": "__half"}
+
+
+class Usage(NamedTuple):
+    kernel: str
+    type: str
+    arch: str
+    stack: int
+    spills: int
+    registers: int
+    shared: int
+
+
+def usage(report: str) -> list[Usage]:
+    """What `ptxas -v` says of each kernel."""
+    found = []
+    for part in report.split("Compiling entry function '")[1:]:
+        symbol, arch = re.match(r"(\w+)' for 'sm_(\w+)'", part).groups()  # type: ignore[union-attr]
+        # ccdn::cuda::NAME<TYPE>: length-prefixed name, then the template arguments.
+        name = re.match(r"_ZN4ccdn4cuda(\d+)(\w+)", symbol)
+        assert name is not None, f"{symbol} is not in ccdn::cuda"
+        length = int(name[1])
+        kernel, rest = name[2][:length], name[2][length:]
+        arguments = re.match(r"I(f|d|13__nv_bfloat16|6__half)E", rest)
+        assert arguments is not None, f"{symbol} has unknown template arguments"
+        stack, stores, loads = re.search(
+            r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", part
+        ).groups()  # type: ignore[union-attr]
+        registers = re.search(r"Used (\d+) registers", part)
+        shared = re.search(r"(\d+) bytes smem", part)
+        assert registers is not None
+        found.append(
+            Usage(
+                kernel,
+                MANGLED[arguments[1]],
+                arch,
+                int(stack),
+                int(stores) + int(loads),
+                int(registers[1]),
+                int(shared[1]) if shared else 0,
+            )
+        )
+    return found
+
+
+def compile_for(nvcc: str, source: Path, arch: str, folder: Path) -> list[Usage]:
+    flags = ["-std=c++17", "-O3", "-lineinfo", "-cubin", "-Xptxas", "-v", f"-I{ROOT / 'csrc'}"]
+    done = subprocess.run(
+        [nvcc, *flags, f"-arch=sm_{arch}", str(source), "-o", str(folder / f"{arch}.cubin")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr, done.stderr
+    return usage(done.stderr)
+
+
+def find_nvcc() -> str:
+    """As setup.py finds it, so that a test never passes over what a build would use."""
+    import importlib.util
+    from unittest import mock
+
+    spec = importlib.util.spec_from_file_location("ccdn_setup", ROOT / "setup.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with mock.patch("setuptools.setup"):
+        spec.loader.exec_module(module)
+    found = module.find_nvcc()
+    if found is None:
+        pytest.skip("nvcc is not installed")
+    return found
+
+
+def test_every_file_is_listed() -> None:
+    assert {path.stem for path in (ROOT / "csrc" / "cuda").glob("*.cu")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_compiles_without_spills(name: str, tmp_path: Path) -> None:
+    nvcc = find_nvcc()
+    source = ROOT / "csrc" / "cuda" / f"{name}.cu"
+    with ThreadPoolExecutor(2) as pool:
+        parts = pool.map(lambda arch: compile_for(nvcc, source, arch, tmp_path), ARCHS)
+        found = [kernel for part in parts for kernel in part]
+    expected = {
+        (kernel, element, arch)
+        for kernel, elements in EXPECTED[name].items()
+        for element in elements
+        for arch in ARCHS
+    }
+    assert {(u.kernel, u.type, u.arch) for u in found} == expected
+    spilled = [u for u in found if u.stack or u.spills]
+    assert not spilled, "\n".join(map(str, spilled))
+    # What a block gets without asking for more.
+    assert max(u.shared for u in found) <= 48 << 10
+
+
+def test_the_report_is_read_right() -> None:
+    report = (
+        "ptxas info    : Compiling entry function "
+        "'_ZN4ccdn4cuda13channel_meansI6__halfEEvNS0_13MeanArgumentsIT_EE' for 'sm_90'\n"
+        "ptxas info    : Function properties for _ZN4ccdn\n"
+        "    8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads\n"
+        "ptxas info    : Used 48 registers, used 1 barriers, 5120 bytes smem\n"
+    )
+    assert usage(report) == [Usage("channel_means", "__half", "90", 8, 16, 48, 5120)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(why_no_cuda_kernels() is not None, reason=str(why_no_cuda_kernels()))
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
+@pytest.mark.parametrize(("channels", "positions"), [(65, 49), (129, 81), (65, 1000)])
+def test_on_the_device(channels: int, positions: int, dtype: str) -> None:
+    import torch
+    from harness import check_exact
+
+    import ccdn_ops
+
+    with ccdn_ops.use_backend("cuda"):
+        kind = "dominant" if dtype != "float64" else "noise"
+        check_exact(kind, channels, positions, dtype=getattr(torch, dtype), device="cuda")

@@ -1,0 +1,233 @@
+"""The CUDA kernels run on the CPU (tests/ops/cuda_emulation): values, gradients, indices, barriers.
+
+What a device alone can show (races between warps, speed) is not here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+
+import numpy as np
+import pytest
+import torch
+from cuda_emulation import Library, build, compiler
+from harness import CHANNELS, KINDS, POSITIONS, check_close, err, features, tolerances, truth
+from harness import upstream as upstream_of
+from torch import Tensor
+
+from ccdn_ops.plans import TERMS, dual_squeeze_plan
+
+pytestmark = pytest.mark.skipif(compiler() is None, reason="g++ is not installed")
+
+LAYOUTS = ("positions_inner", "channels_inner")
+MAP_NORESERVE = 0x4000  # Linux; newer versions of Python have it in mmap
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    return Library(build(tmp_path_factory.mktemp("cuda_emulation")))
+
+
+@pytest.fixture(autouse=True)
+def plain_settings(library: Library) -> None:
+    library.settings()
+
+
+def laid_out(x: Tensor, layout: str) -> Tensor:
+    return x if layout == "positions_inner" else x.mT.contiguous().mT
+
+
+def check(
+    library: Library,
+    x: Tensor,
+    iterations: int = 5,
+    side: str | None = None,
+    saves_gram: bool | None = None,
+) -> None:
+    """Values, and the gradient through second alone, against the float64 reference."""
+    g = upstream_of(x)
+    found = library.dual_squeeze(x, iterations, (torch.zeros_like(g), g), side, saves_gram)
+    exact = truth(x.contiguous(), (None, g), iterations)
+    what = f"{tuple(x.shape)} {x.dtype}, K = {iterations}, side {side}"
+    check_close(found[:3], exact, tolerances(x, (None, g), iterations, exact), what)
+
+
+# Dense and low-rank gradients (n beyond 4 m), one and several tiles, 1 on either axis.
+SHAPES = [(1, 1), (1, 49), (3, 2), (65, 1), (65, 49), (129, 81), (65, 129), (3, 1000), (513, 2)]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("channels", "positions"), SHAPES)
+def test_fp32_exact(library: Library, channels: int, positions: int, layout: str) -> None:
+    check(library, laid_out(features("dominant", 2, channels, positions), layout))
+
+
+@pytest.mark.parametrize("side", ["channels", "positions"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("channels", "positions"), [(70, 90), (130, 120)])
+def test_both_sides(
+    library: Library, channels: int, positions: int, layout: str, side: str
+) -> None:
+    x = laid_out(features("noise", 1, channels, positions), layout)
+    check(library, x, 3, side=side, saves_gram=False)
+    check(library, x.double(), 3, side=side)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize(("channels", "positions"), [(33, 20), (20, 49)])
+def test_kinds(library: Library, kind: str, channels: int, positions: int) -> None:
+    check(library, features(kind, 2, channels, positions))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_full_grid(library: Library, kind: str, channels: int, positions: int) -> None:
+    for layout in LAYOUTS:
+        check(library, laid_out(features(kind, 2, channels, positions), layout))
+
+
+@pytest.mark.parametrize("iterations", range(1, 11))
+@pytest.mark.parametrize(("channels", "positions"), [(24, 10), (10, 24)])
+def test_iterations(library: Library, channels: int, positions: int, iterations: int) -> None:
+    check(library, features("dominant", 1, channels, positions), iterations)
+    wide = features("noise", 1, channels, positions, dtype=torch.float64)
+    check(library, wide, iterations)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("kind", ["dominant", "large"])
+@pytest.mark.parametrize(("channels", "positions"), [(33, 20), (20, 33), (130, 150)])
+def test_other_dtypes(
+    library: Library, kind: str, channels: int, positions: int, dtype: torch.dtype
+) -> None:
+    check(library, features(kind, 1, channels, positions, dtype=dtype))
+
+
+@pytest.mark.parametrize(("channels", "positions"), [(12, 40), (40, 12), (130, 140)])
+def test_both_gradients(library: Library, channels: int, positions: int) -> None:
+    x = features("dominant", 2, channels, positions)
+    grads = upstream_of(x), upstream_of(x, seed=3)
+    found = library.dual_squeeze(x, 3, grads)
+    exact = truth(x, grads, 3)
+    check_close(found[:3], exact, tolerances(x, grads, 3, exact))
+
+
+@pytest.mark.parametrize("stride", [(7, 300, 13), (4000, 5, 200), (3001, 50, 2)])
+def test_strides(library: Library, stride: tuple[int, int, int]) -> None:
+    shape = {7: (5, 10, 20), 4000: (2, 40, 19), 3001: (2, 60, 25)}[stride[0]]
+    x = torch.full((8000,), float("nan")).as_strided(shape, stride)
+    x.copy_(features("dominant", *shape))
+    check(library, x, 2)
+
+
+def test_saved_tensors(library: Library) -> None:
+    for channels, positions in ((6, 10), (10, 6)):
+        x = features("large", 2, channels, positions, dtype=torch.float64)
+        g = upstream_of(x)
+        *_, mean, trace, gram = library.dual_squeeze(x, 2, (g, g))
+        centred = x - x.mean(2, keepdim=True)
+        product = centred @ centred.mT if channels < positions else centred.mT @ centred
+        assert err(mean, x.mean(2)) < 1e-15
+        assert err(trace, centred.square().sum((1, 2)) / positions) < 1e-14
+        assert err(gram, product / positions) < 1e-14
+        assert gram.equal(gram.mT)
+
+
+@pytest.mark.parametrize(("channels", "positions"), [(12, 40), (40, 12), (130, 140)])
+def test_samples_are_apart(library: Library, channels: int, positions: int) -> None:
+    x = features("dominant", 3, channels, positions)
+    g = upstream_of(x)
+    clean = library.dual_squeeze(x, 2, (g, g))
+    x[1, 2, 3] = float("nan")
+    x[2] = 0.7
+    first, second, grad, _, trace, _ = dirty = library.dual_squeeze(x, 2, (g, g))
+    for before, after in zip(clean, dirty, strict=True):
+        assert after[0].equal(before[0])
+    assert second[1].isnan().all()
+    assert grad[1].isnan().any()
+    assert first[1].isnan().sum() == 1
+    assert trace[2] == 0
+    assert (second[2] == 0).all()
+    assert err(grad[2], g[2][:, None].expand_as(x[2]) / positions) < 1e-7
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1000.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_no_variance(library: Library, value: float, dtype: torch.dtype) -> None:
+    x = torch.full((1, 5, 2000), value, dtype=dtype)
+    x = x * torch.linspace(1, 2, 5, dtype=dtype)[:, None]
+    g = upstream_of(x)
+    first, second, grad, _, trace, _ = library.dual_squeeze(x, 2, (g, 1e3 * g))
+    assert err(first, x[..., 0]) <= torch.finfo(dtype).eps
+    assert (second == 0).all()
+    assert (trace == 0).all()
+    assert err(grad, g[..., None].expand_as(x) / 2000) <= torch.finfo(dtype).eps
+
+
+def test_empty_batch(library: Library) -> None:
+    before = library.native.emulated_launches()
+    x = torch.empty(0, 4, 6)
+    first, _, grad, *_ = library.dual_squeeze(x, 5, (torch.empty(0, 4), torch.empty(0, 4)))
+    assert first.shape == (0, 4)
+    assert grad.shape == (0, 4, 6)
+    assert library.native.emulated_launches() == before
+
+
+@pytest.mark.parametrize(("channels", "positions"), [(70, 90), (90, 70), (130, 140)])
+def test_barriers(library: Library, channels: int, positions: int) -> None:
+    """The order in which threads run between barriers, and the grid's size, change no bit."""
+    x = features("dominant", 2, channels, positions)
+    g = upstream_of(x)
+    once = library.dual_squeeze(x, 2, (g, g))
+    for thread_order, largest_grid in ((1, 0), (2, 0), (3, 3), (0, 1)):
+        library.settings(thread_order, largest_grid)
+        again = library.dual_squeeze(x, 2, (g, g))
+        assert all(a.equal(b) for a, b in zip(once, again, strict=True))
+
+
+@pytest.mark.parametrize(("channels", "positions"), [(6, 10), (10, 6)])
+def test_offsets_beyond_32_bits(library: Library, channels: int, positions: int) -> None:
+    x = features("dominant", 2, channels, positions, dtype=torch.float16)
+    g = upstream_of(x)
+    near = library.dual_squeeze(x, 2, (g, g))
+    stride = 2**31 + 1000
+    flags = mmap.MAP_PRIVATE | MAP_NORESERVE
+
+    def spread_out(shape, _, dtype):  # type: ignore[no-untyped-def]
+        size = ((shape[0] - 1) * stride + channels * positions) * dtype.itemsize
+        room = np.frombuffer(mmap.mmap(-1, size, flags=flags), dtype=np.float16)
+        return torch.from_numpy(room).as_strided(shape, (stride, positions, 1))
+
+    far = library.dual_squeeze(x, 2, (g, g), features_in=spread_out)
+    assert all(a.equal(b) for a, b in zip(near, far, strict=True))
+
+
+def test_every_plan_fits_the_parameters(library: Library) -> None:
+    assert max(itertools.chain(*TERMS.values())) <= library.native.emulated_max_terms()
+
+
+def test_bad_arguments(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = features("noise", 1, 3, 4)
+    g = upstream_of(x)
+    too_long = torch.zeros(1, library.native.emulated_max_terms() + 1, dtype=torch.float64)
+
+    class TooLong:
+        side, saves_gram, rank, dense_gradient = "channels", True, 0, False
+        terms, coefficients = too_long.shape[1], too_long[0].numpy()
+
+    monkeypatch.setattr("cuda_emulation.dual_squeeze_plan", lambda *_: TooLong)
+    with pytest.raises(RuntimeError, match="emulated_forward returned status 2"):
+        library.dual_squeeze(x, 5, (g, g))
+
+
+def test_the_emulation_sees_a_write_outside(library: Library) -> None:
+    """The guards guard: a gram matrix one row too small is noticed."""
+    plan = dual_squeeze_plan(4, 9, 2, "float32", "cuda")
+    assert plan.side == "channels"
+    x = features("noise", 1, 4, 9)
+    g = upstream_of(x)
+    with pytest.raises(AssertionError, match="wrote behind a tensor"):
+        library.dual_squeeze(x, 2, (g, g), gram_rows=3)
