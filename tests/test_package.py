@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from importlib.metadata import PackageNotFoundError, version
@@ -178,6 +179,15 @@ def wheel(source: Path, out: Path, **environment: str) -> subprocess.CompletedPr
     return run(*pip, "--no-index", "-w", str(out), str(source), **environment)
 
 
+def run_installed(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python with the wheel unpacked in `folder` and the dependencies of this environment.
+
+    Without `site`, so that an editable installation of the working tree does not step in.
+    """
+    path = os.pathsep.join([str(folder), sysconfig.get_path("purelib")])
+    return run(sys.executable, "-S", *arguments, cwd=folder, PYTHONPATH=path)
+
+
 def only(folder: Path, pattern: str) -> Path:
     found = list(folder.glob(pattern))
     assert len(found) == 1, found
@@ -208,7 +218,7 @@ def test_sdist_wheel_and_use(tmp_path: Path) -> None:
     assert any(name.startswith("ccdn_ops/_C.") for name in names)
     assert {"ccdn_ops/py.typed", "ccdn/configs/paper.yaml"} <= names
     assert not any(name.startswith(("tests", "benchmarks", "csrc")) for name in names)
-    done = run(sys.executable, "-m", "ccdn_ops", cwd=tmp_path / "installed")
+    done = run_installed(tmp_path / "installed", "-m", "ccdn_ops")
     assert "on cpu: cpu" in done.stdout, done.stdout + done.stderr
     assert "built without CUDA kernels" in done.stdout
 
@@ -223,7 +233,7 @@ def test_without_a_compiler(tmp_path: Path) -> None:
     built = only(tmp_path, "*-py3-none-any.whl")
     with zipfile.ZipFile(built) as archive:
         archive.extractall(tmp_path / "installed")
-    done = run(sys.executable, "-m", "ccdn_ops", cwd=tmp_path / "installed")
+    done = run_installed(tmp_path / "installed", "-m", "ccdn_ops")
     assert "native module: none. ccdn_ops._C is not built" in done.stdout, done.stderr
     assert "Install g++ or clang++ and run `pip install .` again" in done.stdout
     code = (
@@ -232,7 +242,7 @@ def test_without_a_compiler(tmp_path: Path) -> None:
         "ccdn_ops.dual_squeeze(x)[1].sum().backward()\n"
         "with ccdn_ops.use_backend('cpu'): ccdn_ops.dual_squeeze(x)\n"
     )
-    done = run(sys.executable, "-c", code, cwd=tmp_path / "installed")
+    done = run_installed(tmp_path / "installed", "-c", code)
     assert done.returncode == 1
     assert "asked to use the backend 'cpu'" in done.stderr
     assert "ccdn_ops._C is not built" in done.stderr
