@@ -40,7 +40,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m ccdn.train --config tiny --data synthetic --out $(DEMO) --overwrite
 	$(BIN)/python -m ccdn.evaluate --weights $(DEMO)/last.pt --out $(DEMO)
 	@echo
-	@echo 'Look at $(DEMO)/faces.png (green: predicted, red: truth), $(DEMO)/ced.png and $(DEMO)/curves.png'
+	@echo 'Look at $(DEMO)/faces.png (green: predicted, white: truth), $(DEMO)/ced.png and $(DEMO)/curves.png'
 
 test: lint
 	$(BIN)/python -m pytest tests -m 'not slow and not gpu'
