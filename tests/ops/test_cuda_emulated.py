@@ -5,18 +5,29 @@ What a device alone can show (races between warps, speed) is not here.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import mmap
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from cuda_emulation import Library, build, compiler
+from cuda_emulation import Library, Shape, build, compiler
 from harness import CHANNELS, KINDS, POSITIONS, check_close, err, features, tolerances, truth
+from harness import LAYOUTS as HARNESS_LAYOUTS
+from harness import laid_out as harness_layout
 from harness import upstream as upstream_of
 from torch import Tensor
 
-from ccdn_ops.plans import TERMS, dual_squeeze_plan
+from ccdn_ops.backends import native
+from ccdn_ops.backends.cuda import dual_squeeze as backend
+from ccdn_ops.plans import TERMS
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="g++ is not installed")
 
@@ -176,15 +187,17 @@ def test_empty_batch(library: Library) -> None:
     assert library.native.emulated_launches() == before
 
 
-@pytest.mark.parametrize(("channels", "positions"), [(70, 90), (90, 70), (130, 140)])
+@pytest.mark.parametrize(("channels", "positions"), [(70, 90), (90, 70), (130, 140), (514, 3)])
 def test_barriers(library: Library, channels: int, positions: int) -> None:
     """The order in which threads run between barriers, and the grid's size, change no bit."""
     x = features("dominant", 2, channels, positions)
     g = upstream_of(x)
-    once = library.dual_squeeze(x, 2, (g, g))
+    # The longer axis as the matrix's too: more entries than a block has threads.
+    side = "channels" if channels > 500 else None
+    once = library.dual_squeeze(x, 2, (g, g), side)
     for thread_order, largest_grid in ((1, 0), (2, 0), (3, 3), (0, 1)):
         library.settings(thread_order, largest_grid)
-        again = library.dual_squeeze(x, 2, (g, g))
+        again = library.dual_squeeze(x, 2, (g, g), side)
         assert all(a.equal(b) for a, b in zip(once, again, strict=True))
 
 
@@ -205,6 +218,55 @@ def test_offsets_beyond_32_bits(library: Library, channels: int, positions: int)
     assert all(a.equal(b) for a, b in zip(near, far, strict=True))
 
 
+class EmulatedModule:
+    """The native module's CUDA functions, served by the emulation."""
+
+    def __init__(self, library: Library) -> None:
+        native = library.native
+        self.DualSqueezeShape = Shape
+        self.dual_squeeze_workspace_cuda = lambda shape, backward: native.emulated_workspace(
+            ctypes.byref(shape), int(backward)
+        )
+        self.dual_squeeze_forward_cuda = self.without_stream(native.emulated_forward)
+        self.dual_squeeze_backward_cuda = self.without_stream(native.emulated_backward)
+
+    @staticmethod
+    def without_stream(function: Callable[..., int]) -> Callable[..., int]:
+        def call(shape: Shape, *addresses: int) -> int:
+            *tensors, stream = addresses
+            assert stream == 7
+            return function(ctypes.byref(shape), *map(ctypes.c_void_p, tensors))
+
+        return call
+
+
+@pytest.mark.parametrize("layout", HARNESS_LAYOUTS)
+@pytest.mark.parametrize(("channels", "positions"), [(6, 15), (20, 6)])
+def test_the_backend_itself(
+    library: Library,
+    monkeypatch: pytest.MonkeyPatch,
+    layout: str,
+    channels: int,
+    positions: int,
+) -> None:
+    """ccdn_ops/backends/cuda/dual_squeeze.py, with the emulation behind it."""
+    monkeypatch.setattr(native, "require", lambda: EmulatedModule(library))
+    monkeypatch.setattr(native, "stream", lambda tensor: 7)
+    x = features("dominant", 2, channels, positions).view(2, channels, -1, 3)
+    x = harness_layout(x, layout).flatten(2)
+    grads = upstream_of(x), upstream_of(x, seed=3)
+    first, second, *saved = backend.forward(x, 3)
+    grad = backend.backward(*grads, x, *saved, 3)
+    assert grad.stride() == torch.empty_like(x).stride()
+    exact = truth(x.contiguous(), grads, 3)
+    check_close((first, second, grad), exact, tolerances(x, grads, 3, exact))
+
+
+def test_the_backend_serves_cuda_tensors_only() -> None:
+    reason = backend.supports(torch.ones(1, 2, 3), 5)
+    assert reason == "the CUDA kernels serve CUDA tensors, not tensors on cpu"
+
+
 def test_every_plan_fits_the_parameters(library: Library) -> None:
     assert max(itertools.chain(*TERMS.values())) <= library.native.emulated_max_terms()
 
@@ -223,11 +285,24 @@ def test_bad_arguments(library: Library, monkeypatch: pytest.MonkeyPatch) -> Non
         library.dual_squeeze(x, 5, (g, g))
 
 
-def test_the_emulation_sees_a_write_outside(library: Library) -> None:
-    """The guards guard: a gram matrix one row too small is noticed."""
-    plan = dual_squeeze_plan(4, 9, 2, "float32", "cuda")
-    assert plan.side == "channels"
-    x = features("noise", 1, 4, 9)
-    g = upstream_of(x)
-    with pytest.raises(AssertionError, match="wrote behind a tensor"):
-        library.dual_squeeze(x, 2, (g, g), gram_rows=3)
+@pytest.mark.parametrize("rows", [3, 4])
+def test_the_emulation_sees_a_touch_outside(library: Library, rows: int) -> None:
+    """The guards guard: a gram matrix one row too small stops the process."""
+    code = (
+        "import torch\n"
+        "from cuda_emulation import Library\n"
+        "from harness import features, upstream\n"
+        f"library = Library({library.native._name!r})\n"
+        "x = features('noise', 1, 4, 9)\n"
+        "g = upstream(x)\n"
+        f"library.dual_squeeze(x, 2, (g, g), 'channels', gram_rows={rows})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == (-signal.SIGSEGV if rows == 3 else 0), done.stderr

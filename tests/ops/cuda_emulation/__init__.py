@@ -2,12 +2,13 @@
 
 `build(folder)` compiles library.cpp; `Library` calls it with torch tensors, as the module
 ccdn_ops/backends/cuda/dual_squeeze.py calls the native module. Every tensor that a kernel sees lies
-between guards: reading one gives NaN, and writing one is noticed.
+between guards.
 """
 
 from __future__ import annotations
 
 import ctypes
+import mmap
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from ccdn_ops.plans import dual_squeeze_plan
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-GUARD = 4096  # bytes before and after a tensor
+GUARD = 1 << 20  # bytes before and after a tensor that may not be touched
 
 
 def compiler() -> str | None:
@@ -68,17 +69,28 @@ class Shape(ctypes.Structure):
 
 
 class Guarded:
-    """Tensors for a kernel, each in memory of its own with guards of 0xFF bytes (NaN) around."""
+    """Tensors for a kernel, each in memory of its own.
+
+    Behind a tensor, and far before it, lie pages that may not be touched: a kernel that does stops
+    the process. What directly precedes it, and all that is not written yet, are 0xFF bytes (NaN).
+    """
 
     def __init__(self) -> None:
-        self.blocks: list[Tensor] = []
+        self.fronts: list[Tensor] = []
 
     def empty(self, shape: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         extent = 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
         size = (extent if 0 not in shape else 0) * dtype.itemsize
-        block = torch.full((size + 2 * GUARD,), 0xFF, dtype=torch.uint8)
-        self.blocks.append(block)
-        return block[GUARD : GUARD + size].view(dtype).as_strided(shape, stride)
+        inner = -(-(size + 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+        pages = mmap.mmap(-1, inner + 2 * GUARD)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+        for at in (start, start + GUARD + inner):
+            if ctypes.CDLL(None).mprotect(ctypes.c_void_p(at), ctypes.c_size_t(GUARD), 0):
+                raise OSError("mprotect failed")
+        block = torch.frombuffer(pages, dtype=torch.uint8, offset=GUARD, count=inner)
+        block.fill_(0xFF)
+        self.fronts.append(block[: inner - size])
+        return block[inner - size :].view(dtype).as_strided(shape, stride)
 
     def new(self, *shape: int, dtype: torch.dtype) -> Tensor:
         return self.empty(shape, torch.empty(shape, device="meta").stride(), dtype)
@@ -91,9 +103,7 @@ class Guarded:
         return result
 
     def check(self) -> None:
-        for block in self.blocks:
-            assert (block[:GUARD] == 0xFF).all(), "a kernel wrote before a tensor"
-            assert (block[-GUARD:] == 0xFF).all(), "a kernel wrote behind a tensor"
+        assert all((front == 0xFF).all() for front in self.fronts), "a write before a tensor"
 
 
 class Library:
