@@ -179,13 +179,15 @@ def wheel(source: Path, out: Path, **environment: str) -> subprocess.CompletedPr
     return run(*pip, "--no-index", "-w", str(out), str(source), **environment)
 
 
-def run_installed(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Python with the wheel unpacked in `folder` and the dependencies of this environment.
+def run_installed(
+    folder: Path, *arguments: str, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Python in `cwd` with the wheel unpacked in `folder` and this environment's dependencies.
 
     Without `site`, so that an editable installation of the working tree does not step in.
     """
     path = os.pathsep.join([str(folder), sysconfig.get_path("purelib")])
-    return run(sys.executable, "-S", *arguments, cwd=folder, PYTHONPATH=path)
+    return run(sys.executable, "-S", *arguments, cwd=cwd or folder, PYTHONPATH=path)
 
 
 def only(folder: Path, pattern: str) -> Path:
@@ -221,6 +223,11 @@ def test_sdist_wheel_and_use(tmp_path: Path) -> None:
     done = run_installed(tmp_path / "installed", "-m", "ccdn_ops")
     assert "on cpu: cpu" in done.stdout, done.stdout + done.stderr
     assert "built without CUDA kernels" in done.stdout
+
+    # Started in the clone, the sources come first on the path: they find what was installed.
+    done = run_installed(tmp_path / "installed", "-m", "ccdn_ops", cwd=tree)
+    assert f"native module: {tmp_path / 'installed'}" in done.stdout, done.stdout + done.stderr
+    assert "on cpu: cpu" in done.stdout
 
 
 @pytest.mark.slow

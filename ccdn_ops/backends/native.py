@@ -7,7 +7,10 @@ guards the device, and turns the status into an exception that names the operato
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
+import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,16 +18,45 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ccdn_ops._version import __version__
+
 if TYPE_CHECKING:
     from ccdn_ops.plans import DualSqueezePlan
 
-try:
-    from ccdn_ops import _C
 
-    _import_error: ImportError | None = None
-except ImportError as error:
-    _C = None  # type: ignore[assignment]
-    _import_error = error
+def _import_native() -> tuple[ModuleType | None, ImportError | None]:
+    """ccdn_ops._C: the one beside this package, else that of an installed copy of this version.
+
+    A clone's own folder comes first on Python's path, so after `pip install .` a command that is
+    started there imports the sources and would miss what was built from them.
+    """
+    try:
+        from ccdn_ops import _C
+    except ImportError as error:
+        missing = error
+    else:
+        return _C, None
+    for distribution in importlib.metadata.distributions(name="ccdn"):
+        if distribution.version != __version__:
+            continue
+        for file in distribution.files or ():
+            path = str(distribution.locate_file(file))
+            if file.match("ccdn_ops/_C.*") and file.suffix != ".pyi" and os.path.exists(path):
+                spec = importlib.util.spec_from_file_location("ccdn_ops._C", path)
+                assert spec is not None
+                assert spec.loader is not None
+                try:
+                    native = importlib.util.module_from_spec(spec)
+                    spec.loader.exec_module(native)
+                except ImportError as error:
+                    return None, error
+                sys.modules["ccdn_ops._C"] = native
+                return native, None
+    return None, missing
+
+
+_C: Any
+_C, _import_error = _import_native()
 
 # csrc/common/status.h
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
