@@ -35,7 +35,9 @@ CCDN_INLINE void put_row(const Features<S, T>& x, S* out, int64_t row, int64_t c
                          int64_t count, const T* values) {
   S* to = out + row * x.row_stride + column * x.column_stride;
   if (x.column_stride == 1) {
-    if (count == kPanel<T>) {
+    if constexpr (std::is_same_v<S, T>) {
+      copy(values, count < kPanel<T> ? count : kPanel<T>, to);
+    } else if (count >= kPanel<T>) {
       for (int64_t i = 0; i < kPanel<T>; ++i) narrow(values[i], to[i]);
     } else {
       for (int64_t i = 0; i < count; ++i) narrow(values[i], to[i]);
@@ -45,71 +47,82 @@ CCDN_INLINE void put_row(const Features<S, T>& x, S* out, int64_t row, int64_t c
   }
 }
 
-// dX for strips of kPanel columns, where the rows are the small side.
+// dX for strips of columns, where the rows are the small side. A strip is a few panels, each
+// small x kPanel; `thin` holds as many panels of products with the left factors.
 template <class S, class T>
 CCDN_TARGET void gradient_small_rows(GradientWork<S, T>& w, int64_t begin, int64_t step,
                                      int worker) {
-  constexpr int64_t width = kPanel<T>;
+  constexpr int64_t width = kPanel<T>, kColumns = width * kStripPanels;
   const Sizes& s = *w.sizes;
   const BackwardMemory<T>& m = *w.memory;
   const WorkerMemory<T> scratch = w.workers[worker];
-  T *strip = scratch.strip, *thin = scratch.thin;
-  const int64_t extra = s.by_channels ? 0 : 2;
-  for (int64_t j = begin * width; j < s.length; j += step * width) {
-    const int64_t count = s.length - j < width ? s.length - j : width;
+  const int64_t strip_panel = s.padded * width, extra = s.by_channels ? 0 : 2;
+  const int64_t thin_panel = (round_up(s.thin, kTileRows) + 2) * width;
+  for (int64_t j = begin * kColumns; j < s.length; j += step * kColumns) {
+    const int64_t columns = s.length - j < kColumns ? s.length - j : kColumns;
+    const int64_t panels = (columns + width - 1) / width;
     for (int64_t i = 0; i < s.small; ++i) {
-      T* row = strip + i * width;
-      if (count == width) {
-        w.x.centred(i, j, width, row);
-      } else {
-        w.x.centred(i, j, count, row);
-        for (int64_t c = count; c < width; ++c) row[c] = 0;
+      for (int64_t p = 0; p < panels; ++p) {
+        const int64_t left = columns - p * width;
+        w.x.panels(true, i, j + p * width, left < width ? left : width,
+                   scratch.strip + p * strip_panel + i * width);
       }
     }
-    T shift[width] = {}, add[width] = {};
-    if (!s.by_channels) {  // the columns are channels, whose mean this strip holds
-      for (int64_t i = 0; i < s.small; ++i) {
-        for (int64_t c = 0; c < width; ++c) shift[c] += strip[i * width + c];
+    T add[kColumns] = {};
+    for (int64_t p = 0; p < panels; ++p) {
+      T *strip = scratch.strip + p * strip_panel, *thin = scratch.thin + p * thin_panel;
+      if (!s.dense) {
+        for (int64_t c = 0; c < s.thin; c += kTileRows) {
+          const T* left = m.left + c * s.padded;
+          if (s.thin - c <= 4) {
+            tile_product<T, Left::by_row, 4>(s.small, left, s.padded, strip, width,
+                                             thin + c * width, width, false);
+          } else {
+            tile_product<T, Left::by_row>(s.small, left, s.padded, strip, width, thin + c * width,
+                                          width, false);
+          }
+        }
       }
-      for (int64_t c = 0; c < width; ++c) shift[c] /= T(s.small);
-      for (int64_t c = 0; c < count; ++c) add[c] = T(w.bias[j + c]);
+      if (s.by_channels) continue;
+      // The columns are channels, and the strip holds all of each: what the rounded mean left.
+      T rest[width] = {};
+      for (int64_t i = 0; i < s.small; ++i) {
+        for (int64_t c = 0; c < width; ++c) rest[c] += strip[i * width + c];
+      }
       T* products = thin + s.thin * width;
       for (int64_t c = 0; c < width; ++c) {
-        products[c] = c < count ? T(w.outer[j + c]) : T(0);
+        const int64_t d = j + p * width + c;
+        const bool inside = d < s.length;
+        add[p * width + c] = inside ? T(w.bias[d]) - w.alpha * (rest[c] / T(s.small)) : T(0);
+        products[c] = inside ? T(w.outer[d]) : T(0);
         products[width + c] = 1;
       }
     }
-    if (!s.dense) {
-      T tile[kTileRows * width];
-      for (int64_t c = 0; c < s.thin; c += kTileRows) {
-        tile_product<T, Left::by_row>(s.small, m.left + c * s.padded, s.padded, strip, width, tile,
-                                      false);
-        const int64_t rows = s.thin - c < kTileRows ? s.thin - c : kTileRows;
-        std::memcpy(thin + c * width, tile, rows * width * sizeof(T));
-      }
-    }
     for (int64_t i = 0; i < s.small; i += kTileRows) {
-      T tile[kTileRows * width];
-      if (s.dense) {
-        const T* q = m.matrix + i / width * width * s.padded + i % width;
-        tile_product<T, Left::by_column>(s.small, q, width, strip, width, tile, false);
-        if (extra) {
-          tile_product<T, Left::by_column>(extra, m.right + s.thin * s.padded + i, s.padded,
-                                           thin + s.thin * width, width, tile, true);
-        }
-      } else {
-        tile_product<T, Left::by_column>(s.thin + extra, m.right + i, s.padded, thin, width, tile,
-                                         false);
-      }
       const int64_t rows = s.small - i < kTileRows ? s.small - i : kTileRows;
-      for (int64_t r = 0; r < rows; ++r) {
-        T* line = tile + r * width;
-        const T* features = strip + (i + r) * width;
-        const T bias = s.by_channels ? T(w.bias[i + r]) : T(0);
-        for (int64_t c = 0; c < width; ++c) {
-          line[c] += w.alpha * (features[c] - shift[c]) + (add[c] + bias);
+      for (int64_t p = 0; p < panels; ++p) {
+        const T *strip = scratch.strip + p * strip_panel, *thin = scratch.thin + p * thin_panel;
+        T tile[kTileRows * width];
+        if (s.dense) {
+          const T* q = m.matrix + i / width * width * s.padded + i % width;
+          tile_product<T, Left::by_column>(s.small, q, width, strip, width, tile, width, false);
+          if (extra) {
+            tile_product<T, Left::by_column>(extra, m.right + s.thin * s.padded + i, s.padded,
+                                             thin + s.thin * width, width, tile, width, true);
+          }
+        } else {
+          tile_product<T, Left::by_column>(s.thin + extra, m.right + i, s.padded, thin, width, tile,
+                                           width, false);
         }
-        put_row(w.x, w.out, i + r, j, count, line);
+        for (int64_t r = 0; r < rows; ++r) {
+          T* line = tile + r * width;
+          const T *features = strip + (i + r) * width, *more = add + p * width;
+          const T bias = s.by_channels ? T(w.bias[i + r]) : T(0);
+          for (int64_t c = 0; c < width; ++c) {
+            line[c] += w.alpha * features[c] + (more[c] + bias);
+          }
+          put_row(w.x, w.out, i + r, j + p * width, columns - p * width, line);
+        }
       }
     }
   }
@@ -120,57 +133,51 @@ template <class S, class T>
 CCDN_TARGET void gradient_small_columns(GradientWork<S, T>& w, int64_t begin, int64_t step,
                                         int worker) {
   constexpr int64_t width = kPanel<T>;
+  using Vector = typename Simd<T>::Vector;
   const Sizes& s = *w.sizes;
   const BackwardMemory<T>& m = *w.memory;
   const WorkerMemory<T> scratch = w.workers[worker];
   T *strip = scratch.strip, *thin = scratch.thin;
   const int64_t extra = s.by_channels ? 0 : 2;
-  const int64_t thin_stride = round_up(s.thin, width) + width;
+  const int64_t thin_stride = round_up(s.thin, width) + 2;
   for (int64_t j = begin * kTileRows; j < s.length; j += step * kTileRows) {
     const int64_t rows = s.length - j < kTileRows ? s.length - j : kTileRows;
-    T shift[kTileRows] = {}, add[kTileRows] = {};
-    for (int64_t r = 0; r < kTileRows; ++r) {
-      T* row = strip + r * s.padded;
-      const int64_t filled = r < rows ? s.small : 0;
-      if (filled) w.x.centred(j + r, 0, s.small, row);
-      for (int64_t i = filled; i < s.padded; ++i) row[i] = 0;
-      T* products = thin + r * thin_stride + s.thin;
-      if (filled && !s.by_channels) {  // the rows are channels
-        double total = 0;
-        for (int64_t i = 0; i < s.small; ++i) total += row[i];
-        shift[r] = T(total / double(s.small));
-        add[r] = T(w.bias[j + r]);
-        products[0] = T(w.outer[j + r]);
-        products[1] = 1;
-      } else {
-        products[0] = products[1] = 0;
-      }
+    for (int64_t r = 0; r < rows; ++r) {
+      w.x.panels(true, j + r, 0, s.small, strip + r * s.padded);
     }
-    T tile[kTileRows * width];
+    for (int64_t i = rows * s.padded; i < kTileRows * s.padded; ++i) strip[i] = 0;
     if (!s.dense) {
       for (int64_t c = 0; c < s.thin; c += width) {
-        const int64_t columns = s.thin - c < width ? s.thin - c : width;
         tile_product<T, Left::by_row>(s.small, strip, s.padded, m.left_panel + c * s.padded, width,
-                                      tile, false, columns <= width / 2);
-        for (int64_t r = 0; r < kTileRows; ++r) {
-          std::memcpy(thin + r * thin_stride + c, tile + r * width, columns * sizeof(T));
-        }
+                                      thin + c, thin_stride, false, s.thin - c <= width / 2);
       }
     }
+    T add[kTileRows] = {};
+    for (int64_t r = 0; r < rows && !s.by_channels; ++r) {
+      // The rows are channels: what the rounded mean left in this one.
+      Vector sums = {};
+      for (int64_t i = 0; i < s.padded; i += Simd<T>::lanes) sums += load(strip + r * s.padded + i);
+      const T rest = sum<T>(sums) / T(s.small);
+      add[r] = T(w.bias[j + r]) - w.alpha * rest;
+      T* products = thin + r * thin_stride + s.thin;
+      products[0] = T(w.outer[j + r]);
+      products[1] = 1;
+    }
+    T tile[kTileRows * width];
     for (int64_t i = 0; i < s.small; i += width) {
       const int64_t count = s.small - i < width ? s.small - i : width;
       const bool half = count <= width / 2;
       if (s.dense) {
         tile_product<T, Left::by_row>(s.small, strip, s.padded, m.matrix + i * s.padded, width,
-                                      tile, false, half);
+                                      tile, width, false, half);
         if (extra) {
           tile_product<T, Left::by_row>(extra, thin + s.thin, thin_stride,
-                                        m.right + s.thin * s.padded + i, s.padded, tile, true,
-                                        half);
+                                        m.right + s.thin * s.padded + i, s.padded, tile, width,
+                                        true, half);
         }
       } else {
         tile_product<T, Left::by_row>(s.thin + extra, thin, thin_stride, m.right + i, s.padded,
-                                      tile, false, half);
+                                      tile, width, false, half);
       }
       for (int64_t r = 0; r < rows; ++r) {
         T* line = tile + r * width;
@@ -178,9 +185,7 @@ CCDN_TARGET void gradient_small_columns(GradientWork<S, T>& w, int64_t begin, in
         if (s.by_channels) {
           for (int64_t c = 0; c < width; ++c) line[c] += w.alpha * features[c] + T(w.bias[i + c]);
         } else {
-          for (int64_t c = 0; c < width; ++c) {
-            line[c] += w.alpha * (features[c] - shift[r]) + add[r];
-          }
+          for (int64_t c = 0; c < width; ++c) line[c] += w.alpha * features[c] + add[r];
         }
         put_row(w.x, w.out, j + r, i, count, line);
       }
@@ -234,7 +239,7 @@ CCDN_TARGET void gradient_factors(const Sizes& s, const BackwardMemory<T>& m, do
     for (int64_t j = 0; j < s.padded; j += width) {
       for (int64_t i = 0; i < s.padded; i += kTileRows) {
         tile_product<T, Left::by_column>(s.thin, m.left + i, s.padded, m.right + j, s.padded,
-                                         m.matrix + j * s.padded + i * width, false);
+                                         m.matrix + j * s.padded + i * width, width, false);
       }
     }
     for (int64_t i = 0; i < s.small; ++i) {
@@ -264,7 +269,6 @@ CCDN_TARGET Status backward(const Job& job, int64_t sample, char* memory, int th
   for (int64_t i = 0; i < s.line; ++i) {
     m.bias[i] = i < s.channels ? double(widen(grad_first[i])) / double(s.positions) : 0;
     m.gradient[i] = i < s.channels ? double(widen(grad_second[i])) : 0;
-    m.ones[i] = 1;
   }
   GradientWork<S, T> gradient{&s, x, &m, workers, nullptr, m.gradient, m.bias, 0};
   gradient.out = static_cast<S*>(job.grad_x) + sample * shape.stride_b;
@@ -276,8 +280,8 @@ CCDN_TARGET Status backward(const Job& job, int64_t sample, char* memory, int th
   Status status = Status::ok;
   for (int64_t d = 0; d < round_up(s.channels, s.panel); ++d) m.rest[d] = 0;
   if (s.by_channels) {
-    SumsWork<S, T> rest{x, true, nullptr, m.t, workers, s.channel_rows};
-    status = spread(rest, threads, sums_phase<S, T>);
+    SumsWork<S, T, 1> rest{&x, true, s.channel_rows, {nullptr}, {m.t}, workers};
+    status = spread(rest, threads, sums_phase<S, T, 1>);
     if (status != Status::ok) return status;
     for (int64_t d = 0; d < s.channels; ++d) m.rest[d] = T(m.t[d] / double(s.positions));
   }
@@ -300,18 +304,16 @@ CCDN_TARGET Status backward(const Job& job, int64_t sample, char* memory, int th
     chebyshev_step<T, 1>(s, m.matrix, factor, 0, &g, nullptr, &start);
   } else {
     for (int64_t i = 0; i < s.padded; ++i) m.t[i] = m.s[i] = 0;
-    SumsWork<S, T> sums{x, true, m.ones, m.t, workers, s.small_rows};
-    status = spread(sums, threads, sums_phase<S, T>);
-    sums.weight = m.gradient;
-    sums.out = m.s;
-    if (status == Status::ok) status = spread(sums, threads, sums_phase<S, T>);
+    SumsWork<S, T, 2> sums{&x, true, s.small_rows, {nullptr, m.gradient}, {m.t, m.s}, workers};
+    status = spread(sums, threads, sums_phase<S, T, 2>);
     if (status != Status::ok) return status;
     remove_mean(m.t, s.small);
     remove_mean(m.s, s.small);
     for (int64_t i = 0; i < s.small; ++i) m.s[i] *= outer;
   }
   double* vectors[2] = {m.t, m.s};
-  chebyshev_vectors<T, 2>(s, m.matrix, trace, vectors);
+  T* single[2] = {m.single, m.single + s.padded};
+  chebyshev_vectors<T, 2>(s, m.matrix, trace, first_single_term(shape), vectors, single);
 
   // From t: y, the radial part, and half of the factors; from s: q(A) s_0, and the other half.
   const double* table = shape.coefficients;

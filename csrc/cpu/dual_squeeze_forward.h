@@ -4,30 +4,9 @@
 #include <cmath>
 
 #include "cpu/gram.h"
-#include "cpu/recurrence.h"
 
 namespace ccdn {
 namespace CCDN_ISA {
-
-// Sums over the features by channel or by the other axis, on all workers.
-template <class S, class T>
-struct SumsWork {
-  Features<S, T> x;
-  bool centre;
-  const double* weight;
-  double* out;
-  Workers<T> workers;
-  bool by_row;
-};
-
-template <class S, class T>
-CCDN_TARGET void sums_phase(SumsWork<S, T>& w, int64_t begin, int64_t step, int worker) {
-  if (w.by_row) {
-    row_sums(w.x, w.centre, w.weight, w.out, begin, step, w.workers[worker].line);
-  } else {
-    column_sums(w.x, w.centre, w.weight, w.out, begin, step, w.workers[worker].line);
-  }
-}
 
 template <class S, class T>
 CCDN_TARGET Status forward(const Job& job, int64_t sample, char* memory, int threads) {
@@ -40,8 +19,8 @@ CCDN_TARGET Status forward(const Job& job, int64_t sample, char* memory, int thr
   const Features<S, T> x = features_of<S, T>(shape, s, job.x, sample, mean, m.rest);
 
   // The mean, in double.
-  SumsWork<S, T> sums{x, false, nullptr, m.mean, workers, s.channel_rows};
-  Status status = spread(sums, threads, sums_phase<S, T>);
+  SumsWork<S, T, 1> sums{&x, false, s.channel_rows, {nullptr}, {m.mean}, workers};
+  Status status = spread(sums, threads, sums_phase<S, T, 1>);
   if (status != Status::ok) return status;
   S* first = static_cast<S*>(job.first) + sample * s.channels;
   double mean_squares = 0;
@@ -85,13 +64,12 @@ CCDN_TARGET Status forward(const Job& job, int64_t sample, char* memory, int thr
   for (int64_t i = 0; i < s.padded; ++i) m.sum[i] = c[0] * m.start[i];
   const double *current = m.start, *previous = m.start;
   double* free[3] = {m.previous, m.current, m.next};
+  const int64_t first_single = first_single_term(shape);
   for (int64_t j = 1; j < s.terms; ++j) {
     double* next = free[j % 3];
-    if (j == 1) {
-      chebyshev_step<T, 1>(s, m.matrix, 2 / trace, 1, &current, nullptr, &next);
-    } else {
-      chebyshev_step<T, 1>(s, m.matrix, 4 / trace, 2, &current, &previous, &next);
-    }
+    chebyshev_step<T, 1>(s, m.matrix, (j > 1 ? 4 : 2) / trace, j > 1 ? 2 : 1, &current,
+                         j > 1 ? &previous : nullptr, &next,
+                         j >= first_single ? &m.single : nullptr);
     for (int64_t i = 0; i < s.padded; ++i) m.sum[i] += c[j] * next[i];
     previous = current;
     current = next;
@@ -108,8 +86,8 @@ CCDN_TARGET Status forward(const Job& job, int64_t sample, char* memory, int thr
     factor /= double(s.positions);
     for (int64_t i = s.padded; i < s.line; ++i) m.line[i] = 0;
     kappa = m.line;
-    SumsWork<S, T> squeeze{x, true, m.sum, kappa, workers, !s.small_rows};
-    status = spread(squeeze, threads, sums_phase<S, T>);
+    SumsWork<S, T, 1> squeeze{&x, true, !s.small_rows, {m.sum}, {kappa}, workers};
+    status = spread(squeeze, threads, sums_phase<S, T, 1>);
     if (status != Status::ok) return status;
   }
   for (int64_t d = 0; d < s.channels; ++d) narrow(T(factor * kappa[d]), second[d]);

@@ -15,6 +15,8 @@ namespace ccdn {
 constexpr int64_t kPanelBytes = 128;
 constexpr int64_t kChunkBytes = 1024;  // of a packed panel's depth: it stays in the L1 cache
 constexpr int64_t kTile = 8;
+constexpr int64_t kStripPanels = 4;  // read and written together: whole pages and cache lines
+constexpr int64_t kPackBlock = 128;  // columns transposed together
 
 inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -70,13 +72,14 @@ class Carver {
 // Scratch of one sample's forward pass.
 template <class T>
 struct ForwardMemory {
-  T *panels, *matrix, *rest;
+  T *panels, *matrix, *rest, *single;
   double *mean, *start, *ones, *previous, *current, *next, *sum, *line;
 
   ForwardMemory(Carver& carver, const Sizes& s) {
     panels = carver.take<T>(s.padded * s.chunk);
     matrix = carver.take<T>(s.padded * s.padded);
     rest = carver.take<T>(round_up(s.channels, s.panel));
+    single = carver.take<T>(s.padded);
     mean = carver.take<double>(s.line);
     start = carver.take<double>(s.padded);
     ones = carver.take<double>(s.chunk);
@@ -93,13 +96,14 @@ struct ForwardMemory {
 // rows carry what else has rank one.
 template <class T>
 struct BackwardMemory {
-  T *panels, *matrix, *rest, *left, *right, *left_panel;
-  double *t, *s, *from_t, *from_s, *gradient, *ones, *bias;
+  T *panels, *matrix, *rest, *single, *left, *right, *left_panel;
+  double *t, *s, *from_t, *from_s, *gradient, *bias;
 
   BackwardMemory(Carver& carver, const Sizes& s, bool saves_gram) {
     panels = carver.take<T>(saves_gram ? 0 : s.padded * s.chunk);
     matrix = carver.take<T>(s.padded * s.padded);
     rest = carver.take<T>(round_up(s.channels, s.panel));
+    single = carver.take<T>(2 * s.padded);
     left = carver.take<T>((round_up(s.thin, kTile) + 2) * s.padded);
     right = carver.take<T>((s.thin + 2) * s.padded);
     left_panel = carver.take<T>(s.padded * round_up(s.thin, s.panel));
@@ -108,7 +112,6 @@ struct BackwardMemory {
     from_t = carver.take<double>((2 + s.rank) * s.padded);
     from_s = carver.take<double>((1 + s.rank) * s.padded);
     gradient = carver.take<double>(s.line);
-    ones = carver.take<double>(s.line);
     bias = carver.take<double>(s.line);
   }
 };
@@ -119,10 +122,14 @@ struct WorkerMemory {
   T *strip, *thin, *line;
 
   WorkerMemory(Carver& carver, const Sizes& s) {
-    const int64_t width = s.small_rows ? s.panel : kTile;
-    strip = carver.take<T>(s.padded * width);
-    thin = carver.take<T>((round_up(s.thin, s.panel) + s.panel) * width);
-    line = carver.take<T>(s.panel * 64);
+    if (s.small_rows) {
+      strip = carver.take<T>(s.padded * s.panel * kStripPanels);
+      thin = carver.take<T>((round_up(s.thin, kTile) + 2) * s.panel * kStripPanels);
+    } else {
+      strip = carver.take<T>(s.padded * kTile);
+      thin = carver.take<T>((round_up(s.thin, s.panel) + 2) * kTile);
+    }
+    line = carver.take<T>(s.panel * kPackBlock);
   }
 };
 

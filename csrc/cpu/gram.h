@@ -2,7 +2,7 @@
 // columns J * kPanel ... of all padded rows, contiguous, so that later passes stream it.
 #pragma once
 
-#include "cpu/features.h"
+#include "cpu/recurrence.h"
 
 namespace ccdn {
 namespace CCDN_ISA {
@@ -51,16 +51,14 @@ CCDN_TARGET void pack_chunk(GramWork<S, T>& w, int64_t begin, int64_t step, int 
     T* panel = w.panels + j * width * s.chunk;
     const int64_t lines = s.small - j * width < width ? s.small - j * width : width;
     if (s.small_rows) {
-      constexpr int64_t kBlock = 64;
-      for (int64_t i = 0; i < width * kBlock; ++i) line[i] = 0;
+      constexpr int64_t kBlock = kPackBlock;
+      if (lines < width) {
+        for (int64_t i = lines * kBlock; i < width * kBlock; ++i) line[i] = 0;
+      }
       for (int64_t k = 0; k < w.depth; k += kBlock) {
         const int64_t count = w.depth - k < kBlock ? w.depth - k : kBlock;
         for (int64_t i = 0; i < lines; ++i) {
-          if (count == kBlock) {
-            w.x.centred(j * width + i, w.from + k, kBlock, line + i * kBlock);
-          } else {
-            w.x.centred(j * width + i, w.from + k, count, line + i * kBlock);
-          }
+          w.x.panels(true, j * width + i, w.from + k, count, line + i * kBlock);
         }
         // The chunk's room is a multiple of the block, so the last rows may run over.
         for (int64_t c = 0; c < round_up(count, lanes); c += lanes) {
@@ -71,13 +69,7 @@ CCDN_TARGET void pack_chunk(GramWork<S, T>& w, int64_t begin, int64_t step, int 
       }
     } else {
       for (int64_t k = 0; k < w.depth; ++k) {
-        T* out = panel + k * width;
-        if (lines == width) {
-          w.x.centred(w.from + k, j * width, width, out);
-        } else {
-          w.x.centred(w.from + k, j * width, lines, out);
-          for (int64_t i = lines; i < width; ++i) out[i] = 0;
-        }
+        w.x.panels(true, w.from + k, j * width, lines, panel + k * width);
       }
     }
     if (w.start) {
@@ -87,19 +79,22 @@ CCDN_TARGET void pack_chunk(GramWork<S, T>& w, int64_t begin, int64_t step, int 
   }
 }
 
-// Adds the chunk's product to the tiles on and above the diagonal of panels.
+// Adds the chunk's product to the tiles on and above the diagonal.
 template <class S, class T>
 CCDN_TARGET void multiply_chunk(GramWork<S, T>& w, int64_t begin, int64_t step, int) {
   constexpr int64_t width = kPanel<T>;
   const Sizes& s = *w.sizes;
   for (int64_t j = begin; j * width < s.padded; j += step) {
     const T* right = w.panels + j * width * s.chunk;
-    const bool half = s.small - j * width <= width / 2;
-    for (int64_t i = 0; i <= j * width + width - kTileRows; i += kTileRows) {
-      if (i >= s.small) break;
+    const bool narrow = s.small - j * width <= width / 2;
+    const int64_t last = (j + 1) * width < s.small ? (j + 1) * width : s.small;
+    for (int64_t i = 0; i < last; i += kTileRows) {
       const T* left = w.panels + i / width * width * s.chunk + i % width;
-      tile_product<T, Left::by_column>(w.depth, left, width, right, width,
-                                       w.matrix + (j * s.padded + i) * width, w.from > 0, half);
+      // Of the block on the diagonal, the lower left quarter is mirrored too.
+      const int64_t skip = i >= j * width + width / 2 ? width / 2 : 0;
+      tile_product<T, Left::by_column>(w.depth, left, width, right + skip, width,
+                                       w.matrix + (j * s.padded + i) * width + skip, width,
+                                       w.from > 0, narrow || skip > 0);
     }
   }
 }
@@ -123,6 +118,10 @@ CCDN_TARGET void scale_panels(GramWork<S, T>& w, int64_t begin, int64_t step, in
       }
     }
     for (int64_t i = last * width; i < (j + 1) * width * width; ++i) panel[i] = 0;
+    T* corner = panel + j * width * width;
+    for (int64_t i = width / 2; i < width; ++i) {
+      for (int64_t c = 0; c < width / 2; ++c) corner[i * width + c] = corner[c * width + i];
+    }
   }
 }
 

@@ -1,44 +1,151 @@
 // t_j = T_j(M) v for M = 2 S / tr S - 1, with S in T and the vectors in double.
 //
 // In float32 vectors the rounding of m products would reach the gradient undamped; the matrix alone
-// in float32 costs nothing that its own rounding has not cost already.
+// in float32 costs nothing that its own rounding has not cost already. The tail of the series is
+// another matter: its coefficients are small, and so is what rounding there does.
 #pragma once
+
+#include <cmath>
 
 #include "cpu/features.h"
 
 namespace ccdn {
 namespace CCDN_ISA {
 
-// next_q = scale S current_q - shift current_q - previous_q, for kCount vectors at once. previous
-// may be null, and a vector may replace its previous one.
+// Sums over the rows j of a panel (`rows` x kPanel, contiguous) of panel[j] * weights_q[j], in
+// double, for kCount vectors at once.
 template <class T, int kCount>
-CCDN_TARGET void chebyshev_step(const Sizes& s, const T* matrix, double scale, double shift,
-                                const double* const* current, const double* const* previous,
-                                double* const* next) {
-  constexpr int64_t width = kPanel<T>;
-  double products[kCount][width];
-  double* out[kCount];
-  for (int q = 0; q < kCount; ++q) out[q] = products[q];
-  for (int64_t j = 0; j < s.padded; j += width) {
-    panel_sums<T, kCount>(s.small, matrix + j * s.padded, current, out, false);
-    for (int q = 0; q < kCount; ++q) {
-      const double *now = current[q] + j, *before = previous ? previous[q] + j : nullptr;
-      double* to = next[q] + j;
-      if (before) {
-        for (int i = 0; i < width; ++i) {
-          to[i] = scale * products[q][i] - shift * now[i] - before[i];
+CCDN_INLINE void panel_sums(int64_t rows, const T* panel, const double* const* weights,
+                            double* const* out, bool add) {
+  constexpr int vectors = kPanel<T> / kDoubles, block = vectors < 4 ? vectors : 4;
+  constexpr int kChains = kCount == 1 ? 2 : 1;  // two vectors are chains enough
+  for (int v = 0; v < vectors; v += block) {
+    Doubles sums[kChains][kCount][block] = {};
+    int64_t j = 0;
+    for (; j + kChains <= rows; j += kChains) {
+#pragma GCC unroll 2
+      for (int chain = 0; chain < kChains; ++chain) {
+#pragma GCC unroll 4
+        for (int b = 0; b < block; ++b) {
+          const Doubles row = load_doubles(panel + (j + chain) * kPanel<T> + (v + b) * kDoubles);
+#pragma GCC unroll 2
+          for (int q = 0; q < kCount; ++q) sums[chain][q][b] += weights[q][j + chain] * row;
         }
-      } else {
-        for (int i = 0; i < width; ++i) to[i] = scale * products[q][i] - shift * now[i];
+      }
+    }
+    if (kChains == 2 && j < rows) {
+#pragma GCC unroll 4
+      for (int b = 0; b < block; ++b) {
+        sums[0][0][b] += weights[0][j] * load_doubles(panel + j * kPanel<T> + (v + b) * kDoubles);
+      }
+    }
+#pragma GCC unroll 2
+    for (int q = 0; q < kCount; ++q) {
+#pragma GCC unroll 4
+      for (int b = 0; b < block; ++b) {
+        double* place = out[q] + (v + b) * kDoubles;
+        Doubles total = sums[0][q][b];
+        if (kChains == 2) total += sums[kChains - 1][q][b];
+        store(place, add ? load(place) + total : total);
       }
     }
   }
 }
 
+// The same in float, and the sums widened.
+template <int kCount>
+CCDN_INLINE void panel_sums_single(int64_t rows, const float* panel, const float* const* weights,
+                                   double* const* out) {
+  using Vector = Simd<float>::Vector;
+  constexpr int lanes = Simd<float>::lanes, vectors = kPanel<float> / lanes;
+  constexpr int kChains = kCount == 1 ? 4 : 2;
+  for (int v = 0; v < vectors; v += 2) {
+    Vector sums[kChains][kCount][2] = {};
+    int64_t j = 0;
+    for (; j + kChains <= rows; j += kChains) {
+#pragma GCC unroll 4
+      for (int chain = 0; chain < kChains; ++chain) {
+#pragma GCC unroll 2
+        for (int b = 0; b < 2; ++b) {
+          const Vector row = load(panel + (j + chain) * kPanel<float> + (v + b) * lanes);
+#pragma GCC unroll 2
+          for (int q = 0; q < kCount; ++q) sums[chain][q][b] += weights[q][j + chain] * row;
+        }
+      }
+    }
+    for (; j < rows; ++j) {
+#pragma GCC unroll 2
+      for (int b = 0; b < 2; ++b) {
+        const Vector row = load(panel + j * kPanel<float> + (v + b) * lanes);
+#pragma GCC unroll 2
+        for (int q = 0; q < kCount; ++q) sums[0][q][b] += weights[q][j] * row;
+      }
+    }
+#pragma GCC unroll 2
+    for (int q = 0; q < kCount; ++q) {
+#pragma GCC unroll 2
+      for (int b = 0; b < 2; ++b) {
+        Vector total = sums[0][q][b] + sums[1][q][b];
+        if (kChains == 4) total += sums[kChains - 2][q][b] + sums[kChains - 1][q][b];
+        float narrow[lanes];
+        store(narrow, total);
+        for (int half = 0; half < 2; ++half) {
+          store(out[q] + (v + b) * lanes + half * kDoubles, load_doubles(narrow + half * kDoubles));
+        }
+      }
+    }
+  }
+}
+
+// next_q = scale S current_q - shift current_q - previous_q, for kCount vectors at once. previous
+// may be null. With `single` the product is taken of the vectors in single precision.
+template <class T, int kCount>
+CCDN_TARGET void chebyshev_step(const Sizes& s, const T* matrix, double scale, double shift,
+                                const double* const* current, const double* const* previous,
+                                double* const* next, T* const* single = nullptr) {
+  constexpr int64_t width = kPanel<T>;
+  double products[kCount][width];
+  double* out[kCount];
+  for (int q = 0; q < kCount; ++q) out[q] = products[q];
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (single) {
+      for (int q = 0; q < kCount; ++q) {
+        for (int64_t i = 0; i < s.padded; ++i) single[q][i] = float(current[q][i]);
+      }
+    }
+  }
+  for (int64_t j = 0; j < s.padded; j += width) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (single) {
+        panel_sums_single<kCount>(s.small, matrix + j * s.padded, single, out);
+      } else {
+        panel_sums<T, kCount>(s.small, matrix + j * s.padded, current, out, false);
+      }
+    } else {
+      panel_sums<T, kCount>(s.small, matrix + j * s.padded, current, out, false);
+    }
+    for (int q = 0; q < kCount; ++q) {
+      for (int i = 0; i < width; i += kDoubles) {
+        Doubles value = scale * load(products[q] + i) - shift * load(current[q] + j + i);
+        if (previous) value -= load(previous[q] + j + i);
+        store(next[q] + j + i, value);
+      }
+    }
+  }
+}
+
+// The first term whose product may be taken in single precision. Rounding there is weighted by
+// coefficients that fall geometrically: from 1/64 on it is far below that of the matrix.
+inline int64_t first_single_term(const DualSqueezeShape& shape) {
+  int64_t j = 1;
+  while (j < shape.terms && std::fabs(shape.coefficients[j]) > 1.0 / 64) ++j;
+  return j;
+}
+
 // All of the recurrence for kCount start vectors, in rows of `padded` numbers.
 template <class T, int kCount>
 CCDN_TARGET void chebyshev_vectors(const Sizes& s, const T* matrix, double trace,
-                                   double* const* vectors) {
+                                   int64_t first_single, double* const* vectors, T* const* single) {
   const double *current[kCount], *previous[kCount];
   double* next[kCount];
   for (int64_t j = 1; j < s.terms; ++j) {
@@ -47,11 +154,9 @@ CCDN_TARGET void chebyshev_vectors(const Sizes& s, const T* matrix, double trace
       previous[q] = current[q] - (j > 1 ? s.padded : 0);
       next[q] = vectors[q] + j * s.padded;
     }
-    if (j == 1) {
-      chebyshev_step<T, kCount>(s, matrix, 2 / trace, 1, current, nullptr, next);
-    } else {
-      chebyshev_step<T, kCount>(s, matrix, 4 / trace, 2, current, previous, next);
-    }
+    chebyshev_step<T, kCount>(s, matrix, (j > 1 ? 4 : 2) / trace, j > 1 ? 2 : 1, current,
+                              j > 1 ? previous : nullptr, next,
+                              j >= first_single ? single : nullptr);
   }
 }
 

@@ -12,6 +12,10 @@
 #include <cstring>
 #include <utility>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #define CCDN_INLINE CCDN_TARGET inline __attribute__((always_inline))
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -54,14 +58,39 @@ CCDN_INLINE void store(T* p, typename Simd<T>::Vector v) {
 CCDN_INLINE Doubles load_doubles(const double* p) { return load(p); }
 
 CCDN_INLINE Doubles load_doubles(const float* p) {
+#if CCDN_VECTOR_BYTES == 64
+  // GCC 12 makes two halves and three shuffles of the generic conversion.
+  return (Doubles)_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(p));
+#else
   typedef float Narrow __attribute__((vector_size(CCDN_VECTOR_BYTES / 2), aligned(4), may_alias));
   return __builtin_convertvector(*reinterpret_cast<const Narrow*>(p), Doubles);
+#endif
 }
 
-CCDN_INLINE double sum(Doubles v) {
-  double total = 0;
-  for (int i = 0; i < kDoubles; ++i) total += v[i];
-  return total;
+// The sum of the lanes, by halves.
+template <class T>
+CCDN_INLINE T sum(typename Simd<T>::Vector v) {
+  T lanes[Simd<T>::lanes];
+  store(lanes, v);
+#pragma GCC unroll 4
+  for (int half = Simd<T>::lanes / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+
+// Copies fewer elements than a few vectors hold. Loops that only copy become calls of memcpy or
+// string instructions, which cost more than the copy.
+template <class T>
+CCDN_INLINE void copy(const T* in, int64_t count, T* out) {
+  constexpr int lanes = Simd<T>::lanes;
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) store(out + i, load(in + i));
+  for (; i < count; ++i) {
+    out[i] = in[i];
+    __asm__ volatile("" : : : "memory");
+  }
 }
 
 #if defined(__has_builtin)

@@ -28,88 +28,69 @@ enum class Left {
 
 template <class T, Left kLeft, int kRows, int kVectors>
 CCDN_INLINE void register_tile(int64_t depth, const T* a, int64_t a_stride, const T* b,
-                               int64_t b_stride, T* out, bool add) {
+                               int64_t b_stride, T* out, int64_t out_stride, bool add) {
   using Vector = typename Simd<T>::Vector;
   constexpr int lanes = Simd<T>::lanes;
-  Vector sums[kRows][kVectors] = {};
-  for (int64_t k = 0; k < depth; ++k) {
-    Vector right[kVectors];
+  // A narrow tile has too few chains of additions to fill the pipeline: it alternates between two.
+  constexpr int kChains = kRows * kVectors < 16 && kRows == 8 ? 2 : 1;
+  Vector sums[kChains][kRows][kVectors] = {};
+  int64_t k = 0;
+  for (; k + kChains <= depth; k += kChains) {
+#pragma GCC unroll 2
+    for (int chain = 0; chain < kChains; ++chain) {
+      Vector right[kVectors];
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) right[v] = load(b + k * b_stride + v * lanes);
+      for (int v = 0; v < kVectors; ++v) right[v] = load(b + (k + chain) * b_stride + v * lanes);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const T left =
+            kLeft == Left::by_row ? a[r * a_stride + k + chain] : a[(k + chain) * a_stride + r];
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) sums[chain][r][v] += left * right[v];
+      }
+    }
+  }
+  if (kChains == 2 && k < depth) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const T left = kLeft == Left::by_row ? a[r * a_stride + k] : a[k * a_stride + r];
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) sums[r][v] += left * right[v];
+      for (int v = 0; v < kVectors; ++v) {
+        sums[0][r][v] += left * load(b + k * b_stride + v * lanes);
+      }
     }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      T* place = out + r * kPanel<T> + v * lanes;
-      store(place, add ? load(place) + sums[r][v] : sums[r][v]);
+      Vector total = sums[0][r][v];
+      if (kChains == 2) total += sums[kChains - 1][r][v];
+      T* place = out + r * out_stride + v * lanes;
+      store(place, add ? load(place) + total : total);
     }
   }
 }
 
-// out (8 x kPanel, contiguous) = or += left (8 x depth) * b (depth x columns). `half` computes the
-// first half of the columns only.
-template <class T, Left kLeft>
+// out (rows of kPanel) = or += left (rows x depth) * b (depth x columns), for 8 rows and kPanel
+// columns; with kRows = 4 for the first four rows only, with `half` for the first half of the
+// columns.
+template <class T, Left kLeft, int kRows = kTileRows>
 CCDN_TARGET inline void tile_product(int64_t depth, const T* a, int64_t a_stride, const T* b,
-                                     int64_t b_stride, T* out, bool add, bool half = false) {
+                                     int64_t b_stride, T* out, int64_t out_stride, bool add,
+                                     bool half = false) {
   constexpr int lanes = Simd<T>::lanes, vectors = kPanel<T> / lanes;
-  for (int row = 0; row < kTileRows; row += kRegisterRows) {
+  constexpr int kStep = kRows < kRegisterRows ? kRows : kRegisterRows;
+  for (int row = 0; row < kRows; row += kStep) {
     const T* left = a + (kLeft == Left::by_row ? row * a_stride : row);
-    T* place = out + row * kPanel<T>;
+    T* place = out + row * out_stride;
     if (half && vectors == 2) {
-      register_tile<T, kLeft, kRegisterRows, 1>(depth, left, a_stride, b, b_stride, place, add);
+      register_tile<T, kLeft, kStep, 1>(depth, left, a_stride, b, b_stride, place, out_stride, add);
       continue;
     }
     for (int v = 0; v < (half ? vectors / 2 : vectors); v += 2) {
-      register_tile<T, kLeft, kRegisterRows, 2>(depth, left, a_stride, b + v * lanes, b_stride,
-                                                place + v * lanes, add);
-    }
-  }
-}
-
-// A vector of doubles stays a double while the matrix is T: sums over the rows j of a panel
-// (`rows` x kPanel, contiguous) of panel[j] * weights_q[j], for kWeights vectors at once.
-template <class T, int kWeights>
-CCDN_INLINE void panel_sums(int64_t rows, const T* panel, const double* const* weights,
-                            double* const* out, bool add) {
-  constexpr int vectors = kPanel<T> / kDoubles, block = vectors < 4 ? vectors : 4;
-  for (int v = 0; v < vectors; v += block) {
-    Doubles sums[2][kWeights][block] = {};
-    int64_t j = 0;
-    for (; j + 2 <= rows; j += 2) {
-#pragma GCC unroll 2
-      for (int p = 0; p < 2; ++p) {
-#pragma GCC unroll 4
-        for (int b = 0; b < block; ++b) {
-          const Doubles row = load_doubles(panel + (j + p) * kPanel<T> + (v + b) * kDoubles);
-#pragma GCC unroll 2
-          for (int q = 0; q < kWeights; ++q) {
-            // With two weights there are enough chains without doubling them.
-            sums[kWeights == 1 ? p : 0][q][b] += weights[q][j + p] * row;
-          }
-        }
-      }
-    }
-    if (j < rows) {
-      for (int b = 0; b < block; ++b) {
-        const Doubles row = load_doubles(panel + j * kPanel<T> + (v + b) * kDoubles);
-        for (int q = 0; q < kWeights; ++q) sums[0][q][b] += weights[q][j] * row;
-      }
-    }
-#pragma GCC unroll 2
-    for (int q = 0; q < kWeights; ++q) {
-#pragma GCC unroll 4
-      for (int b = 0; b < block; ++b) {
-        double* place = out[q] + (v + b) * kDoubles;
-        const Doubles total = kWeights == 1 ? sums[0][q][b] + sums[1][q][b] : sums[0][q][b];
-        store(place, add ? load(place) + total : total);
-      }
+      register_tile<T, kLeft, kStep, 2>(depth, left, a_stride, b + v * lanes, b_stride,
+                                        place + v * lanes, out_stride, add);
     }
   }
 }
