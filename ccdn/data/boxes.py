@@ -150,7 +150,7 @@ def _detect_this(face: Face, image: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _cascade() -> cv2.CascadeClassifier:
-    path = Path(cv2.data.haarcascades) / "haarcascade_frontalface_alt2.xml"
+    path = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_alt2.xml"
     cascade = cv2.CascadeClassifier(str(path))
     if cascade.empty():
         raise DataError(
