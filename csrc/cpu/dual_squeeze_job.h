@@ -13,7 +13,7 @@
 namespace ccdn {
 
 constexpr int64_t kPanelBytes = 128;
-constexpr int64_t kChunkBytes = 1024;  // of a packed panel's depth: it stays in the L1 cache
+constexpr int64_t kChunkBytes = 512;  // of a packed panel's depth: it stays in the L1 cache
 constexpr int64_t kTile = 8;
 constexpr int64_t kStripPanels = 4;  // read and written together: whole pages and cache lines
 constexpr int64_t kPackBlock = 128;  // columns transposed together
