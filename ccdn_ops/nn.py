@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .ops.checks import check_iterations
 from .ops.ctm import ctm
 
 
@@ -23,7 +24,7 @@ class CTM(nn.Module):
 
     Every excitation and order has its own two layers: `reduce_weight` (P, O, D / r, D),
     `reduce_bias` (P, O, D / r), `expand_weight` (P, O, D, D / r), `expand_bias` (P, O, D). Raises
-    ValueError for sizes below 1 and orders other than 1 and 2.
+    ValueError for sizes below 1, orders other than 1 and 2, and iterations out of range.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class CTM(nn.Module):
             )
         if orders not in (1, 2):
             raise ValueError(f"orders must be 1 or 2, found {orders}")
+        check_iterations("nn.CTM", iterations)
         hidden = max(channels // reduction, 1)
         self.channels, self.excitations, self.orders = channels, excitations, orders
         self.iterations = iterations

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype
+from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype, no_autocast
 from ccdn_ops.plans import dual_squeeze_plan
 
 library = torch.library.Library("ccdn", "DEF")
@@ -35,8 +35,9 @@ library = torch.library.Library("ccdn", "DEF")
 #   forward(x, iterations) -> first, second, mean, trace, gram
 #   backward(grad_first, grad_second, x, mean, trace, gram, iterations) -> grad_x
 #
-# and gets x always as (B, D, N) with B >= 1 and any strides, and contiguous gradients in x's dtype;
-# grad_x has the strides of torch.empty_like(x). Autocast is off while it runs.
+# and gets x always as (B, D, N) with B >= 1 and any strides, and everything else contiguous, the
+# gradients in x's dtype; grad_x has the strides of torch.empty_like(x). Autocast is off while it
+# runs.
 
 library.define(
     "dual_squeeze(Tensor x, int iterations) -> "
@@ -48,29 +49,16 @@ library.define(
 )
 
 
-class _NoAutocast:
-    """Turns autocast off for a kernel; costs nothing when it is off already."""
-
-    def __init__(self, device_type: str) -> None:
-        self.context = None
-        if torch.is_autocast_enabled(device_type):
-            self.context = torch.autocast(device_type, enabled=False)
-
-    def __enter__(self) -> None:
-        if self.context is not None:
-            self.context.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        if self.context is not None:
-            self.context.__exit__(*error)
-
-
 def _dual_squeeze_empty(
     x: Tensor, iterations: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     flat = x.flatten(2)
-    batch, channels, positions = flat.shape[0], int(flat.shape[1]), int(flat.shape[2])
-    plan = dual_squeeze_plan(channels, positions, iterations, DTYPE_NAMES[x.dtype], x.device.type)
+    batch, channels, positions = flat.shape
+    # Sizes that torch.compile holds open are symbols, which no cache takes: the plan's comparisons
+    # become guards, and one graph serves every size on the same side of them.
+    sizes = isinstance(channels, int) and isinstance(positions, int)
+    choose = dual_squeeze_plan if sizes else dual_squeeze_plan.__wrapped__
+    plan = choose(channels, positions, iterations, DTYPE_NAMES[x.dtype], x.device.type)
     side = channels if plan.side == "channels" else positions
     n = side if plan.saves_gram else 0
     wide = accumulation_dtype(x.dtype)
@@ -101,7 +89,7 @@ def _dual_squeeze(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, T
     # A view for NCHW and channels_last alike; a copy only where H and W have no common stride.
     flat = x.flatten(2)
     backend = registry.select("dual_squeeze", flat, iterations)
-    with _NoAutocast(x.device.type):
+    with no_autocast(x.device.type):
         return backend.forward(flat, iterations)
 
 
@@ -118,10 +106,11 @@ def _dual_squeeze_backward(
     if x.shape[0] == 0:
         return torch.empty_like(flat).view(x.shape)
     backend = registry.select("dual_squeeze", flat, iterations)
-    with _NoAutocast(x.device.type):
-        grad = backend.backward(
-            grad_first.contiguous(), grad_second.contiguous(), flat, mean, trace, gram, iterations
-        )
+    # Under vmap a tensor without the mapped dimension arrives expanded: its stride there is 0.
+    g1, g2 = grad_first.contiguous(), grad_second.contiguous()
+    mean, trace, gram = mean.contiguous(), trace.contiguous(), gram.contiguous()
+    with no_autocast(x.device.type):
+        grad = backend.backward(g1, g2, flat, mean, trace, gram, iterations)
     return grad.view(x.shape)
 
 
@@ -131,10 +120,21 @@ def _fold(x: Tensor, batched: int | None, size: int) -> Tensor:
     return x.flatten(0, 1)
 
 
+def _samples(x: Tensor, batched: int | None) -> int:
+    """B of x (B, ...) with the vmapped dimension at `batched`, or without it."""
+    return x.shape[1 if batched == 0 else 0]
+
+
+def _unfold(x: Tensor, size: int, samples: int) -> Tensor:
+    """(V * B, ...) as (V, B, ...); both may be 0, so neither is inferred."""
+    return x.unflatten(0, (size, samples))
+
+
 def _dual_squeeze_vmap(info, in_dims, x, iterations):  # type: ignore[no-untyped-def]
-    size = info.batch_size
-    outputs = torch.ops.ccdn.dual_squeeze(_fold(x, in_dims[0], size), iterations)
-    return tuple(out.unflatten(0, (size, -1)) for out in outputs), (0,) * len(outputs)
+    folded = _fold(x, in_dims[0], info.batch_size)
+    outputs = torch.ops.ccdn.dual_squeeze(folded, iterations)
+    samples = _samples(x, in_dims[0])
+    return tuple(_unfold(out, info.batch_size, samples) for out in outputs), (0,) * len(outputs)
 
 
 def _dual_squeeze_backward_vmap(info, in_dims, *arguments):  # type: ignore[no-untyped-def]
@@ -142,7 +142,7 @@ def _dual_squeeze_backward_vmap(info, in_dims, *arguments):  # type: ignore[no-u
     size = info.batch_size
     folded = [_fold(t, d, size) for t, d in zip(tensors, in_dims, strict=False)]
     grad = torch.ops.ccdn.dual_squeeze_backward(*folded, iterations)
-    return grad.unflatten(0, (size, -1)), 0
+    return _unfold(grad, size, _samples(tensors[2], in_dims[2])), 0
 
 
 library.impl("dual_squeeze", _dual_squeeze, "CompositeExplicitAutograd")

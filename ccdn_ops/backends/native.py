@@ -12,6 +12,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -104,16 +105,28 @@ def why_no_cuda_kernels(device: torch.device | None = None) -> str | None:
         if not torch.cuda.is_available():
             return "torch sees no CUDA device"
         major, minor = torch.cuda.get_device_capability(device)
-        built = [divmod(int(arch.rstrip("af")), 10) for arch in _C.cuda_archs]
-        newest = max(built)
-        # A cubin runs on its own major version from its minor on; PTX on everything newer.
-        if not any(m == major and n <= minor for m, n in built) and (major, minor) < newest:
+        if not _serves(_C.cuda_archs, _C.cuda_ptx, major, minor):
             names = ", ".join(f"sm_{arch}" for arch in _C.cuda_archs)
             return (
                 f"the CUDA kernels were built for {names}, and this device is sm_{major}{minor}. "
                 f"Run `CCDN_CUDA_ARCHS={major}{minor} pip install .` again"
             )
     return None
+
+
+def _serves(archs: tuple[str, ...], ptx: str, major: int, minor: int) -> bool:
+    """Whether a device can run one of the cubins, or compile the PTX.
+
+    A cubin runs on its own major version from its minor on, PTX on everything newer; those of an
+    "a" (90a) on that very version, of an "f" (100f) on its major version.
+    """
+    for arch in (*archs, ptx):
+        found = divmod(int(arch.rstrip("af")), 10)
+        if found == (major, minor):
+            return True
+        if not arch.endswith("a") and found[0] == major and found[1] <= minor:
+            return True
+    return ptx.isdigit() and divmod(int(ptx), 10) <= (major, minor)
 
 
 def require() -> ModuleType:
@@ -126,6 +139,13 @@ def require() -> ModuleType:
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 for float64, else float32: the type of mean, trace and gram."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def no_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """Autocast off within; costs nothing where it is off already or, as on "meta", unknown."""
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
 
 
 def dual_squeeze_shape(x: Tensor, plan: DualSqueezePlan) -> Any:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 BACKENDS = ("reference", "cpu", "triton", "cuda")
@@ -79,9 +80,12 @@ def use_backend(name: str | None) -> Iterator[None]:
 
     None returns to the choice by device. Process-wide, because autograd may run a backward pass in
     another thread. A call that the named backend cannot serve raises RuntimeError; nothing falls
-    back. Raises ValueError for another name.
+    back. Raises ValueError for another name, and RuntimeError inside a function that is being
+    compiled: a graph holds the operator, not the choice, so the block belongs around its calls.
     """
     global _override
+    if torch.compiler.is_compiling():
+        raise RuntimeError("use_backend does nothing inside torch.compile; put it around the call")
     previous = _override
     _override = _checked(name, "backend")
     try:

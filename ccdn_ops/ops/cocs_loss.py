@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import reference
+from ccdn_ops.backends.native import no_autocast
 from ccdn_ops.ops.checks import check_device, check_tensor
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def cocs_loss(features: Tensor | Sequence[Tensor], group: ProcessGroup | None = 
     single = isinstance(features, Tensor)
     levels = [features] if isinstance(features, Tensor) else list(features)
     _check(levels)
-    with torch.autocast(levels[0].device.type, enabled=False):
+    with no_autocast(levels[0].device.type):
         sums = [reference.unit_sum(level) for level in levels]
         if group is not None:
             flat = _GlobalSum.apply(torch.cat([s.flatten() for s in sums]), group)

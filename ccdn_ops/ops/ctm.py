@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from ccdn_ops.backends.native import accumulation_dtype
+from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.ops.checks import check_iterations, check_map, check_tensor
 from ccdn_ops.ops.dual_squeeze import dual_squeeze
 from ccdn_ops.ops.excitation import excitation_gates, multi_excite
@@ -36,7 +35,7 @@ def ctm(x: Tensor, weights: Sequence[Tensor], iterations: int = 5) -> tuple[Tens
     second: Tensor | None
     if weights[0].dim() == 4 and weights[0].shape[1] == 1:
         wide = accumulation_dtype(x.dtype)
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x.device.type):
             first, second = x.mean((2, 3), dtype=wide).to(x.dtype), None
     else:
         first, second = dual_squeeze(x, iterations)

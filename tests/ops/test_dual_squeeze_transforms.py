@@ -108,6 +108,23 @@ def test_vmap_of_the_gradient(backend: str, shape: tuple[int, ...]) -> None:
         assert err(grad, pullback(g)[0]) < 5e-7
 
 
+def test_vmap_of_one_sample(backend: str) -> None:
+    # What is saved for the gradient arrives expanded, its stride 0: one x, many upstream gradients.
+    x = features("dominant", 1, 6, 20)
+    _, pullback = torch.func.vjp(lambda x: dual_squeeze(x)[1], x)
+    (found,) = torch.func.vmap(pullback)(torch.eye(6).unsqueeze(1))
+    for g, grad in zip(torch.eye(6), found, strict=True):
+        assert err(grad, pullback(g.unsqueeze(0))[0]) < 5e-7
+
+
+@pytest.mark.parametrize(("shape", "in_dim"), [((0, 2, 4, 5), 0), ((2, 4, 0, 5), 2)])
+def test_vmap_over_nothing(backend: str, shape: tuple[int, ...], in_dim: int) -> None:
+    second = torch.func.vmap(lambda x: dual_squeeze(x)[1], in_dims=in_dim)(torch.zeros(shape))
+    assert second.shape == (0, 2, 4)
+    grad = torch.func.vmap(torch.func.grad(loss), in_dims=in_dim)(torch.zeros(shape))
+    assert grad.shape == (0, 2, 4, 5)
+
+
 def test_jacrev(backend: str) -> None:
     x = features("noise", 1, 4, 6, dtype=torch.float64)
     found = torch.func.jacrev(lambda x: dual_squeeze(x)[1])(x)
@@ -127,23 +144,48 @@ def test_compile(backend: str) -> None:
 
 
 def test_compile_with_any_batch(backend: str) -> None:
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager", dynamic=True)
-    with torch._dynamo.config.patch(error_on_recompile=False):
-        for batch in (2, 3, 5):
-            x = features("dominant", batch, 6, 20).requires_grad_()
+    check_one_graph([(2, 6, 20), (3, 6, 20), (5, 6, 20)], dim=0)
+
+
+def test_compile_with_any_size(backend: str) -> None:
+    check_one_graph([(2, 6, 20), (2, 6, 30), (2, 6, 41)], dim=2)
+    check_one_graph([(2, 12, 5), (2, 20, 5), (2, 31, 5)], dim=1)
+
+
+def check_one_graph(shapes: list[tuple[int, ...]], dim: int) -> None:
+    """One graph serves all shapes, which differ in a dimension that is marked as dynamic."""
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for shape in shapes:
+            x = features("dominant", *shape).requires_grad_()
+            torch._dynamo.mark_dynamic(x, dim)
             (found,) = torch.autograd.grad(compiled(x), x)
             (wanted,) = torch.autograd.grad(loss(x), x)
             assert err(found, wanted) < 1e-6
 
 
-def test_export(backend: str) -> None:
+def test_meta_tensors() -> None:
+    x = torch.empty(2, 6, 4, 5, device="meta", requires_grad=True)
+    for squeeze in (dual_squeeze, reference.dual_squeeze):
+        first, second = squeeze(x)
+        assert first.shape == second.shape == (2, 6)
+        (grad,) = torch.autograd.grad(second.sum(), x)
+        assert grad.shape == x.shape
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_export(backend: str, strict: bool) -> None:
     class Squeeze(torch.nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.cat(dual_squeeze(x), 1)
 
     x = features("dominant", 2, 6, 20)
-    program = torch.export.export(Squeeze(), (x,))
-    assert program.module()(x).equal(Squeeze()(x))
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(Squeeze(), (x,), dynamic_shapes=({0: batch},), strict=strict)
+    for size in (2, 7):
+        x = features("dominant", size, 6, 20)
+        assert program.module()(x).equal(Squeeze()(x))
 
 
 def test_inference_mode(backend: str) -> None:

@@ -7,7 +7,8 @@ import torch
 from harness import err, features
 from torch import Tensor
 
-from ccdn_ops import ctm, dual_squeeze, excitation_gates, multi_excite
+from ccdn_ops import cocs_loss, ctm, dual_squeeze, excitation_gates, multi_excite
+from ccdn_ops.nn import CTM
 
 
 def weights(
@@ -148,3 +149,20 @@ W1 = weights(4, 1, 8, 2, torch.float32)
 def test_wrong_input(call, error, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(error, match=r"ccdn_ops\.\w+: .*" + message):
         call()
+
+
+@pytest.mark.parametrize("orders", [1, 2])
+def test_meta_tensors(orders: int) -> None:
+    module = CTM(8, orders=orders).to("meta")
+    excited, pooled = module(torch.empty(2, 8, 3, 5, device="meta"))
+    assert excited.shape == (2, 4, 8, 3, 5)
+    assert cocs_loss(pooled).shape == ()
+
+
+def test_module_refuses_wrong_sizes() -> None:
+    with pytest.raises(ValueError, match="at least 1, found 0, 4, 4"):
+        CTM(0)
+    with pytest.raises(ValueError, match="orders must be 1 or 2, found 3"):
+        CTM(8, orders=3)
+    with pytest.raises(ValueError, match="iterations is 11; expected an int from 1 to 10"):
+        CTM(8, iterations=11)

@@ -46,6 +46,33 @@ def test_named_backend_does_not_fall_back() -> None:
         dual_squeeze(X)
 
 
+def test_no_choice_of_backend_inside_a_graph() -> None:
+    def choose(x: torch.Tensor) -> torch.Tensor:
+        with use_backend("reference"):
+            return dual_squeeze(x)[1]
+
+    with pytest.raises(Exception, match="use_backend does nothing inside"):
+        torch.compile(choose, fullgraph=True, backend="eager")(X)
+    assert registry.override() is None
+
+
+@pytest.mark.parametrize(
+    ("archs", "ptx", "served", "refused"),
+    [
+        ("80 90 100", "100", [(8, 0), (8, 9), (9, 0), (10, 3), (12, 0)], [(7, 5)]),
+        ("90", "90", [(9, 0), (10, 0)], [(8, 0), (8, 9)]),
+        ("120 80", "80", [(8, 0), (9, 0), (12, 1)], [(7, 5)]),  # the last one is the PTX
+        ("90a", "90a", [(9, 0)], [(8, 0), (10, 0)]),
+        ("100f", "100f", [(10, 0), (10, 3)], [(9, 0), (12, 0)]),
+    ],
+)
+def test_devices_that_a_build_serves(
+    archs: str, ptx: str, served: list[tuple[int, int]], refused: list[tuple[int, int]]
+) -> None:
+    assert all(native._serves(tuple(archs.split()), ptx, *device) for device in served)
+    assert not any(native._serves(tuple(archs.split()), ptx, *device) for device in refused)
+
+
 def test_unknown_backend() -> None:
     with (
         pytest.raises(ValueError, match="backend is 'fast'; expected one of reference, cpu"),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype
+from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype, no_autocast
 from ccdn_ops.plans import dual_squeeze_plan
 
 
@@ -23,7 +23,7 @@ def dual_squeeze(x: Tensor, iterations: int = 5) -> tuple[Tensor, Tensor]:
     x (B, D, H, W) or (B, D, N) of any floating dtype -> two (B, D) in that dtype, computed in
     float64 for float64 and in float32 for the others, under autocast too.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with no_autocast(x.device.type):
         first, second, *_ = squeeze(x.flatten(2), iterations)
         return first, second
 

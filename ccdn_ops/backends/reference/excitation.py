@@ -1,4 +1,4 @@
-"""excitation_gates, multi_excite and ctm in plain PyTorch (eqs. 3 and 4)."""
+"""excitation_gates and multi_excite in plain PyTorch (eqs. 3 and 4)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends.native import accumulation_dtype
+from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 
 
 def excitation_gates(
@@ -19,7 +19,7 @@ def excitation_gates(
 ) -> Tensor:
     """O squeezes (B, D) -> the gates (B, P, D), summed over the orders, in the squeezes' dtype."""
     dtype, wide = squeezes[0].dtype, accumulation_dtype(squeezes[0].dtype)
-    with torch.autocast(squeezes[0].device.type, enabled=False):
+    with no_autocast(squeezes[0].device.type):
         k = torch.stack([squeeze.to(wide) for squeeze in squeezes], 1)  # [B, O, D]
         w_v, b_v = reduce_weight.to(wide), reduce_bias.to(wide)  # [P, O, R, D], [P, O, R]
         w_u, b_u = expand_weight.to(wide), expand_bias.to(wide)  # [P, O, D, R], [P, O, D]
