@@ -72,7 +72,8 @@ def _tables(plan: DualSqueezePlan, device: torch.device) -> tuple[Tensor, Tensor
     Of t_j from the start vector: q, the right factors R of the gradient, and A R; from the gradient
     of the result: q and the left factors.
     """
-    table = torch.tensor(plan.table, dtype=torch.float64, device=device)
+    # Made on the CPU and copied when done: the cached tables may next be read on another stream.
+    table = torch.tensor(plan.table, dtype=torch.float64, device="cpu")
     q, left, right = table[:1], table[2 : 2 + plan.rank], table[2 + plan.rank :]
     # A t_0 = (t_0 + t_1) / 2 and A t_j = t_j / 2 + (t_{j-1} + t_{j+1}) / 4. No factor has the last
     # t_j, so that all of these are there.
@@ -80,7 +81,7 @@ def _tables(plan: DualSqueezePlan, device: torch.device) -> tuple[Tensor, Tensor
     times_a[:, 1:] += right[:, :-1] / 4
     times_a[:, 1:2] += right[:, :1] / 4
     times_a[:, :-1] += right[:, 1:] / 4
-    return torch.cat([q, right, times_a]), torch.cat([q, left])
+    return torch.cat([q, right, times_a]).to(device), torch.cat([q, left]).to(device)
 
 
 class _Sample:
@@ -218,6 +219,7 @@ def forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor,
         rounding = 16 * torch.finfo(torch.float32).eps
         constant = spread <= rounding**2 * (spread + level)
         trace = torch.where(constant, 0.0, spread).float()
+        constant = trace == 0  # also what is too small for float32
 
         start = x.new_ones((), dtype=torch.float64)
         if not sample.channel_is_side:

@@ -172,3 +172,21 @@ def test_offsets_beyond_32_bits(channels: int, positions: int) -> None:
 def test_float64_is_left_to_others() -> None:
     with pytest.raises(RuntimeError, match=r"'triton', which cannot.*no float64"):
         dual_squeeze(torch.randn(1, 2, 3, dtype=torch.float64))
+
+
+def test_vmap_of_one_sample() -> None:
+    # What is saved for the gradient arrives expanded, its stride 0.
+    x = features("dominant", 1, 5, 8)
+    _, pullback = torch.func.vjp(lambda x: dual_squeeze(x)[1], x)
+    (found,) = torch.func.vmap(pullback)(torch.eye(5).unsqueeze(1))
+    for g, grad in zip(torch.eye(5), found, strict=True):
+        assert err(grad, pullback(g.unsqueeze(0))[0]) < 5e-7
+
+
+@pytest.mark.parametrize(("channels", "positions"), [(5, 8), (8, 5)])
+def test_variance_too_small_for_float32(channels: int, positions: int) -> None:
+    x = 1e-25 * features("noise", 2, channels, positions)
+    g = upstream(x)
+    _, second, grad = values_and_gradient(dual_squeeze, x, (None, g), 5)
+    assert (second == 0).all()
+    assert (grad == 0).all()
