@@ -12,17 +12,16 @@
 //
 // On a napkin, for each sample, with e bytes an element and 4-byte accumulation:
 //
-//              operations (multiply-adds)         bytes
-//   forward    n D N / 2  gram                    e D N        x from device memory, once; the
-//   other
-//              n^2 (m + 1)  recurrence, float64   e D N ...    passes (means, gram) come from L2
-//              when
-//                                                              the sample fits there
-//                                                 4 n^2 m      the matrix, from L2, once a term
-//   backward   2 n^2 (m + 1)  recurrence          2 e D N      x read, gradient written, and as
-//   above
-//              dense form, n <= 4 m:  m n^2 pairs + n D N
-//              low-rank form:         4 m D N     4 m free ... the factor, from L2
+// clang-format off
+//              operations (multiply-adds)           bytes
+//   forward    n D N / 2    gram                    e D N    x from device memory, once; the other
+//              n^2 (m + 1)  recurrence, float64     passes (means, gram) from L2 when x fits there
+//                                                   4 n^2 m  the matrix, from L2, once a term
+//   backward   2 n^2 (m + 1)  recurrence            2 e D N  x read, gradient written; as above
+//              dense form, n <= 2 pairs:  pairs n^2 + n D N
+//              low-rank form:  2 pairs D N          the (free, pairs) factor, from L2
+// clang-format on
+//   pairs = 2 (m - 1), on the channels side 2 more
 //
 // (8, 256, 32 x 32) float32, K = 5: 8 MB of features are 2 us of an H200's memory, 0.3 G
 // multiply-adds of the gram matrix 10 us, and 30 products with a matrix of 256 KB at one block a
