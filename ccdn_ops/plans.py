@@ -1,11 +1,11 @@
 """Which form of an operator's algorithm is used, and the numbers that it needs.
 
-K coupled Newton-Schulz steps turn A = S / tr S into a polynomial in A: Y_K = A q_K(A) with q_0 = 1 and
-q_{k+1}(t) = q_k(t) (3 - t q_k(t)^2) / 2. The second-order squeeze applies that polynomial to one
-vector, so no matrix is ever iterated: q_K, of degree (3^K - 1) / 2, is smooth on [0, 1], where the
-eigenvalues of A lie, and a short Chebyshev series on [0, 1] replaces it,
+K coupled Newton-Schulz steps turn A = S / tr S into a polynomial in A: Y_K = A q_K(A) with q_0 = 1
+and q_{k+1}(t) = q_k(t) (3 - t q_k(t)^2) / 2. The second-order squeeze applies that polynomial to
+one vector, so no matrix is ever iterated: q_K, of degree (3^K - 1) / 2, is smooth on [0, 1], where
+the eigenvalues of A lie, and a short Chebyshev series on [0, 1] replaces it. With M = 2 A - I,
 
-    q_K(A) v = sum over j of c_j t_j,   t_0 = v, t_1 = M v, t_{j+1} = 2 M t_j - t_{j-1},   M = 2 A - I.
+    q_K(A) v = sum over j of c_j t_j,   t_0 = v, t_1 = M v, t_{j+1} = 2 M t_j - t_{j-1}.
 
 The gradient with respect to the matrix of L = s^T q_K(A) v is
 
@@ -23,7 +23,6 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 Precision = Literal["float32", "float64"]
@@ -47,10 +46,11 @@ class DualSqueezePlan:
     saves_gram: that matrix is kept for the backward pass.
     terms: Chebyshev terms m of q_K on [0, 1].
     rank: rows of each half of the factors of H.
-    dense_gradient: the CPU kernel multiplies the features by one n x n matrix instead of by the thin factors.
+    dense_gradient: the CPU kernel multiplies the features by one n x n matrix instead of by the
+        thin factors.
     table: float64, C-contiguous, (2 + 2 rank, terms). Row 0 are the coefficients c of q_K, row 1
-        those of q_K + 2 t q_K'(t) (the gradient's radial part), then `rank` rows L and `rank` rows R
-        with H = L^T R.
+        those of q_K + 2 t q_K'(t) (the gradient's radial part), then `rank` rows L and `rank` rows
+        R with H = L^T R.
     """
 
     side: Side
@@ -96,21 +96,25 @@ def chebyshev_coefficients(iterations: int, precision: Precision) -> NDArray[np.
 
     Raises ValueError for iterations outside 1..10.
     """
-    return _read_only(_series(iterations)[: TERMS[precision][iterations - 1]])
+    series = _series(iterations)[0]
+    return _read_only(series[: TERMS[precision][iterations - 1]])
 
 
 def _series(iterations: int) -> NDArray[np.float64]:
-    """All coefficients of q_K down to rounding, by the discrete cosine transform in float64."""
+    """All coefficients of q_K down to rounding, and those of q_K + 2 t q_K', (2, count)."""
     if not 1 <= iterations <= 10:
         raise ValueError(f"iterations is {iterations}; expected 1 to 10")
     nodes = 2048  # the series has fallen to rounding long before, so nothing aliases
     angle = np.pi * (np.arange(nodes) + 0.5) / nodes
-    values = newton_schulz_polynomial(iterations, np.cos(angle / 2) ** 2)
-    spectrum = np.fft.rfft(np.concatenate([values, values[::-1]]))[:nodes]
+    t = np.cos(angle / 2) ** 2
+    q = newton_schulz_polynomial(iterations, t)
+    values = np.stack([q, q + 2 * t * _slope(iterations, t)])
+    # The discrete cosine transform, by the Fourier transform of the values and their mirror image.
+    spectrum = np.fft.rfft(np.concatenate([values, values[:, ::-1]], axis=1))[:, :nodes]
     shift = np.exp(-0.5j * np.pi * np.arange(nodes) / nodes)
     series = (spectrum * shift).real / nodes
-    series[0] /= 2
-    return series[: 3 * TERMS["float64"][iterations - 1] // 2]
+    series[:, 0] /= 2
+    return series[:, : 3 * TERMS["float64"][iterations - 1] // 2]
 
 
 def newton_schulz_polynomial(iterations: int, t: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -121,15 +125,21 @@ def newton_schulz_polynomial(iterations: int, t: NDArray[np.float64]) -> NDArray
     return q
 
 
+def _slope(iterations: int, t: NDArray[np.float64]) -> NDArray[np.float64]:
+    """dq_K/dt, elementwise."""
+    q, slope = np.ones_like(t), np.zeros_like(t)
+    for _ in range(iterations):
+        slope = (3 * slope - q**3 - 3 * t * q * q * slope) / 2
+        q = q * (3 - t * q * q) / 2
+    return slope
+
+
 @lru_cache
 def _table(iterations: int, precision: Precision) -> NDArray[np.float64]:
-    terms = TERMS[precision][iterations - 1]
     series = _series(iterations)
-    left, right = _hankel_factors(series, terms, RANK_TOLERANCE[precision])
-    # With x = 2 t - 1: t dq/dt = (1 + x) dq/dx.
-    slope = chebyshev.chebmul([1.0, 1.0], chebyshev.chebder(series))
-    radial = series + 2 * np.pad(slope, (0, len(series)))[: len(series)]
-    return _read_only(np.vstack([series[:terms], radial[:terms], left, right]))
+    terms = TERMS[precision][iterations - 1]
+    left, right = _hankel_factors(series[0], terms, RANK_TOLERANCE[precision])
+    return _read_only(np.vstack([series[:, :terms], left, right]))
 
 
 def _hankel_factors(

@@ -10,8 +10,8 @@ from torch import Tensor
 from ccdn_ops.backends import native, registry
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
 
-# Scratch up to this size is kept for the thread's next call: fresh memory costs a page fault for every
-# 4 KiB, which at small maps is more than the arithmetic.
+# Scratch up to this size is kept for the thread's next call: fresh memory costs a page fault for
+# every 4 KiB, which at small maps is more than the arithmetic.
 KEPT_SCRATCH = 64 << 20
 
 _kept = threading.local()
