@@ -13,7 +13,7 @@ from torch import Tensor
 from ccdn_ops._version import __version__
 from ccdn_ops.backends import native, registry
 from ccdn_ops.ops.checks import check_iterations, check_map
-from ccdn_ops.plans import dual_squeeze_plan
+from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
 
 # Operators that choose among backends, and those that are one composition of PyTorch operators.
 DISPATCHED = ("dual_squeeze",)
@@ -138,7 +138,7 @@ def _explain_dual_squeeze(x: Tensor, iterations: int) -> Explanation:
         operations=(
             _literal_operations(flat, iterations)
             if literal
-            else _polynomial_operations(flat, plan.side, plan.terms)
+            else _polynomial_operations(flat, plan)
         ),
         rejected=rejected,
     )
@@ -161,15 +161,18 @@ def _literal_operations(x: Tensor, iterations: int) -> tuple[int, int]:
     return forward, 3 * forward
 
 
-def _polynomial_operations(x: Tensor, side: str, terms: int) -> tuple[int, int]:
+def _polynomial_operations(x: Tensor, plan: DualSqueezePlan) -> tuple[int, int]:
+    """Of the plan's algorithm; a kernel that does not use the rank factors takes more backward."""
     batch, channels, positions = x.shape
-    n = channels if side == "channels" else positions
-    m = positions if side == "channels" else channels
+    n, m = sorted((channels, positions))
     gram = n * (n + 1) * m  # half of a symmetric product
-    recurrence = 2 * (terms - 1) * n * n
+    recurrence = 2 * (plan.terms - 1) * n * n
     ends = 4 * channels * positions
-    low_rank = min(8 * terms * n * m, 2 * terms * n * n + 2 * n * n * m)
-    return batch * (gram + recurrence + ends), batch * (2 * recurrence + low_rank + 2 * ends)
+    # The gradient by one n x n matrix, made of thin factors, or by the thin factors themselves.
+    thin = 8 * (plan.rank + 1) * n * m
+    dense = 4 * plan.rank * n * n + 2 * n * n * m
+    gradient = dense if plan.dense_gradient else thin
+    return batch * (gram + recurrence + ends), batch * (2 * recurrence + gradient + 2 * ends)
 
 
 def report() -> str:
