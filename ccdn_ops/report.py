@@ -136,9 +136,7 @@ def _explain_dual_squeeze(x: Tensor, iterations: int) -> Explanation:
         terms=None if literal else plan.terms,
         bytes=_bytes(flat, plan.side, plan.saves_gram),
         operations=(
-            _literal_operations(flat, iterations)
-            if literal
-            else _polynomial_operations(flat, plan)
+            _literal_operations(flat, iterations) if literal else _polynomial_operations(flat, plan)
         ),
         rejected=rejected,
     )
