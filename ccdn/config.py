@@ -159,8 +159,8 @@ def resolve_data(data: DataConfig) -> DataConfig:
     auto.
 
     auto: `root` "synthetic" is the embedded generator; a folder with the parts of 300W (afw, helen,
-    lfpw, ibug) is 300w; any other is a folder of pictures. Raises ConfigError without a root, or
-    where it is no folder.
+    lfpw, ibug) is 300w; any other, or a CSV file, is a folder of pictures. Raises ConfigError
+    without a root, or where it is neither.
     """
     kind, root = data.kind, data.root
     if root == "synthetic" and kind in ("auto", "synthetic") and not Path(root).exists():
@@ -172,8 +172,10 @@ def resolve_data(data: DataConfig) -> DataConfig:
             raise ConfigError(
                 "where are the faces? --data DIR for a folder, --data synthetic for generated ones"
             )
-        if not Path(root).is_dir():
-            raise ConfigError(f"data.root {root!r}: expected a folder, found nothing there")
+        table = Path(root).suffix.lower() == ".csv" and kind != "300w" and Path(root).is_file()
+        if not Path(root).is_dir() and not table:
+            found = "another file" if Path(root).exists() else "nothing there"
+            raise ConfigError(f"data.root {root!r}: expected a folder or a CSV file, found {found}")
         if kind == "auto":
             parts = ("afw", "helen", "lfpw", "ibug")
             kind = "300w" if any((Path(root) / p).is_dir() for p in parts) else "folder"
@@ -233,6 +235,7 @@ _LOWEST: dict[str, float] = {
     "train.epochs": 1,
     "train.batch_size": 1,
     "train.lr": 0,
+    "train.momentum": 0,
     "train.weight_decay": 0,
     "train.warmup": 0,
     "train.final_lr": 0,
@@ -248,7 +251,12 @@ _LOWEST: dict[str, float] = {
     "train.log_steps": 1,
     "train.eval_epochs": 0,
 }
-_BELOW: dict[str, float] = {"data.holdout": 1, "train.ema": 1}
+_BELOW: dict[str, float] = {
+    "data.holdout": 1,
+    "data.margin": 10,
+    "train.ema": 1,
+    "train.momentum": 1,
+}
 
 
 def _read_chain(name: str, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
@@ -386,6 +394,10 @@ def _check_values(config: Config) -> None:
     for key, length in {"model.stage_channels": 2, "train.betas": 2}.items():
         if len(value(key)) != length:
             raise ConfigError(f"{key}: expected {length} values, found {value(key)}")
+    if not all(0 <= beta < 1 for beta in config.train.betas):
+        raise ConfigError(
+            f"train.betas: expected numbers from 0 to below 1, found {config.train.betas}"
+        )
     points = config.data.points
     if points is not None and points != config.model.points:
         raise ConfigError(f"data.points is {points}, model.points is {config.model.points}")

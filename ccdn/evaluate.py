@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ccdn.config import Config, ConfigError, config_from_dict, config_to_dict, resolve_data
+from ccdn.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    config_from_dict,
+    config_to_dict,
+    resolve_data,
+)
 from ccdn.progress import bar, plain_warnings
+
+if TYPE_CHECKING:
+    from ccdn.data import FaceSet
 
 EXAMPLES = """\
 examples:
@@ -37,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(options)
         return 0
-    except (ConfigError, DataError, CheckpointError, OSError) as error:
+    except (ConfigError, DataError, CheckpointError, OSError, ValueError) as error:
         print(f"ccdn.evaluate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -80,10 +91,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, found {value}")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+    return int(text)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -105,6 +115,7 @@ def _run(options: argparse.Namespace) -> None:
             f"--flip-test: no mirror permutation is known for {config.model.points} points"
         )
     opened = {split: open_split(data, split, config.model.points) for split in data.eval_splits}
+    seen = {split: _seen(checkpoint.config, data, split, opened[split]) for split in opened}
     results, sets = [], {}
     for split, faces in opened.items():
         crops = evaluation_crops(faces, config)
@@ -124,6 +135,7 @@ def _run(options: argparse.Namespace) -> None:
         name = f"faces_{split.replace('/', '_')}.png" if several else "faces.png"
         draw_faces(result, crops, out / name)
         sets[split][0]["missing_boxes"] = len(crops.missing_boxes)
+        sets[split][0]["seen_in_training"] = seen[split]
     draw_ced(results, out / "ced.png")
     write_json(
         out / "results.json",
@@ -149,6 +161,13 @@ def _run(options: argparse.Namespace) -> None:
         + (f"; no detection, landmark box taken: {missing}" if missing else "")
         + ("; with flip test" if options.flip_test else "")
     )
+    for split, count in seen.items():
+        if count:
+            print(
+                f"warning: {count} of the {len(opened[split])} faces of {split} are faces that the"
+                " model was trained on",
+                file=sys.stderr,
+            )
     print(f"written: {out}/results.json, ced.png, faces*.png")
 
 
@@ -180,12 +199,43 @@ def _flip_of(points: int) -> Any:
 def _named(data: Any, sets: dict[str, Any]) -> str:
     if data.kind != "synthetic":
         return f"{data.kind} in {data.root}"
-    made = asdict(data.synthetic)
-    version = next(iter(sets.values()))[0]["generator"]["version"]
+    made = [found["generator"] for found, _ in sets.values()]
     return (
-        f"generated faces, version {version}, seed {made['test_seed']}, yaw up to"
-        f" {made['pose']:g} degrees"
+        f"generated faces, version {made[0]['version']}, seed"
+        f" {' and '.join(str(one['seed']) for one in made)}, yaw up to"
+        f" {made[0]['pose_degrees']:g} degrees"
     )
+
+
+def _seen(trained: Config, data: DataConfig, split: str, faces: FaceSet) -> int:
+    """How many faces of a split are in the training split too, held out or not.
+
+    Files are compared by their paths; generated faces, which depend on their seed and number, by
+    the seed. What was moved since the training cannot be recognised.
+    """
+    from ccdn.data import DataError
+    from ccdn.training.faces import open_split
+
+    before = trained.data
+    if before.kind != data.kind:
+        return 0
+    if data.kind == "synthetic":
+        now = data.synthetic
+        seed = now.seed if split == "train" else now.test_seed
+        return min(len(faces), before.synthetic.train) if seed == before.synthetic.seed else 0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trained_on = open_split(before, before.train_split, trained.model.points)
+    except DataError:  # no longer there
+        return 0
+    paths = {
+        path.resolve()
+        for i in range(len(trained_on))
+        if (path := trained_on.face(i).path) is not None
+    }
+    found = [faces.face(i).path for i in range(len(faces))]
+    return sum(path is not None and path.resolve() in paths for path in found)
 
 
 if __name__ == "__main__":

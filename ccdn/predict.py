@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,12 +153,15 @@ def _run(options: argparse.Namespace) -> int:
         boxes = [landmark_box(read_pts(options.pts))]
     if boxes is not None and len(files) > 1:
         raise ConfigError(f"--box and --pts go with one picture, found {len(files)}")
+    out = Path(options.out)
+    _spare_annotations(files, out, options.pts)
     predictor = Predictor(options.weights, options.device, options.flip_test)
     names = _names(files)
-    code = 0
+    code = done = 0
     for path in bar(files, "pictures"):
         try:
-            count = _one(predictor, path, boxes, Path(options.out), names[path])
+            count = _one(predictor, path, boxes, out, names[path])
+            done += 1
             if len(files) == 1:
                 print(f"{path}: {count} {'face' if count == 1 else 'faces'}")
         except NoFace as error:
@@ -167,8 +171,9 @@ def _run(options: argparse.Namespace) -> int:
             print(f"ccdn.predict: {error}", file=sys.stderr)
             code = 2
     if len(files) > 1:
-        print(f"{len(files)} pictures read")
-    print(f"written to {options.out}")
+        print(f"{len(files)} pictures, faces found in {done}")
+    if done:
+        print(f"written to {options.out}")
     return code
 
 
@@ -192,14 +197,49 @@ def _pictures(inputs: Sequence[str]) -> list[Path]:
 
 
 def _names(files: Sequence[Path]) -> dict[Path, str]:
-    """A name for the results of each picture: its own, numbered where two pictures share it."""
-    taken: dict[str, int] = {}
-    names = {}
+    """A name for the results of each picture: its own, with its suffix where two pictures share
+    it, numbered where they share that too.
+
+    A picture with several faces has results NAME_1, NAME_2, ...: a picture of such a name, beside
+    one called NAME, takes its suffix into its name as well.
+    """
+    stems = Counter(path.stem for path in files)
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
     for path in files:
-        taken[path.stem] = taken.get(path.stem, 0) + 1
-        number = taken[path.stem]
-        names[path] = path.stem if number == 1 else f"{path.stem}_{number}"
+        first, _, number = path.stem.rpartition("_")
+        mistaken = number.isdecimal() and first in stems
+        plain = stems[path.stem] == 1 and not mistaken
+        name = wanted = path.stem if plain else path.name.replace(".", "_")
+        again = 1
+        while name in taken:
+            again += 1
+            name = f"{wanted}_file{again}"
+        taken.add(name)
+        names[path] = name
     return names
+
+
+def _spare_annotations(files: Sequence[Path], out: Path, pts: str | None) -> None:
+    """Raise ConfigError where the results would replace landmarks that lie beside the pictures."""
+    beside = [path.with_suffix(".pts") for path in files] + ([Path(pts)] if pts else [])
+    for path in beside:
+        if path.exists() and path.parent.resolve() == out.resolve():
+            raise ConfigError(f"--out {out} holds {path.name}: expected a folder without it")
+
+
+def _check_box(path: Path, box: np.ndarray, image: np.ndarray) -> None:
+    """Raise DataError for a box that does not touch the picture or is far larger than it."""
+    from ccdn.data import DataError
+
+    height, width = image.shape[:2]
+    inside = box[0] < width and box[1] < height and box[2] > 0 and box[3] > 0
+    if not inside or float((box[2:] - box[:2]).max()) > 5 * max(height, width):
+        x0, y0, x1, y1 = (float(value) for value in box)
+        raise DataError(
+            f"{path}: found the box {x0:g},{y0:g},{x1:g},{y1:g}, expected one that overlaps the"
+            f" picture of {width} x {height} pixels and is at most five times as large"
+        )
 
 
 def _one(
@@ -210,6 +250,8 @@ def _one(
     from ccdn.files import write_json
 
     image = read_image(path)
+    for box in boxes or ():
+        _check_box(path, box, image)
     faces = predictor(image, boxes)
     if not faces:
         raise NoFace(f"{path}: the detector found no face; --box x0,y0,x1,y1 tells where one is")

@@ -130,11 +130,12 @@ def _run(options: argparse.Namespace) -> int:
     if checkpoint is not None:
         check_resumable(config, checkpoint.config, last)
     elif not options.resume and not options.overwrite:
-        present = [name for name in ("last.pt", "metrics.jsonl") if (out / name).exists()]
+        present = [name for name in RUN_FILES if (out / name).exists()]
         if present:
+            resume = "--resume goes on with it, " if last.exists() else ""
             raise ConfigError(
-                f"{out} holds a run already ({', '.join(present)}): --resume goes on with it,"
-                " --overwrite replaces it, --out names another folder"
+                f"{out} holds a run's files already ({', '.join(present)}): {resume}"
+                "--overwrite replaces them, --out names another folder"
             )
     total = config.train.epochs
     if checkpoint is not None and checkpoint.epoch >= total:
@@ -145,6 +146,8 @@ def _run(options: argparse.Namespace) -> int:
     trainer = Trainer(config, faces, out, checkpoint)
     _prepare_folder(out, config, fresh=checkpoint is None)
     _announce(trainer, config, resumed=checkpoint is not None)
+    if options.resume and checkpoint is None:
+        print(f"{last} is not there: a new run begins", file=sys.stderr, flush=True)
     try:
         trainer.fit()
     except Interrupted as stop:

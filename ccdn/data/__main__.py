@@ -31,15 +31,18 @@ SIDE = 192  # of a picture in the sheet, in pixels
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     options = _parser().parse_args(arguments)
+    kind = options.kind or ("synthetic" if options.root is None else "300w")
+    made = {"count": options.faces, "seed": options.seed} if kind == "synthetic" else None
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             faces = open_faces(
-                options.kind,
+                kind,
                 options.root,
                 options.split,
                 points=options.points,
                 skip_bad=options.skip_bad,
+                synthetic=made,
             )
         for warning in caught:
             print(f"warning: {warning.message}", file=sys.stderr)
@@ -95,7 +98,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m ccdn.data", description="Count faces and draw their crops with landmarks."
     )
     parser.add_argument("root", nargs="?", help="folder (or CSV file) of the data; none: synthetic")
-    parser.add_argument("--kind", choices=KINDS, default="300w")
+    parser.add_argument(
+        "--kind", choices=KINDS, help="default: 300w, or synthetic without a folder"
+    )
     parser.add_argument("--split", default="train")
     parser.add_argument("--points", type=int, help="landmarks expected")
     parser.add_argument(
@@ -106,9 +111,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=128, help="side of a crop in pixels")
     parser.add_argument("--augmentation", choices=tuple(PRESETS), default="newell")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--faces", type=int, default=40, help="faces on a sheet")
+    parser.add_argument("--faces", type=_positive, default=40, help="faces on a sheet")
     parser.add_argument("--out", type=Path, help="folder for the sheets; none are drawn without it")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

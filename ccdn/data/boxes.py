@@ -108,7 +108,8 @@ def detect_faces(image: np.ndarray, smallest: float = 0.06) -> list[np.ndarray]:
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     shrink = min(1.0, 1024 / max(grey.shape))
     if shrink < 1.0:
-        grey = cv2.resize(grey, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        width, height = (max(1, round(shrink * side)) for side in grey.shape[::-1])
+        grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
     grey = cv2.equalizeHist(grey)
     least = max(20, int(smallest * max(grey.shape)))
     found = _cascade().detectMultiScale(

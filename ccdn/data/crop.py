@@ -18,6 +18,8 @@ import numpy as np
 
 from .images import cv2
 
+_WARP_LIMIT = 32766  # pixels of a side that warpAffine reads; its coordinates have 16 bits
+
 
 def crop_matrix(
     box: np.ndarray,
@@ -100,8 +102,9 @@ def crop_image(
     width, height = (size, size) if isinstance(size, int) else size
     matrix = np.asarray(matrix, dtype=np.float64)
     factor = math.sqrt(abs(np.linalg.det(matrix[:, :2])))
-    if factor < 0.5:
-        image, matrix = _shrink(image, matrix, (width, height), int(1.0 / factor), border)
+    if factor < 0.5 or max(image.shape[:2]) > _WARP_LIMIT:
+        block = max(1, int(1.0 / factor))
+        image, matrix = _shrink(image, matrix, (width, height), block, border)
     # warpAffine wants the map from the crop to the image; handing it over spares an inversion
     # in OpenCV and keeps the sub-pixel convention in one place.
     return cv2.warpAffine(
@@ -122,8 +125,8 @@ def _shrink(
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64) - 0.5
     seen = transform_points(invert(matrix), corners)
     limit = np.array([image.shape[1], image.shape[0]])
-    low = np.clip(np.floor(seen.min(0)).astype(int) - 2 * block, 0, limit - 1)
-    high = np.clip(np.ceil(seen.max(0)).astype(int) + 2 * block, low + 1, limit)
+    low = np.clip(np.floor(seen.min(0)) - 2 * block, 0, limit - 1).astype(int)
+    high = np.clip(np.ceil(seen.max(0)) + 2 * block, low + 1, limit).astype(int)
     part = image[low[1] : high[1], low[0] : high[0]]
     right, bottom = (-part.shape[1]) % block, (-part.shape[0]) % block
     if right or bottom:

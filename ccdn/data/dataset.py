@@ -25,6 +25,9 @@ Sample = dict[str, Any]
 # annotations do guess points beyond the border of the photograph, but near it.
 OUTSIDE_LIMIT = 0.5
 
+# A box so many times as long as the image shows no face, and would ask for huge averages.
+BOX_LIMIT = 20
+
 # Cached pixels over the box for each pixel of the crop: enough for the magnifications that are
 # drawn often, and 3148 faces of full-size photographs then fit into a gigabyte.
 CACHE_DETAIL = 1.25
@@ -239,6 +242,11 @@ def _after(matrix: np.ndarray, to_region: np.ndarray) -> np.ndarray:
 
 def _check_inside(face: Face, image: np.ndarray, box: np.ndarray) -> None:
     height, width = image.shape[:2]
+    if box[2] - box[0] > BOX_LIMIT * max(height, width):
+        raise DataError(
+            f"{face.path or face.name}: found a box of {box[2] - box[0]:g} pixels, margin included,"
+            f" expected at most {BOX_LIMIT} times the image of {width} x {height}"
+        )
     slack = OUTSIDE_LIMIT * float(box[2] - box[0])
     beyond = np.maximum(-face.landmarks, face.landmarks - [width - 1, height - 1]).max(1)
     worst = int(beyond.argmax())

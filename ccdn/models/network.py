@@ -154,6 +154,12 @@ def check(config: ModelConfig) -> None:
             f"model.input_size must be a multiple of {step} for stem_stride {config.stem_stride} "
             f"and depth {config.depth}, found {config.input_size}"
         )
+    if not 1 <= config.iterations <= 10:
+        raise ValueError(f"model.iterations must be from 1 to 10, found {config.iterations}")
+    if min(config.stage_channels) < 1:
+        raise ValueError(
+            f"model.stage_channels must be at least 1, found {list(config.stage_channels)}"
+        )
     for name in (
         "points",
         "stem_channels",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.metadata
 import io
 import platform
+import warnings
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,6 +20,7 @@ from ccdn.config import Config, ConfigError, config_from_dict, config_to_dict
 from ccdn.files import atomic_write
 
 FORMAT = "ccdn-checkpoint-1"
+_KINDS = {"config": dict, "model": dict, "mean_shape": Tensor, "data": dict, "step": int}
 
 
 class CheckpointError(ValueError):
@@ -99,7 +101,9 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
-        content = torch.load(buffer, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch says of foreign pickles is not for users
+            content = torch.load(buffer, map_location=device, weights_only=True)
     except Exception as error:
         # RuntimeError, EOFError, OSError, UnpicklingError, ...: it depends on where the damage is
         raise CheckpointError(
@@ -115,6 +119,10 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
     missing = sorted(names - set(content))
     if missing:
         raise CheckpointError(f"{path}: the checkpoint lacks {', '.join(missing)}")
+    for name, kind in _KINDS.items():
+        if not isinstance(content[name], kind):
+            found_kind = type(content[name]).__name__
+            raise CheckpointError(f"{path}: {name} should be a {kind.__name__}, found {found_kind}")
     try:
         content["config"] = config_from_dict(content["config"], source=str(path))
     except ConfigError as error:
@@ -130,6 +138,9 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> 
     for name, tensor in own.items():
         if name not in weights:
             raise CheckpointError(f"{source}: its weights lack {name}, which the model has")
+        if not isinstance(weights[name], Tensor):
+            found = type(weights[name]).__name__
+            raise CheckpointError(f"{source}: {name} should be a tensor, found {found}")
         if weights[name].shape != tensor.shape:
             raise CheckpointError(
                 f"{source}: {name} has the shape {tuple(weights[name].shape)}, the model expects"

@@ -26,12 +26,16 @@ class MetricsLog:
             kept = b"".join(_line(record) for record in records)
         with atomic_write(self.path) as file:
             file.write(kept)
-        self._file = self.path.open("ab")
+        self._file = self.path.open("ab", buffering=0)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record; numbers that are not finite become null."""
-        self._file.write(_line(record))
-        self._file.flush()
+        """Append one record; numbers that are not finite become null. Raises OSError, naming the
+        file, when it cannot be written, e.g. on a full disk.
+        """
+        try:
+            self._file.write(_line(record))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def sync(self) -> None:
         """Bring all records to the disk, before a checkpoint that counts on them."""

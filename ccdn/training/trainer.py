@@ -82,6 +82,7 @@ class Trainer:
         if config.train.ema:
             self.averaged = AveragedWeights(self.model, config.train.ema)
         self.steps = steps_per_epoch(len(faces.crops), config.train.batch_size)
+        self._batch_size = min(config.train.batch_size, len(faces.crops))
         self.place = Place(0, 0)
         self.step = 0
         self.running: dict[str, float] = {}
@@ -102,7 +103,7 @@ class Trainer:
         """
         train = self.config.train
         self.log = MetricsLog(self.out / "metrics.jsonl", self.step if self.step else None)
-        self.progress = Progress(train.epochs * self.steps, self.step, train.batch_size)
+        self.progress = Progress(train.epochs * self.steps, self.step, self._batch_size)
         self._curves_drawn = self._epoch_start = self._record_start = time.monotonic()
         self._record_step = self.step
         stream = batches(
@@ -155,8 +156,12 @@ class Trainer:
             save_checkpoint(self.out / name, self.checkpoint())
         except OSError as error:
             raise TrainingError(
-                f"{self.out / name}: could not be written: {error.strerror or error};"
-                " the checkpoint before it is untouched"
+                f"{self.out / name}: could not be written: {error.strerror or error}; "
+                + (
+                    "the checkpoint before it is untouched"
+                    if (self.out / name).exists()
+                    else "there was none before it"
+                )
             ) from error
         if name == "last.pt":
             self.saved_step = self.step
@@ -164,7 +169,7 @@ class Trainer:
     def _one_step(self, batch: Batch) -> None:
         train = self.config.train
         # For layers that draw, such as dropout: what they draw depends on the step only.
-        torch.manual_seed(train.seed * 1_000_003 + self.step)
+        torch.manual_seed((train.seed * 1_000_003 + self.step) % 2**63)
         images = batch.images.to(self.device, non_blocking=True).float().div_(255)
         if train.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -208,7 +213,7 @@ class Trainer:
 
     def _record_steps(self, at: float, rate: float) -> None:
         now = time.monotonic()
-        images = (self.step - self._record_step) * self.config.train.batch_size
+        images = (self.step - self._record_step) * self._batch_size
         record = {"kind": "step", "step": self.step, "at": at, "lr": rate, **_mean(self.running)}
         record["images_per_second"] = round(images / max(1e-9, now - self._record_start), 1)
         self.log.write(record)
@@ -337,8 +342,10 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"train.device: expected auto, cpu or cuda, found {name!r}") from error
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"train.device: expected auto, cpu or cuda, found {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise ConfigError(f"train.device is {name!r}, but torch finds {found} CUDA devices")

@@ -9,6 +9,7 @@ import pytest
 from ccdn.config import (
     Config,
     ConfigError,
+    DataConfig,
     config_from_dict,
     config_to_dict,
     config_to_yaml,
@@ -78,7 +79,7 @@ def test_a_wrong_override_is_one_clear_line(override: str, message: str) -> None
 
 
 def test_a_missing_file_lists_the_presets() -> None:
-    with pytest.raises(ConfigError, match=r"no configuration 'tyny'.*paper, small, tiny"):
+    with pytest.raises(ConfigError, match=r"no configuration 'tyny'.*paper, quick, small, tiny"):
         load_config("tyny")
 
 
@@ -121,3 +122,12 @@ def test_data_that_are_nowhere(tmp_path: Path) -> None:
     data.root, data.kind = str(tmp_path), "synthetic"
     with pytest.raises(ConfigError, match="reads no folder"):
         resolve_data(data)
+
+
+def test_a_csv_file_is_a_folder_of_pictures(tmp_path: Path) -> None:
+    table, other = tmp_path / "faces.csv", tmp_path / "face.png"
+    table.touch()
+    other.touch()
+    assert resolve_data(DataConfig(root=str(table))).kind == "folder"
+    with pytest.raises(ConfigError, match="a folder or a CSV file, found another file"):
+        resolve_data(DataConfig(root=str(other)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 
 from ccdn import evaluate, predict
 from ccdn.config import load_config
-from ccdn.data import read_pts
+from ccdn.data import read_pts, write_pts
+from ccdn.data.synthetic import SyntheticFaces
 from ccdn.models import build_model
-from ccdn.training.checkpoint import Checkpoint, save_checkpoint
+from ccdn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ccdn.training.faces import open_training_faces
 
 
@@ -56,12 +58,16 @@ def test_generated_faces_are_described(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ["data.synthetic.test=4", "data.synthetic.pose=40", "data.synthetic.size=64"]
+    more += ["data.synthetic.train=3"]
     out = ["--out", str(tmp_path / "o"), "--flip-test"]
     assert evaluate.main(["--weights", str(weights), "--data", "synthetic", *out, *more]) == 0
     text = capsys.readouterr().out
     assert "seed 1, yaw up to 40 degrees; with flip test" in text
     made = json.loads((tmp_path / "o/results.json").read_text())["splits"]["test"]["data"]
     assert made["generator"]["pose_degrees"] == 40
+    more += ["--split", "train"]
+    assert evaluate.main(["--weights", str(weights), "--data", "synthetic", *out, *more]) == 0
+    assert "seed 0, yaw" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -144,3 +150,82 @@ def test_a_folder_goes_on_after_a_bad_picture(
     assert "a_broken.jpg" in err
     assert "b_face" not in err
     assert json.loads((out / "b_face.json").read_text())["faces"]
+
+
+def test_faces_of_the_training_are_counted(
+    weights: Path, face_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--weights", str(weights), "--out", str(tmp_path / "out")]
+    assert evaluate.main([*common, "data.limit=5"]) == 0
+    assert "5 of the 5 faces of test are faces that the model was trained on" in (
+        capsys.readouterr().err
+    )
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["splits"]["test"]["data"]["seen_in_training"] == 5
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("face03.png", "face03.pts"):
+        (other / name).write_bytes((face_folder / name).read_bytes())
+    assert evaluate.main([*common, "--data", str(other)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_generated_faces_of_the_training_seed_are_counted(weights: Path) -> None:
+    trained = load_checkpoint(weights).config
+    trained.data.kind = "synthetic"
+    now = copy.deepcopy(trained.data)
+    now.synthetic.seed, now.synthetic.test_seed = 7, trained.data.synthetic.seed
+    faces = SyntheticFaces(4, seed=trained.data.synthetic.seed)
+    assert evaluate._seen(trained, now, "test", faces) == 4
+    assert evaluate._seen(trained, trained.data, "test", faces) == 0
+
+
+def test_a_face_without_a_size_is_one_line(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "two"
+    folder.mkdir()
+    for index in range(4):
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((80, 80, 3), 60 * index, np.uint8))
+        write_pts(folder / f"{index}.pts", np.array([[20.0, 40.0], [60.0, 40.0]]))
+    config = load_config("tiny", [*small, f"data.root={folder}", "data.kind=folder"])
+    config.model.points = config.data.points = 2
+    faces = open_training_faces(config)
+    state = Checkpoint(config, build_model(config.model).state_dict(), faces.mean_shape)
+    save_checkpoint(tmp_path / "two.pt", state)
+    arguments = ["--weights", str(tmp_path / "two.pt"), "--data", str(folder.parent / "two")]
+    assert evaluate.main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    assert "is empty or inverted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("box", ["-50,-50,-10,-10", "1e30,1,2e30,5", "0,0,1e30,1e30"])
+def test_a_box_beside_the_picture(
+    box: str, weights: Path, face_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = [str(face_folder / "face00.png"), f"--box={box}", "--out", str(out)]
+    assert predict.main([*arguments, "--weights", str(weights)]) == 2
+    printed = capsys.readouterr()
+    assert "overlaps the picture of 96 x 96 pixels" in printed.err
+    assert printed.out == ""  # nothing was written, and nothing else is claimed
+    assert not out.exists()
+
+
+def test_annotations_are_not_replaced(
+    weights: Path, face_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, pts = face_folder / "face00.png", face_folder / "face00.pts"
+    before = pts.read_bytes()
+    arguments = [str(image), "--pts", str(pts), "--weights", str(weights)]
+    assert predict.main([*arguments, "--out", str(face_folder)]) == 2
+    assert "face00.pts" in capsys.readouterr().err
+    assert pts.read_bytes() == before
+
+
+def test_results_have_names_of_their_own() -> None:
+    files = ["a.jpg", "a.png", "a_2.png", "b/a.png", "b/c.png", "a_jpg.png", "solo_7.jpg"]
+    names = predict._names([Path(name) for name in files])
+    assert len(set(names.values())) == len(files)
+    # A picture a with several faces would write a_1, a_2, ...
+    assert names[Path("a_2.png")] == "a_2_png"
+    assert (names[Path("b/c.png")], names[Path("solo_7.jpg")]) == ("c", "solo_7")

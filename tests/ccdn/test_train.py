@@ -37,7 +37,7 @@ def test_a_run_from_start_to_end_and_again(
 
     code, _, err = run(capsys, *arguments, "train.schedule=constant")
     assert code == 2
-    assert "holds a run already" in err
+    assert "holds a run's files already" in err
     assert "--resume" in err
     code, _, err = run(capsys, "--resume", "--out", out)
     assert code == 0
@@ -80,6 +80,12 @@ def test_print_config_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--config", "tiny", "--data", "FACES", "train.device=abacus"], "train.device"),
         (["--config", "tiny", "--data", "FACES", "data.holdout=0.01"], "holds out 0"),
         (["--config", "tiny", "--data", "FACES", "model.input_size=50"], "multiple of"),
+        (["--config", "tiny", "--data", "FACES", "model.iterations=11"], "from 1 to 10, found 11"),
+        (["--config", "tiny", "--data", "FACES", "model.stage_channels=[0,8]"], "found [0, 8]"),
+        (["--config", "tiny", "--data", "FACES", "train.betas=[0.5,1.5]"], "found [0.5, 1.5]"),
+        (["--config", "tiny", "--data", "FACES", "train.momentum=-1"], "found -1"),
+        (["--config", "tiny", "--data", "FACES", "train.device=meta"], "found 'meta'"),
+        (["--config", "tiny", "--data", "FACES", "data.margin=1e9"], "less than 10"),
         (["--resume", "--out", "nothing"], "expected the checkpoint of a run"),
         (["--resume"], "which run?"),
         (["--config", "tiny", "--resume", "--overwrite"], "choose one"),
@@ -129,3 +135,25 @@ def test_generated_faces_need_no_folder(
     made = load_checkpoint(tmp_path / "run/last.pt").data["generator"]
     assert (made["seed"], made["pose_degrees"]) == (0, 30.0)
     assert made["version"]
+
+
+def test_a_folder_with_files_of_these_names_is_spared(
+    face_folder: Path, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "config.yaml"
+    own.write_text("base: tiny\n")
+    arguments = ["--config", str(own), "--data", str(face_folder), "--out", str(tmp_path), *small]
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "config.yaml" in err
+    assert "--resume" not in err  # there is nothing to go on from
+    assert own.read_text() == "base: tiny\n"
+
+
+def test_resume_without_a_checkpoint_says_that_it_begins(
+    face_folder: Path, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "run"), "--resume"]
+    code, _, err = run(capsys, "--config", "tiny", "--data", str(face_folder), *out, *small)
+    assert code == 0, err
+    assert "last.pt is not there: a new run begins" in err

@@ -127,3 +127,8 @@ def test_detector_boxes_match_landmark_boxes_of_real_faces(shared: Path) -> None
     np.testing.assert_allclose(middle, [0, 0, 1], atol=0.05)
     # A frontal cascade: profiles, and the smallest faces of AFW, are beyond it.
     assert missed < 0.25 * len(chosen)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1)])
+def test_detector_takes_pictures_of_one_line(shape: tuple[int, int]) -> None:
+    assert detect_faces(np.full((*shape, 3), 128, np.uint8)) == []

@@ -144,3 +144,10 @@ def test_inverse_and_composition() -> None:
 def test_bad_arguments(box: list, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         crop_matrix(np.array(box, float), **{"size": 8, **options})
+
+
+def test_a_small_face_of_a_very_wide_image() -> None:
+    image = np.zeros((60, 40_000, 3), np.uint8)
+    image[20:40, 39_000:39_020] = np.arange(20, dtype=np.uint8)[:, None] * 10
+    matrix = crop_matrix(np.array([38_999.5, 19.5, 39_019.5, 39.5]), 20)
+    assert np.array_equal(crop_image(image, matrix, 20), image[20:40, 39_000:39_020])

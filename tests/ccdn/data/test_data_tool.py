@@ -41,3 +41,12 @@ def test_own_landmarks(
     assert code == 0
     assert "1 faces of 7 points" in capsys.readouterr().out
     assert (tmp_path / "out" / "crops-newell.png").is_file()
+
+
+def test_generated_faces_without_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--faces", "3", "--seed", "5"]) == 0
+    assert "seed5: 3 faces of 68 points" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["--faces", "-3"])
+    assert stop.value.code == 2
+    assert "from 1, found '-3'" in capsys.readouterr().err

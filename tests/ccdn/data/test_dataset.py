@@ -245,3 +245,12 @@ def test_landmarks_far_outside_the_image_are_an_error(memory_faces: Callable) ->
 def test_bad_arguments(memory_faces: Callable, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CropDataset(memory_faces(), **options)
+
+
+def test_a_box_far_larger_than_the_image_is_an_error(memory_faces: Callable) -> None:
+    faces = memory_faces()
+    box = np.array([0.0, 0.0, 1e12, 1e12], np.float32)
+    faces.faces[0] = Face("huge", faces.face(0).landmarks, box)
+    crops = CropDataset(faces, 32, "provided")
+    with pytest.raises(DataError, match=r"huge: found a box of .*20 times the image of 64 x 64"):
+        crops[0]

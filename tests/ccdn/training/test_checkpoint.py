@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,3 +124,31 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".last.pt.abc.tmp").write_bytes(b"half")
     remove_leftovers(tmp_path / "last.pt")
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("config", 5), ("model", [1]), ("mean_shape", "a"), ("data", None)]
+)
+def test_a_field_of_another_type(
+    name: str, value: object, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    torch.save({**content, name: value}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=rf"{name} should be a .*{type(value).__name__}"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_weights_that_are_no_tensors(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    weights = dict.fromkeys(checkpoint.model, 3)
+    save_checkpoint(tmp_path / "a.pt", replace(checkpoint, model=weights))  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="should be a tensor, found int"):
+        load_model(tmp_path / "a.pt")
+
+
+def test_a_foreign_pickle_makes_no_other_noise(tmp_path: Path) -> None:
+    (tmp_path / "b.pt").write_bytes(pickle.dumps({"a": 1}, protocol=4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(CheckpointError, match="another kind of file"):
+            load_checkpoint(tmp_path / "b.pt")
