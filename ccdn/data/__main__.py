@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 write_picture(path, _sheet(faces, preset, options))
                 print(f"wrote {path}")
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        print(f"ccdn.data: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -27,7 +27,7 @@ def test_counts_and_sheets(w300: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_skipped_faces_are_listed(w300: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (w300 / "ibug" / "image_1.pts").write_text("nothing")
-    assert main([str(w300), "--split", "ibug"]) == 1
+    assert main([str(w300), "--split", "ibug"]) == 2
     assert "image_1.pts, line 1: found 'nothing'" in capsys.readouterr().err
     assert main([str(w300), "--split", "ibug", "--skip-bad"]) == 0
     assert "1 skipped" in capsys.readouterr().out
