@@ -18,18 +18,31 @@ CCDN_TARGET Status forward(const Job& job, int64_t sample, char* memory, int thr
   T* mean = static_cast<T*>(job.mean) + sample * s.channels;
   const Features<S, T> x = features_of<S, T>(shape, s, job.x, sample, mean, m.rest);
 
-  // The mean, in double.
+  // The mean, in double; where that is no wider than the features, what the rounding of a long sum
+  // has left of it comes from a second pass. Without it a constant would show a deviation.
   SumsWork<S, T, 1> sums{&x, false, s.channel_rows, {nullptr}, {m.mean}, workers};
   Status status = spread(sums, threads, sums_phase<S, T, 1>);
   if (status != Status::ok) return status;
-  S* first = static_cast<S*>(job.first) + sample * s.channels;
-  double mean_squares = 0;
   for (int64_t d = 0; d < s.channels; ++d) {
     const double exact = m.mean[d] / double(s.positions);
     mean[d] = T(exact);
     m.rest[d] = T(exact - double(mean[d]));
+  }
+  if constexpr (sizeof(T) == sizeof(double)) {
+    sums.centre = true;
+    status = spread(sums, threads, sums_phase<S, T, 1>);
+    if (status != Status::ok) return status;
+    for (int64_t d = 0; d < s.channels; ++d) {
+      const T before = mean[d], missing = m.mean[d] / double(s.positions);
+      mean[d] = before + missing;
+      m.rest[d] = (before - mean[d]) + missing;
+    }
+  }
+  S* first = static_cast<S*>(job.first) + sample * s.channels;
+  double mean_squares = 0;
+  for (int64_t d = 0; d < s.channels; ++d) {
     narrow(mean[d], first[d]);
-    mean_squares += exact * exact;
+    mean_squares += double(mean[d]) * double(mean[d]);
   }
 
   // S, its trace, and whether there is any variance but rounding.
