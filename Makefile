@@ -1,4 +1,4 @@
-# make demo   train a small CCDN on synthetic faces and look at what it learned (about 7 minutes on two cores)
+# make demo   train a small CCDN on synthetic faces and look at what it learned (6 to 8 minutes on two cores)
 # make test   formatting, types and every quick test
 #
 # Both make a virtual environment in .venv first. PYTHON chooses the interpreter, PIP_CONSTRAINT the versions
