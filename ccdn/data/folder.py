@@ -23,8 +23,7 @@ import numpy as np
 
 from .faces import Face, ImageFaces, Skipped
 from .images import DataError, check_image
-from .pairs import pair_files
-from .pts import read_pts
+from .pairs import pair_files, read_pair
 
 BOX_COLUMNS = ("box_left", "box_top", "box_right", "box_bottom")
 
@@ -104,17 +103,10 @@ def _read_pts_folder(root: Path, points: int | None, skip_bad: bool) -> tuple[li
     for folder in _folders_with_pts(root):
         group = folder.relative_to(root).as_posix()
         for stem, image, annotation in pair_files(folder):
-            try:
-                if isinstance(image, DataError):
-                    raise image
-                landmarks = read_pts(annotation, points)
-                if skip_bad:
-                    check_image(image)
-            except DataError as error:
-                if not skip_bad:
-                    raise
-                skipped.add(error)
+            pair = read_pair(image, annotation, points, skipped if skip_bad else None)
+            if pair is None:
                 continue
+            image, landmarks = pair
             points = len(landmarks)
             faces.append(
                 Face(

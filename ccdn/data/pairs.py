@@ -6,7 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from .images import IMAGE_SUFFIXES, DataError
+import numpy as np
+
+from .faces import Skipped
+from .images import IMAGE_SUFFIXES, DataError, check_image
+from .pts import read_pts
 
 
 def pair_files(
@@ -40,3 +44,25 @@ def pair_files(
             yield stem, DataError(error), annotation
         else:
             yield stem, candidates[0], annotation
+
+
+def read_pair(
+    image: Path | DataError, annotation: Path, points: int | None, skipped: Skipped | None
+) -> tuple[Path, np.ndarray] | None:
+    """The image's path and its landmarks (L, 2).
+
+    A bad pair raises DataError; with `skipped` it is counted there and the answer is None, and
+    the image is checked too.
+    """
+    try:
+        if isinstance(image, DataError):
+            raise image
+        landmarks = read_pts(annotation, points)
+        if skipped is not None:
+            check_image(image)
+    except DataError as error:
+        if skipped is None:
+            raise
+        skipped.add(error)
+        return None
+    return image, landmarks

@@ -17,9 +17,8 @@ import warnings
 from pathlib import Path
 
 from .faces import Face, ImageFaces, Skipped
-from .images import DataError, check_image
-from .pairs import pair_files
-from .pts import read_pts
+from .images import DataError
+from .pairs import pair_files, read_pair
 
 POINTS = 68
 
@@ -87,16 +86,7 @@ def read_300w(root: str | Path, split: str = "train", skip_bad: bool = False) ->
 def _read_part(root: Path, part: str, skip_bad: bool, skipped: Skipped) -> list[Face]:
     faces = []
     for stem, image, annotation in pair_files(root / part, ignore_suffix="_mirror"):
-        try:
-            if isinstance(image, DataError):
-                raise image
-            landmarks = read_pts(annotation, POINTS)
-            if skip_bad:
-                check_image(image)
-        except DataError as error:
-            if not skip_bad:
-                raise
-            skipped.add(error)
-            continue
-        faces.append(Face(f"{part}/{stem}", landmarks, None, part, image))
+        pair = read_pair(image, annotation, POINTS, skipped if skip_bad else None)
+        if pair is not None:
+            faces.append(Face(f"{part}/{stem}", pair[1], None, part, pair[0]))
     return faces
