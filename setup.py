@@ -174,6 +174,13 @@ def escaped(path: str | Path) -> str:
     return re.sub(r"([$ :])", r"$\1", str(path))
 
 
+def targets_x86_64(cxx: list[str]) -> bool:
+    """Whether the compiler's output runs on x86-64: it may be a cross compiler."""
+    command = [*cxx, *shlex.split(os.environ.get("CXXFLAGS", "")), "-dM", "-E", "-x", "c++"]
+    result = subprocess.run([*command, os.devnull], capture_output=True, text=True, check=False)
+    return "#define __x86_64__ 1" in result.stdout
+
+
 def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Path) -> str:
     """The whole build as ninja text: compile each source, link one shared object."""
     includes = [f"-I{ROOT / 'csrc'}"]
@@ -183,6 +190,11 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
     # -fno-math-errno only frees sqrt of its errno branch; results are the same.
     common = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno"]
     warnings = ["-Wall", "-Wextra"]
+    # csrc/cpu/isa.h: *_kernels.cpp are compiled once for each instruction set.
+    isa_levels = [0]
+    if targets_x86_64(cxx):
+        isa_levels = [4, 3, 0]  # the largest first
+        defines.append("-DCCDN_X86_CLONES")
     if cuda:
         defines.append(f'-DCCDN_CUDA_ARCHS="{" ".join(cuda.archs)}"')
         defines.append(f'-DCCDN_CUDA_PTX="{cuda.archs[-1]}"')
@@ -219,12 +231,17 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
         ]
     objects = []
     for source in sources:
-        target = escaped(source.replace("/", "_") + ".o")
         rule = "nvcc" if source.endswith(".cu") else "cxx"
-        lines.append(f"build {target}: {rule} {escaped(ROOT / source)}")
-        if source == "csrc/bindings.cpp":
-            lines.append(f"  extra = {quoted(binding_flags)}")
-        objects.append(target)
+        per_isa = source.endswith("_kernels.cpp")
+        for level in isa_levels if per_isa else [None]:
+            suffix = f".{level}.o" if per_isa else ".o"
+            target = escaped(source.replace("/", "_") + suffix)
+            lines.append(f"build {target}: {rule} {escaped(ROOT / source)}")
+            if per_isa:
+                lines.append(f"  extra = -DCCDN_ISA_LEVEL={level}")
+            elif source == "csrc/bindings.cpp":
+                lines.append(f"  extra = {quoted(binding_flags)}")
+            objects.append(target)
     lines.append(f"build {escaped(output)}: link {' '.join(objects)}")
     lines.append(f"default {escaped(output)}")
     return "\n".join(lines) + "\n"

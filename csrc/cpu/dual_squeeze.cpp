@@ -6,36 +6,11 @@
 // for the gradient; the features are read from memory once forward and once backward, the gradient
 // is written once.
 #include <atomic>
-#include <cstdlib>
-#include <cstring>
 
 #include "cpu/dual_squeeze_job.h"
 
 namespace ccdn {
 namespace {
-
-const Kernels& kernels() {
-#ifdef CCDN_X86_CLONES
-  // CCDN_CPU_ISA lowers the choice, for tests.
-  static const Kernels& best = []() -> const Kernels& {
-    const char* limit = std::getenv("CCDN_CPU_ISA");
-    const bool no_v4 = limit && std::strcmp(limit, "x86-64-v4") != 0;
-    const bool no_v3 = limit && std::strcmp(limit, "base") == 0;
-    __builtin_cpu_init();
-    const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi2");
-    const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                    __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                    __builtin_cpu_supports("avx512vl");
-    if (v4 && !no_v4) return dual_squeeze_kernels_x86_64_v4();
-    if (v3 && !no_v3) return dual_squeeze_kernels_x86_64_v3();
-    return dual_squeeze_kernels_base();
-  }();
-  return best;
-#else
-  return dual_squeeze_kernels_base();
-#endif
-}
 
 template <class T>
 void sample_bytes(const DualSqueezeShape& shape, bool backward, int64_t& sample, int64_t& worker) {
@@ -101,7 +76,8 @@ Status run(const Job& job, bool backward, void* workspace, int requested) {
   }
   const Schedule schedule(s, requested, backward);
   char* memory = reinterpret_cast<char*>(round_up(reinterpret_cast<int64_t>(workspace), 64));
-  const SampleKernel kernel = (backward ? kernels().backward : kernels().forward)[dtype];
+  const DualSqueezeKernels& kernels = CCDN_KERNELS(dual_squeeze_kernels);
+  const SampleKernel kernel = (backward ? kernels.backward : kernels.forward)[dtype];
   if (schedule.shared) {
     for (int64_t sample = 0; sample < s.batch; ++sample) {
       const Status status = kernel(job, sample, memory, schedule.workers);

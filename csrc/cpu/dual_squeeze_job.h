@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "common/dual_squeeze.h"
+#include "cpu/dispatch.h"
 #include "cpu/parallel.h"
 
 namespace ccdn {
@@ -163,15 +164,10 @@ struct Job {
 // one sample's scratch and behind it that of each worker.
 using SampleKernel = Status (*)(const Job& job, int64_t sample, char* memory, int workers);
 
-struct Kernels {
+struct DualSqueezeKernels {
   SampleKernel forward[4], backward[4];  // by Dtype
 };
 
-const Kernels& dual_squeeze_kernels_base();
-#if defined(__x86_64__) && defined(__GNUC__)
-#define CCDN_X86_CLONES 1
-const Kernels& dual_squeeze_kernels_x86_64_v3();
-const Kernels& dual_squeeze_kernels_x86_64_v4();
-#endif
+CCDN_DECLARE_KERNELS(DualSqueezeKernels, dual_squeeze_kernels)
 
 }  // namespace ccdn

@@ -1,8 +1,6 @@
 // Vectors and element types for kernels that are compiled once for each instruction set.
 //
-// A translation unit defines CCDN_ISA (a namespace), CCDN_TARGET (the function attribute) and
-// CCDN_VECTOR_BYTES, and then includes its kernels; cpu/dual_squeeze.cpp picks one at run time. The
-// attribute stands on every function, because GCC lowers vector arithmetic before it inlines: a
+// CCDN_TARGET stands on every function, because GCC lowers vector arithmetic before it inlines: a
 // helper without it would be split into SSE2 pieces even inside an AVX-512 caller. Nothing outside
 // the namespace is compiled for more than the baseline, so no shared inline function carries AVX
 // code.
@@ -11,6 +9,8 @@
 #include <cstdint>
 #include <cstring>
 #include <utility>
+
+#include "cpu/isa.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

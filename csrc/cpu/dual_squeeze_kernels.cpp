@@ -1,13 +1,12 @@
-// The kernels of dual_squeeze for one instruction set; see cpu/simd.h.
-#pragma once
-
+// The kernels of dual_squeeze for one instruction set.
 #include "cpu/dual_squeeze_backward.h"
+#include "cpu/isa.h"
 
 namespace ccdn {
 namespace CCDN_ISA {
 
-inline const Kernels& dual_squeeze_kernels() {
-  static const Kernels kernels{
+const DualSqueezeKernels& dual_squeeze_kernels() {
+  static const DualSqueezeKernels kernels{
       {forward<float, float>, forward<double, double>, forward<BFloat16, float>,
        forward<Half, float>},
       {backward<float, float>, backward<double, double>, backward<BFloat16, float>,
