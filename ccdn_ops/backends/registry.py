@@ -26,7 +26,7 @@ ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}
 
 @dataclass(frozen=True)
 class Implementation:
-    """What a backend registers for one operator; ccdn_ops/schemas.py says what each must do."""
+    """What a backend registers for one operator; ccdn_ops/schemas says what each must do."""
 
     operator: str
     backend: str

@@ -18,7 +18,7 @@ def supports(x: Tensor, iterations: int) -> str | None:
 
 
 def forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """first, second, mean, trace, gram of x (B, D, N); see ccdn_ops/schemas.py."""
+    """first, second, mean, trace, gram of x (B, D, N); see ccdn_ops/schemas/dual_squeeze.py."""
     batch, channels, positions = x.shape
     plan = dual_squeeze_plan(channels, positions, iterations, DTYPE_NAMES[x.dtype], x.device.type)
     n = channels if plan.side == "channels" else positions

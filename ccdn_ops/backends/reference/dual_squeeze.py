@@ -6,14 +6,12 @@ no small side, autograd for the gradient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype, no_autocast
+from ccdn_ops.backends.reference.autograd import gradients
 from ccdn_ops.plans import dual_squeeze_plan
 
 
@@ -87,25 +85,8 @@ def _backward(
     gram: Tensor,
     iterations: int,
 ) -> Tensor:
-    with _autograd_recording(), torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        first, second, *_ = squeeze(leaf, iterations)
-        (grad,) = torch.autograd.grad((first, second), leaf, (grad_first, grad_second))
+    (grad,) = gradients(lambda x: squeeze(x, iterations)[:2], [x], [grad_first, grad_second])
     return torch.empty_like(x).copy_(grad)
-
-
-@contextmanager
-def _autograd_recording() -> Iterator[None]:
-    """Makes autograd record inside an operator's kernel.
-
-    A kernel may run below autograd (under a dispatch mode, for instance), where it is switched off
-    by excluding its dispatch keys and enable_grad alone would do nothing.
-    """
-    keys = torch._C.DispatchKeySet(torch._C.DispatchKey.AutogradFunctionality)
-    keys = keys.add(torch._C.DispatchKey.ADInplaceOrView)
-    excluded = torch._C._dispatch_tls_local_exclude_set() - keys
-    with torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), excluded):
-        yield
 
 
 registry.register("dual_squeeze", backend="reference", forward=_forward, backward=_backward)

@@ -205,7 +205,7 @@ def _blocks(extent: int, block: int) -> int:
 
 
 def forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """first, second, mean, trace, gram of x (B, D, N); see ccdn_ops/schemas.py."""
+    """first, second, mean, trace, gram of x (B, D, N); see ccdn_ops/schemas/dual_squeeze.py."""
     sample = _Sample(x, iterations)
     batch, channels, positions = x.shape
     first = x.new_empty(batch, channels)

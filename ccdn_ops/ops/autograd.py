@@ -1,0 +1,143 @@
+"""Autograd of an operator: its two raw operators behind one torch.autograd.Function.
+
+torch.library's register_autograd would be shorter, but under it a second derivative and a jvp are
+silently zero; a Function raises, and vmap, grad, jacrev, compile and export work with it as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch._functorch.utils import unwrap_dead_wrappers
+from torch.autograd import forward_ad
+
+import ccdn_ops.schemas  # noqa: F401  (defines torch.ops.ccdn)
+
+Raw = Callable[..., Any]
+
+
+def differentiable(
+    operator: str,
+    *,
+    outputs: int = 1,
+    options: int = 0,
+    forward: Raw | None = None,
+    backward: Raw | None = None,
+) -> Differentiable:
+    """A function of the operator's arguments that returns its first `outputs` outputs.
+
+    The raw operators, torch.ops.ccdn.X and X_backward unless given, take and return
+
+        forward(inputs..., options...) -> outputs..., saved...
+        backward(gradients of the outputs..., inputs..., saved..., options...)
+            -> gradients of the inputs, as one tensor or several
+
+    where inputs are tensors or None, and the last `options` arguments are anything else. What is
+    saved has no gradient. A gradient that does not exist arrives as None if there are several
+    outputs; the gradient that backward gives for an input None is dropped.
+    """
+    raw_forward: Raw = forward or getattr(torch.ops.ccdn, operator)
+    raw_backward: Raw = backward or getattr(torch.ops.ccdn, f"{operator}_backward")
+    title = "".join(word.capitalize() for word in operator.split("_"))
+
+    class NoForwardMode(torch.autograd.Function):
+        """Names the operator where torch would only say that some Function has no jvp."""
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> NoReturn:
+            raise NotImplementedError(
+                f"ccdn_ops.{operator} has no forward-mode derivative (jvp, jacfwd, hessian); "
+                "reverse mode (backward, grad, vjp, jacrev) works"
+            )
+
+    class Gradient(NoForwardMode):
+        """The gradient as a Function, so that its derivative raises instead of being 0."""
+
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            found = raw_backward(*args)
+            return tuple(found) if isinstance(found, list) else found
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            pass
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> NoReturn:
+            raise NotImplementedError(
+                f"ccdn_ops.{operator} has no second derivative (double backward); "
+                f"ccdn_ops.reference.{operator} is differentiable any number of times"
+            )
+
+    Gradient.__name__ = f"{title}Gradient"
+    differentiate = Gradient.apply
+
+    # Options come first: the number of inputs may vary.
+    class Operator(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            return raw_forward(*args[options:], *args[:options])
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            saved = output[outputs:] if isinstance(output, tuple) else ()
+            ctx.options = inputs[:options]
+            ctx.mark_non_differentiable(*saved)
+            ctx.save_for_backward(*inputs[options:], *saved)
+            # What is saved may be large: no zeros are made for what has no gradient.
+            ctx.set_materialize_grads(False)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+            count = len(ctx.needs_input_grad)
+            grads = grads[:outputs]
+            if all(grad is None for grad in grads):
+                return (None,) * count
+            saved = ctx.saved_tensors
+            # Where nobody can ask for the derivative of this, the operator itself will do; a
+            # compiled graph refuses a second derivative without our help.
+            plain = torch.compiler.is_compiling() or not (
+                torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+            )
+            gradient = raw_backward if plain else differentiate
+            found = gradient(*grads, *saved, *ctx.options)
+            if isinstance(found, Tensor):
+                found = (found,)
+            found = (grad if x is not None else None for grad, x in zip(found, saved, strict=False))
+            return (*(None,) * options, *found)
+
+    # torch.compile traces no Function that defines jvp, so it gets the one without.
+    eager: Any = type(title, (NoForwardMode, Operator), {})
+    return Differentiable(raw_forward, Operator, eager, outputs, options)
+
+
+class Differentiable:
+    """What differentiable() makes: an operator that autograd knows."""
+
+    def __init__(self, raw: Raw, traced: Any, eager: Any, outputs: int, options: int) -> None:
+        self.raw, self.traced, self.eager = raw, traced, eager
+        self.outputs, self.options = outputs, options
+        # Function.apply() binds the arguments to forward's signature, which takes longer than a
+        # small call; it does no more than this where no transform of torch.func is active.
+        self.apply = super(torch.autograd.Function, eager).apply  # type: ignore[misc]
+
+    def __call__(self, *args: Any) -> tuple[Any, ...]:
+        count = len(args) - self.options
+        inputs, options = args[:count], args[count:]
+        grad = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+        if torch.compiler.is_compiling():
+            found = self.traced.apply(*options, *inputs) if grad else self.raw(*args)
+        elif torch._C._are_functorch_transforms_active():
+            found = self.eager.apply(*options, *inputs)
+        elif not grad and forward_ad._current_level < 0:
+            found = self.raw(*args)
+        else:
+            found = self.apply(*options, *unwrap_dead_wrappers(inputs))
+        return (found,) if isinstance(found, Tensor) else tuple(found[: self.outputs])
