@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ccdn_ops.backends.cpu import dual_squeeze as cpu_backend
+from ccdn_ops.backends.cpu import scratch
 
 
 @pytest.fixture(autouse=True)
@@ -14,6 +14,6 @@ def poisoned_memory() -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     assert torch.utils.deterministic.fill_uninitialized_memory
     assert torch.empty(3).isnan().all()
-    cpu_backend._kept.__dict__.clear()  # scratch that an earlier call has filled
+    scratch.forget()  # what an earlier call has filled
     yield
     torch.use_deterministic_algorithms(False)

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-
 import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
-
-# Scratch up to this size is kept for the thread's next call: fresh memory costs a page fault for
-# every 4 KiB, which at small maps is more than the arithmetic.
-KEPT_SCRATCH = 64 << 20
-
-_kept = threading.local()
-
-
-def _scratch(size: int) -> Tensor:
-    kept: Tensor | None = getattr(_kept, "scratch", None)
-    if kept is not None and kept.numel() >= size:
-        return kept
-    fresh = torch.empty(size, dtype=torch.uint8)
-    if size <= KEPT_SCRATCH:
-        _kept.scratch = fresh
-    return fresh
-
 
 def _supports(x: Tensor, iterations: int) -> str | None:
     if x.device.type != "cpu":
@@ -48,7 +30,7 @@ def _forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor
     gram = x.new_empty(batch, n, n, dtype=wide)
     module, workers = native.require(), torch.get_num_threads()
     shape = native.dual_squeeze_shape(x, plan)
-    scratch = _scratch(module.dual_squeeze_workspace_cpu(shape, workers, False))
+    scratch = scratch_memory(module.dual_squeeze_workspace_cpu(shape, workers, False))
     native.launch(
         "dual_squeeze",
         module.dual_squeeze_forward_cpu,
@@ -75,7 +57,7 @@ def _backward(
         x = torch.empty_like(x).copy_(x)
     module, workers = native.require(), torch.get_num_threads()
     shape = native.dual_squeeze_shape(x, plan)
-    scratch = _scratch(module.dual_squeeze_workspace_cpu(shape, workers, True))
+    scratch = scratch_memory(module.dual_squeeze_workspace_cpu(shape, workers, True))
     native.launch(
         "dual_squeeze_backward",
         module.dual_squeeze_backward_cpu,
