@@ -9,6 +9,7 @@ from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
 
+
 def _supports(x: Tensor, iterations: int) -> str | None:
     if x.device.type != "cpu":
         return f"the native CPU kernels serve CPU tensors, not {x.device.type}"
