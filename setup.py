@@ -72,7 +72,10 @@ class Cuda(NamedTuple):
 
 def find_nvcc() -> str | None:
     if os.environ.get("NVCC"):
-        return shutil.which(os.environ["NVCC"])
+        path = shutil.which(os.environ["NVCC"])
+        if path is None:
+            raise SystemExit(f"NVCC is {os.environ['NVCC']!r}, which is not an executable")
+        return path
     for root in ("CUDA_HOME", "CUDA_PATH"):
         if os.environ.get(root):
             path = shutil.which(str(Path(os.environ[root]) / "bin" / "nvcc"))
@@ -155,8 +158,10 @@ def find_pybind11() -> str:
 
 
 def jobs() -> int:
-    if os.environ.get("MAX_JOBS"):
-        return max(1, int(os.environ["MAX_JOBS"]))
+    if asked := os.environ.get("MAX_JOBS"):
+        if not asked.isdigit() or int(asked) < 1:
+            raise SystemExit(f"MAX_JOBS is {asked!r}; expected a number from 1 on")
+        return int(asked)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         meminfo = Path("/proc/meminfo").read_text(encoding="ascii")

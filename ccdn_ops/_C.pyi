@@ -2,6 +2,7 @@
 # (csrc/common/status.h). The functions with _cuda are there only when cuda_archs is not empty.
 
 compiler: str
+interface: int
 cuda_archs: tuple[str, ...]
 cuda_ptx: str | None
 

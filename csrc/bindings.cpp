@@ -121,6 +121,7 @@ py::object cuda_ptx() {
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Native kernels of ccdn_ops, called through ccdn_ops.backends.native.";
+  module.attr("interface") = ccdn::kInterface;
   module.attr("cuda_archs") = cuda_archs();
   module.attr("cuda_ptx") = cuda_ptx();
 #ifdef __VERSION__

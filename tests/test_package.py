@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -137,7 +138,7 @@ def test_cuda_choices(setup_py: ModuleType, toolkit: Path, monkeypatch: pytest.M
     with pytest.raises(SystemExit, match=r"CCDN_CUDA=on, but .* can build for none of 70"):
         setup_py.find_cuda(sources)
     monkeypatch.setenv("NVCC", "/nowhere/nvcc")
-    with pytest.raises(SystemExit, match="CCDN_CUDA=on, but nvcc was not found"):
+    with pytest.raises(SystemExit, match="NVCC is '/nowhere/nvcc', which is not an executable"):
         setup_py.find_cuda(sources)
     monkeypatch.setenv("CCDN_CUDA", "yes")
     with pytest.raises(SystemExit, match="CCDN_CUDA is 'yes'; expected one of auto, on, off"):
@@ -153,6 +154,31 @@ def test_jobs_are_capped(setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) 
         assert setup_py.jobs() == 1
     monkeypatch.setenv("MAX_JOBS", "7")
     assert setup_py.jobs() == 7
+    monkeypatch.setenv("MAX_JOBS", "many")
+    with pytest.raises(SystemExit, match="MAX_JOBS is 'many'; expected a number from 1 on"):
+        setup_py.jobs()
+
+
+def test_one_object_for_each_instruction_set(setup_py: ModuleType, tmp_path: Path) -> None:
+    text = setup_py.ninja_file(["c++"], None, ["csrc/cpu/some_kernels.cpp"], tmp_path / "_C.so")
+    levels = {"4", "3", "0"} if setup_py.targets_x86_64(["c++"]) else {"0"}
+    assert set(re.findall(r"extra = -DCCDN_ISA_LEVEL=(\d)", text)) == levels
+
+
+def test_a_module_from_other_sources_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "ccdn_ops", tmp_path / "ccdn_ops", ignore=shutil.ignore_patterns("*.so"))
+    stale = tmp_path / "ccdn_ops" / "_C.py"
+    stale.write_text("interface = 0\ncuda_archs = ()\n")
+    code = (
+        "from ccdn_ops.backends import native\n"
+        "import ccdn_ops, torch\n"
+        "print(native.why_missing())\n"
+        "print(ccdn_ops.dual_squeeze(torch.ones(1, 2, 3))[0].shape)\n"
+    )
+    done = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert f"_C.py has interface 0, expected {native.INTERFACE}" in done.stdout
+    assert "torch.Size([1, 2])" in done.stdout
 
 
 def test_wrong_compiler_name(setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

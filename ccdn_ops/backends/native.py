@@ -56,8 +56,15 @@ def _import_native() -> tuple[ModuleType | None, ImportError | None]:
     return None, missing
 
 
+# csrc/common/status.h: what this file and the native module must agree on.
+INTERFACE = 2
+
 _C: Any
 _C, _import_error = _import_native()
+if _C is not None and getattr(_C, "interface", None) != INTERFACE:
+    found = getattr(_C, "interface", None)
+    _import_error = ImportError(f"{_C.__file__} has interface {found}, expected {INTERFACE}")
+    _C = None
 
 # csrc/common/status.h
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -89,7 +96,7 @@ def why_missing() -> str | None:
             "ccdn_ops._C is not built: this installation was made without a C++ compiler or with "
             "CCDN_NATIVE=off. Install g++ or clang++ and run `pip install .` again"
         )
-    return f"ccdn_ops._C is built but does not load ({_import_error}). Run `pip install .` again"
+    return f"ccdn_ops._C is built but not usable ({_import_error}). Run `pip install .` again"
 
 
 def why_no_cuda_kernels(device: torch.device | None = None) -> str | None:
