@@ -60,7 +60,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/clang-format -i $(SOURCES)
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest benchmarks --benchmark-only
+	CCDN_BENCH_RESULTS=$${CCDN_BENCH_RESULTS-benchmarks/results} $(BIN)/python -m pytest benchmarks --benchmark-only
 
 clean:
 	rm -rf build dist *.egg-info ccdn_ops/_C*.so .ninja_*

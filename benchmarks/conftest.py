@@ -1,8 +1,18 @@
+"""Collects bench_*.py, gives each row to the tables, and writes the results of a whole run.
+
+pytest benchmarks/ --benchmark-only                    a few minutes
+CCDN_BENCH=full pytest benchmarks/ --benchmark-only    the whole grids
+CCDN_BENCH_THREADS=4 ...                               default 2
+CCDN_BENCH_COMPILE=1 ...                               torch.compile of the reference in every
+                                                       row; 0: in none; default: where short
+CCDN_BENCH_RESULTS=benchmarks/results ...              also writes <machine>.md, .png and .svg
+"""
+
 from __future__ import annotations
 
-import math
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +21,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import tables
+from cases import Case, Row, measure, steps
 from timing import THREADS
 
-ROWS = pytest.StashKey[list[dict[str, Any]]]()
+ROWS = pytest.StashKey[list[Row]]()
+FAILED = pytest.StashKey[list[str]]()
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
@@ -24,12 +37,32 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Mod
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[ROWS] = []
+    config.stash[FAILED] = []
 
 
 @pytest.fixture
-def report(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
-    """Rows for the table at the end; keys are column titles, those with an x are ratios."""
-    return request.config.stash[ROWS]
+def bench(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[Case], Row]:
+    """Checks and measures a case, and puts its row into the tables."""
+
+    def run(case: Case) -> Row:
+        row = measure(case)
+        request.config.stash[ROWS].append(row)
+        benchmark.group = case.operator
+        benchmark.pedantic(steps(case)["ours"], rounds=5, warmup_rounds=1)
+        benchmark.extra_info.update(
+            ratios=row.ratios,
+            best_ms={name: 1e3 * timing.best for name, timing in row.seconds.items()},
+            median_ms={name: 1e3 * timing.median for name, timing in row.seconds.items()},
+            rounds=row.seconds["ours"].rounds,
+            bytes=row.moved,
+            operations=row.operations,
+            roofline_ms=1e3 * row.roofline_seconds,
+            peak_bytes=row.peaks,
+            error=row.error,
+        )
+        return row
+
+    return run
 
 
 @pytest.fixture(autouse=True)
@@ -40,18 +73,40 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Iterator[None]:
+    found: Any = yield
+    if found.failed:
+        item.config.stash[FAILED].append(item.nodeid)
+    return found
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     rows = config.stash[ROWS]
     if not rows:
         return
-    titles = list(rows[0])
-    if len(rows) > 1:
-        means = {t: [math.log(float(row[t])) for row in rows] for t in titles if t.startswith("x ")}
-        last = {t: f"{math.exp(sum(logs) / len(logs)):.2f}" for t, logs in means.items()}
-        rows = [*rows, {titles[0]: "geometric mean", **last}]
-    lines = [titles, *([str(row.get(title, "")) for title in titles] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
-    terminalreporter.section(f"{THREADS} threads, torch {torch.__version__}")
-    for line in lines:
-        cells = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        terminalreporter.write_line("  ".join(cells))
+    for operator, group in tables.by_operator(rows).items():
+        terminalreporter.section(f"{operator}: {THREADS} threads, torch {torch.__version__}")
+        for line in tables.aligned(tables.table(group)):
+            terminalreporter.write_line(line)
+    folder = os.environ.get("CCDN_BENCH_RESULTS")
+    if folder:
+        for path in _write(Path(folder), rows, len(config.stash[FAILED])):
+            terminalreporter.write_line(f"wrote {path}")
+
+
+def _write(folder: Path, rows: list[Row], failed: int) -> list[Path]:
+    import plot
+
+    from ccdn.files import atomic_write
+
+    name = tables.machine()
+    torch.set_num_threads(THREADS)  # for the rates that the summary quotes
+    pictures = plot.draw(rows)
+    text = tables.summary(rows, failed, f"{name}.svg")
+    contents = {f"{name}.{kind}": data for kind, data in pictures.items()}
+    contents[f"{name}.md"] = text.encode()
+    for file_name, content in contents.items():
+        with atomic_write(folder / file_name) as file:
+            file.write(content)
+    return [folder / file_name for file_name in contents]

@@ -12,6 +12,8 @@ import torch
 THREADS = int(os.environ.get("CCDN_BENCH_THREADS", "2"))
 FULL = os.environ.get("CCDN_BENCH") == "full"
 
+Function = Callable[[], object]
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -22,35 +24,61 @@ class Timing:
     rounds: int
 
 
+def wall(function: Function, calls: int) -> float:
+    """Seconds of one call, the mean of `calls` in a row."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - start) / calls
+
+
+# How a call is timed on a device type. One whose launches are asynchronous needs a clock of its
+# own (events, between writes that leave the caches cold): a wall clock would time the launch.
+CLOCKS: dict[str, Callable[[Function, int], float]] = {"cpu": wall}
+
+
 def interleaved(
-    functions: dict[str, Callable[[], object]],
+    functions: dict[str, Function],
     *,
+    device: str = "cpu",
     seconds: float = 3.0,
     min_rounds: int = 3,
-    max_rounds: int = 200,
+    max_rounds: int = 500,
 ) -> dict[str, Timing]:
-    """Time every function once per round, in turn, until the time is used up.
+    """Time the functions in turn, round by round, until the time is used up.
 
-    What disturbs the machine then disturbs all of them. One untimed round comes first.
+    What disturbs the machine then disturbs all of them. One untimed round comes first. A function
+    that takes less than 0.2 ms is called several times in a row, so that the clock does not matter;
+    one that takes more than 8 times as long as the fastest sits out most rounds.
     """
-    for function in functions.values():
+    clock = CLOCKS.get(device)
+    if clock is None:
+        raise RuntimeError(f"there is no clock for {device} tensors; expected {', '.join(CLOCKS)}")
+    first = {}
+    for name, function in functions.items():
         function()
+        first[name] = max(clock(function, 1), 1e-6)
+    calls = {name: max(1, min(50, int(2e-4 / t))) for name, t in first.items()}
+    strides = {name: max(1, int(t / min(first.values()) / 8)) for name, t in first.items()}
+
     times: dict[str, list[float]] = {name: [] for name in functions}
     end = time.perf_counter() + seconds
     for round_index in range(max_rounds):
         if round_index >= min_rounds and time.perf_counter() > end:
             break
         for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            times[name].append(time.perf_counter() - start)
+            if round_index % strides[name] == 0:
+                times[name].append(clock(function, calls[name]))
+    for name, values in times.items():
+        if len(values) < 2:
+            values.append(clock(functions[name], 1))
     return {
         name: Timing(min(values), sorted(values)[len(values) // 2], len(values))
         for name, values in times.items()
     }
 
 
-def peak_bytes(function: Callable[[], object]) -> int:
+def peak_bytes(function: Function) -> int:
     """The most bytes of CPU tensors that `function` holds at once, beyond what was there before."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:

@@ -1,0 +1,188 @@
+"""A row of a benchmark: what is run, the check of its results, and what is measured.
+
+A bench_<op>.py describes cases and hands each to the fixture `bench`:
+
+    def test_forward_backward(shape, bench):
+        bench(Case("gram", {"B": b, "D": d}, [x], ours, reference, best_eager, moved, operations))
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import roofline
+import torch
+from timing import FULL, Timing, interleaved, peak_bytes
+from torch import Tensor
+
+# torch.compile of the reference: "auto" where one eager step is short, "1" always, "0" never.
+COMPILE = os.environ.get("CCDN_BENCH_COMPILE", "auto")
+COMPILED_UP_TO = 0.03  # seconds of an eager step
+
+Operator = Callable[..., "Tensor | Sequence[Tensor]"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator on one input.
+
+    The three functions take `inputs` and return a tensor or several, the same ones. Inputs that
+    require a gradient are differentiated for random gradients of all outputs; without such inputs
+    the row is the forward pass alone.
+
+    size        columns that say what this row is, in symbols: {"B": 8, "D": 256, "N": 64}
+    reference   ccdn_ops.reference's, differentiable by autograd
+    best_eager  the fastest that plain PyTorch does it; None: nothing is faster than the reference
+    moved       bytes if every tensor moved once, forward and backward
+    operations  multiplications and additions of ours, forward and backward
+    samples     None, or how many samples the check takes: all inputs then begin with a batch whose
+                samples do not influence each other
+    tolerance   relative error that is no mistake; None: 1e-4, and 16 eps for 16-bit inputs
+    """
+
+    operator: str
+    size: dict[str, object]
+    inputs: Sequence[Tensor]
+    ours: Operator
+    reference: Operator
+    best_eager: Operator | None
+    moved: int
+    operations: int
+    samples: int | None = None
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of a case; ratios are of the fastest rounds, a baseline's over ours."""
+
+    operator: str
+    size: dict[str, object]
+    ratios: dict[str, float]  # best eager (always first), reference, compiled
+    seconds: dict[str, Timing]  # the same, and ours
+    moved: int
+    operations: int
+    roofline_seconds: float
+    peaks: dict[str, int]
+    error: float
+    bound: str = field(default="memory")  # or "arithmetic": what the roofline is made of
+
+    @property
+    def share(self) -> float:
+        """Of the roofline."""
+        return self.roofline_seconds / self.seconds["ours"].best
+
+
+def steps(case: Case) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
+    """Each function as one step: its outputs, then the gradients of the inputs."""
+    functions = {"ours": case.ours, "reference": case.reference}
+    if case.best_eager is not None:
+        functions["best eager"] = case.best_eager
+    grads = _upstream(case)
+    return {
+        name: lambda function=function: _step(function, case.inputs, grads)
+        for name, function in functions.items()
+    }
+
+
+def measure(case: Case) -> Row:
+    """Check every function against the float64 reference, then time them in turn."""
+    functions: dict[str, Callable[[], tuple[Tensor, ...]]] = steps(case)
+    device = case.inputs[0].device.type
+    if _compiles(functions["reference"], device):
+        functions["compiled"] = _compiled(case)
+
+    errors = _errors(case, functions)
+    dtype = case.inputs[0].dtype
+    sixteen_bit = dtype in (torch.bfloat16, torch.float16)
+    tolerance = case.tolerance or (16 * torch.finfo(dtype).eps if sixteen_bit else 1e-4)
+    for name, error in errors.items():
+        assert error <= tolerance, (
+            f"{name} is wrong (error {error:.1e} > {tolerance:.1e}), so it has no speed"
+        )
+
+    times = interleaved(functions, device=device, seconds=2 if FULL else 4)
+    if case.best_eager is None:
+        times["best eager"] = times["reference"]
+    ours = times["ours"].best
+    baselines = [n for n in ("best eager", "reference", "compiled") if n in times]
+    by_bytes = case.moved / roofline.bandwidth(case.moved, device)
+    by_operations = case.operations / roofline.matrix_rate(dtype, device)
+    measured = ["ours", "reference"] + (["best eager"] if case.best_eager else [])
+    peaks = {name: peak_bytes(functions[name]) for name in measured}
+    return Row(
+        case.operator,
+        case.size,
+        {name: times[name].best / ours for name in baselines},
+        times,
+        case.moved,
+        case.operations,
+        max(by_bytes, by_operations),
+        {**peaks, "best eager": peaks.get("best eager", peaks["reference"])},
+        errors["ours"],
+        "memory" if by_bytes >= by_operations else "arithmetic",
+    )
+
+
+def _step(
+    function: Operator, inputs: Sequence[Tensor], grads: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    outputs = function(*inputs)
+    outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    leaves = [x for x in inputs if x.requires_grad]
+    if not leaves:
+        return outputs
+    return (*outputs, *torch.autograd.grad(outputs, leaves, grads))
+
+
+def _upstream(case: Case) -> list[Tensor]:
+    """Random gradients of the outputs."""
+    with torch.no_grad():
+        outputs = case.ours(*case.inputs)
+    outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
+    random = torch.Generator().manual_seed(1)
+    return [
+        torch.randn(y.shape, generator=random, dtype=torch.float64).to(y.device, y.dtype)
+        for y in outputs
+    ]
+
+
+def _errors(case: Case, functions: dict[str, Callable[[], tuple[Tensor, ...]]]) -> dict[str, float]:
+    """The largest |y - y64| / |y64| of any output or gradient, for each function."""
+    few = slice(0, case.samples)
+    grads = [g[few].double() for g in _upstream(case)]
+    wide = [x.detach()[few].double().requires_grad_(x.requires_grad) for x in case.inputs]
+    truth = _step(case.reference, wide, grads)
+    errors = {}
+    for name, function in functions.items():
+        found = function()
+        assert len(found) == len(truth), f"{name} returns {len(found)} tensors, not {len(truth)}"
+        errors[name] = max(_error(y[few], y64) for y, y64 in zip(found, truth, strict=True))
+    return errors
+
+
+def _error(found: Tensor, truth: Tensor) -> float:
+    assert found.shape == truth.shape, f"{tuple(found.shape)} is not {tuple(truth.shape)}"
+    assert found.isfinite().all()
+    size = truth.detach().norm().item()
+    return (found.detach().double() - truth.detach()).norm().item() / (size or 1.0)
+
+
+def _compiles(reference: Callable[[], object], device: str) -> bool:
+    if COMPILE != "auto":
+        return COMPILE == "1"
+    timing = interleaved({"reference": reference}, device=device, seconds=0, min_rounds=2)
+    return timing["reference"].best < COMPILED_UP_TO
+
+
+def _compiled(case: Case) -> Callable[[], tuple[Tensor, ...]]:
+    torch._dynamo.reset()  # one graph a row; the limit of graphs for a function is small
+    function = torch.compile(case.reference, dynamic=False)
+    grads = _upstream(case)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _step(function, case.inputs, grads)
+    return lambda: _step(function, case.inputs, grads)
