@@ -8,6 +8,8 @@
 #include <cstdint>
 
 #include "common/dual_squeeze.h"
+#include "common/excitation_gates.h"
+#include "common/multi_excite.h"
 #include "common/status.h"
 #include "cpu/parallel.h"
 
@@ -99,6 +101,81 @@ void bind_dual_squeeze(py::module_& module) {
 #endif
 }
 
+void bind_excitation_gates(py::module_& module) {
+  py::class_<ccdn::ExcitationGatesShape>(module, "ExcitationGatesShape")
+      .def(py::init([](int dtype, int64_t batch, int64_t excitations, int64_t orders,
+                       int64_t channels, int64_t hidden) {
+             return ccdn::ExcitationGatesShape{
+                 static_cast<ccdn::Dtype>(dtype), batch, excitations, orders, channels, hidden};
+           }),
+           py::arg("dtype"), py::arg("batch"), py::arg("excitations"), py::arg("orders"),
+           py::arg("channels"), py::arg("hidden"));
+  module.def("excitation_gates_workspace_cpu", &ccdn::excitation_gates_workspace_cpu,
+             py::arg("shape"), py::arg("backward"));
+  module.def(
+      "excitation_gates_forward_cpu",
+      [](const ccdn::ExcitationGatesShape& shape, Address first, Address second, Address reduce,
+         Address reduce_bias, Address expand, Address expand_bias, Address gates, Address hidden,
+         Address scales, Address workspace) {
+        const ccdn::ExcitationGatesWeights weights{at(reduce), at(reduce_bias), at(expand),
+                                                   at(expand_bias)};
+        return static_cast<int>(ccdn::excitation_gates_forward_cpu(shape, at(first), at(second),
+                                                                   weights, at(gates), at(hidden),
+                                                                   at(scales), at(workspace)));
+      },
+      ReleaseGil());
+  module.def(
+      "excitation_gates_backward_cpu",
+      [](const ccdn::ExcitationGatesShape& shape, Address grad_gates, Address first, Address second,
+         Address reduce, Address reduce_bias, Address expand, Address expand_bias, Address hidden,
+         Address scales, Address grad_first, Address grad_second, Address grad_reduce,
+         Address grad_reduce_bias, Address grad_expand, Address grad_expand_bias,
+         Address workspace) {
+        const ccdn::ExcitationGatesWeights weights{at(reduce), at(reduce_bias), at(expand),
+                                                   at(expand_bias)};
+        const ccdn::ExcitationGatesGrads grads{at(grad_first),  at(grad_second),
+                                               at(grad_reduce), at(grad_reduce_bias),
+                                               at(grad_expand), at(grad_expand_bias)};
+        return static_cast<int>(ccdn::excitation_gates_backward_cpu(
+            shape, at(grad_gates), at(first), at(second), weights, at(hidden), at(scales), grads,
+            at(workspace)));
+      },
+      ReleaseGil());
+}
+
+void bind_multi_excite(py::module_& module) {
+  py::class_<ccdn::MultiExciteShape>(module, "MultiExciteShape")
+      .def(
+          py::init([](int dtype, int64_t batch, int64_t excitations, int64_t channels,
+                      int64_t positions, bool channels_last, int64_t stride_b, int64_t stride_row) {
+            return ccdn::MultiExciteShape{static_cast<ccdn::Dtype>(dtype),
+                                          batch,
+                                          excitations,
+                                          channels,
+                                          positions,
+                                          channels_last,
+                                          stride_b,
+                                          stride_row};
+          }),
+          py::arg("dtype"), py::arg("batch"), py::arg("excitations"), py::arg("channels"),
+          py::arg("positions"), py::arg("channels_last"), py::arg("stride_b"),
+          py::arg("stride_row"));
+  module.def(
+      "multi_excite_forward_cpu",
+      [](const ccdn::MultiExciteShape& shape, Address x, Address gates, Address out) {
+        return static_cast<int>(ccdn::multi_excite_forward_cpu(shape, at(x), at(gates), at(out)));
+      },
+      ReleaseGil());
+  module.def(
+      "multi_excite_backward_cpu",
+      [](const ccdn::MultiExciteShape& shape, Address grad_out, Address x, Address gates,
+         Address grad_x, Address grad_gates) {
+        return static_cast<int>(ccdn::multi_excite_backward_cpu(
+            shape, at(grad_out), at(x), at(gates), at(grad_x), at(grad_gates)));
+      },
+      ReleaseGil());
+}
+
 py::tuple cuda_archs() {
 #ifdef CCDN_CUDA_ARCHS
   // A string like "80 90 100 120", from setup.py.
@@ -134,4 +211,6 @@ PYBIND11_MODULE(_C, module) {
       py::arg("address"));
   module.def("has_parallel_for", [] { return ccdn::has_parallel_for(); });
   bind_dual_squeeze(module);
+  bind_excitation_gates(module);
+  bind_multi_excite(module);
 }

@@ -1,0 +1,29 @@
+// Arguments of multi_excite, shared by the kernels.
+#pragma once
+
+#include <cstdint>
+
+#include "status.h"
+
+namespace ccdn {
+
+// x is (batch, channels, positions); out and its gradient are (batch, excitations, channels,
+// positions), dense, all with x's dtype. Their memory is ordered channels before positions, or
+// positions before channels when channels_last; the last of them has stride 1, in x too. gates are
+// contiguous (batch, excitations, channels) of the accumulation type (double for f64, else float).
+struct MultiExciteShape {
+  Dtype dtype;
+  int64_t batch, excitations, channels, positions;
+  bool channels_last;
+  int64_t stride_b;    // of x, in elements, from sample to sample
+  int64_t stride_row;  // of x, from channel to channel or, channels_last, position to position
+};
+
+Status multi_excite_forward_cpu(const MultiExciteShape& shape, const void* x, const void* gates,
+                                void* out) noexcept;
+
+// grad_x is dense in the memory order of out, grad_gates is as gates.
+Status multi_excite_backward_cpu(const MultiExciteShape& shape, const void* grad_out, const void* x,
+                                 const void* gates, void* grad_x, void* grad_gates) noexcept;
+
+}  // namespace ccdn
