@@ -51,6 +51,74 @@ def dual_squeeze_backward_cpu(
     workspace: int,
     workers: int,
 ) -> int: ...
+
+class ExcitationGatesShape:
+    def __init__(
+        self,
+        dtype: int,
+        batch: int,
+        excitations: int,
+        orders: int,
+        channels: int,
+        hidden: int,
+    ) -> None: ...
+
+def excitation_gates_workspace_cpu(shape: ExcitationGatesShape, backward: bool) -> int: ...
+def excitation_gates_forward_cpu(
+    shape: ExcitationGatesShape,
+    first: int,
+    second: int,
+    reduce_weight: int,
+    reduce_bias: int,
+    expand_weight: int,
+    expand_bias: int,
+    gates: int,
+    hidden: int,
+    scales: int,
+    workspace: int,
+) -> int: ...
+def excitation_gates_backward_cpu(
+    shape: ExcitationGatesShape,
+    grad_gates: int,
+    first: int,
+    second: int,
+    reduce_weight: int,
+    reduce_bias: int,
+    expand_weight: int,
+    expand_bias: int,
+    hidden: int,
+    scales: int,
+    grad_first: int,
+    grad_second: int,
+    grad_reduce_weight: int,
+    grad_reduce_bias: int,
+    grad_expand_weight: int,
+    grad_expand_bias: int,
+    workspace: int,
+) -> int: ...
+
+class MultiExciteShape:
+    def __init__(
+        self,
+        dtype: int,
+        batch: int,
+        excitations: int,
+        channels: int,
+        positions: int,
+        channels_last: bool,
+        stride_b: int,
+        stride_row: int,
+    ) -> None: ...
+
+def multi_excite_forward_cpu(shape: MultiExciteShape, x: int, gates: int, out: int) -> int: ...
+def multi_excite_backward_cpu(
+    shape: MultiExciteShape,
+    grad_out: int,
+    x: int,
+    gates: int,
+    grad_x: int,
+    grad_gates: int,
+) -> int: ...
 def dual_squeeze_workspace_cuda(shape: DualSqueezeShape, backward: bool) -> int: ...
 def dual_squeeze_forward_cuda(
     shape: DualSqueezeShape,

@@ -10,7 +10,9 @@ from ccdn_ops.backends.registry import use_backend
 from ccdn_ops.ops.cocs_loss import cocs_loss
 from ccdn_ops.ops.ctm import ctm
 from ccdn_ops.ops.dual_squeeze import dual_squeeze
-from ccdn_ops.ops.excitation import excitation_gates, multi_excite
+from ccdn_ops.ops.excitation_gates import excitation_gates
+from ccdn_ops.ops.multi_excite import multi_excite
+from ccdn_ops.ops.second_order_squeeze import second_order_squeeze
 from ccdn_ops.report import explain
 
 __all__ = [
@@ -22,5 +24,6 @@ __all__ = [
     "explain",
     "multi_excite",
     "reference",
+    "second_order_squeeze",
     "use_backend",
 ]

@@ -1,8 +1,7 @@
-"""The two memory orders of feature maps, and outputs that keep them."""
+"""The two memory orders of feature maps, NCHW and channels_last, and results that keep them."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -12,7 +11,7 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def empty_maps(x: Tensor, *leading: int) -> Tensor:
-    """(*leading, D, H, W) of x's dtype, dense, every map in the memory order of x (..., D, H, W)."""
+    """(*leading, D, H, W) of x's dtype, dense, each map in the memory order of x (..., D, H, W)."""
     d, h, w = x.shape[-3:]
     if is_channels_last(x):
         return x.new_empty(*leading, h, w, d).movedim(-1, -3)
@@ -20,33 +19,23 @@ def empty_maps(x: Tensor, *leading: int) -> Tensor:
 
 
 def in_order_of(x: Tensor, maps: Tensor) -> Tensor:
-    """`maps` (..., D, H, W) dense in the memory order of x's maps: itself, or a copy."""
+    """`maps` (..., D, H, W), dense in the memory order of x's maps: itself, or a copy."""
     if is_channels_last(x):
         return maps.movedim(-3, -1).contiguous().movedim(-1, -3)
     return maps.contiguous()
 
 
-def rows_of(x: Tensor) -> tuple[Tensor, int] | None:
-    """x (B, D, H, W) as its kernels walk it: contiguous lines of positions, or of channels.
+def in_lines(x: Tensor) -> tuple[Tensor, int]:
+    """x (B, D, H, W) in contiguous lines, and the stride from line to line.
 
-    x and the stride from line to line; a copy only where the lines have gaps of their own.
+    A line is a channel's positions or, channels_last, a position's channels. Samples and lines may
+    lie anywhere; only where a line has gaps of its own, x comes back as a copy.
     """
-    raise NotImplementedError
-
-
-def lines(x: Tensor) -> Tensor:
-    """x (B, D, H, W), or a copy, with contiguous lines: channels' positions, or the reverse.
-
-    Samples and lines may lie anywhere; the stride from line to line is that of the channels or,
-    channels_last, that of W.
-    """
-    _, d, h, w = x.shape
+    _, _, h, w = x.shape
     if is_channels_last(x):
-        uniform = h == 1 or w == 1 or x.stride(2) == w * x.stride(3)
-    else:
-        uniform = (w == 1 or x.stride(3) == 1) and (h == 1 or x.stride(2) == w)
-    return x if uniform else in_order_of(x, x)
-
-
-__all__ = ["empty_maps", "in_order_of", "is_channels_last", "lines"]
-torch  # noqa: B018
+        if h > 1 and w > 1 and x.stride(2) != w * x.stride(3):
+            x = in_order_of(x, x)
+        return x, x.stride(3) if w > 1 else x.stride(2)
+    if (w > 1 and x.stride(3) != 1) or (h > 1 and x.stride(2) != w):
+        x = x.contiguous()
+    return x, x.stride(1)

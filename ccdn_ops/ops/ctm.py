@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ccdn_ops.backends.native import accumulation_dtype, no_autocast
-from ccdn_ops.ops.checks import check_iterations, check_map, check_tensor
-from ccdn_ops.ops.dual_squeeze import dual_squeeze
-from ccdn_ops.ops.excitation import excitation_gates, multi_excite
+from ccdn_ops.ops.autograd import differentiable
+from ccdn_ops.ops.checks import check_device, check_iterations, check_map
+from ccdn_ops.ops.excitation_gates import check_weights
 
 
 def ctm(x: Tensor, weights: Sequence[Tensor], iterations: int = 5) -> tuple[Tensor, Tensor]:
@@ -17,11 +16,14 @@ def ctm(x: Tensor, weights: Sequence[Tensor], iterations: int = 5) -> tuple[Tens
 
     x (B, D, H, W) and weights = (reduce_weight (P, O, R, D), reduce_bias (P, O, R), expand_weight
     (P, O, D, R), expand_bias (P, O, D)) -> excited (B, P, D, H, W) and pooled (B, P, D), both in
-    x's dtype. pooled is the mean of each excited map, not normalised; it costs no look at the maps,
-    because the mean of gate * X is gate * kappa_st. With O = 1 only the first squeeze is computed.
+    x's dtype. Every excited[b, p] has the memory format of x. pooled is the mean of each excited
+    map, not normalised; it costs no look at the maps, because the mean of gate * X is gate *
+    kappa_st. With O = 1 only the first squeeze is computed. 16-bit maps are computed in float32;
+    weights may have a dtype of their own, and their gradients have it.
 
     Raises TypeError and ValueError as dual_squeeze and excitation_gates do, and ValueError for
-    other than four weights.
+    other than four weights. Differentiable once, in reverse: a second derivative and forward mode
+    raise NotImplementedError.
     """
     check_map("ctm", "x", x, ranks=(4,))
     check_iterations("ctm", iterations)
@@ -30,15 +32,11 @@ def ctm(x: Tensor, weights: Sequence[Tensor], iterations: int = 5) -> tuple[Tens
             f"ccdn_ops.ctm: weights has {len(weights)} tensors; expected 4 "
             "(reduce_weight, reduce_bias, expand_weight, expand_bias)"
         )
-    check_tensor("ctm", "reduce_weight", weights[0])
-    first: Tensor
-    second: Tensor | None
-    if weights[0].dim() == 4 and weights[0].shape[1] == 1:
-        wide = accumulation_dtype(x.dtype)
-        with no_autocast(x.device.type):
-            first, second = x.mean((2, 3), dtype=wide).to(x.dtype), None
-    else:
-        first, second = dual_squeeze(x, iterations)
-    reduce_weight, reduce_bias, expand_weight, expand_bias = weights
-    gates = excitation_gates(first, second, reduce_weight, reduce_bias, expand_weight, expand_bias)
-    return multi_excite(x, gates), gates * first.unsqueeze(1)
+    check_weights("ctm", x.shape[1], *weights)
+    names = ("reduce_weight", "reduce_bias", "expand_weight", "expand_bias")
+    check_device("ctm", x=x, **dict(zip(names, weights, strict=True)))
+    excited, pooled = _ctm(x, *weights, iterations)
+    return excited, pooled
+
+
+_ctm = differentiable("ctm", outputs=2, options=1)

@@ -1,0 +1,82 @@
+"""excitation_gates on the CPU, through csrc/cpu/excitation_gates.cpp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu.scratch import scratch_memory
+
+
+def _supports(first: Tensor, *arguments: Tensor | None) -> str | None:
+    if first.device.type != "cpu":
+        return f"the native CPU kernels serve CPU tensors, not {first.device.type}"
+    return native.why_missing()
+
+
+def _shape(first: Tensor, reduce_weight: Tensor) -> Any:
+    excitations, orders, hidden, channels = reduce_weight.shape
+    return native.require().ExcitationGatesShape(
+        native.DTYPE_CODES[first.dtype], first.shape[0], excitations, orders, channels, hidden
+    )
+
+
+def _forward(
+    first: Tensor,
+    second: Tensor | None,
+    reduce_weight: Tensor,
+    reduce_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    excitations, orders, hidden_units, channels = reduce_weight.shape
+    batch = first.shape[0]
+    gates = first.new_empty(batch, excitations, channels)
+    hidden = first.new_empty(batch, excitations, orders, hidden_units)
+    scales = first.new_empty(batch, excitations, orders, channels)
+    module, shape = native.require(), _shape(first, reduce_weight)
+    native.launch(
+        "excitation_gates",
+        module.excitation_gates_forward_cpu,
+        shape,
+        *(first, 0 if second is None else second),
+        *(reduce_weight, reduce_bias, expand_weight, expand_bias),
+        *(gates, hidden, scales),
+        scratch_memory(module.excitation_gates_workspace_cpu(shape, False)),
+    )
+    return gates, hidden, scales
+
+
+def _backward(
+    grad_gates: Tensor,
+    first: Tensor,
+    second: Tensor | None,
+    reduce_weight: Tensor,
+    reduce_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+    hidden: Tensor,
+    scales: Tensor,
+) -> tuple[Tensor | None, ...]:
+    inputs = (first, second, reduce_weight, reduce_bias, expand_weight, expand_bias)
+    grads = tuple(None if x is None else torch.empty_like(x) for x in inputs)
+    module, shape = native.require(), _shape(first, reduce_weight)
+    native.launch(
+        "excitation_gates_backward",
+        module.excitation_gates_backward_cpu,
+        shape,
+        grad_gates,
+        *(0 if x is None else x for x in inputs),
+        *(hidden, scales),
+        *(0 if grad is None else grad for grad in grads),
+        scratch_memory(module.excitation_gates_workspace_cpu(shape, True)),
+    )
+    return grads
+
+
+registry.register(
+    "excitation_gates", backend="cpu", forward=_forward, backward=_backward, supports=_supports
+)

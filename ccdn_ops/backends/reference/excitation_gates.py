@@ -1,0 +1,82 @@
+"""excitation_gates in plain PyTorch (eqs. 3 and 4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import registry
+from ccdn_ops.backends.native import accumulation_dtype, no_autocast
+
+
+def excitation_gates(
+    first: Tensor,
+    second: Tensor | None,
+    reduce_weight: Tensor,
+    reduce_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+) -> Tensor:
+    """The gates (B, P, D) of first and second (B, D), differentiable by autograd.
+
+    Eq. 3's sigmoids for every excitation and order, and their sum over the orders: the factor that
+    eq. 4 puts before X. In first's dtype, computed in float64 for float64 and in float32 for the
+    others, under autocast too; weights of other dtypes are taken.
+    """
+    wide = accumulation_dtype(first.dtype)
+    weights = (reduce_weight, reduce_bias, expand_weight, expand_bias)
+    with no_autocast(first.device.type):
+        gates, *_ = bottlenecks(
+            first.to(wide),
+            None if second is None else second.to(wide),
+            *(w.to(wide) for w in weights),
+        )
+        return gates.to(first.dtype)
+
+
+def bottlenecks(
+    first: Tensor,
+    second: Tensor | None,
+    reduce_weight: Tensor,
+    reduce_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """gates (B, P, D), hidden (B, P, O, R) and scales (B, P, O, D), all of one dtype."""
+    kappa = torch.stack([first] if second is None else [first, second], 1)  # [B, O, D]
+    # W_V, with weights of its own for each p and order
+    hidden = torch.einsum("bod,pord->bpor", kappa, reduce_weight) + reduce_bias
+    hidden = hidden.relu()
+    # W_U
+    scales = torch.einsum("bpor,podr->bpod", hidden, expand_weight) + expand_bias
+    scales = scales.sigmoid()
+    return scales.sum(2), hidden, scales
+
+
+def _backward(
+    grad_gates: Tensor,
+    first: Tensor,
+    second: Tensor | None,
+    reduce_weight: Tensor,
+    reduce_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+    hidden: Tensor,
+    scales: Tensor,
+) -> tuple[Tensor | None, ...]:
+    kappa = torch.stack([first] if second is None else [first, second], 1)
+    logits = grad_gates.unsqueeze(2) * scales * (1 - scales)  # [B, P, O, D]
+    grad_hidden = torch.einsum("bpod,podr->bpor", logits, expand_weight)
+    grad_hidden = torch.where(hidden <= 0, torch.zeros_like(hidden), grad_hidden)
+    grad_kappa = torch.einsum("bpor,pord->bod", grad_hidden, reduce_weight)
+    return (
+        grad_kappa[:, 0].contiguous(),
+        None if second is None else grad_kappa[:, 1].contiguous(),
+        torch.einsum("bpor,bod->pord", grad_hidden, kappa).contiguous(),
+        grad_hidden.sum(0),
+        torch.einsum("bpod,bpor->podr", logits, hidden).contiguous(),
+        logits.sum(0),
+    )
+
+
+registry.register("excitation_gates", backend="reference", forward=bottlenecks, backward=_backward)

@@ -1,0 +1,28 @@
+"""second_order_squeeze: the covariance squeeze alone."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ccdn_ops.ops.checks import check_iterations, check_map
+from ccdn_ops.ops.dual_squeeze import dual_squeeze
+
+
+def second_order_squeeze(x: Tensor, iterations: int = 5) -> Tensor:
+    """The second-order squeeze of every channel (eq. 2), for layers like SAN's SOCA.
+
+    x (B, D, H, W) or (B, D, N), float32, float64, bfloat16 or float16, in any memory format ->
+    (B, D) in x's dtype: the mean over the columns of the square root of the covariance, by
+    `iterations` (1 to 10) coupled Newton-Schulz steps between trace normalisation and compensation.
+    It is dual_squeeze's second; the mean comes with it for nothing.
+
+    A sample without variance, also one position alone, has 0 and zero gradient. Samples do not
+    influence each other.
+
+    Raises TypeError for another dtype or a non-int `iterations`, ValueError for another rank, empty
+    D or N and `iterations` out of range. Differentiable once, in reverse: a second derivative and
+    forward mode raise NotImplementedError.
+    """
+    check_map("second_order_squeeze", "x", x)
+    check_iterations("second_order_squeeze", iterations)
+    return dual_squeeze(x, iterations)[1]
