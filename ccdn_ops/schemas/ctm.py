@@ -154,15 +154,16 @@ def _ctm_backward(
         networks = registry.select("excitation_gates", *inputs)
         states = widened(gates.dtype, hidden, scales)
         found = networks.backward(grad_gates.contiguous(), *inputs, *states)
-        grad_mean, grad_second, *grad_weights = (grad_mean + found[0], *found[1:])
+        from_mean, grad_second, *grad_weights = found
+        grad_mean += from_mean
 
         if grad_second is None:
             from_squeezes = (grad_mean / (x.shape[2] * x.shape[3]))[:, :, None, None]
         else:
             flat = x.flatten(2)
             squeeze = registry.select("dual_squeeze", flat, iterations)
-            upstream = grad_mean.to(x.dtype), grad_second.to(x.dtype)
-            from_squeezes = squeeze.backward(*upstream, flat, mean, trace, gram, iterations)
+            squeezed = grad_mean.to(x.dtype), grad_second.to(x.dtype)
+            from_squeezes = squeeze.backward(*squeezed, flat, mean, trace, gram, iterations)
             from_squeezes = from_squeezes.view(x.shape)
         if grad_x is not None:
             grad_x += from_squeezes

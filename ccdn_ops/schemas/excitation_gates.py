@@ -17,6 +17,8 @@ and gets and gives everything contiguous and in the accumulation dtype, with B >
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -61,7 +63,7 @@ def _gates_grads_empty(
     return first.new_empty(first.shape), absent, grads[0], grads[1], grads[2], grads[3]
 
 
-def widened(wide: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
+def widened(wide: torch.dtype, *tensors: Tensor | None) -> list[Any]:
     """As a backend wants them: contiguous and of the accumulation dtype."""
     return [None if t is None else t.to(wide).contiguous() for t in tensors]
 
