@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "common/cocs_loss.h"
 #include "common/dual_squeeze.h"
 #include "common/excitation_gates.h"
 #include "common/multi_excite.h"
@@ -176,6 +177,35 @@ void bind_multi_excite(py::module_& module) {
       ReleaseGil());
 }
 
+ccdn::CocsShape cocs_shape(int dtype, int64_t count, Address levels) {
+  return {static_cast<ccdn::Dtype>(dtype), count, at<const ccdn::CocsLevel>(levels)};
+}
+
+void bind_cocs_loss(py::module_& module) {
+  module.def(
+      "cocs_loss_workspace_cpu",
+      [](int dtype, int64_t count, Address levels, bool backward) {
+        return ccdn::cocs_loss_workspace_cpu(cocs_shape(dtype, count, levels), backward);
+      },
+      ReleaseGil());
+  module.def(
+      "cocs_loss_forward_cpu",
+      [](int dtype, int64_t count, Address levels, Address losses, Address sums,
+         Address workspace) {
+        return static_cast<int>(ccdn::cocs_loss_forward_cpu(cocs_shape(dtype, count, levels),
+                                                            at(losses), at(sums), at(workspace)));
+      },
+      ReleaseGil());
+  module.def(
+      "cocs_loss_backward_cpu",
+      [](int dtype, int64_t count, Address levels, Address grad_losses, Address sums,
+         Address workspace) {
+        return static_cast<int>(ccdn::cocs_loss_backward_cpu(
+            cocs_shape(dtype, count, levels), at(grad_losses), at(sums), at(workspace)));
+      },
+      ReleaseGil());
+}
+
 py::tuple cuda_archs() {
 #ifdef CCDN_CUDA_ARCHS
   // A string like "80 90 100 120", from setup.py.
@@ -213,4 +243,5 @@ PYBIND11_MODULE(_C, module) {
   bind_dual_squeeze(module);
   bind_excitation_gates(module);
   bind_multi_excite(module);
+  bind_cocs_loss(module);
 }

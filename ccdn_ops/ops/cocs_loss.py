@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import reference
 from ccdn_ops.backends.native import no_autocast
+from ccdn_ops.backends.reference.cocs_loss import losses_of_sums
+from ccdn_ops.ops.autograd import differentiable
 from ccdn_ops.ops.checks import check_device, check_tensor
 
 if TYPE_CHECKING:
@@ -37,14 +38,8 @@ def cocs_loss(features: Tensor | Sequence[Tensor], group: ProcessGroup | None = 
     single = isinstance(features, Tensor)
     levels = [features] if isinstance(features, Tensor) else list(features)
     _check(levels)
-    with no_autocast(levels[0].device.type):
-        sums = [reference.unit_sum(level) for level in levels]
-        if group is not None:
-            flat = _GlobalSum.apply(torch.cat([s.flatten() for s in sums]), group)
-            parts = flat.split([s.numel() for s in sums])
-            sums = [part.view_as(s) for part, s in zip(parts, sums, strict=True)]
-        losses = [reference.loss_of_sums(s).to(levels[0].dtype) for s in sums]
-    return losses[0] if single else torch.stack(losses)
+    (losses,) = _cocs_loss(*levels, group)
+    return losses.view(()) if single else losses
 
 
 def _check(levels: list[Tensor]) -> None:
@@ -66,28 +61,26 @@ def _check(levels: list[Tensor]) -> None:
     check_device(operator, **{f"level {i}": level for i, level in enumerate(levels)})
 
 
-class _GlobalSum(torch.autograd.Function):
-    """The sum over the processes; its gradient is W times what arrives, without communication.
-
-    What arrives is the same on every process, because each computes the same loss of the same sums.
-    """
-
-    @staticmethod
-    def forward(local: Tensor, group: ProcessGroup) -> Tensor:
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    *features, group = arguments
+    losses, sums = torch.ops.ccdn.cocs_loss(features)
+    if group is not None:
         import torch.distributed as dist
 
-        total = local.clone()
-        dist.all_reduce(total, group=group)
-        return total
+        dist.all_reduce(sums, group=group)
+        sizes = [(level.shape[1], level.shape[2]) for level in features]
+        with no_autocast(sums.device.type):
+            losses = losses_of_sums(sums.double(), sizes).to(losses.dtype)
+    return losses, sums
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.size = inputs[1].size()
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0] * ctx.size, None
+def _backward(grad_losses: Tensor, *arguments: Any) -> list[Tensor]:
+    """Without communication: what arrives is the same on every process, because each computes the
+    same losses of the same sums."""
+    *features, sums, group = arguments
+    if group is not None:
+        grad_losses = grad_losses * group.size()
+    return torch.ops.ccdn.cocs_loss_backward(grad_losses, features, sums)
 
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
-        raise NotImplementedError("ccdn_ops.cocs_loss with a group has no forward-mode derivative")
+
+_cocs_loss = differentiable("cocs_loss", options=1, forward=_forward, backward=_backward)

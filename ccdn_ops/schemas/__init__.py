@@ -8,4 +8,10 @@ What the forward pass saves is defined by mathematics alone, so forward and back
 different backends. Autocast is off while a backend runs.
 """
 
-from ccdn_ops.schemas import ctm, dual_squeeze, excitation_gates, multi_excite  # noqa: F401
+from ccdn_ops.schemas import (  # noqa: F401
+    cocs_loss,
+    ctm,
+    dual_squeeze,
+    excitation_gates,
+    multi_excite,
+)
