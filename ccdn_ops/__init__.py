@@ -14,6 +14,7 @@ from ccdn_ops.ops.excitation_gates import excitation_gates
 from ccdn_ops.ops.multi_excite import multi_excite
 from ccdn_ops.ops.second_order_squeeze import second_order_squeeze
 from ccdn_ops.report import explain
+from ccdn_ops.swap import swap_second_order, swap_squeeze_excite
 
 __all__ = [
     "__version__",
@@ -25,5 +26,7 @@ __all__ = [
     "multi_excite",
     "reference",
     "second_order_squeeze",
+    "swap_second_order",
+    "swap_squeeze_excite",
     "use_backend",
 ]

@@ -13,9 +13,15 @@ def is_channels_last(x: Tensor) -> bool:
 def empty_maps(x: Tensor, *leading: int) -> Tensor:
     """(*leading, D, H, W) of x's dtype, dense, each map in the memory order of x (..., D, H, W)."""
     d, h, w = x.shape[-3:]
-    if is_channels_last(x):
-        return x.new_empty(*leading, h, w, d).movedim(-1, -3)
-    return x.new_empty(*leading, d, h, w)
+    if not is_channels_last(x):
+        return x.new_empty(*leading, d, h, w)
+    strides = [1, w * d, d]
+    size = h * w * d
+    for count in reversed(leading):
+        strides.insert(0, size)
+        size *= count
+    # Not a view of (..., H, W, D): autograd lets nobody write into a view that a Function returns.
+    return x.new_empty_strided((*leading, d, h, w), strides)
 
 
 def in_order_of(x: Tensor, maps: Tensor) -> Tensor:

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ops.checks import check_iterations
+from .backends.native import accumulation_dtype, no_autocast
+from .backends.reference.dual_squeeze import newton_schulz
+from .ops.checks import check_iterations, check_map
+from .ops.cocs_loss import cocs_loss
 from .ops.ctm import ctm
+from .ops.dual_squeeze import dual_squeeze
+from .ops.excitation_gates import excitation_gates
+from .ops.multi_excite import multi_excite
+from .ops.second_order_squeeze import second_order_squeeze
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+# A layer, or a function in its place.
+Step = Callable[[Tensor], Tensor]
+
+__all__ = [
+    "CTM",
+    "COCSLoss",
+    "ISqrtCovPool",
+    "SecondOrderAttention",
+    "SqueezeExcite",
+]
 
 
 class CTM(nn.Module):
@@ -70,3 +95,317 @@ class CTM(nn.Module):
             f"{self.channels}, excitations={self.excitations}, orders={self.orders}, "
             f"hidden={self.reduce_bias.shape[-1]}, iterations={self.iterations}"
         )
+
+
+class COCSLoss(nn.Module):
+    """The weighted cross-order cross-semantic loss of several levels (eqs. 5, 6, 8 and 9).
+
+    features: one (B, P, D) a level, each with its own D, not normalised (CTM's pooled) -> the
+    scalar sum over the levels of gamma * L(Q), in the features' dtype.
+
+    Args:
+        gammas: the weight of each level; the paper's for T, T-1 and G are the default.
+        group: a process group whose samples form one batch, or None for this process alone; see
+            `ccdn_ops.cocs_loss` for who scales the gradient.
+
+    Raises ValueError for no gamma, a gamma that is negative or not finite, and a number of levels
+    that is not that of the gammas; otherwise as `ccdn_ops.cocs_loss`.
+    """
+
+    def __init__(
+        self,
+        gammas: Sequence[float] = (0.025, 0.01, 0.05),
+        group: ProcessGroup | None = None,
+    ) -> None:
+        super().__init__()
+        self.gammas = tuple(float(gamma) for gamma in gammas)
+        if not self.gammas or not all(0 <= gamma < float("inf") for gamma in self.gammas):
+            raise ValueError(
+                f"gammas must be one or more finite numbers, none negative, found {self.gammas}"
+            )
+        self.group = group
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        levels = [features] if isinstance(features, Tensor) else list(features)
+        if len(levels) != len(self.gammas):
+            raise ValueError(f"expected {len(self.gammas)} levels, found {len(levels)}")
+        losses = cocs_loss(levels, self.group)
+        return losses @ torch.tensor(self.gammas, dtype=losses.dtype, device=losses.device)
+
+    def extra_repr(self) -> str:
+        return f"gammas={self.gammas}" + (", over a process group" if self.group else "")
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze and excitation (Hu et al. 2018), optionally with a covariance squeeze beside it.
+
+    x (B, D, H, W) -> x * gate(fc2(act(fc1(mean of x)))), in x's shape and dtype. With
+    second_order the logits get those of a second bottleneck over the covariance squeeze (eq. 2 of
+    the CCDN paper). Its last layer starts from zero: at first the module is plain
+    squeeze and excitation, and the first gradient reaches that layer.
+
+    Args:
+        channels: D.
+        reduction: the bottleneck's width is D / reduction, at least 1.
+        activation, gate: modules' classes, called without arguments.
+        second_order: adds `second`, a `SecondOrderBranch`.
+        iterations: Newton-Schulz iterations of the covariance squeeze, 1 to 10.
+
+    The layers are 1x1 convolutions named `fc1` and `fc2`, as in torchvision's SqueezeExcitation
+    and timm's SEModule, so that their checkpoints load. Raises ValueError for sizes below 1 and
+    iterations out of range.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        gate: Callable[[], nn.Module] = nn.Sigmoid,
+        second_order: bool = False,
+        iterations: int = 5,
+    ) -> None:
+        super().__init__()
+        hidden = _hidden(channels, reduction)
+        check_iterations("nn.SqueezeExcite", iterations)
+        self.iterations = iterations
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.act = activation()
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+        self.gate = gate()
+        self.second = SecondOrderBranch(channels, hidden) if second_order else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers = (self.fc1, self.act, self.fc2)
+        return squeeze_excite(x, layers, (self.gate,), self.second, self.iterations)
+
+    def extra_repr(self) -> str:
+        return f"iterations={self.iterations}" if self.second is not None else ""
+
+
+class SecondOrderBranch(nn.Module):
+    """Logits from the covariance squeeze: (B, D) -> (B, D), zero until they are trained."""
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden, device=device, dtype=dtype)
+        self.act = nn.ReLU()
+        self.fc2 = nn.Linear(hidden, channels, device=device, dtype=dtype)
+        nn.init.zeros_(self.fc2.weight)
+        nn.init.zeros_(self.fc2.bias)
+
+    def forward(self, second: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(second)))
+
+
+class SecondOrderAttention(nn.Module):
+    """Second-order channel attention, the SOCA of SAN (Dai et al., CVPR 2019, eqs. 8 to 11).
+
+    x (B, D, H, W) -> x * sigmoid(W_U relu(W_D z)), z the mean over the columns of the square root
+    of x's covariance, in x's shape and dtype.
+
+    Args:
+        channels: D.
+        reduction: the bottleneck's width is D / reduction, at least 1; the paper's is 16.
+        iterations: Newton-Schulz iterations, 1 to 10; the paper's is 5.
+        window: the covariance is that of the central `window` x `window` positions of a larger
+            map, as SAN's code has it with 1000; None: of all.
+
+    The layers are `conv_du.0` and `conv_du.2`, as in SAN's checkpoints. Raises ValueError for sizes
+    below 1 and iterations out of range.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        iterations: int = 5,
+        window: int | None = None,
+    ) -> None:
+        super().__init__()
+        hidden = _hidden(channels, reduction)
+        check_iterations("nn.SecondOrderAttention", iterations)
+        if window is not None and window < 1:
+            raise ValueError(f"window must be at least 1 or None, found {window}")
+        self.iterations, self.window = iterations, window
+        self.conv_du = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        reduce, act, expand, gate = self.conv_du
+        return second_order_attention(
+            x, (reduce, act, expand), (gate,), self.iterations, self.window
+        )
+
+    def extra_repr(self) -> str:
+        return f"iterations={self.iterations}" + (f", window={self.window}" if self.window else "")
+
+
+class ISqrtCovPool(nn.Module):
+    """The iSQRT-COV head: covariance pooling and its matrix square root (Li et al., CVPR 2018).
+
+    x (B, D, H, W) or (B, D, N) -> the root of x's covariance after K coupled Newton-Schulz
+    iterations, trace normalised and compensated, in x's dtype:
+
+    - output "triu": its upper triangle, row by row, (B, D (D + 1) / 2), what a classifier takes;
+    - output "mean": the mean over its columns, (B, D), by `second_order_squeeze`, without a matrix;
+    - output "matrix": (B, D, D).
+
+    The 1x1 convolution, batch normalisation and ReLU that reduce D beforehand are the network's.
+    No parameters. Raises ValueError for another output and iterations out of 1 to 10.
+    """
+
+    def __init__(
+        self, iterations: int = 5, output: Literal["triu", "mean", "matrix"] = "triu"
+    ) -> None:
+        super().__init__()
+        check_iterations("nn.ISqrtCovPool", iterations)
+        if output not in ("triu", "mean", "matrix"):
+            raise ValueError(f"output must be 'triu', 'mean' or 'matrix', found {output!r}")
+        self.iterations, self.output = iterations, output
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.output == "mean":
+            return second_order_squeeze(x, self.iterations)
+        return isqrt_cov(x, self.iterations, triu=self.output == "triu")
+
+    def extra_repr(self) -> str:
+        return f"iterations={self.iterations}, output={self.output!r}"
+
+
+def squeeze_excite(
+    x: Tensor,
+    layers: Sequence[Step],
+    gate: Sequence[Step],
+    second: nn.Module | None = None,
+    iterations: int = 5,
+) -> Tensor:
+    """x * gate(layers(mean of x)), the logits plus second(covariance squeeze of x) if given.
+
+    layers take (B, D, 1, 1) when their first is a convolution, else (B, D).
+    """
+    check_map("nn.SqueezeExcite", "x", x, ranks=(4,))
+    if second is None:
+        weights = bottleneck_weights(layers, gate)
+        if weights is not None:
+            return ctm(x, weights)[0].squeeze(1)
+        logits = _through(layers, x.mean((2, 3)))
+    else:
+        mean, covariance = dual_squeeze(x, iterations)
+        logits = _through(layers, mean)
+        logits = logits + second(covariance).view_as(logits)
+    return _excite(x, gate, logits)
+
+
+def second_order_attention(
+    x: Tensor,
+    layers: Sequence[Step],
+    gate: Sequence[Step],
+    iterations: int = 5,
+    window: int | None = None,
+) -> Tensor:
+    """x * gate(layers(covariance squeeze of x's central window))."""
+    check_map("nn.SecondOrderAttention", "x", x, ranks=(4,))
+    inside = x if window is None else _central(x, window)
+    squeezed = second_order_squeeze(inside, iterations)
+    weights = bottleneck_weights(layers, gate)
+    if weights is not None:
+        return multi_excite(x, excitation_gates(squeezed, None, *weights)).squeeze(1)
+    return _excite(x, gate, _through(layers, squeezed))
+
+
+def bottleneck_weights(
+    layers: Sequence[Step], gate: Sequence[Step]
+) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """The weights as excitation_gates takes them, (1, 1, R, D) ..., where it computes these layers.
+
+    None for other layers than linear, ReLU, linear, sigmoid, and where a hook, a parametrisation
+    or an adapter would be passed over.
+    """
+    modules = [m for m in (*layers, *gate) if type(m) is not nn.Identity]
+    if len(modules) != 4 or any(is_hooked(m) for m in (*layers, *gate)):
+        return None
+    reduce, act, expand, sigmoid = modules
+    if not (type(act) is nn.ReLU or act in (F.relu, torch.relu)) or not _is_sigmoid(sigmoid):
+        return None
+    weights = []
+    for layer in (reduce, expand):
+        if not isinstance(layer, (nn.Conv2d, nn.Linear)) or layer.bias is None:
+            return None
+        if type(layer) not in (nn.Conv2d, nn.Linear):
+            return None
+        weights += [layer.weight.flatten(1)[None, None], layer.bias[None, None]]
+    return weights[0], weights[1], weights[2], weights[3]
+
+
+def _is_sigmoid(step: Step) -> bool:
+    """torch's, or the module of the same name and formula that timm has of its own."""
+    cls = type(step)
+    timm = cls.__module__ == "timm.layers.activations" and cls.__name__ == "Sigmoid"
+    return timm or cls is nn.Sigmoid or step in (torch.sigmoid, F.sigmoid)
+
+
+def isqrt_cov(x: Tensor, iterations: int = 5, triu: bool = False) -> Tensor:
+    """The root of the covariance, in plain PyTorch until the operator of this name is there."""
+    check_map("isqrt_cov", "x", x)
+    with no_autocast(x.device.type):
+        wide = x.flatten(2).to(accumulation_dtype(x.dtype))
+        centred = wide - wide.mean(2, keepdim=True)
+        covariance = centred @ centred.mT / wide.shape[2]
+        trace = covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+        least = (16 * torch.finfo(wide.dtype).eps) ** 2
+        constant = trace <= least * wide.square().sum((1, 2), keepdim=True) / wide.shape[2]
+        safe = torch.where(constant, torch.ones_like(trace), trace)
+        root = safe.sqrt() * newton_schulz(covariance / safe, iterations)
+        root = torch.where(constant, torch.zeros_like(root), root).to(x.dtype)
+    if not triu:
+        return root
+    i, j = torch.triu_indices(x.shape[1], x.shape[1], device=x.device)
+    return root[:, i, j]
+
+
+def is_hooked(module: Step) -> bool:
+    """Whether a call of the module does more than its forward."""
+    return isinstance(module, nn.Module) and bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def _through(layers: Sequence[Step], squeezed: Tensor) -> Tensor:
+    first = next((m for m in layers if type(m) is not nn.Identity), None)
+    out = squeezed[..., None, None] if isinstance(first, nn.Conv2d) else squeezed
+    for layer in layers:
+        out = layer(out)
+    return out
+
+
+def _excite(x: Tensor, gate: Sequence[Step], logits: Tensor) -> Tensor:
+    for layer in gate:
+        logits = layer(logits)
+    return multi_excite(x, logits.flatten(1).unsqueeze(1)).squeeze(1)
+
+
+def _central(x: Tensor, window: int) -> Tensor:
+    """The central window x window positions of a map that is larger."""
+    for dim in (2, 3):
+        if x.shape[dim] > window:
+            x = x.narrow(dim, (x.shape[dim] - window) // 2, window)
+    return x
+
+
+def _hidden(channels: int, reduction: int) -> int:
+    if min(channels, reduction) < 1:
+        raise ValueError(
+            f"channels and reduction must be at least 1, found {channels}, {reduction}"
+        )
+    return max(channels // reduction, 1)

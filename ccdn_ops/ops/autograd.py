@@ -89,7 +89,8 @@ def differentiable(
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
             saved = output[outputs:] if isinstance(output, tuple) else ()
             ctx.options = inputs[:options]
-            ctx.mark_non_differentiable(*saved)
+            if saved:  # torch.compile refuses the call for a single output
+                ctx.mark_non_differentiable(*saved)
             ctx.save_for_backward(*inputs[options:], *saved)
             # What is saved may be large: no zeros are made for what has no gradient.
             ctx.set_materialize_grads(False)

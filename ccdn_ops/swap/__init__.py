@@ -1,0 +1,193 @@
+"""Puts the operators into networks that were written without them.
+
+`swap_squeeze_excite(model)` and `swap_second_order(model)` change a model in place: the very same
+Parameters, the same names in its state_dict, the same outputs. What a block computes is found out
+on a copy of it with random weights, and only a block whose outputs and gradients are those of its
+replacement is changed; docs/swapping.md is the guide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from ccdn_ops.ops.checks import check_iterations
+
+from . import recognise
+from .blocks import (
+    AttentionLayout,
+    Layout,
+    PoolingLayout,
+    Swapped,
+    SwappedSqueezeExcite,
+    Unfit,
+    convert,
+)
+from .probe import quiet
+
+__all__ = [
+    "AttentionLayout",
+    "PoolingLayout",
+    "Replaced",
+    "Skipped",
+    "SwapReport",
+    "swap_second_order",
+    "swap_squeeze_excite",
+]
+
+Layouts = Mapping[type[nn.Module], Layout] | Callable[[str, nn.Module], Layout | None]
+Recognise = Callable[[str, nn.Module], Layout | None]
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A block that was replaced: its names in the model, its class, and how it is computed now."""
+
+    names: tuple[str, ...]
+    original: str
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A block that looked like a candidate and was left as it is: its names, its class, why."""
+
+    names: tuple[str, ...]
+    original: str
+    reason: str
+
+
+@dataclass
+class SwapReport:
+    """What a swap did; `print(report)` says it in words.
+
+    new_parameters are those that the swap created (second_order=True), by their names in the
+    model. An optimiser that was built before does not know them.
+    """
+
+    replaced: list[Replaced] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    new_parameters: dict[str, nn.Parameter] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.replaced)} replaced, {len(self.skipped)} skipped"]
+        for done in self.replaced:
+            lines.append(f"  replaced {_spoken(done.names)} ({done.original}): {done.layout}")
+        for left in self.skipped:
+            lines.append(f"  skipped  {_spoken(left.names)} ({left.original}): {left.reason}")
+        if self.new_parameters:
+            count = sum(p.numel() for p in self.new_parameters.values())
+            lines.append(f"  {count} new parameters in {len(self.new_parameters)} tensors")
+        return "\n".join(lines)
+
+
+def swap_squeeze_excite(
+    model: nn.Module,
+    second_order: bool = False,
+    iterations: int = 5,
+    layouts: Layouts | None = None,
+) -> SwapReport:
+    """Replaces the squeeze-and-excitation blocks of a model, in place.
+
+    Takes timm's SEModule, SqueezeExcite and EffectiveSEModule, torchvision's SqueezeExcitation, and
+    any other module that computes x * gate(layers(mean of x)) with one or two 1x1 convolutions or
+    linear layers, whatever its activation, gate and normalisation: nested blocks, shared ones and
+    the model itself. Such a block stays the same object and gets another class, so that Parameters,
+    buffers, names, hooks, mode, device and dtype stay. All else is left alone; what has the name of
+    such a block and is none is in the report, with the reason.
+
+    Args:
+        second_order: adds a child `second` to each replaced block, also to those of an earlier
+            call: a bottleneck over the covariance squeeze whose logits are zero until it is
+            trained, so that outputs do not change at first. Its parameters are the report's
+            new_parameters.
+        iterations: Newton-Schulz iterations of that squeeze, 1 to 10.
+        layouts: how blocks compute that are not recognised by themselves: a mapping from classes to
+            AttentionLayout, or a function of name and module that returns one or None. They are
+            verified like the others.
+
+    Raises TypeError for a model that is not a module, ValueError for iterations out of range.
+    """
+    check_iterations("swap_squeeze_excite", iterations)
+    report = _swap("swap_squeeze_excite", model, recognise.squeeze_excite, layouts)
+    for block, (name, *_) in _names(model).items() if second_order else ():
+        if isinstance(block, SwappedSqueezeExcite) and "second" not in block._modules:
+            prefix = f"{name}.second." if name else "second."
+            for own, parameter in block.add_second_order(iterations).named_parameters():
+                report.new_parameters[prefix + own] = parameter
+    return report
+
+
+def swap_second_order(model: nn.Module, layouts: Layouts | None = None) -> SwapReport:
+    """Replaces SOCA-like layers and iSQRT-COV heads of a model, in place.
+
+    Takes channel attention over the covariance squeeze (SAN's SOCA, with its central window of 1000
+    positions) and modules that take the root of the covariance (fast-MPN-COV's MPNCOV with and
+    without its dimension reduction, and its ports) and give the mean over its columns, its upper
+    triangle or all of it. The number of iterations is read from the module, or found by trying.
+    A network that calls such functions inside a larger forward has no module to replace, and is in
+    the report as skipped. Otherwise as `swap_squeeze_excite`.
+
+    Args:
+        layouts: how blocks compute that are not recognised by themselves: a mapping from classes to
+            AttentionLayout or PoolingLayout, or a function of name and module that returns one or
+            None. They are verified like the others.
+
+    Raises TypeError for a model that is not a module.
+    """
+    return _swap("swap_second_order", model, recognise.second_order, layouts)
+
+
+def _swap(
+    function: str, model: nn.Module, recognised: Recognise, layouts: Layouts | None
+) -> SwapReport:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{function}: model is a {type(model).__name__}; expected torch.nn.Module")
+    report = SwapReport()
+    done: set[str] = set()
+    for module, names in _names(model).items():
+        if isinstance(module, Swapped) or any(_within(names[0], other) for other in done):
+            done.add(names[0])
+            continue
+        original = f"{type(module).__module__}.{type(module).__qualname__}"
+        try:
+            with quiet():
+                layout = _layout(names[0], module, recognised, layouts)
+            if layout is not None:
+                convert(module, layout)
+        except Unfit as unfit:
+            report.skipped.append(Skipped(names, original, str(unfit)))
+            continue
+        if layout is not None:
+            done.add(names[0])
+            report.replaced.append(Replaced(names, original, layout))
+    return report
+
+
+def _layout(
+    name: str, module: nn.Module, recognised: Recognise, layouts: Layouts | None
+) -> Layout | None:
+    known = None
+    if isinstance(layouts, Mapping):
+        known = layouts.get(type(module))
+    elif layouts is not None:
+        known = layouts(name, module)
+    return recognised(name, module) if known is None else recognise.given(module, known)
+
+
+def _names(model: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
+    """Every module once, parents first, with all the names that it has."""
+    names: dict[nn.Module, tuple[str, ...]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names[module] = (*names.get(module, ()), name)
+    return names
+
+
+def _within(name: str, other: str) -> bool:
+    return not other or name.startswith(f"{other}.")
+
+
+def _spoken(names: tuple[str, ...]) -> str:
+    return " = ".join(name or "the model itself" for name in names)
