@@ -53,8 +53,7 @@ class _BestEager(torch.autograd.Function):
         y = _combine(table[:1], t)[0]
         scale = (total / positions).sqrt() / channels
         if by_channels:
-            second = (torch.bmm(m, y.unsqueeze(2)).squeeze(2) + y) / 2
-            second = second * scale.unsqueeze(1)
+            second = y * scale.unsqueeze(1)
         else:
             second = torch.bmm(xc, y.unsqueeze(2)).squeeze(2) * (scale / total).unsqueeze(1)
         ctx.save_for_backward(xc, m, total, scale, start, table)
@@ -69,7 +68,7 @@ class _BestEager(torch.autograd.Function):
         by_channels = plan.side == "channels"
         outer = scale / total  # s a
         if by_channels:
-            adjoint = (torch.bmm(m, g.unsqueeze(2)).squeeze(2) + g) / 2 * scale.unsqueeze(1)
+            adjoint = g * scale.unsqueeze(1)
         else:
             adjoint = torch.bmm(xc.mT, g.unsqueeze(2)).squeeze(2) * outer.unsqueeze(1)
         both = _chebyshev(m, torch.stack((start, adjoint), 2), plan.terms)
@@ -82,11 +81,6 @@ class _BestEager(torch.autograd.Function):
         u, v = from_s[1:].permute(1, 2, 0), from_t[2:].permute(1, 2, 0)  # [B, n, rank]
         twice = (2 / total)[:, None, None]
         near, far = torch.cat((v, u), 2), torch.cat((twice * u, twice * v), 2)
-        y = from_t[0]
-        if by_channels:
-            scaled = outer[:, None, None]
-            near = torch.cat((near, y.unsqueeze(2), g.unsqueeze(2)), 2)
-            far = torch.cat((far, scaled * g.unsqueeze(2), scaled * y.unsqueeze(2)), 2)
         if plan.dense_gradient:
             q = torch.bmm(far, near.mT)
             q.diagonal(dim1=1, dim2=2).add_(alpha.unsqueeze(1))
@@ -97,7 +91,7 @@ class _BestEager(torch.autograd.Function):
                 product = torch.bmm(torch.bmm(xc, near), far.mT)
             dx = product.addcmul_(xc, alpha[:, None, None])
         if not by_channels:
-            dx.baddbmm_((g * outer.unsqueeze(1)).unsqueeze(2), y.unsqueeze(1))
+            dx.baddbmm_((g * outer.unsqueeze(1)).unsqueeze(2), from_t[0].unsqueeze(1))
             dx += from_s[0].unsqueeze(1)
         dx += (grad_first / xc.shape[2]).unsqueeze(2)
         return dx, None

@@ -14,6 +14,10 @@ The gradient with respect to the matrix of L = s^T q_K(A) v is
 
 H is a Hankel matrix whose singular values fall off so fast that a handful of them carry float32:
 the gradient is a product of thin matrices whose rank is not the number of terms but 8 (K = 5).
+
+On the side of the channels v is a constant, and A q_K(A) may as well be a series of its own, h_K(t)
+= t q_K(t), near sqrt(t) where q_K is near 1 / sqrt(t): it starts in smaller coefficients, and the
+gradient is the product of the thin matrices and nothing else. The CPU kernel takes that one.
 """
 
 from __future__ import annotations
@@ -34,8 +38,14 @@ TERMS: dict[Precision, tuple[int, ...]] = {
     "float32": (2, 5, 12, 19, 29, 44, 66, 100, 149, 223),
     "float64": (2, 5, 14, 27, 43, 65, 99, 147, 221, 331),
 }
-# Singular values of H below this share of the largest one are dropped.
+ROOT_TERMS: dict[Precision, tuple[int, ...]] = {
+    "float32": (3, 6, 13, 19, 29, 43, 63, 93, 137, 201),
+    "float64": (3, 6, 15, 27, 43, 65, 99, 147, 221, 331),
+}
+# Singular values of H below this share of the largest one are dropped. That of the root is small:
+# nothing divides by sqrt(t) that is multiplied by t later.
 RANK_TOLERANCE: dict[Precision, float] = {"float32": 3e-10, "float64": 2e-16}
+ROOT_RANK_TOLERANCE: dict[Precision, float] = {"float32": 1e-8, "float64": 2e-16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,17 +53,19 @@ class DualSqueezePlan:
     """How dual_squeeze treats maps of one shape.
 
     side: the matrix of the recurrence is D x D ("channels") or N x N ("positions").
+    root: the series is that of h_K(t) = t q_K(t), not of q_K.
     saves_gram: that matrix is kept for the backward pass.
-    terms: Chebyshev terms m of q_K on [0, 1].
+    terms: Chebyshev terms m of the series on [0, 1].
     rank: rows of each half of the factors of H.
     dense_gradient: the CPU kernel multiplies the features by one n x n matrix instead of by the
         thin factors.
     table: float64, C-contiguous, (2 + 2 rank, terms). Row 0 are the coefficients c of q_K, row 1
-        those of q_K + 2 t q_K'(t) (the gradient's radial part), then `rank` rows L and `rank` rows
-        R with H = L^T R.
+        those of q_K + 2 t q_K'(t) (the gradient's radial part; for h_K it is 2 t h_K' - h_K), then
+        `rank` rows L and `rank` rows R with H = L^T R.
     """
 
     side: Side
+    root: bool
     saves_gram: bool
     terms: int
     rank: int
@@ -62,7 +74,7 @@ class DualSqueezePlan:
 
     @property
     def coefficients(self) -> NDArray[np.float64]:
-        """The coefficients of q_K, (terms,): the table's first row, so also its address."""
+        """The series' coefficients, (terms,): the table's first row, so also its address."""
         return self.table[0]
 
 
@@ -76,32 +88,38 @@ def dual_squeeze_plan(
     "cuda"). Raises ValueError for iterations outside 1..10.
     """
     precision: Precision = "float64" if dtype_name == "float64" else "float32"
-    table = _table(iterations, precision)
+    side: Side = "channels" if channels <= positions else "positions"
+    root = side == "channels" and device_type == "cpu"
+    table = _table(iterations, precision, root)
     rank = (len(table) - 2) // 2
-    small = min(channels, positions)
     return DualSqueezePlan(
-        side="channels" if channels <= positions else "positions",
+        side=side,
+        root=root,
         saves_gram=True,
         terms=table.shape[1],
         rank=rank,
         # Multiplications per feature: n dense, 4 (rank + 1) thin.
-        dense_gradient=small <= 4 * (rank + 1),
+        dense_gradient=min(channels, positions) <= 4 * (rank + 1),
         table=table,
     )
 
 
 @lru_cache
-def chebyshev_coefficients(iterations: int, precision: Precision) -> NDArray[np.float64]:
+def chebyshev_coefficients(
+    iterations: int, precision: Precision, root: bool = False
+) -> NDArray[np.float64]:
     """Coefficients c_j of q_K(t) = sum c_j T_j(2 t - 1) on [0, 1], (terms,), read-only.
 
-    Raises ValueError for iterations outside 1..10.
+    With root those of h_K(t) = t q_K(t). Raises ValueError for iterations outside 1..10.
     """
-    series = _series(iterations)[0]
-    return _read_only(series[: TERMS[precision][iterations - 1]])
+    return _read_only(_table(iterations, precision, root)[0])
 
 
-def _series(iterations: int) -> NDArray[np.float64]:
-    """All coefficients of q_K down to rounding, and those of q_K + 2 t q_K', (2, count)."""
+def _series(iterations: int, root: bool) -> NDArray[np.float64]:
+    """All coefficients of q_K down to rounding, and those of q_K + 2 t q_K', (2, count).
+
+    With root of h_K = t q_K and 2 t h_K' - h_K = t (q_K + 2 t q_K').
+    """
     if not 1 <= iterations <= 10:
         raise ValueError(f"iterations is {iterations}; expected 1 to 10")
     nodes = 2048  # the series has fallen to rounding long before, so nothing aliases
@@ -109,12 +127,14 @@ def _series(iterations: int) -> NDArray[np.float64]:
     t = np.cos(angle / 2) ** 2
     q = newton_schulz_polynomial(iterations, t)
     values = np.stack([q, q + 2 * t * _slope(iterations, t)])
+    if root:
+        values *= t
     # The discrete cosine transform, by the Fourier transform of the values and their mirror image.
     spectrum = np.fft.rfft(np.concatenate([values, values[:, ::-1]], axis=1))[:, :nodes]
     shift = np.exp(-0.5j * np.pi * np.arange(nodes) / nodes)
     series = (spectrum * shift).real / nodes
     series[:, 0] /= 2
-    return series[:, : 3 * TERMS["float64"][iterations - 1] // 2]
+    return series[:, : 3 * TERMS["float64"][iterations - 1] // 2 + 1]
 
 
 def newton_schulz_polynomial(iterations: int, t: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -135,10 +155,11 @@ def _slope(iterations: int, t: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @lru_cache
-def _table(iterations: int, precision: Precision) -> NDArray[np.float64]:
-    series = _series(iterations)
-    terms = TERMS[precision][iterations - 1]
-    left, right = _hankel_factors(series[0], terms, RANK_TOLERANCE[precision])
+def _table(iterations: int, precision: Precision, root: bool) -> NDArray[np.float64]:
+    series = _series(iterations, root)
+    terms = (ROOT_TERMS if root else TERMS)[precision][iterations - 1]
+    tolerance = (ROOT_RANK_TOLERANCE if root else RANK_TOLERANCE)[precision]
+    left, right = _hankel_factors(series[0], terms, tolerance)
     return _read_only(np.vstack([series[:, :terms], left, right]))
 
 

@@ -165,9 +165,9 @@ def _polynomial_operations(x: Tensor, plan: DualSqueezePlan) -> tuple[int, int]:
     n, m = sorted((channels, positions))
     gram = n * (n + 1) * m  # half of a symmetric product
     recurrence = 2 * (plan.terms - 1) * n * n
-    ends = 4 * channels * positions
+    ends = (2 if plan.root else 4) * channels * positions
     # The gradient by one n x n matrix, made of thin factors, or by the thin factors themselves.
-    thin = 8 * (plan.rank + 1) * n * m
+    thin = 8 * (plan.rank + (0 if plan.root else 1)) * n * m
     dense = 4 * plan.rank * n * n + 2 * n * n * m
     gradient = dense if plan.dense_gradient else thin
     return batch * (gram + recurrence + ends), batch * (2 * recurrence + gradient + 2 * ends)

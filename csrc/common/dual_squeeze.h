@@ -19,11 +19,12 @@ struct DualSqueezeShape {
   int64_t stride_b, stride_d, stride_n;
   Side side;
   bool saves_gram;
-  int terms;            // Chebyshev terms of q_K on [0, 1]
+  int terms;            // Chebyshev terms on [0, 1]
   int rank;             // of the factored gradient; 0 where the caller does not use it
   bool dense_gradient;  // CPU: multiply by one n x n matrix instead of the thin factors
   // On the host, rows of `terms` numbers (ccdn_ops/plans.py derives them): the coefficients c of
   // q_K, those of q_K + 2 t q_K', then `rank` rows L and `rank` rows R of the gradient's factors.
+  // For the CPU, on the side of the channels, all of them are those of t q_K.
   const double* coefficients;
 };
 

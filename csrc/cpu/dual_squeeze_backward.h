@@ -5,11 +5,12 @@
 // plans.py), dense or as thin factors, plus what has rank one. Writing g for the gradient of
 // second, s = sqrt(tr) / D and a = 1 / (N tr),
 //
-//   channels    v = 1,       dL/dy = s A g,       dX = (Q + s a (g y^T + y g^T)) Xc
-//   positions   v = Xc^T 1,  dL/dy = s a Xc^T g,  dX = Xc Q + s a g y^T + 1 (q(G) dL/dy)^T
+//   channels    f = h_K,  v = 1,       dL/dy = s g,         dX = Q Xc
+//   positions   f = q_K,  v = Xc^T 1,  dL/dy = s a Xc^T g,
+//               dX = Xc Q + s a g y^T + 1 (q(G) dL/dy)^T
 //
-// with y = q(A) v; alpha = -(dL/dy)^T (q + 2 t q')(A) v / (N tr) is what is left of the derivative
-// by the trace. Rows of Xc sum to zero, so dX needs no centring of its own.
+// with y = f(A) v; alpha = -(dL/dy)^T r(A) v / (N tr), r = 2 t h' - h or q + 2 t q', is what is
+// left of the derivative by the trace. Rows of Xc sum to zero, so dX needs no centring of its own.
 #pragma once
 
 #include "cpu/dual_squeeze_forward.h"
@@ -44,6 +45,75 @@ CCDN_INLINE void put_row(const Features<S, T>& x, S* out, int64_t row, int64_t c
     }
   } else {
     for (int64_t i = 0; i < count; ++i) narrow(values[i], to[i * x.column_stride]);
+  }
+}
+
+// What is added to a tile of the gradient's product: alpha times the features, and a bias by row
+// and by column.
+template <class T>
+struct Addend {
+  T alpha;
+  const T* features;
+  int64_t stride;
+  const T *by_row, *by_column;  // 8, and the tile's columns
+};
+
+// out = left * b + addend for the first 8, 4 ... rows that hold `rows`; see tile_product.
+template <class T, Left kLeft>
+CCDN_TARGET inline void gradient_tile(int64_t depth, const T* a, int64_t a_stride, const T* b,
+                                      int64_t b_stride, const Addend<T>& addend, int64_t rows,
+                                      int64_t columns, T* out, int64_t out_stride) {
+  using Vector = typename Simd<T>::Vector;
+  constexpr int lanes = Simd<T>::lanes;
+  const T alpha = addend.alpha;
+  for (int64_t row = 0; row < rows; row += kRegisterRows) {
+    for (int64_t column = 0; column < columns; column += 2 * lanes) {
+      const T* features = addend.features + row * addend.stride + column;
+      Vector sums[kRegisterRows][2];
+#pragma GCC unroll 2
+      for (int v = 0; v < 2; ++v) {
+        const Vector bias = load(addend.by_column + column + v * lanes);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRegisterRows; ++r) {
+          const Vector x = load(features + r * addend.stride + v * lanes);
+          sums[r][v] = alpha * x + (bias + addend.by_row[row + r]);
+        }
+      }
+      const T* left = a + (kLeft == Left::by_row ? row * a_stride : row);
+      const T* right = b + column;
+      for (int64_t k = 0; k < depth; ++k) {
+        const Vector right0 = load(right + k * b_stride);
+        const Vector right1 = load(right + k * b_stride + lanes);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRegisterRows; ++r) {
+          const T factor = kLeft == Left::by_row ? left[r * a_stride + k] : left[k * a_stride + r];
+          sums[r][0] += factor * right0;
+          sums[r][1] += factor * right1;
+        }
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < kRegisterRows; ++r) {
+        T* place = out + (row + r) * out_stride + column;
+        store(place, sums[r][0]);
+        store(place + lanes, sums[r][1]);
+      }
+    }
+  }
+}
+
+// Asks for the cache lines of `rows` x kPanel elements, which the next strip will read and write:
+// its pieces of rows are too short for the processor to see a pattern.
+template <class S, class T>
+CCDN_INLINE void prefetch_tile(const GradientWork<S, T>& w, int64_t row, int64_t rows,
+                               int64_t column) {
+  constexpr int64_t line = 64 / sizeof(S);
+  for (int64_t r = row; r < row + rows; ++r) {
+    const int64_t from = r * w.x.row_stride + column;
+#pragma GCC unroll 2
+    for (int64_t c = 0; c < kPanel<T>; c += line) {
+      __builtin_prefetch(w.out + from + c, 1, 2);
+      __builtin_prefetch(w.x.data + from + c, 0, 2);
+    }
   }
 }
 
@@ -98,30 +168,41 @@ CCDN_TARGET void gradient_small_rows(GradientWork<S, T>& w, int64_t begin, int64
         products[width + c] = 1;
       }
     }
+    const int64_t next = j + step * kColumns;
     for (int64_t i = 0; i < s.small; i += kTileRows) {
       const int64_t rows = s.small - i < kTileRows ? s.small - i : kTileRows;
+      T by_row[kTileRows] = {};
+      for (int64_t r = 0; r < rows && s.by_channels; ++r) by_row[r] = T(w.bias[i + r]);
       for (int64_t p = 0; p < panels; ++p) {
         const T *strip = scratch.strip + p * strip_panel, *thin = scratch.thin + p * thin_panel;
+        const Addend<T> addend{w.alpha, strip + i * width, width, by_row, add + p * width};
+        const int64_t count = columns - p * width;
+        if (w.x.column_stride == 1 && next + (p + 1) * width <= s.length) {
+          prefetch_tile(w, i, rows, next + p * width);
+        }
+        if constexpr (std::is_same_v<S, T>) {
+          if (!s.dense && rows == kTileRows && count >= width && w.x.column_stride == 1) {
+            gradient_tile<T, Left::by_column>(
+                s.thin + extra, m.right + i, s.padded, thin, width, addend, rows, width,
+                w.out + i * w.x.row_stride + j + p * width, w.x.row_stride);
+            continue;
+          }
+        }
         T tile[kTileRows * width];
         if (s.dense) {
           const T* q = m.matrix + i / width * width * s.padded + i % width;
-          tile_product<T, Left::by_column>(s.small, q, width, strip, width, tile, width, false);
+          gradient_tile<T, Left::by_column>(s.small, q, width, strip, width, addend, rows, width,
+                                            tile, width);
           if (extra) {
             tile_product<T, Left::by_column>(extra, m.right + s.thin * s.padded + i, s.padded,
                                              thin + s.thin * width, width, tile, width, true);
           }
         } else {
-          tile_product<T, Left::by_column>(s.thin + extra, m.right + i, s.padded, thin, width, tile,
-                                           width, false);
+          gradient_tile<T, Left::by_column>(s.thin + extra, m.right + i, s.padded, thin, width,
+                                            addend, rows, width, tile, width);
         }
         for (int64_t r = 0; r < rows; ++r) {
-          T* line = tile + r * width;
-          const T *features = strip + (i + r) * width, *more = add + p * width;
-          const T bias = s.by_channels ? T(w.bias[i + r]) : T(0);
-          for (int64_t c = 0; c < width; ++c) {
-            line[c] += w.alpha * features[c] + (more[c] + bias);
-          }
-          put_row(w.x, w.out, i + r, j + p * width, columns - p * width, line);
+          put_row(w.x, w.out, i + r, j + p * width, count, tile + r * width);
         }
       }
     }
@@ -163,31 +244,33 @@ CCDN_TARGET void gradient_small_columns(GradientWork<S, T>& w, int64_t begin, in
       products[0] = T(w.outer[j + r]);
       products[1] = 1;
     }
-    T tile[kTileRows * width];
+    T tile[kTileRows * width], by_column[width] = {};
     for (int64_t i = 0; i < s.small; i += width) {
       const int64_t count = s.small - i < width ? s.small - i : width;
-      const bool half = count <= width / 2;
+      for (int64_t c = 0; c < count && s.by_channels; ++c) by_column[c] = T(w.bias[i + c]);
+      const Addend<T> addend{w.alpha, strip + i, s.padded, add, by_column};
+      T* out = tile;
+      int64_t out_stride = width;
+      if constexpr (std::is_same_v<S, T>) {
+        if (!s.dense && rows == kTileRows && count == width && w.x.column_stride == 1) {
+          out = w.out + j * w.x.row_stride + i;
+          out_stride = w.x.row_stride;
+        }
+      }
       if (s.dense) {
-        tile_product<T, Left::by_row>(s.small, strip, s.padded, m.matrix + i * s.padded, width,
-                                      tile, width, false, half);
+        gradient_tile<T, Left::by_row>(s.small, strip, s.padded, m.matrix + i * s.padded, width,
+                                       addend, rows, count, tile, width);
         if (extra) {
           tile_product<T, Left::by_row>(extra, thin + s.thin, thin_stride,
                                         m.right + s.thin * s.padded + i, s.padded, tile, width,
-                                        true, half);
+                                        true);
         }
       } else {
-        tile_product<T, Left::by_row>(s.thin + extra, thin, thin_stride, m.right + i, s.padded,
-                                      tile, width, false, half);
+        gradient_tile<T, Left::by_row>(s.thin + extra, thin, thin_stride, m.right + i, s.padded,
+                                       addend, rows, count, out, out_stride);
       }
-      for (int64_t r = 0; r < rows; ++r) {
-        T* line = tile + r * width;
-        const T* features = strip + r * s.padded + i;
-        if (s.by_channels) {
-          for (int64_t c = 0; c < width; ++c) line[c] += w.alpha * features[c] + T(w.bias[i + c]);
-        } else {
-          for (int64_t c = 0; c < width; ++c) line[c] += w.alpha * features[c] + add[r];
-        }
-        put_row(w.x, w.out, j + r, i, count, line);
+      for (int64_t r = 0; r < rows && out == tile; ++r) {
+        put_row(w.x, w.out, j + r, i, count, tile + r * width);
       }
     }
   }
@@ -208,7 +291,7 @@ CCDN_TARGET void gradient_bias(GradientWork<S, T>& w, int64_t begin, int64_t ste
 // more in panels, or Q.
 template <class T>
 CCDN_TARGET void gradient_factors(const Sizes& s, const BackwardMemory<T>& m, double a,
-                                  double outer, double alpha) {
+                                  double alpha) {
   const double *v = m.from_t + 2 * s.padded, *u = m.from_s + s.padded, *y = m.from_t;
   const int64_t half = s.rank * s.padded;
   for (int64_t i = 0; i < half; ++i) {
@@ -217,15 +300,8 @@ CCDN_TARGET void gradient_factors(const Sizes& s, const BackwardMemory<T>& m, do
     m.right[i] = T(2 * a * u[i]);
     m.right[half + i] = T(2 * a * v[i]);
   }
-  T *left = m.left + 2 * half, *right = m.right + 2 * half;
-  if (s.by_channels) {
-    for (int64_t i = 0; i < s.padded; ++i) {
-      left[i] = T(y[i]);
-      right[i] = T(outer * m.gradient[i]);
-      left[s.padded + i] = T(m.gradient[i]);
-      right[s.padded + i] = T(outer * y[i]);
-    }
-  } else {
+  if (!s.by_channels) {
+    T* right = m.right + 2 * half;
     for (int64_t i = 0; i < s.padded; ++i) {
       right[i] = T(y[i]);
       right[s.padded + i] = T(m.from_s[i]);
@@ -295,13 +371,14 @@ CCDN_TARGET Status backward(const Job& job, int64_t sample, char* memory, int th
   }
 
   // The start vectors: t_0 = v and s_0 = dL/dy.
-  const double factor = std::sqrt(trace) / double(s.channels) / trace;  // s / tr
-  const double outer = factor / double(s.positions);                    // s a
+  const double scale = std::sqrt(trace) / double(s.channels);  // s
+  const double a = 1 / (double(s.positions) * trace);
+  const double outer = scale * a;
   if (s.by_channels) {
-    for (int64_t i = 0; i < s.padded; ++i) m.t[i] = i < s.small;
-    const double* g = m.gradient;
-    double* start = m.s;
-    chebyshev_step<T, 1>(s, m.matrix, factor, 0, &g, nullptr, &start);
+    for (int64_t i = 0; i < s.padded; ++i) {
+      m.t[i] = i < s.small;
+      m.s[i] = i < s.small ? scale * m.gradient[i] : 0;
+    }
   } else {
     for (int64_t i = 0; i < s.padded; ++i) m.t[i] = m.s[i] = 0;
     SumsWork<S, T, 2> sums{&x, true, s.small_rows, {nullptr, m.gradient}, {m.t, m.s}, workers};
@@ -321,14 +398,13 @@ CCDN_TARGET Status backward(const Job& job, int64_t sample, char* memory, int th
   combine(s, table + (2 + s.rank) * s.terms, s.rank, m.t, m.from_t + 2 * s.padded);
   combine(s, table, 1, m.s, m.from_s);
   combine(s, table + 2 * s.terms, s.rank, m.s, m.from_s + s.padded);
-  const double a = 1 / (double(s.positions) * trace);
   const double alpha = -a * dot(m.s, m.from_t + s.padded, s.small);
   if (!s.by_channels) {
     for (int64_t r = 0; r < 2 + s.rank; ++r) remove_mean(m.from_t + r * s.padded, s.small);
     for (int64_t r = 0; r < 1 + s.rank; ++r) remove_mean(m.from_s + r * s.padded, s.small);
     for (int64_t d = 0; d < s.channels; ++d) m.gradient[d] *= outer;
   }
-  gradient_factors(s, m, a, outer, alpha);
+  gradient_factors(s, m, a, alpha);
   gradient.alpha = s.dense ? T(0) : T(alpha);
   return spread(gradient, threads,
                 s.small_rows ? gradient_small_rows<S, T> : gradient_small_columns<S, T>);

@@ -69,7 +69,7 @@ CCDN_TARGET Status forward(const Job& job, int64_t sample, char* memory, int thr
   }
   trace = double(T(trace));  // what the backward pass will see
 
-  // sum = q_K(A) v, with v = 1 or Xc^T 1.
+  // sum = h_K(A) 1, h_K(t) = t q_K(t), or q_K(G) Xc^T 1.
   if (s.by_channels) {
     for (int64_t i = 0; i < s.padded; ++i) m.start[i] = i < s.small;
   }
@@ -88,15 +88,11 @@ CCDN_TARGET Status forward(const Job& job, int64_t sample, char* memory, int thr
     current = next;
   }
 
-  // kappa = sqrt(tr) / D times A q(A) 1, or times Xc q(G) u / (N tr).
-  double* kappa = m.next;
-  double factor = std::sqrt(trace) / double(s.channels) / trace;
-  if (s.by_channels) {
-    const double* sum = m.sum;
-    kappa = free[s.terms % 3];
-    chebyshev_step<T, 1>(s, m.matrix, 1, 0, &sum, nullptr, &kappa);
-  } else {
-    factor /= double(s.positions);
+  // kappa = sqrt(tr) / D times the sum, or times Xc sum / (N tr).
+  double factor = std::sqrt(trace) / double(s.channels);
+  double* kappa = m.sum;
+  if (!s.by_channels) {
+    factor /= trace * double(s.positions);
     for (int64_t i = s.padded; i < s.line; ++i) m.line[i] = 0;
     kappa = m.line;
     SumsWork<S, T, 1> squeeze{&x, true, !s.small_rows, {m.sum}, {kappa}, workers};

@@ -45,7 +45,7 @@ struct Sizes {
     line = round_up(length > small ? length : small, panel);
     terms = s.terms;
     rank = s.rank;
-    thin = 2 * rank + (by_channels ? 2 : 0);
+    thin = 2 * rank;
     dense = s.dense_gradient;
   }
 };

@@ -23,7 +23,14 @@ struct Features {
     const S* in = data + row * row_stride + column * column_stride;
     if (channel_rows && column_stride == 1) {
       const T m = mean[row], r = rest[row];
-      for (int64_t i = 0; i < count; ++i) out[i] = widen(in[i]) - m - r;
+      if constexpr (std::is_same_v<S, T>) {
+        constexpr int lanes = Simd<T>::lanes;
+        int64_t i = 0;
+        for (; i + lanes <= count; i += lanes) store(out + i, load(in + i) - m - r);
+        if (i < count) store_first(out + i, load_first(in + i, count - i) - m - r, count - i);
+      } else {
+        for (int64_t i = 0; i < count; ++i) out[i] = widen(in[i]) - m - r;
+      }
     } else if (column_stride == 1) {
       const T *m = mean + column, *r = rest + column;
       for (int64_t i = 0; i < count; ++i) out[i] = widen(in[i]) - m[i] - r[i];

@@ -80,6 +80,42 @@ CCDN_INLINE T sum(typename Simd<T>::Vector v) {
   return lanes[0];
 }
 
+// The first `count` elements, fewer than a vector holds, and zeros behind them.
+template <class T>
+CCDN_INLINE typename Simd<T>::Vector load_first(const T* p, int64_t count) {
+#if CCDN_VECTOR_BYTES == 64
+  const unsigned mask = (1u << count) - 1;
+  if constexpr (sizeof(T) == 4) {
+    return (Simd<float>::Vector)_mm512_maskz_loadu_ps(__mmask16(mask), p);
+  } else {
+    return (Simd<double>::Vector)_mm512_maskz_loadu_pd(__mmask8(mask), p);
+  }
+#else
+  T lanes[Simd<T>::lanes] = {};
+  for (int64_t i = 0; i < count; ++i) lanes[i] = p[i];
+  return load(lanes);
+#endif
+}
+
+template <class T>
+CCDN_INLINE void store_first(T* p, typename Simd<T>::Vector v, int64_t count) {
+#if CCDN_VECTOR_BYTES == 64
+  const unsigned mask = (1u << count) - 1;
+  if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_ps(p, __mmask16(mask), (__m512)v);
+  } else {
+    _mm512_mask_storeu_pd(p, __mmask8(mask), (__m512d)v);
+  }
+#else
+  T lanes[Simd<T>::lanes];
+  store(lanes, v);
+  for (int64_t i = 0; i < count; ++i) {
+    p[i] = lanes[i];
+    __asm__ volatile("" : : : "memory");  // a loop that only copies would become a call
+  }
+#endif
+}
+
 // Copies fewer elements than a few vectors hold. Loops that only copy become calls of memcpy or
 // string instructions, which cost more than the copy.
 template <class T>
@@ -87,10 +123,7 @@ CCDN_INLINE void copy(const T* in, int64_t count, T* out) {
   constexpr int lanes = Simd<T>::lanes;
   int64_t i = 0;
   for (; i + lanes <= count; i += lanes) store(out + i, load(in + i));
-  for (; i < count; ++i) {
-    out[i] = in[i];
-    __asm__ volatile("" : : : "memory");
-  }
+  if (i < count) store_first(out + i, load_first(in + i, count - i), count - i);
 }
 
 #if defined(__has_builtin)

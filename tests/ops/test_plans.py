@@ -7,6 +7,7 @@ import pytest
 from numpy.polynomial import chebyshev
 
 from ccdn_ops.plans import (
+    ROOT_TERMS,
     TERMS,
     chebyshev_coefficients,
     dual_squeeze_plan,
@@ -15,6 +16,7 @@ from ccdn_ops.plans import (
 
 ITERATIONS = range(1, 11)
 PRECISIONS = ("float32", "float64")
+DEVICES = ("cpu", "cuda")  # on the CPU the side of the channels has the series of t q
 # [0, 1], dense at both ends and denser near 0, where q_K is steepest.
 T = np.unique(np.concatenate([np.sin(np.linspace(0, np.pi / 2, 2001)) ** 2, np.geomspace(1e-9, 1)]))
 
@@ -42,8 +44,11 @@ def test_the_polynomial_is_the_iteration(iterations: int) -> None:
     np.testing.assert_allclose(T * q, coupled_iteration(T, iterations), rtol=1e-13, atol=1e-15)
 
 
-def divided_differences(iterations: int, t: np.ndarray) -> np.ndarray:
-    """(q(t_i) - q(t_j)) / (t_i - t_j), by the product rule [f g] = f(t_i) [g] + [f] g(t_j)."""
+def divided_differences(iterations: int, t: np.ndarray, root: bool) -> np.ndarray:
+    """(f(t_i) - f(t_j)) / (t_i - t_j) of q, or of t q.
+
+    By the product rule [f g] = f(t_i) [g] + [f] g(t_j).
+    """
     q, difference = np.ones_like(t), np.zeros((len(t), len(t)))
     for _ in range(iterations):
         square = (q[:, None] + q[None, :]) * difference
@@ -51,57 +56,68 @@ def divided_differences(iterations: int, t: np.ndarray) -> np.ndarray:
         product = q[:, None] * product + difference * (t * q * q)[None, :]  # of t q^3
         difference = (3 * difference - product) / 2
         q = q * (3 - t * q * q) / 2
-    return difference
+    return t[:, None] * difference + q[None, :] if root else difference
 
 
-def error(iterations: int, terms: int, precision: str) -> float:
-    c = chebyshev_coefficients(iterations, precision)[:terms]
+def error(iterations: int, terms: int, precision: str, root: bool) -> float:
+    c = chebyshev_coefficients(iterations, precision, root)[:terms]
     q = newton_schulz_polynomial(iterations, T)
-    return np.abs(T * (q - chebyshev.chebval(2 * T - 1, c))).max()
+    found = chebyshev.chebval(2 * T - 1, c)
+    return np.abs(T * q - found).max() if root else np.abs(T * (q - found)).max()
 
 
+@pytest.mark.parametrize("root", [False, True])
 @pytest.mark.parametrize("iterations", ITERATIONS)
-def test_terms_for_float32_are_enough_and_not_one_too_many(iterations: int) -> None:
-    terms = TERMS["float32"][iterations - 1]
-    assert error(iterations, terms, "float32") <= 2.5e-9
-    assert error(iterations, terms - 1, "float32") > 2.5e-9
+def test_terms_for_float32_are_enough_and_not_one_too_many(iterations: int, root: bool) -> None:
+    terms = chebyshev_coefficients(iterations, "float32", root).size
+    assert error(iterations, terms, "float32", root) <= 2.5e-9
+    assert error(iterations, terms - 1, "float32", root) > 2.5e-9
 
 
+@pytest.mark.parametrize("root", [False, True])
 @pytest.mark.parametrize("iterations", ITERATIONS)
-def test_terms_for_float64_leave_rounding_only(iterations: int) -> None:
+def test_terms_for_float64_leave_rounding_only(iterations: int, root: bool) -> None:
+    terms = chebyshev_coefficients(iterations, "float64", root).size
     # q itself is rounded, and is as large as 1.5^K; the last K is where that passes 7e-15.
     bound = 7e-15 if iterations < 10 else 2e-14
-    assert error(iterations, TERMS["float64"][iterations - 1], "float64") <= bound
+    assert error(iterations, terms, "float64", root) <= bound
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("iterations", ITERATIONS)
-def test_second_row_is_the_radial_derivative(iterations: int, precision: str) -> None:
-    plan = dual_squeeze_plan(8, 9, iterations, precision, "cpu")
+def test_second_row_is_the_radial_derivative(iterations: int, precision: str, device: str) -> None:
+    plan = dual_squeeze_plan(8, 9, iterations, precision, device)
     wanted = newton_schulz_polynomial(iterations, T) + 2 * T * slope(iterations, T)
     found = chebyshev.chebval(2 * T - 1, plan.table[1])
+    difference = found - T * wanted if plan.root else T * (found - wanted)
     # A derivative's series falls later than the value's, by a factor of up to the terms.
     bound = 2.5e-9 if precision == "float32" else 7e-15
-    assert np.abs(T * (found - wanted)).max() <= 2 * plan.terms * bound
+    assert np.abs(difference).max() <= 2 * plan.terms * bound
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("iterations", ITERATIONS)
-def test_factors_give_the_divided_differences(iterations: int, precision: str) -> None:
-    """dL/dM in M's eigenvectors is (q(x) - q(y)) / (x - y), and q' on the diagonal."""
-    plan = dual_squeeze_plan(8, 9, iterations, precision, "cpu")
+def test_factors_give_the_divided_differences(iterations: int, precision: str, device: str) -> None:
+    """dL/dM in M's eigenvectors is (f(x) - f(y)) / (x - y), and f' on the diagonal."""
+    plan = dual_squeeze_plan(8, 9, iterations, precision, device)
     left, right = plan.table[2 : 2 + plan.rank], plan.table[2 + plan.rank :]
     assert left.shape == right.shape == (plan.rank, plan.terms)
     x = np.cos(np.linspace(0, np.pi, 101))
     basis = chebyshev.chebvander(x, plan.terms - 1).T
     found = (left @ basis).T @ (right @ basis)
-    wanted = divided_differences(iterations, (1 + x) / 2) / 2
-    relative = 1e-9 if precision == "float32" else 4e-14
+    wanted = divided_differences(iterations, (1 + x) / 2, plan.root) / 2
+    if precision == "float32":
+        relative = 1e-7 if plan.root else 1e-9
+    else:  # Markov's inequality: coefficients right to a rounding, a derivative to terms^2 of them
+        relative = max(4e-14, 0.1 * plan.terms**2 * 2**-52 if plan.root else 0)
     assert np.abs(found - wanted).max() <= relative * np.abs(wanted).max()
 
 
-def test_factors_are_thin() -> None:
-    ranks = [dual_squeeze_plan(8, 9, k, "float32", "cpu").rank for k in ITERATIONS]
+@pytest.mark.parametrize("device", DEVICES)
+def test_factors_are_thin(device: str) -> None:
+    ranks = [dual_squeeze_plan(8, 9, k, "float32", device).rank for k in ITERATIONS]
     assert ranks == sorted(ranks)
     assert ranks[4] == 8
     assert ranks[-1] <= 12
@@ -115,8 +131,9 @@ def test_side_is_the_smaller_one() -> None:
 
 def test_16_bit_inputs_use_the_float32_series() -> None:
     for name in ("bfloat16", "float16"):
-        assert dual_squeeze_plan(8, 9, 5, name, "cpu").terms == TERMS["float32"][4]
-    assert dual_squeeze_plan(8, 9, 5, "float64", "cpu").terms == TERMS["float64"][4]
+        assert dual_squeeze_plan(8, 9, 5, name, "cuda").terms == TERMS["float32"][4]
+        assert dual_squeeze_plan(8, 9, 5, name, "cpu").terms == ROOT_TERMS["float32"][4]
+    assert dual_squeeze_plan(9, 8, 5, "float64", "cpu").terms == TERMS["float64"][4]
 
 
 def test_plans_are_cached_and_their_table_cannot_change() -> None:

@@ -20,7 +20,7 @@ def supports(x: Tensor, iterations: int) -> str | None:
 def forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """first, second, mean, trace, gram of x (B, D, N); see ccdn_ops/schemas/dual_squeeze.py."""
     batch, channels, positions = x.shape
-    plan = dual_squeeze_plan(channels, positions, iterations, DTYPE_NAMES[x.dtype], x.device.type)
+    plan = dual_squeeze_plan(channels, positions, iterations, DTYPE_NAMES[x.dtype], "cuda")
     n = channels if plan.side == "channels" else positions
     saved = n if plan.saves_gram else 0
     wide = accumulation_dtype(x.dtype)
@@ -53,7 +53,7 @@ def backward(
 ) -> Tensor:
     """The gradient of x (B, D, N) with the strides of torch.empty_like(x)."""
     _, channels, positions = x.shape
-    plan = dual_squeeze_plan(channels, positions, iterations, DTYPE_NAMES[x.dtype], x.device.type)
+    plan = dual_squeeze_plan(channels, positions, iterations, DTYPE_NAMES[x.dtype], "cuda")
     grad_x = torch.empty_like(x)
     if grad_x.stride() != x.stride():
         # The kernels write the gradient with x's strides; this x has gaps or overlaps.

@@ -98,7 +98,7 @@ class _Sample:
         self.x = x
         self.batch, self.channels, self.positions = x.shape
         self.plan = dual_squeeze_plan(
-            self.channels, self.positions, iterations, DTYPE_NAMES[x.dtype], x.device.type
+            self.channels, self.positions, iterations, DTYPE_NAMES[x.dtype], "cuda"
         )
         self.channel_is_side = self.plan.side == "channels"
         stride_b, stride_d, stride_n = x.stride()
