@@ -1,28 +1,25 @@
-"""cocs_loss against eqs. 5 and 6 with the products over all pairs of samples written out."""
+"""cocs_loss on every backend that serves CPU tensors: the numbers, the edges, several processes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-from harness import err
+from harness import EXACT, PERMUTATIONS, err
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from ccdn_ops import cocs_loss
+from ccdn_ops import cocs_loss, reference
 
+KINDS = ("offset", "noise", "dominant", "large", "rectified", "tiny")
+SHAPES = [(5, 4, 7), (1, 4, 65), (65, 2, 1), (3, 1, 40), (200, 2, 16)]
+LARGE = [(64, 4, 256), (129, 3, 129), (7, 9, 513)]
 
-def literal(features: Tensor) -> Tensor:
-    """Eq. 5: Q_pp' is the sum of all entries of F_p^T F_p' over B^2. Eq. 6: L."""
-    batch, excitations, _ = features.shape
-    unit = torch.nn.functional.normalize(features, dim=2)
-    q = features.new_zeros(excitations, excitations)
-    for i in range(excitations):
-        for j in range(excitations):
-            q[i, j] = (unit[:, i] @ unit[:, j].T).sum() / batch**2
-    own = q.diagonal().square().sum()
-    return (q.square().sum() - own) / own
+Loss = Callable[[Tensor], Tensor]
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -30,43 +27,180 @@ def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
     return (torch.randn(shape, generator=generator, dtype=torch.float64) + 0.5).to(dtype)
 
 
-@pytest.mark.parametrize("shape", [(5, 4, 7), (1, 4, 7), (6, 2, 1), (3, 9, 40)])
-def test_the_paper(shape: tuple[int, ...]) -> None:
-    f = random(*shape).requires_grad_()
-    found, wanted = cocs_loss(f), literal(f)
-    assert found.shape == ()
-    assert err(found.detach(), wanted.detach()) < 1e-12
-    (a,), (b,) = torch.autograd.grad(found, f), torch.autograd.grad(wanted, f)
-    # Against one-dimensional features the normalisation leaves no gradient.
-    assert err(a, b) < 1e-11 if shape[2] > 1 else a.abs().max() < 1e-12
-    assert torch.autograd.gradcheck(cocs_loss, f)
+def features(kind: str, *shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    noise = random(*shape, seed=seed)
+    if kind == "noise":
+        noise = noise - 0.5
+    elif kind == "dominant":  # what excitations that have learned the same look like
+        noise = 0.1 * noise + 3 * random(1, 1, shape[2], seed=seed + 1)
+    elif kind == "large":
+        noise = 1e3 * noise
+    elif kind == "rectified":
+        noise = (noise - 0.5).relu()
+    elif kind == "tiny":
+        noise = 1e-4 * noise
+    return noise.to(dtype)
 
 
-def test_levels() -> None:
-    levels = [random(5, 4, 7), random(5, 4, 3, seed=1), random(5, 2, 9, seed=2)]
+def value_and_gradient(f: Tensor, loss: Loss = cocs_loss) -> tuple[Tensor, Tensor]:
+    leaf = f.detach().requires_grad_()
+    value = loss(leaf)
+    (grad,) = torch.autograd.grad(value, leaf)
+    return value.detach(), grad
+
+
+def reference_errors(f: Tensor, exact: tuple[Tensor, Tensor]) -> list[float]:
+    """The largest errors of the reference over permutations of samples and channels."""
+    generator = torch.Generator().manual_seed(2)
+    worst = [0.0, 0.0]
+    for draw in range(PERMUTATIONS + 1):
+        b = torch.randperm(f.shape[0], generator=generator)
+        d = torch.randperm(f.shape[2], generator=generator)
+        if draw == 0:
+            b, d = b.sort().values, d.sort().values
+        value, grad = value_and_gradient(f[b][:, :, d], reference.cocs_loss)
+        worst[0] = max(worst[0], err(value, exact[0]))
+        worst[1] = max(worst[1], err(grad, exact[1][b][:, :, d]))
+    return worst
+
+
+def check_exact(f: Tensor, what: str = "") -> None:
+    """Value and gradient within twice the reference's own errors, or the floor of the dtype."""
+    exact = value_and_gradient(f.double(), reference.cocs_loss)
+    found = value_and_gradient(f)
+    eps = torch.finfo(f.dtype).eps
+    floor = {torch.float32: EXACT, torch.float64: 64 * eps}.get(f.dtype, 2 * eps)
+    errors = [err(y, y64) for y, y64 in zip(found, exact, strict=True)]
+    if f.shape[2] == 1:  # a unit vector of one channel cannot turn: its gradient is rounding
+        assert (found[1].double() * f).abs().max() <= floor
+        errors[1] = 0.0
+    assert all(y.dtype == f.dtype and y.isfinite().all() for y in found)
+    if max(errors) <= floor:
+        return
+    allowed = [max(2 * own, floor) for own in reference_errors(f, exact)]
+    for name, error, most in zip(("value", "gradient"), errors, allowed, strict=True):
+        assert error <= most, f"{name} of {what}: error {error:.3g} > {most:.3g}"
+
+
+def test_the_reference_is_the_paper() -> None:
+    f = random(3, 4, 5)
+    unit = [[v / v.norm() for v in sample] for sample in f]
+    q = torch.zeros(4, 4, dtype=torch.float64)
+    for i in range(4):
+        for j in range(4):
+            q[i, j] = sum(unit[a][i] @ unit[b][j] for a in range(3) for b in range(3)) / 3**2
+    own = q.diagonal().norm() ** 2
+    assert err(reference.cocs_loss(f), (q.norm() ** 2 - own) / own) < 1e-14
+    f.requires_grad_()
+    assert torch.autograd.gradcheck(reference.cocs_loss, f)
+    assert torch.autograd.gradgradcheck(reference.cocs_loss, f)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_fp32_exact(backend: str, kind: str, shape: tuple[int, ...]) -> None:
+    check_exact(features(kind, *shape), f"{kind} {shape}")
+
+
+@pytest.mark.parametrize("kind", ["offset", "dominant"])
+@pytest.mark.parametrize("shape", LARGE)
+def test_fp32_exact_large(kind: str, shape: tuple[int, ...]) -> None:
+    check_exact(features(kind, *shape), f"{kind} {shape}")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("kind", ["offset", "dominant", "large"])
+@pytest.mark.parametrize("shape", [(5, 4, 7), (65, 3, 129)])
+def test_other_dtypes(backend: str, kind: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    check_exact(features(kind, *shape, dtype=dtype), f"{kind} {shape} {dtype}")
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    batch=st.integers(1, 70),
+    excitations=st.integers(1, 4),
+    channels=st.integers(1, 70),
+    kind=st.sampled_from(KINDS),
+    seed=st.integers(0, 9),
+)
+def test_any_shape(batch: int, excitations: int, channels: int, kind: str, seed: int) -> None:
+    f = features(kind, batch, excitations, channels, seed=seed)
+    check_exact(f, f"{kind} {batch} x {excitations} x {channels}, seed {seed}")
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 7), (1, 4, 7), (6, 2, 1), (3, 1, 4), (66, 2, 9)])
+def test_gradcheck(backend: str, shape: tuple[int, ...]) -> None:
+    assert torch.autograd.gradcheck(cocs_loss, random(*shape).requires_grad_())
+
+
+def test_levels(backend: str) -> None:
+    levels = [random(70, 4, 7), random(5, 4, 300, seed=1), random(9, 2, 9, seed=2)]
+    levels = [level.float().requires_grad_() for level in levels]
     losses = cocs_loss(levels)
     assert losses.shape == (3,)
-    for level, loss in zip(levels, losses, strict=True):
-        assert loss.equal(cocs_loss(level))
+    weights = torch.tensor([0.3, -2.0, 1e-3])
+    grads = torch.autograd.grad((losses * weights).sum(), levels)
+    for level, loss, weight, grad in zip(levels, losses, weights, grads, strict=True):
+        value, alone = value_and_gradient(level)
+        assert loss.equal(value)
+        assert err(grad, weight * alone) < 1e-6
     assert cocs_loss(tuple(levels[:1])).shape == (1,)
+    (only,) = torch.autograd.grad(cocs_loss(levels)[1], levels[1])
+    assert only.equal(value_and_gradient(levels[1])[1])
+    _, frozen, _ = (level.detach() for level in levels)
+    (rest,) = torch.autograd.grad(cocs_loss([levels[0], frozen]).sum(), levels[0])
+    assert rest.equal(value_and_gradient(levels[0])[1])
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
-def test_magnitude_does_not_matter(scale: float) -> None:
+def test_magnitude_does_not_matter(backend: str, scale: float) -> None:
     f = random(5, 4, 7, dtype=torch.float32)
-    assert err(cocs_loss(scale * f), literal(f.double())) < 1e-6
+    assert err(cocs_loss(scale * f), reference.cocs_loss(f.double())) < 1e-6
 
 
-def value_and_gradient(f: Tensor) -> tuple[Tensor, Tensor]:
-    f = f.clone().requires_grad_()
-    loss = cocs_loss(f)
-    (grad,) = torch.autograd.grad(loss, f)
-    return loss.detach(), grad
+@pytest.mark.parametrize("layout", ["transposed", "sliced", "expanded", "permuted", "thin"])
+def test_memory_layouts(backend: str, layout: str) -> None:
+    f = random(6, 4, 7, dtype=torch.float32)
+    if layout == "transposed":
+        f = f.mT.contiguous().mT
+    elif layout == "sliced":
+        f = random(12, 4, 15, dtype=torch.float32)[::2, :, 1::2]
+    elif layout == "expanded":
+        f = f[:1].expand(6, 4, 7)
+    elif layout == "permuted":
+        f = f.permute(1, 0, 2).contiguous().permute(1, 0, 2)
+    else:
+        f = f[:, :, 3:4]
+    value, grad = value_and_gradient(f)
+    plain_value, plain_grad = value_and_gradient(f.contiguous())
+    if backend == "cpu":
+        assert value.equal(plain_value)
+        assert grad.equal(plain_grad)
+    assert err(value, plain_value) < 1e-6
+    assert err(grad, plain_grad) < 1e-6 or f.shape[2] == 1
+    assert grad.stride() == torch.empty_like(f).stride()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_runs_are_bit_equal(backend: str, threads: int) -> None:
+    f = random(300, 4, 65, dtype=torch.float32)  # several blocks of samples
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = value_and_gradient(f.clone())
+    finally:
+        torch.set_num_threads(before)
+    again = value_and_gradient(f.clone())
+    if backend == "cpu" or threads == before:
+        assert all(a.equal(b) for a, b in zip(found, again, strict=True))
+
+
+# Edges -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("case", ["one excitation", "all zero", "empty batch", "cancelling"])
-def test_zero_without_gradient(case: str, dtype: torch.dtype) -> None:
+def test_zero_without_gradient(backend: str, case: str, dtype: torch.dtype) -> None:
     f = random(4, 3, 5, dtype=dtype)
     if case == "one excitation":
         f = f[:, :1]
@@ -76,47 +210,118 @@ def test_zero_without_gradient(case: str, dtype: torch.dtype) -> None:
         f = f[:0]
     else:  # the unit vectors of the samples sum to nothing: diag Q = 0
         f = torch.cat([f[:1], -f[:1]])
-    loss, grad = value_and_gradient(f)
-    assert loss.dtype == grad.dtype == dtype
-    assert loss == 0
-    assert (grad == 0).all()
+    for loss in (cocs_loss, reference.cocs_loss):
+        value, grad = value_and_gradient(f, loss)
+        assert value.dtype == grad.dtype == dtype
+        assert value == 0
+        assert (grad == 0).all()
+        assert grad.shape == f.shape
 
 
-def test_zero_vectors_among_others() -> None:
+def test_an_empty_level_among_others(backend: str) -> None:
+    f = random(4, 3, 5)
+    losses = cocs_loss([f, f[:0], f])
+    assert losses[1] == 0
+    assert losses[0].equal(cocs_loss(f))
+    assert losses[2].equal(losses[0])
+
+
+def test_zero_vectors_among_others(backend: str) -> None:
     f = random(4, 3, 5)
     f[1] = 0
     f[2, 1] = 0
-    loss, grad = value_and_gradient(f)
-    assert err(loss, literal(f)) < 1e-12
-    assert grad.isfinite().all()
+    value, grad = value_and_gradient(f)
+    wanted, gradient = value_and_gradient(f, reference.cocs_loss)
+    assert err(value, wanted) < 1e-12
+    assert err(grad, gradient) < 1e-12
     assert (grad[1] == 0).all()
     assert (grad[2, 1] == 0).all()
     assert (grad[0] != 0).any()
 
 
-def test_nearly_cancelling_features() -> None:
+def test_nearly_cancelling_features(backend: str) -> None:
     # S of about 1e-20: its fourth powers are no float32 numbers, and L is none the worse.
     f = torch.eye(3, 5, dtype=torch.float32).unsqueeze(0)
-    f = torch.cat([f, -f, f * 0 + 1e-20])
-    loss, grad = value_and_gradient(f)
-    assert loss.isfinite()
-    assert loss > 0
+    f = torch.cat([f, -f, f * 0 + 1e-32])
+    value, grad = value_and_gradient(f)
+    assert err(value, torch.tensor(2.0)) < 1e-6  # all of Q is one number: (9 - 3) / 3
     assert grad.isfinite().all()
 
 
-def test_autocast() -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_stays_in_its_level(backend: str, value: float) -> None:
+    levels = [random(5, 4, 7, dtype=torch.float32, seed=seed) for seed in range(3)]
+    clean = [level.clone().requires_grad_() for level in levels]
+    levels[1][2, 3, 4] = value
+    dirty = [level.requires_grad_() for level in levels]
+    before, after = cocs_loss(clean), cocs_loss(dirty)
+    assert after[1].isnan()
+    assert before[::2].equal(after[::2])
+    grads = torch.autograd.grad(before.sum(), clean), torch.autograd.grad(after.sum(), dirty)
+    assert grads[1][1].isnan().any()
+    assert all(grads[0][i].equal(grads[1][i]) for i in (0, 2))
+
+
+# Autograd, torch.func and torch.compile ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_opcheck(backend: str, dtype: torch.dtype) -> None:
+    levels = [random(5, 4, 7, dtype=dtype), random(3, 2, 9, dtype=dtype).mT.contiguous().mT]
+    torch.library.opcheck(torch.ops.ccdn.cocs_loss.default, (levels,))
+    losses, sums = torch.ops.ccdn.cocs_loss(levels)
+    torch.library.opcheck(torch.ops.ccdn.cocs_loss_backward.default, (losses, levels, sums))
+
+
+def test_double_backward_and_forward_mode_raise(backend: str) -> None:
+    f = random(5, 4, 7).requires_grad_()
+    (grad,) = torch.autograd.grad(cocs_loss(f), f, create_graph=True)
+    with pytest.raises(NotImplementedError, match="cocs_loss has no second derivative"):
+        grad.sum().backward()
+    with pytest.raises(NotImplementedError, match="cocs_loss has no forward-mode derivative"):
+        torch.func.jvp(cocs_loss, (f.detach(),), (f.detach(),))
+
+
+def test_vmap(backend: str) -> None:
+    f = random(3, 5, 4, 7, dtype=torch.float32)
+    level = random(2, 3, 6, dtype=torch.float32)  # of every one the same
+
+    def loss(f: Tensor) -> Tensor:
+        return cocs_loss([f, level]).sum()
+
+    found = torch.vmap(loss)(f), torch.vmap(torch.func.grad(loss))(f)
+    for i, one in enumerate(f):
+        value, grad = value_and_gradient(one, loss)
+        assert found[0][i].equal(value)
+        assert found[1][i].equal(grad)
+    assert torch.vmap(cocs_loss, in_dims=2)(f.movedim(0, 2)).equal(torch.vmap(cocs_loss)(f))
+
+
+def test_autocast(backend: str) -> None:
     f = random(5, 4, 7, dtype=torch.float32)
+    plain = value_and_gradient(f)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert cocs_loss(f).equal(cocs_loss(f.clone()))
-        inside = cocs_loss(f)
-    assert inside.dtype == torch.float32
-    assert inside.equal(cocs_loss(f))
+        inside = value_and_gradient(f)
+        literal = reference.cocs_loss(f)
+    assert literal.dtype == torch.float32
+    assert all(a.equal(b) for a, b in zip(plain, inside, strict=True))
 
 
-def test_compiles() -> None:
-    f = random(5, 4, 7, dtype=torch.float32)
+@pytest.mark.parametrize("levels", [1, 3])
+def test_compiles(backend: str, levels: int) -> None:
+    f = [random(5, 4, 7 + i, dtype=torch.float32).requires_grad_() for i in range(levels)]
     compiled = torch.compile(cocs_loss, fullgraph=True, backend="aot_eager")
-    assert err(compiled([f, f]), cocs_loss([f, f])) < 1e-6
+    found, wanted = compiled(f), cocs_loss(f)
+    assert found.equal(wanted)
+    grads = (torch.autograd.grad(y.sum(), f) for y in (found, wanted))
+    assert all(a.equal(b) for a, b in zip(*grads, strict=True))
+
+
+def test_meta_tensors() -> None:
+    f = torch.empty(5, 4, 7, device="meta", requires_grad=True)
+    loss = cocs_loss([f, f])
+    assert loss.shape == (2,)
+    assert torch.autograd.grad(loss.sum(), f)[0].shape == f.shape
 
 
 @pytest.mark.parametrize(
@@ -135,33 +340,58 @@ def test_wrong_input(features, error, message) -> None:  # type: ignore[no-untyp
         cocs_loss(features)
 
 
-# Two processes ------------------------------------------------------------------------------------
+# Several processes -------------------------------------------------------------------------------
 
 SIZES = (3, 5)  # samples of each process
+WEIGHTS = (0.3, 2.0)
 
 
-def levels_of_all() -> list[Tensor]:
-    return [random(sum(SIZES), 4, 7), random(sum(SIZES), 3, 6, seed=1)]
+def levels_of_all(dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    return [random(sum(SIZES), 4, 7, dtype=dtype), random(sum(SIZES), 3, 6, seed=1, dtype=dtype)]
+
+
+class Network(torch.nn.Module):
+    """(B, 9) -> features of two levels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(9, 4 * 7), torch.nn.Linear(9, 3 * 6)])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        sizes = ((4, 7), (3, 6))
+        return [
+            layer(x).tanh().unflatten(1, size)
+            for layer, size in zip(self.layers, sizes, strict=True)
+        ]
+
+
+def objective(features: list[Tensor], group: dist.ProcessGroup | None = None) -> Tensor:
+    return (cocs_loss(features, group) * torch.tensor(WEIGHTS)).sum()
 
 
 def process(rank: int, rendezvous: str, out: str) -> None:
     store = dist.FileStore(rendezvous, len(SIZES))
     dist.init_process_group("gloo", store=store, rank=rank, world_size=len(SIZES))
-    begin = sum(SIZES[:rank])
-    levels = [f[begin : begin + SIZES[rank]].clone().requires_grad_() for f in levels_of_all()]
+    mine = slice(sum(SIZES[:rank]), sum(SIZES[: rank + 1]))
+    levels = [f[mine].clone().requires_grad_() for f in levels_of_all()]
     losses = cocs_loss(levels, group=dist.group.WORLD)
-    grads = torch.autograd.grad((losses * torch.tensor([0.3, 2.0])).sum(), levels)
     alone = cocs_loss(levels)
-    torch.save([losses.detach(), alone.detach(), *grads], f"{out}/{rank}.pt")
+    grads = torch.autograd.grad((losses * torch.tensor(WEIGHTS)).sum(), levels)
+    single = cocs_loss([f[mine] for f in levels_of_all(torch.float32)], dist.group.WORLD)
+
+    network = torch.nn.parallel.DistributedDataParallel(Network())
+    value = objective(network(random(sum(SIZES), 9)[mine].float()), dist.group.WORLD)
+    value.backward()
+    averaged = {name: p.grad for name, p in network.module.named_parameters()}
+    torch.save([losses.detach(), alone.detach(), single, averaged, *grads], f"{out}/{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_global_batch(tmp_path: Path) -> None:
     context = torch.multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(target=process, args=(rank, str(tmp_path / "store"), str(tmp_path)))
-        for rank in range(len(SIZES))
-    ]
+    paths = str(tmp_path / "store"), str(tmp_path)
+    workers = [context.Process(target=process, args=(rank, *paths)) for rank in range(len(SIZES))]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -170,13 +400,19 @@ def test_global_batch(tmp_path: Path) -> None:
 
     levels = [f.requires_grad_() for f in levels_of_all()]
     losses = cocs_loss(levels)
-    wanted = torch.autograd.grad((losses * torch.tensor([0.3, 2.0])).sum(), levels)
+    wanted = torch.autograd.grad((losses * torch.tensor(WEIGHTS)).sum(), levels)
+    network = Network()
+    objective(network(random(sum(SIZES), 9).float())).backward()
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(len(SIZES))]
-    for found, alone, *_ in results:
+    for found, alone, single, averaged, *_ in results:
         assert err(found, losses.detach()) < 1e-13
         assert err(alone, losses.detach()) > 1e-3
-    # What DistributedDataParallel does: the average over the processes. Each holds its own samples
-    # only, so its share of the average is its gradient over W.
+        assert single.dtype == torch.float32
+        assert err(single, losses.detach()) < 1e-6
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None
+            assert err(averaged[name], parameter.grad) < 1e-6
+    # Each process holds its own samples only, so its share of the average is its gradient over W.
     for level, grad in enumerate(wanted):
-        shares = torch.cat([result[2 + level] for result in results]) / len(SIZES)
+        shares = torch.cat([result[4 + level] for result in results]) / len(SIZES)
         assert err(shares, grad) < 1e-12
