@@ -12,12 +12,21 @@ from torch import Tensor
 
 from ccdn_ops._version import __version__
 from ccdn_ops.backends import native, registry
-from ccdn_ops.ops.checks import check_iterations, check_map
+from ccdn_ops.ops.checks import check_iterations, check_map, check_tensor
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
 
-# Operators that choose among backends, and those that are one composition of PyTorch operators.
-DISPATCHED = ("dual_squeeze",)
-COMPOSED = ("excitation_gates", "multi_excite", "ctm", "cocs_loss")
+# The operators that choose among backends, and what their shape is in explain().
+DISPATCHED = {
+    "dual_squeeze": "(B, D, N) or (B, D, H, W)",
+    "excitation_gates": "(B, D)",
+    "multi_excite": "(B, D, H, W)",
+    "cocs_loss": "(B, P, D)",
+}
+# Those that are made of others.
+PARTS = {
+    "second_order_squeeze": ("dual_squeeze",),
+    "ctm": ("dual_squeeze", "excitation_gates", "multi_excite"),
+}
 
 
 @dataclass(frozen=True)
@@ -66,23 +75,39 @@ def explain(
 ) -> Explanation:
     """Which backend and kernel would serve a call with x of this shape, and why not the others.
 
+    The shape is that of the first argument: x, the squeezes (B, D) of excitation_gates, or the
+    features (B, P, D) of cocs_loss. For an operator that is made of others ask for those by name.
     Nothing is computed, and the device need not exist. Raises ValueError for an operator that does
     not exist and for a shape that the operator would refuse.
     """
     device = torch.device(device)
-    if operator in COMPOSED:
-        kernel = "a composition of PyTorch operators"
-        if operator == "ctm":
-            kernel += " around dual_squeeze"
-        rejected = {b: f"it has no {operator}" for b in registry.BACKENDS if b != "reference"}
-        return Explanation(operator, shape, dtype, device, "reference", kernel, rejected=rejected)
+    if operator in PARTS:
+        kernel = "what serves " + ", ".join(PARTS[operator])
+        return Explanation(operator, shape, dtype, device, "that of its parts", kernel)
     if operator not in DISPATCHED:
-        names = ", ".join(DISPATCHED + COMPOSED)
+        names = ", ".join((*DISPATCHED, *PARTS))
         raise ValueError(f"there is no operator {operator!r}; expected one of {names}")
     check_iterations(operator, iterations)
     x = _fake(shape, dtype, device)
-    check_map(operator, "x", x)
-    return _explain_dual_squeeze(x, iterations)
+    if operator == "dual_squeeze":
+        check_map(operator, "x", x)
+        return _explain_dual_squeeze(x, iterations)
+    check_tensor(operator, "the first argument", x)
+    if x.dim() != DISPATCHED[operator].count(",") + 1:
+        raise ValueError(
+            f"ccdn_ops.{operator}: the first argument has shape {shape}; "
+            f"expected {DISPATCHED[operator]}"
+        )
+    # The other arguments decide nothing.
+    chosen, rejected = _choice(operator, x, x, iterations)
+    kernel = "none: the call would raise"
+    if chosen == "reference":
+        kernel = "plain PyTorch, its gradient by autograd"
+    elif chosen is not None:
+        implementation = registry.load(operator, chosen)
+        assert implementation is not None
+        kernel = implementation.forward.__module__
+    return Explanation(operator, shape, dtype, device, chosen or "none", kernel, rejected=rejected)
 
 
 def _fake(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -92,13 +117,13 @@ def _fake(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
         return torch.empty(shape, dtype=dtype, device=device)
 
 
-def _explain_dual_squeeze(x: Tensor, iterations: int) -> Explanation:
-    shape, flat = tuple(x.shape), x.flatten(2)
+def _choice(operator: str, x: Tensor, *arguments: object) -> tuple[str | None, dict[str, str]]:
+    """The backend that would serve the call, and why each of the others would not."""
     order = registry.ORDER.get(x.device.type, ("reference",))
     asked = registry.override()
     rejected, chosen = {}, None
     for backend in (asked,) if asked else order:
-        reason = registry.why_not("dual_squeeze", backend, flat, iterations)
+        reason = registry.why_not(operator, backend, x, *arguments)
         if reason is None:
             chosen = backend
             break
@@ -112,7 +137,12 @@ def _explain_dual_squeeze(x: Tensor, iterations: int) -> Explanation:
             rejected[backend] = f"not for {x.device.type} tensors, unless asked for by name"
         else:
             rejected[backend] = f"{chosen} comes first"
+    return chosen, rejected
 
+
+def _explain_dual_squeeze(x: Tensor, iterations: int) -> Explanation:
+    shape, flat = tuple(x.shape), x.flatten(2)
+    chosen, rejected = _choice("dual_squeeze", flat, iterations)
     _, channels, positions = flat.shape
     plan = dual_squeeze_plan(
         channels, positions, iterations, native.DTYPE_NAMES[x.dtype], x.device.type
@@ -209,8 +239,10 @@ def report() -> str:
     if registry.override():
         lines.append(f"backend asked for by name: {registry.override()} (CCDN_OPS_BACKEND)")
     lines.append("")
-    for operator in DISPATCHED:
+    sizes = {2: (16, 256), 3: (16, 4, 256), 4: (16, 256, 16, 16)}
+    for operator, expected in DISPATCHED.items():
         for device in ("cpu", "cuda"):
-            lines.append(str(explain(operator, 16, 256, 16, 16, device=device)))
-    lines.append(f"{', '.join(COMPOSED)}: compositions of PyTorch operators on every device")
+            shape = sizes[expected.rpartition("(")[2].count(",") + 1]
+            lines.append(str(explain(operator, *shape, device=device)))
+    lines += [f"{operator}: made of {', '.join(parts)}" for operator, parts in PARTS.items()]
     return "\n".join(lines)

@@ -153,9 +153,20 @@ def test_explain_a_backend_that_cannot() -> None:
     assert "would raise" in str(found)
 
 
-@pytest.mark.parametrize("operator", ["excitation_gates", "multi_excite", "ctm", "cocs_loss"])
-def test_explain_a_composition(operator: str) -> None:
-    assert "composition of PyTorch operators" in str(explain(operator))
+@pytest.mark.parametrize(
+    ("operator", "shape"),
+    [("excitation_gates", (2, 8)), ("multi_excite", (2, 8, 3, 3)), ("cocs_loss", (2, 4, 8))],
+)
+def test_explain_each_operator(operator: str, shape: tuple[int, ...]) -> None:
+    found = explain(operator, *shape)
+    assert found.backend == ("cpu" if native.module() else "reference")
+    assert set(found.rejected) == set(registry.BACKENDS) - {found.backend}
+    with pytest.raises(ValueError, match=f"{operator}: the first argument has shape .* expected"):
+        explain(operator, 2)
+
+
+def test_explain_what_is_made_of_others() -> None:
+    assert "dual_squeeze, excitation_gates, multi_excite" in str(explain("ctm"))
 
 
 def test_explain_wrong_input() -> None:

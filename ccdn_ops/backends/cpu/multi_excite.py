@@ -11,7 +11,7 @@ from ccdn_ops.backends import native, registry
 from ccdn_ops.layout import empty_maps, in_lines, in_order_of, is_channels_last
 
 
-def _supports(x: Tensor, gates: Tensor) -> str | None:
+def _supports(x: Tensor, *arguments: object) -> str | None:
     if x.device.type != "cpu":
         return f"the native CPU kernels serve CPU tensors, not {x.device.type}"
     return native.why_missing()
