@@ -119,6 +119,105 @@ def multi_excite_backward_cpu(
     grad_x: int,
     grad_gates: int,
 ) -> int: ...
+
+class CovarianceShape:
+    def __init__(
+        self,
+        dtype: int,
+        batch: int,
+        channels: int,
+        positions: int,
+        stride_b: int,
+        stride_d: int,
+        stride_n: int,
+    ) -> None: ...
+
+class NewtonSchulzShape:
+    def __init__(
+        self, dtype: int, wide: bool, batch: int, size: int, iterations: int, slots: int
+    ) -> None: ...
+
+class IsqrtCovShape:
+    def __init__(
+        self,
+        features: CovarianceShape,
+        wide: bool,
+        by_positions: bool,
+        triangle: bool,
+        iterations: int,
+        slots: int,
+    ) -> None: ...
+
+def covariance_pool_workspace_cpu(
+    shape: CovarianceShape,
+    workers: int,
+    backward: bool,
+) -> int: ...
+def covariance_pool_forward_cpu(
+    shape: CovarianceShape,
+    x: int,
+    covariance: int,
+    trace: int,
+    workspace: int,
+    workers: int,
+) -> int: ...
+def covariance_pool_backward_cpu(
+    shape: CovarianceShape,
+    grad: int,
+    x: int,
+    trace: int,
+    grad_x: int,
+    workspace: int,
+    workers: int,
+) -> int: ...
+def newton_schulz_sqrt_workspace_cpu(
+    shape: NewtonSchulzShape,
+    workers: int,
+    backward: bool,
+) -> int: ...
+def newton_schulz_sqrt_forward_cpu(
+    shape: NewtonSchulzShape,
+    a: int,
+    root: int,
+    trace: int,
+    iterates: int,
+    workspace: int,
+    workers: int,
+) -> int: ...
+def newton_schulz_sqrt_backward_cpu(
+    shape: NewtonSchulzShape,
+    grad: int,
+    a: int,
+    trace: int,
+    iterates: int,
+    grad_a: int,
+    workspace: int,
+    workers: int,
+) -> int: ...
+def isqrt_cov_workspace_cpu(
+    shape: IsqrtCovShape,
+    workers: int,
+    backward: bool,
+) -> int: ...
+def isqrt_cov_forward_cpu(
+    shape: IsqrtCovShape,
+    x: int,
+    root: int,
+    trace: int,
+    iterates: int,
+    workspace: int,
+    workers: int,
+) -> int: ...
+def isqrt_cov_backward_cpu(
+    shape: IsqrtCovShape,
+    grad: int,
+    x: int,
+    trace: int,
+    iterates: int,
+    grad_x: int,
+    workspace: int,
+    workers: int,
+) -> int: ...
 def dual_squeeze_workspace_cuda(shape: DualSqueezeShape, backward: bool) -> int: ...
 def dual_squeeze_forward_cuda(
     shape: DualSqueezeShape,

@@ -8,9 +8,12 @@
 #include <cstdint>
 
 #include "common/cocs_loss.h"
+#include "common/covariance_pool.h"
 #include "common/dual_squeeze.h"
 #include "common/excitation_gates.h"
+#include "common/isqrt_cov.h"
 #include "common/multi_excite.h"
+#include "common/newton_schulz_sqrt.h"
 #include "common/status.h"
 #include "cpu/parallel.h"
 
@@ -206,6 +209,99 @@ void bind_cocs_loss(py::module_& module) {
       ReleaseGil());
 }
 
+void bind_covariance_pool(py::module_& module) {
+  using Shape = ccdn::CovarianceShape;
+  py::class_<Shape>(module, "CovarianceShape")
+      .def(py::init([](int dtype, int64_t batch, int64_t channels, int64_t positions,
+                       int64_t stride_b, int64_t stride_d, int64_t stride_n) {
+             return Shape{static_cast<ccdn::Dtype>(dtype),
+                          batch,
+                          channels,
+                          positions,
+                          stride_b,
+                          stride_d,
+                          stride_n};
+           }),
+           py::arg("dtype"), py::arg("batch"), py::arg("channels"), py::arg("positions"),
+           py::arg("stride_b"), py::arg("stride_d"), py::arg("stride_n"));
+  module.def("covariance_pool_workspace_cpu", &ccdn::covariance_pool_workspace_cpu,
+             py::arg("shape"), py::arg("workers"), py::arg("backward"));
+  module.def(
+      "covariance_pool_forward_cpu",
+      [](const Shape& shape, Address x, Address covariance, Address trace, Address workspace,
+         int workers) {
+        return static_cast<int>(ccdn::covariance_pool_forward_cpu(
+            shape, at(x), at(covariance), at(trace), at(workspace), workers));
+      },
+      ReleaseGil());
+  module.def(
+      "covariance_pool_backward_cpu",
+      [](const Shape& shape, Address grad, Address x, Address trace, Address grad_x,
+         Address workspace, int workers) {
+        return static_cast<int>(ccdn::covariance_pool_backward_cpu(
+            shape, at(grad), at(x), at(trace), at(grad_x), at(workspace), workers));
+      },
+      ReleaseGil());
+}
+
+void bind_newton_schulz_sqrt(py::module_& module) {
+  using Shape = ccdn::NewtonSchulzShape;
+  py::class_<Shape>(module, "NewtonSchulzShape")
+      .def(py::init([](int dtype, bool wide, int64_t batch, int64_t size, int iterations,
+                       int slots) {
+             return Shape{static_cast<ccdn::Dtype>(dtype), wide, batch, size, iterations, slots};
+           }),
+           py::arg("dtype"), py::arg("wide"), py::arg("batch"), py::arg("size"),
+           py::arg("iterations"), py::arg("slots"));
+  module.def("newton_schulz_sqrt_workspace_cpu", &ccdn::newton_schulz_sqrt_workspace_cpu,
+             py::arg("shape"), py::arg("workers"), py::arg("backward"));
+  module.def(
+      "newton_schulz_sqrt_forward_cpu",
+      [](const Shape& shape, Address a, Address root, Address trace, Address iterates,
+         Address workspace, int workers) {
+        return static_cast<int>(ccdn::newton_schulz_sqrt_forward_cpu(
+            shape, at(a), at(root), at(trace), at(iterates), at(workspace), workers));
+      },
+      ReleaseGil());
+  module.def(
+      "newton_schulz_sqrt_backward_cpu",
+      [](const Shape& shape, Address grad, Address a, Address trace, Address iterates,
+         Address grad_a, Address workspace, int workers) {
+        return static_cast<int>(ccdn::newton_schulz_sqrt_backward_cpu(
+            shape, at(grad), at(a), at(trace), at(iterates), at(grad_a), at(workspace), workers));
+      },
+      ReleaseGil());
+}
+
+void bind_isqrt_cov(py::module_& module) {
+  using Shape = ccdn::IsqrtCovShape;
+  py::class_<Shape>(module, "IsqrtCovShape")
+      .def(py::init([](const ccdn::CovarianceShape& features, bool wide, bool by_positions,
+                       bool triangle, int iterations, int slots) {
+             return Shape{features, wide, by_positions, triangle, iterations, slots};
+           }),
+           py::arg("features"), py::arg("wide"), py::arg("by_positions"), py::arg("triangle"),
+           py::arg("iterations"), py::arg("slots"));
+  module.def("isqrt_cov_workspace_cpu", &ccdn::isqrt_cov_workspace_cpu, py::arg("shape"),
+             py::arg("workers"), py::arg("backward"));
+  module.def(
+      "isqrt_cov_forward_cpu",
+      [](const Shape& shape, Address x, Address root, Address trace, Address iterates,
+         Address workspace, int workers) {
+        return static_cast<int>(ccdn::isqrt_cov_forward_cpu(shape, at(x), at(root), at(trace),
+                                                            at(iterates), at(workspace), workers));
+      },
+      ReleaseGil());
+  module.def(
+      "isqrt_cov_backward_cpu",
+      [](const Shape& shape, Address grad, Address x, Address trace, Address iterates,
+         Address grad_x, Address workspace, int workers) {
+        return static_cast<int>(ccdn::isqrt_cov_backward_cpu(
+            shape, at(grad), at(x), at(trace), at(iterates), at(grad_x), at(workspace), workers));
+      },
+      ReleaseGil());
+}
+
 py::tuple cuda_archs() {
 #ifdef CCDN_CUDA_ARCHS
   // A string like "80 90 100 120", from setup.py.
@@ -240,8 +336,11 @@ PYBIND11_MODULE(_C, module) {
       "set_parallel_for", [](Address address) { ccdn::set_parallel_for(at(address)); },
       py::arg("address"));
   module.def("has_parallel_for", [] { return ccdn::has_parallel_for(); });
+  bind_covariance_pool(module);
   bind_dual_squeeze(module);
   bind_excitation_gates(module);
+  bind_isqrt_cov(module);
   bind_multi_excite(module);
+  bind_newton_schulz_sqrt(module);
   bind_cocs_loss(module);
 }

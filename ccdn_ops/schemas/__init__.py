@@ -9,9 +9,7 @@ different backends. Autocast is off while a backend runs.
 """
 
 from ccdn_ops.schemas import (  # noqa: F401
-    cocs_loss,
-    ctm,
-    dual_squeeze,
-    excitation_gates,
-    multi_excite,
+    covariance_pool,
+    isqrt_cov,
+    newton_schulz_sqrt,
 )

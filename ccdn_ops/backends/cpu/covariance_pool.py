@@ -1,0 +1,64 @@
+"""covariance_pool on the CPU, through csrc/cpu/covariance_pool.cpp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu.scratch import scratch_memory
+
+
+def supports(x: Tensor, *options: Any) -> str | None:
+    """Why the native CPU kernels cannot serve these features; None when they can."""
+    if x.device.type != "cpu":
+        return f"the native CPU kernels serve CPU tensors, not {x.device.type}"
+    return native.why_missing()
+
+
+def covariance_shape(x: Tensor) -> Any:
+    """The argument struct of csrc/common/covariance_pool.h for x (B, D, N) with any strides."""
+    return native.require().CovarianceShape(native.DTYPE_CODES[x.dtype], *x.shape, *x.stride())
+
+
+def like_gradient(x: Tensor, grad_x: Tensor) -> Tensor:
+    """x with the strides of its gradient, because the kernel writes where it reads."""
+    return x if grad_x.stride() == x.stride() else torch.empty_like(x).copy_(x)
+
+
+def _forward(x: Tensor) -> tuple[Tensor, Tensor]:
+    batch, channels, _ = x.shape
+    covariance = x.new_empty(batch, channels, channels)
+    trace = x.new_empty(batch, dtype=native.accumulation_dtype(x.dtype))
+    module, workers, shape = native.require(), torch.get_num_threads(), covariance_shape(x)
+    scratch = scratch_memory(module.covariance_pool_workspace_cpu(shape, workers, False))
+    native.launch(
+        "covariance_pool",
+        module.covariance_pool_forward_cpu,
+        shape,
+        *(x, covariance, trace, scratch),
+        workers,
+    )
+    return covariance, trace
+
+
+def _backward(grad: Tensor, x: Tensor, trace: Tensor) -> Tensor:
+    grad_x = torch.empty_like(x)
+    x = like_gradient(x, grad_x)
+    module, workers, shape = native.require(), torch.get_num_threads(), covariance_shape(x)
+    scratch = scratch_memory(module.covariance_pool_workspace_cpu(shape, workers, True))
+    native.launch(
+        "covariance_pool_backward",
+        module.covariance_pool_backward_cpu,
+        shape,
+        *(grad, x, trace, grad_x, scratch),
+        workers,
+    )
+    return grad_x
+
+
+registry.register(
+    "covariance_pool", backend="cpu", forward=_forward, backward=_backward, supports=supports
+)

@@ -1,0 +1,74 @@
+"""isqrt_cov on the CPU, through csrc/cpu/isqrt_cov.cpp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu.covariance_pool import covariance_shape, like_gradient, supports
+from ccdn_ops.backends.cpu.scratch import scratch_memory
+from ccdn_ops.newton_schulz_plan import newton_schulz_plan
+
+
+def _shape(x: Tensor, iterations: int, triu: bool, slots: int) -> Any:
+    _, channels, positions = x.shape
+    plan = newton_schulz_plan(channels, positions, iterations, x.dtype, True)
+    return native.require().IsqrtCovShape(
+        covariance_shape(x), plan.wide, plan.side == "positions", triu, iterations, slots
+    )
+
+
+def _forward(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    batch, channels, positions = x.shape
+    plan = newton_schulz_plan(channels, positions, iterations, x.dtype, save)
+    wide = native.accumulation_dtype(x.dtype)
+    if triu:
+        root = x.new_empty(batch, channels * (channels + 1) // 2)
+    else:
+        root = x.new_empty(batch, channels, channels)
+    trace = x.new_empty(batch, dtype=wide)
+    size = positions if plan.side == "positions" else channels
+    iterates = x.new_empty(plan.saved_shape(batch, size), dtype=wide)
+    module, workers = native.require(), torch.get_num_threads()
+    shape = _shape(x, iterations, triu, plan.slots)
+    scratch = scratch_memory(module.isqrt_cov_workspace_cpu(shape, workers, False))
+    native.launch(
+        "isqrt_cov",
+        module.isqrt_cov_forward_cpu,
+        shape,
+        *(x, root, trace, iterates, scratch),
+        workers,
+    )
+    return root, trace, iterates
+
+
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    trace: Tensor,
+    iterates: Tensor,
+    iterations: int,
+    triu: bool,
+    save: bool,
+) -> Tensor:
+    grad_x = torch.empty_like(x)
+    x = like_gradient(x, grad_x)
+    module, workers = native.require(), torch.get_num_threads()
+    shape = _shape(x, iterations, triu, iterates.shape[1])
+    scratch = scratch_memory(module.isqrt_cov_workspace_cpu(shape, workers, True))
+    native.launch(
+        "isqrt_cov_backward",
+        module.isqrt_cov_backward_cpu,
+        shape,
+        *(grad, x, trace, iterates, grad_x, scratch),
+        workers,
+    )
+    return grad_x
+
+
+registry.register(
+    "isqrt_cov", backend="cpu", forward=_forward, backward=_backward, supports=supports
+)

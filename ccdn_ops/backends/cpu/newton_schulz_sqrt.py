@@ -1,0 +1,61 @@
+"""newton_schulz_sqrt on the CPU, through csrc/cpu/newton_schulz_sqrt.cpp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu.covariance_pool import supports
+from ccdn_ops.backends.cpu.scratch import scratch_memory
+from ccdn_ops.newton_schulz_plan import newton_schulz_plan
+
+
+def _shape(a: Tensor, iterations: int, slots: int) -> Any:
+    batch, size, _ = a.shape
+    wide = newton_schulz_plan(size, None, iterations, a.dtype, True).wide
+    code = native.DTYPE_CODES[a.dtype]
+    return native.require().NewtonSchulzShape(code, wide, batch, size, iterations, slots)
+
+
+def _forward(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    batch, size, _ = a.shape
+    plan = newton_schulz_plan(size, None, iterations, a.dtype, save)
+    wide = native.accumulation_dtype(a.dtype)
+    root, trace = torch.empty_like(a), a.new_empty(batch, dtype=wide)
+    iterates = a.new_empty(plan.saved_shape(batch, size), dtype=wide)
+    module, workers = native.require(), torch.get_num_threads()
+    shape = _shape(a, iterations, plan.slots)
+    scratch = scratch_memory(module.newton_schulz_sqrt_workspace_cpu(shape, workers, False))
+    native.launch(
+        "newton_schulz_sqrt",
+        module.newton_schulz_sqrt_forward_cpu,
+        shape,
+        *(a, root, trace, iterates, scratch),
+        workers,
+    )
+    return root, trace, iterates
+
+
+def _backward(
+    grad: Tensor, a: Tensor, trace: Tensor, iterates: Tensor, iterations: int, save: bool
+) -> Tensor:
+    grad_a = torch.empty_like(a)
+    module, workers = native.require(), torch.get_num_threads()
+    shape = _shape(a, iterations, iterates.shape[1])
+    scratch = scratch_memory(module.newton_schulz_sqrt_workspace_cpu(shape, workers, True))
+    native.launch(
+        "newton_schulz_sqrt_backward",
+        module.newton_schulz_sqrt_backward_cpu,
+        shape,
+        *(grad, a, trace, iterates, grad_a, scratch),
+        workers,
+    )
+    return grad_a
+
+
+registry.register(
+    "newton_schulz_sqrt", backend="cpu", forward=_forward, backward=_backward, supports=supports
+)

@@ -1,0 +1,94 @@
+"""isqrt_cov: schema, fake kernel, and what a backend must provide.
+
+x (B, D, N) or (B, D, H, W), any strides -> root (B, D, D), or with `triu` (B, D (D + 1) / 2), its
+upper triangle row by row, in x's dtype; trace (B,), 0 for a constant sample (covariance_pool.py),
+whose root and gradient are 0; iterates as those of newton_schulz_sqrt.py, n x n, where n is D or,
+side "positions" of newton_schulz_plan, N.
+
+A backend provides
+
+  forward(x, iterations, triu, save) -> root, trace, iterates
+  backward(grad, x, trace, iterates, iterations, triu, save) -> grad_x
+
+and gets x always as (B, D, N) with B >= 1 and any strides, and everything else contiguous; grad_x
+has the strides of torch.empty_like(x).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import registry
+from ccdn_ops.backends.native import accumulation_dtype, no_autocast
+from ccdn_ops.newton_schulz_plan import newton_schulz_plan
+from ccdn_ops.schemas.common import folded, register
+
+
+def _empty(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    batch, channels, positions = x.flatten(2).shape
+    wide = accumulation_dtype(x.dtype)
+    plan = newton_schulz_plan(channels, positions, iterations, x.dtype, save)
+    size = positions if plan.side == "positions" else channels
+    root = (batch, channels * (channels + 1) // 2) if triu else (batch, channels, channels)
+    return (
+        x.new_empty(root),
+        x.new_empty(batch, dtype=wide),
+        x.new_empty(plan.saved_shape(batch, size), dtype=wide),
+    )
+
+
+def _grad_empty(
+    grad: Tensor,
+    x: Tensor,
+    trace: Tensor,
+    iterates: Tensor,
+    iterations: int,
+    triu: bool,
+    save: bool,
+) -> Tensor:
+    return torch.empty_like(x.flatten(2)).view(x.shape)
+
+
+def _isqrt_cov(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    if x.shape[0] == 0:
+        return _empty(x, iterations, triu, save)
+    flat = x.flatten(2)
+    backend = registry.select("isqrt_cov", flat, iterations, triu, save)
+    with no_autocast(x.device.type):
+        return backend.forward(flat, iterations, triu, save)
+
+
+def _isqrt_cov_backward(
+    grad: Tensor,
+    x: Tensor,
+    trace: Tensor,
+    iterates: Tensor,
+    iterations: int,
+    triu: bool,
+    save: bool,
+) -> Tensor:
+    flat = x.flatten(2)
+    if x.shape[0] == 0:
+        return torch.empty_like(flat).view(x.shape)
+    backend = registry.select("isqrt_cov", flat, iterations, triu, save)
+    saved = (trace.contiguous(), iterates.contiguous())
+    with no_autocast(x.device.type):
+        found = backend.backward(grad.contiguous(), flat, *saved, iterations, triu, save)
+    return found.view(x.shape)
+
+
+register(
+    "isqrt_cov(Tensor x, int iterations, bool triu, bool save) -> "
+    "(Tensor root, Tensor trace, Tensor iterates)",
+    kernel=_isqrt_cov,
+    fake=_empty,
+    vmap=folded("isqrt_cov"),
+)
+register(
+    "isqrt_cov_backward(Tensor grad, Tensor x, Tensor trace, Tensor iterates, int iterations, "
+    "bool triu, bool save) -> Tensor",
+    kernel=_isqrt_cov_backward,
+    fake=_grad_empty,
+    vmap=folded("isqrt_cov_backward"),
+)

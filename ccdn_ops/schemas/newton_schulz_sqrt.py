@@ -1,0 +1,77 @@
+"""newton_schulz_sqrt: schema, fake kernel, and what a backend must provide.
+
+a (B, D, D), taken as (a + a^T) / 2 -> root (B, D, D) in a's dtype; trace (B,) of a and iterates,
+both in the accumulation dtype (float64 for float64, else float32). iterates are matrices of the
+iteration in column panels, (B, slots, panels, D, columns); which ones, and how many of them, says
+newton_schulz_plan (newton_schulz_plan.py): none without `save`, and the backward pass computes
+them again where there are none. A matrix of trace 0 has root 0 and gradient 0.
+
+A backend provides
+
+  forward(a, iterations, save) -> root, trace, iterates
+  backward(grad, a, trace, iterates, iterations, save) -> grad_a, symmetric
+
+and gets everything contiguous, with B >= 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import registry
+from ccdn_ops.backends.native import accumulation_dtype, no_autocast
+from ccdn_ops.newton_schulz_plan import newton_schulz_plan
+from ccdn_ops.schemas.common import folded, register
+
+
+def _empty(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    batch, size = a.shape[:2]
+    wide = accumulation_dtype(a.dtype)
+    saved = newton_schulz_plan(size, None, iterations, a.dtype, save).saved_shape(batch, size)
+    return (
+        a.new_empty(a.shape),
+        a.new_empty(batch, dtype=wide),
+        a.new_empty(saved, dtype=wide),
+    )
+
+
+def _grad_empty(
+    grad: Tensor, a: Tensor, trace: Tensor, iterates: Tensor, iterations: int, save: bool
+) -> Tensor:
+    return a.new_empty(a.shape)
+
+
+def _sqrt(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    if a.shape[0] == 0:
+        return _empty(a, iterations, save)
+    backend = registry.select("newton_schulz_sqrt", a, iterations, save)
+    with no_autocast(a.device.type):
+        return backend.forward(a.contiguous(), iterations, save)
+
+
+def _sqrt_backward(
+    grad: Tensor, a: Tensor, trace: Tensor, iterates: Tensor, iterations: int, save: bool
+) -> Tensor:
+    if a.shape[0] == 0:
+        return torch.empty_like(a).contiguous()
+    backend = registry.select("newton_schulz_sqrt", a, iterations, save)
+    tensors = (t.contiguous() for t in (grad, a, trace, iterates))
+    with no_autocast(a.device.type):
+        return backend.backward(*tensors, iterations, save)
+
+
+register(
+    "newton_schulz_sqrt(Tensor a, int iterations, bool save) -> "
+    "(Tensor root, Tensor trace, Tensor iterates)",
+    kernel=_sqrt,
+    fake=_empty,
+    vmap=folded("newton_schulz_sqrt"),
+)
+register(
+    "newton_schulz_sqrt_backward(Tensor grad, Tensor a, Tensor trace, Tensor iterates, "
+    "int iterations, bool save) -> Tensor",
+    kernel=_sqrt_backward,
+    fake=_grad_empty,
+    vmap=folded("newton_schulz_sqrt_backward"),
+)

@@ -1,0 +1,34 @@
+// Arguments of covariance_pool, and the features that isqrt_cov takes as well.
+#pragma once
+
+#include <cstdint>
+
+#include "status.h"
+
+namespace ccdn {
+
+// x is (batch, channels, positions) with the given strides in elements.
+struct CovarianceShape {
+  Dtype dtype;
+  int64_t batch, channels, positions;
+  int64_t stride_b, stride_d, stride_n;
+
+  // Whether memory holds rows of channels: else positions by channels (channels_last).
+  bool channel_rows() const { return stride_n == 1 || positions == 1 || stride_d != 1; }
+
+  bool valid() const { return batch >= 0 && channels >= 1 && positions >= 1; }
+};
+
+int64_t covariance_pool_workspace_cpu(const CovarianceShape& shape, int workers, bool backward);
+
+// covariance (batch, channels, channels) in x's dtype; trace (batch,) of it in the accumulation
+// type (double for f64, else float), 0 for a constant sample, whose covariance is 0 too.
+Status covariance_pool_forward_cpu(const CovarianceShape& shape, const void* x, void* covariance,
+                                   void* trace, void* workspace, int workers) noexcept;
+
+// grad_x has x's strides.
+Status covariance_pool_backward_cpu(const CovarianceShape& shape, const void* grad, const void* x,
+                                    const void* trace, void* grad_x, void* workspace,
+                                    int workers) noexcept;
+
+}  // namespace ccdn
