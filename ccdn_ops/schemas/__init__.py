@@ -9,7 +9,12 @@ different backends. Autocast is off while a backend runs.
 """
 
 from ccdn_ops.schemas import (  # noqa: F401
+    cocs_loss,
     covariance_pool,
+    ctm,
+    dual_squeeze,
+    excitation_gates,
     isqrt_cov,
+    multi_excite,
     newton_schulz_sqrt,
 )

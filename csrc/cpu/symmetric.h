@@ -22,9 +22,7 @@ struct Panels {
   int64_t stride;  // elements from one panel to the next
 };
 
-inline int64_t panels_of(int64_t columns, int64_t width) {
-  return (columns + width - 1) / width;
-}
+inline int64_t panels_of(int64_t columns, int64_t width) { return (columns + width - 1) / width; }
 
 // Elements of an n x n matrix in panels.
 template <class T>
@@ -293,14 +291,15 @@ CCDN_TARGET void write_rows(Team& team, const T* panels, T scale, int64_t n, Row
 template <class T>
 CCDN_TARGET inline double inner_product(const T* a, const T* b, int64_t n) {
   const int64_t size = matrix_size<T>(n);
-  Doubles sums[4] = {};
-  for (int64_t e = 0; e < size; e += 4 * kDoubles) {
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v) {
-      sums[v] += load_doubles(a + e + v * kDoubles) * load_doubles(b + e + v * kDoubles);
+  constexpr int vectors = kPanel<T> / kDoubles;  // of a row
+  Doubles sums[2] = {};
+  for (int64_t e = 0; e < size; e += kPanel<T>) {
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; ++v) {
+      sums[v % 2] += load_doubles(a + e + v * kDoubles) * load_doubles(b + e + v * kDoubles);
     }
   }
-  return sum<double>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  return sum<double>(sums[0] + sums[1]);
 }
 
 template <class T>
