@@ -7,6 +7,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+SWAP_VENV ?= .venv-swap
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 SOURCES := $(wildcard csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
@@ -17,11 +18,11 @@ export PIP_CONSTRAINT := $(CONSTRAINT)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench clean
+.PHONY: help demo test test-all test-swap lint format bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo 'make lint | format | test-all | bench | clean   see CONTRIBUTING.md'
+	@echo 'make lint | format | test-all | test-swap | bench | clean   see CONTRIBUTING.md'
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +48,18 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest tests -m 'not gpu'
+	$(MAKE) test-swap
+
+# timm and torchvision, with the torch that pip finds for them: the full CUDA build, about 6 GB, which no
+# device is needed for. Never in $(VENV), where torchvision would replace torch or fail beside it.
+$(SWAP_VENV)/.installed: pyproject.toml setup.py $(SOURCES)
+	test -x $(SWAP_VENV)/bin/python || $(PYTHON) -m venv $(SWAP_VENV)
+	PIP_CONSTRAINT= $(SWAP_VENV)/bin/python -m pip install --quiet 'torch>=2.10' torchvision timm numpy pytest
+	PIP_CONSTRAINT= $(SWAP_VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+test-swap: $(SWAP_VENV)/.installed
+	$(SWAP_VENV)/bin/python -m pytest tests/swap tests/test_docs.py tests/ops/test_nn.py tests/ops/test_swap.py tests/ops/test_swap_second_order.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

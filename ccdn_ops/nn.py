@@ -9,13 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backends.native import accumulation_dtype, no_autocast
-from .backends.reference.dual_squeeze import newton_schulz
 from .ops.checks import check_iterations, check_map
 from .ops.cocs_loss import cocs_loss
 from .ops.ctm import ctm
 from .ops.dual_squeeze import dual_squeeze
 from .ops.excitation_gates import excitation_gates
+from .ops.isqrt_cov import isqrt_cov
 from .ops.multi_excite import multi_excite
 from .ops.second_order_squeeze import second_order_squeeze
 
@@ -350,25 +349,6 @@ def _is_sigmoid(step: Step) -> bool:
     cls = type(step)
     timm = cls.__module__ == "timm.layers.activations" and cls.__name__ == "Sigmoid"
     return timm or cls is nn.Sigmoid or step in (torch.sigmoid, F.sigmoid)
-
-
-def isqrt_cov(x: Tensor, iterations: int = 5, triu: bool = False) -> Tensor:
-    """The root of the covariance, in plain PyTorch until the operator of this name is there."""
-    check_map("isqrt_cov", "x", x)
-    with no_autocast(x.device.type):
-        wide = x.flatten(2).to(accumulation_dtype(x.dtype))
-        centred = wide - wide.mean(2, keepdim=True)
-        covariance = centred @ centred.mT / wide.shape[2]
-        trace = covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-        least = (16 * torch.finfo(wide.dtype).eps) ** 2
-        constant = trace <= least * wide.square().sum((1, 2), keepdim=True) / wide.shape[2]
-        safe = torch.where(constant, torch.ones_like(trace), trace)
-        root = safe.sqrt() * newton_schulz(covariance / safe, iterations)
-        root = torch.where(constant, torch.zeros_like(root), root).to(x.dtype)
-    if not triu:
-        return root
-    i, j = torch.triu_indices(x.shape[1], x.shape[1], device=x.device)
-    return root[:, i, j]
 
 
 def is_hooked(module: Step) -> bool:

@@ -9,12 +9,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ccdn_ops.nn import (
-    SecondOrderBranch,
-    isqrt_cov,
-    second_order_attention,
-    squeeze_excite,
-)
+from ccdn_ops.nn import SecondOrderBranch, second_order_attention, squeeze_excite
+from ccdn_ops.ops.isqrt_cov import isqrt_cov
 from ccdn_ops.ops.second_order_squeeze import second_order_squeeze
 
 # A child by its name in the block ("fc1", "conv_du.0"), or a function, for a block that calls one.

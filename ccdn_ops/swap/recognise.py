@@ -311,9 +311,10 @@ def _check_hooks(module: nn.Module, layout: Layout) -> None:
 
 
 def _names_covariance(module: nn.Module) -> bool:
-    names = [type(module).__name__]
+    """Whether its class has such a name, or what its methods call, its own children aside."""
+    names = {type(module).__name__}
     for code in _code(module):
-        names += code.co_names
+        names |= set(code.co_names) - set(module._modules)
     return any(_COVARIANCE.search(name) for name in names)
 
 

@@ -34,10 +34,21 @@ def test_the_published_backward_pass_is_a_gradient() -> None:
     assert torch.autograd.gradcheck(lambda x: TriuvecLayer(CovpoolLayer(x)), x)
 
 
+class Group(nn.Module):
+    """Has the layer under its name, which makes it none itself."""
+
+    def __init__(self, conv: nn.Module, soca: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.soca = conv, soca
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.soca(self.conv(x)).relu()
+
+
 @pytest.mark.parametrize(("channels", "reduction"), [(16, 4), (8, 8), (64, 16)])
 def test_soca(channels: int, reduction: int) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, channels, 3), SOCA(channels, reduction), nn.ReLU())
+    model = Group(nn.Conv2d(3, channels, 3), SOCA(channels, reduction))
     original = copy.deepcopy(model)
     names = list(model.state_dict())
     parameters = list(model.parameters())

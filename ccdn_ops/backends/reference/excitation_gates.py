@@ -50,7 +50,7 @@ def bottlenecks(
     # W_U
     scales = torch.einsum("bpor,podr->bpod", hidden, expand_weight) + expand_bias
     scales = scales.sigmoid()
-    return scales.sum(2), hidden, scales
+    return scales.sum(2), hidden.contiguous(), scales.contiguous()
 
 
 def _backward(
@@ -69,9 +69,10 @@ def _backward(
     grad_hidden = torch.einsum("bpod,podr->bpor", logits, expand_weight)
     grad_hidden = torch.where(hidden <= 0, torch.zeros_like(hidden), grad_hidden)
     grad_kappa = torch.einsum("bpor,pord->bod", grad_hidden, reduce_weight)
+    grad_first, *grad_second = (part.clone() for part in grad_kappa.unbind(1))
     return (
-        grad_kappa[:, 0].contiguous(),
-        None if second is None else grad_kappa[:, 1].contiguous(),
+        grad_first.contiguous(),
+        grad_second[0].contiguous() if grad_second else None,
         torch.einsum("bpor,bod->pord", grad_hidden, kappa).contiguous(),
         grad_hidden.sum(0),
         torch.einsum("bpod,bpor->podr", logits, hidden).contiguous(),

@@ -1,0 +1,361 @@
+"""What holds for every operator, and that no operator is left out of it.
+
+The numbers are judged in each operator's own tests. Here a table has one row for each public
+function, and every test takes every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from harness import err
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import ccdn_ops
+from ccdn_ops import reference
+
+B, P, D, R, H, W = 3, 2, 6, 2, 4, 5
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One public function.
+
+    shapes      of its tensors, in the symbols of SIZES
+    samples     how many of the first tensors begin with the batch, whose samples are independent;
+                0 where they are not
+    call, reference   from those tensors to the public function and to the literal one
+    raw         from those tensors to (inputs, options) of torch.ops.ccdn.<name>, and how many of
+                its outputs are public; None where the function has no raw operator of its own
+    """
+
+    name: str
+    shapes: Sequence[str]
+    call: Callable[..., Any]
+    reference: Callable[..., Any]
+    samples: int = 1
+    raw: Callable[..., tuple[Sequence[Any], Sequence[Any]]] | None = None
+    public: int = 1
+    sizes: dict[str, int] = field(
+        default_factory=lambda: {"B": B, "P": P, "O": 2, "D": D, "R": R, "H": H, "W": W}
+    )
+
+    def __str__(self) -> str:
+        return self.name
+
+    def tensors(
+        self, dtype: torch.dtype = torch.float32, seed: int = 0, **sizes: int
+    ) -> list[Tensor]:
+        random = torch.Generator().manual_seed(seed)
+        sizes = {**self.sizes, **sizes}
+        return [
+            (torch.randn([sizes[s] for s in shape], generator=random, dtype=torch.float64) + 0.3)
+            .to(dtype)
+            .requires_grad_()
+            for shape in self.shapes
+        ]
+
+
+def gram(b: Tensor) -> Tensor:
+    """b b^T, which autocast leaves alone."""
+    return (b.unsqueeze(1) * b.unsqueeze(2)).sum(3)
+
+
+WEIGHTS = ("PORD", "POR", "PODR", "POD")
+
+OPERATORS = [
+    Operator(
+        "dual_squeeze",
+        ["BDHW"],
+        ccdn_ops.dual_squeeze,
+        reference.dual_squeeze,
+        raw=lambda x: ([x], [5]),
+        public=2,
+    ),
+    Operator(
+        "second_order_squeeze",
+        ["BDHW"],
+        ccdn_ops.second_order_squeeze,
+        reference.second_order_squeeze,
+    ),
+    Operator(
+        "excitation_gates",
+        ["BD", "BD", *WEIGHTS],
+        ccdn_ops.excitation_gates,
+        reference.excitation_gates,
+        samples=2,
+        raw=lambda *tensors: (tensors, []),
+    ),
+    Operator(
+        "multi_excite",
+        ["BDHW", "BPD"],
+        ccdn_ops.multi_excite,
+        reference.multi_excite,
+        samples=2,
+        raw=lambda *tensors: (tensors, []),
+    ),
+    Operator(
+        "ctm",
+        ["BDHW", *WEIGHTS],
+        lambda x, *weights: ccdn_ops.ctm(x, weights),
+        lambda x, *weights: reference.ctm(x, weights),
+        raw=lambda *tensors: (tensors, [5]),
+        public=2,
+    ),
+    Operator(
+        "cocs_loss",
+        ["BPD", "BPR"],
+        lambda *levels: ccdn_ops.cocs_loss(levels),
+        lambda *levels: reference.cocs_loss(levels),
+        samples=0,
+        raw=lambda *levels: ([list(levels)], []),
+    ),
+    Operator(
+        "covariance_pool",
+        ["BDHW"],
+        ccdn_ops.covariance_pool,
+        reference.covariance_pool,
+        raw=lambda x: ([x], []),
+    ),
+    Operator(
+        "newton_schulz_sqrt",
+        ["BDR"],
+        lambda b: ccdn_ops.newton_schulz_sqrt(gram(b)),
+        lambda b: reference.newton_schulz_sqrt(gram(b)),
+        raw=lambda b: ([gram(b)], [5, True]),
+    ),
+    Operator(
+        "isqrt_cov",
+        ["BDHW"],
+        ccdn_ops.isqrt_cov,
+        reference.isqrt_cov,
+        raw=lambda x: ([x], [5, False, True]),
+    ),
+]
+every = pytest.mark.parametrize("operator", OPERATORS, ids=str)
+
+
+def outputs_of(call: Callable[..., Any], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    found = call(*tensors)
+    return (found,) if isinstance(found, Tensor) else tuple(found)
+
+
+def step(call: Callable[..., Any], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The outputs and, for upstream gradients that differ from number to number, the gradients."""
+    outputs = outputs_of(call, tensors)
+    upstream = [
+        torch.linspace(0.5, 2, y.numel(), dtype=torch.float64).to(y.dtype).view(y.shape).cos()
+        for y in outputs
+    ]
+    return (*(y.detach() for y in outputs), *torch.autograd.grad(outputs, tensors, upstream))
+
+
+def assert_equal(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
+    for a, b in zip(found, wanted, strict=True):
+        assert a.dtype == b.dtype
+        assert a.equal(b)
+
+
+# Nobody is left out ------------------------------------------------------------------------------
+
+
+def test_every_public_operator_has_a_row() -> None:
+    public = {
+        name
+        for name in ccdn_ops.__all__
+        if getattr(getattr(ccdn_ops, name), "__module__", "").startswith("ccdn_ops.ops.")
+    }
+    assert public == {operator.name for operator in OPERATORS}
+    assert all(hasattr(reference, name) for name in public)
+
+
+def test_every_raw_operator_has_a_row() -> None:
+    names = torch._C._dispatch_get_registrations_for_dispatch_key("CompositeExplicitAutograd")
+    raw = {name.removeprefix("ccdn::") for name in names if name.startswith("ccdn::")}
+    forward = {name for name in raw if not name.endswith("_backward")}
+    assert forward == {operator.name for operator in OPERATORS if operator.raw}
+    assert raw == forward | {f"{name}_backward" for name in forward}
+
+
+# What holds for all ------------------------------------------------------------------------------
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_opcheck(backend: str, operator: Operator, dtype: torch.dtype) -> None:
+    if operator.raw is None:
+        pytest.skip("no raw operator of its own")
+    tensors = [t.detach() for t in operator.tensors(dtype)]
+    inputs, options = operator.raw(*tensors)
+    forward = getattr(torch.ops.ccdn, operator.name).default
+    torch.library.opcheck(forward, (*inputs, *options))
+    found = forward(*inputs, *options)
+    found = (found,) if isinstance(found, Tensor) else tuple(found)
+    grads, saved = found[: operator.public], found[operator.public :]
+    backward = getattr(torch.ops.ccdn, f"{operator.name}_backward").default
+    torch.library.opcheck(backward, (*grads, *inputs, *saved, *options))
+
+
+@every
+def test_compiles_to_one_graph(backend: str, operator: Operator) -> None:
+    tensors = operator.tensors()
+    compiled = torch.compile(operator.call, fullgraph=True, backend="aot_eager", dynamic=False)
+    assert_equal(step(compiled, tensors), step(operator.call, tensors))
+
+
+@every
+def test_two_runs_are_bit_equal(backend: str, operator: Operator) -> None:
+    sizes = {"B": 5, "D": 40, "R": 10, "H": 7, "W": 9}
+    tensors = operator.tensors(**sizes)
+    once = step(operator.call, tensors)
+    for _ in range(2):
+        again = [t.detach().clone().requires_grad_() for t in tensors]
+        assert_equal(step(operator.call, again), once)
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_dtypes(backend: str, operator: Operator, dtype: torch.dtype) -> None:
+    tensors = operator.tensors(dtype)
+    found = step(operator.call, tensors)
+    wanted = step(operator.reference, [t.detach().double().requires_grad_() for t in tensors])
+    assert all(y.dtype == dtype for y in found)
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-12}.get(dtype, 16 * torch.finfo(dtype).eps)
+    for y, y64 in zip(found, wanted, strict=True):
+        assert y.shape == y64.shape
+        assert err(y, y64) <= tolerance
+
+
+@every
+def test_empty_batch(backend: str, operator: Operator) -> None:
+    tensors = operator.tensors(B=0)
+    found = step(operator.call, tensors)
+    wanted = [y.shape for y in outputs_of(operator.reference, operator.tensors(B=1))]
+    outputs, grads = found[: len(wanted)], found[len(wanted) :]
+    for y, shape in zip(outputs, wanted, strict=True):
+        assert y.shape == (0, *shape[1:]) if operator.samples else y.shape == shape
+        assert y.isfinite().all()
+    for tensor, grad in zip(tensors, grads, strict=True):
+        assert grad.shape == tensor.shape
+        assert (grad == 0).all()
+
+
+@every
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_stays_in_its_sample(backend: str, operator: Operator, value: float) -> None:
+    if not operator.samples:
+        pytest.skip("its samples are not independent")
+    clean = operator.tensors()
+    dirty = [t.detach().clone() for t in clean]
+    dirty[0][1].view(-1)[1] = value
+    before = step(operator.call, clean)
+    after = step(operator.call, [t.requires_grad_() for t in dirty])
+    outputs = len(before) - len(clean)
+    for a, b in zip(before[: outputs + operator.samples], after, strict=False):
+        assert a[0].equal(b[0])
+        assert a[2].equal(b[2])
+    assert not all(y[1].isfinite().all() for y in after[:outputs])
+
+
+@every
+def test_double_backward_raises(backend: str, operator: Operator) -> None:
+    tensors = operator.tensors()
+    outputs = outputs_of(operator.call, tensors)
+    grads = torch.autograd.grad(sum(y.square().sum() for y in outputs), tensors, create_graph=True)
+    with pytest.raises(NotImplementedError, match=r"ccdn_ops\.\w+ has no second derivative"):
+        torch.autograd.grad(sum(g.square().sum() for g in grads), tensors)
+
+
+@every
+@pytest.mark.parametrize("transform", ["jvp", "dual_level"])
+def test_forward_mode_raises(backend: str, operator: Operator, transform: str) -> None:
+    tensors = tuple(t.detach() for t in operator.tensors())
+
+    def differentiate() -> None:
+        if transform == "jvp":
+            torch.func.jvp(operator.call, tensors, tensors)
+            return
+        with torch.autograd.forward_ad.dual_level():
+            operator.call(*(torch.autograd.forward_ad.make_dual(t, t) for t in tensors))
+
+    with pytest.raises(NotImplementedError, match=r"ccdn_ops\.\w+ has no forward-mode derivative"):
+        differentiate()
+
+
+@every
+@pytest.mark.parametrize("inside", [torch.bfloat16, torch.float16])
+def test_autocast_changes_nothing(backend: str, operator: Operator, inside: torch.dtype) -> None:
+    tensors = operator.tensors()
+    plain = step(operator.call, tensors)
+    with torch.autocast("cpu", dtype=inside):
+        cast = step(operator.call, tensors)
+    assert_equal(cast, plain)
+
+
+@every
+def test_vmap(backend: str, operator: Operator) -> None:
+    many = [operator.tensors(seed=seed) for seed in range(3)]
+    stacked = [torch.stack([t.detach() for t in ts]) for ts in zip(*many, strict=True)]
+
+    def loss(*tensors: Tensor) -> Tensor:
+        return sum(y.sin().sum() for y in outputs_of(operator.call, tensors))  # type: ignore
+
+    arguments = tuple(range(len(stacked)))
+    found = torch.vmap(torch.func.grad(loss, arguments))(*stacked)
+    values = torch.vmap(loss)(*stacked)
+    for i, tensors in enumerate(many):
+        value = loss(*tensors)
+        assert err(values[i], value.detach()) < 1e-6
+        for grad, wanted in zip(found, torch.autograd.grad(value, tensors), strict=True):
+            assert err(grad[i], wanted) < 1e-6
+
+
+@every
+def test_no_gradient_is_asked_of_frozen_tensors(backend: str, operator: Operator) -> None:
+    tensors = operator.tensors()
+    every_gradient = step(operator.call, tensors)[-len(tensors) :]
+    for i, leaf in enumerate(tensors):
+        frozen = [t if t is leaf else t.detach() for t in tensors]
+        outputs = outputs_of(operator.call, frozen)
+        upstream = [
+            torch.linspace(0.5, 2, y.numel(), dtype=torch.float64).to(y.dtype).view(y.shape).cos()
+            for y in outputs
+        ]
+        (alone,) = torch.autograd.grad(outputs, leaf, upstream)
+        assert err(alone, every_gradient[i]) < 1e-6
+
+
+@every
+def test_inference_mode(backend: str, operator: Operator) -> None:
+    tensors = [t.detach() for t in operator.tensors()]
+    with torch.inference_mode():
+        found = outputs_of(operator.call, tensors)
+    assert_equal(found, outputs_of(operator.call, tensors))
+
+
+@every
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    batch=st.integers(1, 3),
+    excitations=st.integers(1, 4),
+    channels=st.integers(1, 20),
+    hidden=st.integers(1, 9),
+    height=st.integers(1, 6),
+    width=st.integers(1, 6),
+    seed=st.integers(0, 9),
+)
+def test_any_shape(  # type: ignore[no-untyped-def]
+    operator: Operator, batch, excitations, channels, hidden, height, width, seed
+) -> None:
+    sizes = {"B": batch, "P": excitations, "D": channels, "R": hidden, "H": height, "W": width}
+    tensors = operator.tensors(torch.float64, seed, **sizes)
+    found, wanted = step(operator.call, tensors), step(operator.reference, tensors)
+    for y, y64 in zip(found, wanted, strict=True):
+        difference = (y - y64).norm().item()
+        assert difference <= 1e-9 * y64.norm().item() + 1e-12, f"{operator} {sizes}"
