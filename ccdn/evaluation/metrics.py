@@ -1,8 +1,12 @@
-"""NME, failure rate, AUC and CED, exactly as they are defined; numpy only."""
+"""NME, failure rate, AUC and CED, exactly as they are defined; numpy only.
+
+Errors are fractions (0.03 is an NME of 3 %). `ccdn.evaluation.running` gathers the same numbers
+batch by batch and over several processes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,50 +15,18 @@ from ccdn.data.layouts import layout_or_none
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-NORMS = ("inter-ocular", "inter-pupil", "face size")
+NORMS = ("inter_ocular", "inter_pupil", "face_size")
 
 
-def normaliser(truth: Array, norm: str, boxes: Array | None = None) -> Array | None:
-    """What NME divides by, for each face: (N,) pixels; None where the layout has no such distance.
+def nme(pred: Array, target: Array, norm: str = "inter_ocular", box: Array | None = None) -> Array:
+    """The normalised mean error of each face, (n,) float64, as a fraction.
 
-    truth: (N, L, 2) pixels. norm: one of NORMS. boxes: (N, 4) x0 y0 x1 y1, for "face size", sqrt(w
-    h). Raises ValueError for an unknown norm, for "face size" without boxes, and for a face whose
-    distance is 0.
+    That is the mean over points of the distance between prediction and target, over the distance
+    that ``norm`` names. pred, target: (n, points, 2) pixels. norm: inter_ocular, inter_pupil or
+    face_size. box: (n, 4) x0 y0 x1 y1, for face_size. Raises ValueError for other shapes, values
+    that are not finite, a norm that the layout does not have, and a face whose distance is 0.
     """
-    truth = _faces("truth", truth)
-    if norm == "face size":
-        if boxes is None or np.shape(boxes) != (len(truth), 4):
-            found = None if boxes is None else np.shape(boxes)
-            raise ValueError(f"face size needs boxes ({len(truth)}, 4), found {found}")
-        sides = np.asarray(boxes, np.float64)[:, 2:] - np.asarray(boxes, np.float64)[:, :2]
-        if (sides <= 0).any():
-            raise ValueError(f"box {int(np.argmax((sides <= 0).any(1)))} is empty or inverted")
-        return np.sqrt(sides.prod(1))
-    if norm not in NORMS:
-        raise ValueError(f"norm must be one of {', '.join(NORMS)}, found {norm!r}")
-    ends = _eyes(truth.shape[1], norm)
-    if ends is None:
-        return None
-    left, right = (truth[:, list(indices)].mean(1) for indices in ends)
-    distances = np.linalg.norm(left - right, axis=1)
-    if (distances == 0).any():
-        raise ValueError(f"face {int(np.argmin(distances))}: its {norm} distance is 0")
-    return distances
-
-
-def nme(predicted: Array, truth: Array, norm: Array) -> Array:
-    """The normalised mean error of each face, (N,), as a fraction: mean distance over points /
-    norm.
-
-    predicted, truth: (N, L, 2) pixels; norm: (N,). Raises ValueError for other shapes and for
-    values that are not finite.
-    """
-    truth, predicted = _faces("truth", truth), _faces("predicted", predicted)
-    if predicted.shape != truth.shape:
-        raise ValueError(f"predicted is {predicted.shape}, truth is {truth.shape}")
-    if np.shape(norm) != (len(truth),):
-        raise ValueError(f"norm must be ({len(truth)},), found {np.shape(norm)}")
-    return np.asarray(np.linalg.norm(predicted - truth, axis=2).mean(1) / norm)
+    return mean_distance(pred, target) / normaliser(target, norm, box)
 
 
 def failure_rate(errors: Array, threshold: float = 0.10) -> float:
@@ -69,23 +41,84 @@ def auc(errors: Array, threshold: float) -> float:
     return float(np.mean(np.maximum(0.0, threshold - _errors(errors))) / threshold)
 
 
-def ced(errors: Array, at: Array) -> Array:
-    """The cumulative error distribution: the share of faces with NME <= each value of `at`."""
+def ced(errors: Array, thresholds: Array) -> Array:
+    """The cumulative error distribution: the share of faces with NME <= each threshold."""
     ordered = np.sort(_errors(errors))
-    return np.asarray(np.searchsorted(ordered, at, side="right") / len(ordered))
+    return np.asarray(np.searchsorted(ordered, thresholds, side="right") / len(ordered))
 
 
-def scores(predicted: Array, truth: Array, boxes: Array) -> dict[str, dict[str, float] | None]:
+def by_subset(errors: Array, subsets: Mapping[str, Array]) -> dict[str, Array]:
+    """The errors (faces,) of each subset. subsets: name -> bool (n,) or indices.
+
+    Raises ValueError for a subset without faces and a mask of another length.
+    """
+    errors = _errors(errors)
+    found = {}
+    for name, members in subsets.items():
+        members = np.asarray(members)
+        if members.dtype == bool and members.shape != errors.shape:
+            raise ValueError(
+                f"subset {name!r}: found a mask {members.shape}, expected {errors.shape}"
+            )
+        found[name] = errors[members]
+        if len(found[name]) == 0:
+            raise ValueError(f"subset {name!r} has no faces")
+    return found
+
+
+def mean_distance(pred: Array, target: Array) -> Array:
+    """The mean over points of the distance, (n,) float64 pixels: NME before the division."""
+    target, pred = _faces("target", target), _faces("pred", pred)
+    if pred.shape != target.shape:
+        raise ValueError(f"pred is {pred.shape}, target is {target.shape}")
+    return np.asarray(np.linalg.norm(pred - target, axis=2).mean(1))
+
+
+def normaliser(target: Array, norm: str, box: Array | None = None) -> Array:
+    """What NME divides by, for each face: (n,) pixels. Arguments and errors as for `nme`."""
+    target = _faces("target", target)
+    points = target.shape[1]
+    if norm not in NORMS:
+        raise ValueError(f"norm must be one of {', '.join(NORMS)}, found {norm!r}")
+    if norm == "face_size":
+        if box is None or np.shape(box) != (len(target), 4):
+            found = None if box is None else np.shape(box)
+            raise ValueError(f"face_size needs boxes ({len(target)}, 4), found {found}")
+        sides = np.asarray(box, np.float64)[:, 2:] - np.asarray(box, np.float64)[:, :2]
+        bad = ~(sides > 0).all(1)
+        if bad.any():
+            raise ValueError(f"box {int(np.argmax(bad))} is empty or inverted")
+        return np.sqrt(sides.prod(1))
+    ends = _eyes(points, norm)
+    if ends is None:
+        raise ValueError(
+            f"{points} points have no {norm} distance, expected one of "
+            f"{', '.join(norms_of(points))}"
+        )
+    left, right = (target[:, list(indices)].mean(1) for indices in ends)
+    distances = np.linalg.norm(left - right, axis=1)
+    if (distances == 0).any():
+        raise ValueError(f"face {int(np.argmin(distances))}: its {norm} distance is 0")
+    return distances
+
+
+def norms_of(points: int) -> tuple[str, ...]:
+    """The norms that a layout with this many points has; face_size always."""
+    return tuple(norm for norm in NORMS if norm == "face_size" or _eyes(points, norm) is not None)
+
+
+def best_norm(points: int) -> str:
+    """The first of `norms_of`: inter_ocular, or face_size where no eye corners are known."""
+    return norms_of(points)[0]
+
+
+def scores(pred: Array, target: Array, box: Array) -> dict[str, dict[str, float] | None]:
     """Every norm's NME, FR@8, FR@10, AUC@8 and AUC@10 in %; None for a norm that the layout does
     not have.
     """
-    result: dict[str, dict[str, float] | None] = {}
-    for norm in NORMS:
-        distances = normaliser(truth, norm, boxes)
-        if distances is None:
-            result[norm] = None
-            continue
-        errors = nme(predicted, truth, distances)
+    result: dict[str, dict[str, float] | None] = dict.fromkeys(NORMS)
+    for norm in norms_of(np.shape(target)[1]):
+        errors = nme(pred, target, norm, box)
         result[norm] = {
             "nme": 100 * float(errors.mean()),
             "fr8": 100 * failure_rate(errors, 0.08),
@@ -96,18 +129,11 @@ def scores(predicted: Array, truth: Array, boxes: Array) -> dict[str, dict[str, 
     return result
 
 
-def best_norm(points: int) -> str:
-    """The first norm of NORMS that a layout has: inter-ocular, or face size where no eye corners
-    are known.
-    """
-    return "face size" if _eyes(points, "inter-ocular") is None else "inter-ocular"
-
-
 def _eyes(points: int, norm: str) -> tuple[Sequence[int], Sequence[int]] | None:
     known = layout_or_none(points)
     if known is None:
         return None
-    if norm == "inter-pupil":
+    if norm == "inter_pupil":
         return known.pupil
     return None if known.ocular is None else ((known.ocular[0],), (known.ocular[1],))
 
@@ -115,7 +141,7 @@ def _eyes(points: int, norm: str) -> tuple[Sequence[int], Sequence[int]] | None:
 def _faces(name: str, landmarks: Array) -> Array:
     landmarks = np.asarray(landmarks, np.float64)
     if landmarks.ndim != 3 or landmarks.shape[2] != 2 or len(landmarks) == 0:
-        raise ValueError(f"{name} must be (N, L, 2) with N > 0, found {landmarks.shape}")
+        raise ValueError(f"{name} must be (n, points, 2) with n > 0, found {landmarks.shape}")
     bad = ~np.isfinite(landmarks).all((1, 2))
     if bad.any():
         raise ValueError(f"{name}: face {int(np.argmax(bad))} has coordinates that are not finite")
@@ -125,5 +151,5 @@ def _faces(name: str, landmarks: Array) -> Array:
 def _errors(errors: Array) -> Array:
     errors = np.asarray(errors, np.float64)
     if errors.ndim != 1 or len(errors) == 0:
-        raise ValueError(f"errors must be (N,) with N > 0, found {errors.shape}")
+        raise ValueError(f"errors must be (n,) with n > 0, found {errors.shape}")
     return errors

@@ -11,12 +11,17 @@ import numpy as np
 
 from ccdn.data import CropDataset, from_unit, generic_layout, to_unit, transform_points
 from ccdn.drawing import GREEN, WHITE, contact_sheet, draw_landmarks, enlarge, write_picture
-from ccdn.evaluation.metrics import Array, best_norm, ced, nme, normaliser, scores
+from ccdn.evaluation.metrics import NORMS, Array, best_norm, ced, nme, scores
 from ccdn.evaluation.predictions import Predictions
 from ccdn.files import atomic_write
 
 TILE = 160  # side of a face on the sheet, in pixels
 SHOWN = 12  # worst faces, and as many random ones
+_NORM_NAMES = {
+    "inter_ocular": "inter-ocular",
+    "inter_pupil": "inter-pupil",
+    "face_size": "face size",
+}
 
 
 @dataclass(frozen=True)
@@ -37,19 +42,17 @@ class SplitResult:
 
 
 def score_split(split: str, predictions: Predictions, boxes: Array) -> SplitResult:
-    """Score a split. boxes: (N, 4), for the norm "face size"."""
+    """Score a split. boxes: (N, 4), for the norm face_size."""
     truth = predictions.truth
     norm = best_norm(truth.shape[1])
-    distances = normaliser(truth, norm, boxes)
-    assert distances is not None
     return SplitResult(
         split=split,
         predictions=predictions,
         model=scores(predictions.predicted, truth, boxes),
         baseline=scores(predictions.mean_shape, truth, boxes),
         norm=norm,
-        errors=nme(predictions.predicted, truth, distances),
-        baseline_errors=nme(predictions.mean_shape, truth, distances),
+        errors=nme(predictions.predicted, truth, norm, boxes),
+        baseline_errors=nme(predictions.mean_shape, truth, norm, boxes),
     )
 
 
@@ -60,15 +63,15 @@ def table(results: Sequence[SplitResult]) -> str:
     the layout has no eye corners); "-" where a layout has no such norm.
     """
     norms = {result.norm for result in results}
-    by = "" if norms == {"inter-ocular"} else " (by face size)"
-    header = ["split", "faces", "", "inter-ocular", "inter-pupil", "face size"]
+    by = "" if norms == {"inter_ocular"} else " (by face size)"
+    header = ["split", "faces", "", *(_NORM_NAMES[norm] for norm in NORMS)]
     header += [f"FR@10{by}", f"AUC@8{by}", f"AUC@10{by}"]
     rows = [header]
     for result in results:
         for name, found in (("model", result.model), ("mean shape", result.baseline)):
             row = [result.split, str(len(result.errors))] if name == "model" else ["", ""]
             row.append(name)
-            for norm in ("inter-ocular", "inter-pupil", "face size"):
+            for norm in NORMS:
                 values = found[norm]
                 row.append("-" if values is None else f"{values['nme']:.2f}")
             main = found[result.norm]
@@ -115,7 +118,8 @@ def draw_ced(results: Sequence[SplitResult], path: Path) -> None:
         label = f"mean shape ({100 * result.baseline_errors.mean():.2f} %)"
         curve = 100 * ced(result.baseline_errors, at)
         axis.plot(100 * at, curve, "--", color=f"C{i}", linewidth=1, label=label)
-    axis.set_xlabel(f"NME, {' / '.join(sorted({result.norm for result in results}))} [%]")
+    norms = sorted({_NORM_NAMES[result.norm] for result in results})
+    axis.set_xlabel(f"NME, {' / '.join(norms)} [%]")
     axis.set_ylabel("faces [%]")
     axis.set_xlim(0, 100 * end)
     axis.set_ylim(0, 100)

@@ -55,7 +55,7 @@ class TrainingFaces:
 
     mean_shape: (L, 2) float32, the mean of the training landmarks in [0, 1] of the crop. holdout:
     faces kept out of training to choose an epoch by, or None; holdout_boxes: their boxes (N, 4) for
-    the norm "face size". description: what the faces are, for the record.
+    the norm face_size. description: what the faces are, for the record.
     """
 
     crops: CropDataset
@@ -153,7 +153,7 @@ def evaluation_crops(faces: FaceSet, config: Config, data: DataConfig | None = N
 
 
 def size_boxes(faces: FaceSet) -> np.ndarray:
-    """The boxes of the norm "face size", (N, 4): those of the data, or around the landmarks where
+    """The boxes of the norm face_size, (N, 4): those of the data, or around the landmarks where
     it has none.
     """
     boxes = []

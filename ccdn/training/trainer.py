@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ccdn.config import Config, ConfigError, TrainConfig
 from ccdn.data.layouts import layout_or_none
-from ccdn.evaluation.metrics import best_norm, nme, normaliser
+from ccdn.evaluation.metrics import best_norm, nme
 from ccdn.evaluation.predictions import predict_faces
 from ccdn.models import LEVELS, build_model, objective
 from ccdn.progress import Progress
@@ -262,9 +262,8 @@ class Trainer:
         if own is not None:
             self.model.load_state_dict(own)
         norm = best_norm(self.config.model.points)
-        distances = normaliser(result.truth, norm, self.faces.holdout_boxes)
-        assert distances is not None
-        return float(100 * nme(result.predicted, result.truth, distances).mean())
+        errors = nme(result.predicted, result.truth, norm, self.faces.holdout_boxes)
+        return float(100 * errors.mean())
 
     def _train_nme(self, landmarks: Tensor, target: Tensor) -> Tensor | None:
         """Mean inter-ocular NME of a batch in %; None for a layout without eye corners."""

@@ -44,8 +44,8 @@ def test_the_mean_shape_scores_as_its_baseline(
     assert split["faces"] == 20
     for norm, found in split["model"].items():
         assert found == pytest.approx(split["mean_shape"][norm])
-    assert 1 < split["model"]["inter-ocular"]["nme"] < 50
-    assert f"{split['model']['inter-pupil']['nme']:.2f}" in text
+    assert 1 < split["model"]["inter_ocular"]["nme"] < 50
+    assert f"{split['model']['inter_pupil']['nme']:.2f}" in text
     assert (results["box"], results["margin"], results["config"]["data"]["kind"]) == (
         "gt",
         0.25,

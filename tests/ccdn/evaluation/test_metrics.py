@@ -7,7 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccdn.evaluation.metrics import auc, best_norm, ced, failure_rate, nme, normaliser, scores
+from ccdn.evaluation.metrics import (
+    auc,
+    best_norm,
+    by_subset,
+    ced,
+    failure_rate,
+    nme,
+    normaliser,
+    norms_of,
+    scores,
+)
 
 
 def faces(count: int = 3, points: int = 68) -> np.ndarray:
@@ -18,36 +28,50 @@ def test_normalisers_of_each_layout() -> None:
     truth = faces()
     ocular = np.linalg.norm(truth[:, 36] - truth[:, 45], axis=1)
     pupil = np.linalg.norm(truth[:, 36:42].mean(1) - truth[:, 42:48].mean(1), axis=1)
-    assert np.allclose(normaliser(truth, "inter-ocular"), ocular)
-    assert np.allclose(normaliser(truth, "inter-pupil"), pupil)
+    assert np.allclose(normaliser(truth, "inter_ocular"), ocular)
+    assert np.allclose(normaliser(truth, "inter_pupil"), pupil)
     wflw = faces(points=98)
     assert np.allclose(
-        normaliser(wflw, "inter-ocular"), np.linalg.norm(wflw[:, 60] - wflw[:, 72], axis=1)
+        normaliser(wflw, "inter_ocular"), np.linalg.norm(wflw[:, 60] - wflw[:, 72], axis=1)
     )
     cofw = faces(points=29)
     assert np.allclose(
-        normaliser(cofw, "inter-pupil"), np.linalg.norm(cofw[:, 16] - cofw[:, 17], axis=1)
+        normaliser(cofw, "inter_pupil"), np.linalg.norm(cofw[:, 16] - cofw[:, 17], axis=1)
     )
     boxes = np.array([[0, 0, 4, 9], [1, 1, 3, 3], [0, 0, 1, 1]])
-    assert np.allclose(normaliser(truth, "face size", boxes), [6, 2, 1])
+    assert np.allclose(normaliser(truth, "face_size", boxes), [6, 2, 1])
 
 
 @pytest.mark.parametrize("points", [19, 5])
-def test_a_norm_that_a_layout_lacks_is_none(points: int) -> None:
+def test_a_norm_that_a_layout_lacks_is_not_swapped_for_another(points: int) -> None:
     truth = faces(points=points)
-    assert normaliser(truth, "inter-ocular") is None
-    assert normaliser(truth, "inter-pupil") is None
-    assert best_norm(points) == "face size"
+    for norm in ("inter_ocular", "inter_pupil"):
+        message = f"{points} points have no {norm} distance, expected one of face_size"
+        with pytest.raises(ValueError, match=message):
+            nme(truth, truth, norm)
+    assert norms_of(points) == ("face_size",)
+    assert best_norm(points) == "face_size"
     found = scores(truth + 1, truth, np.tile([0, 0, 10, 10], (3, 1)))
-    assert found["inter-ocular"] is None
-    assert found["face size"] is not None
-    assert found["face size"]["nme"] == pytest.approx(100 * np.sqrt(2) / 10)
+    assert found["inter_ocular"] is None
+    assert found["face_size"] is not None
+    assert found["face_size"]["nme"] == pytest.approx(100 * np.sqrt(2) / 10)
 
 
 def test_nme_is_the_mean_distance_over_the_norm() -> None:
     truth = np.zeros((2, 2, 2))
     predicted = np.array([[[3, 4], [0, 0]], [[0, 1], [0, 1]]], float)
-    assert nme(predicted, truth, np.array([10.0, 4.0])).tolist() == [0.25, 0.25]
+    boxes = np.array([[0, 0, 10, 10], [1, 1, 3, 9]])
+    assert nme(predicted, truth, "face_size", boxes).tolist() == [0.25, 0.25]
+
+
+def test_errors_of_subsets() -> None:
+    errors = np.array([0.1, 0.2, 0.3])
+    found = by_subset(errors, {"pose": np.array([True, False, True]), "blur": np.array([1])})
+    assert {name: list(part) for name, part in found.items()} == {"pose": [0.1, 0.3], "blur": [0.2]}
+    with pytest.raises(ValueError, match="subset 'pose' has no faces"):
+        by_subset(errors, {"pose": np.zeros(3, bool)})
+    with pytest.raises(ValueError, match=r"subset 'pose': found a mask \(2,\), expected \(3,\)"):
+        by_subset(errors, {"pose": np.ones(2, bool)})
 
 
 def test_rates_on_counted_faces() -> None:
@@ -66,22 +90,22 @@ def test_auc_is_the_integral_of_the_ced() -> None:
 
 def test_bad_input_is_refused() -> None:
     truth = faces()
-    with pytest.raises(ValueError, match=r"truth must be \(N, L, 2\)"):
-        normaliser(truth[0], "inter-ocular")
-    with pytest.raises(ValueError, match="norm must be one of inter-ocular"):
+    with pytest.raises(ValueError, match=r"target must be \(n, points, 2\)"):
+        normaliser(truth[0], "inter_ocular")
+    with pytest.raises(ValueError, match="norm must be one of inter_ocular"):
         normaliser(truth, "iod")
-    with pytest.raises(ValueError, match="face size needs boxes"):
-        normaliser(truth, "face size")
+    with pytest.raises(ValueError, match="face_size needs boxes"):
+        normaliser(truth, "face_size")
     with pytest.raises(ValueError, match="box 1 is empty"):
-        normaliser(truth, "face size", np.array([[0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 1, 1]]))
+        normaliser(truth, "face_size", np.array([[0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 1, 1]]))
     bad = truth.copy()
     bad[1, 3, 0] = np.nan
-    with pytest.raises(ValueError, match="predicted: face 1 has coordinates that are not finite"):
-        nme(bad, truth, np.ones(3))
-    with pytest.raises(ValueError, match="predicted is"):
-        nme(truth[:, :5], truth, np.ones(3))
-    with pytest.raises(ValueError, match=r"face 0: its inter-ocular distance is 0"):
-        normaliser(np.zeros((1, 68, 2)), "inter-ocular")
+    with pytest.raises(ValueError, match="pred: face 1 has coordinates that are not finite"):
+        nme(bad, truth)
+    with pytest.raises(ValueError, match="pred is"):
+        nme(truth[:, :5], truth)
+    with pytest.raises(ValueError, match=r"face 0: its inter_ocular distance is 0"):
+        normaliser(np.zeros((1, 68, 2)), "inter_ocular")
 
 
 # From the README beside the file: set -> NME ocular, NME pupil and, where given, FR@10 of both,
@@ -108,7 +132,7 @@ def check_golden(npz: Path, subset: str | None, expected: dict) -> None:  # type
         truth, predicted, box = (golden[key][chosen] for key in ("gt", "pred", "bbox"))
     boxes = np.concatenate([box[:, :2], box[:, :2] + box[:, 2:]], axis=1)
     found = scores(predicted, truth, boxes)
-    ocular, pupil = found["inter-ocular"], found["inter-pupil"]
+    ocular, pupil = found["inter_ocular"], found["inter_pupil"]
     assert ocular is not None
     assert pupil is not None
     assert ocular["nme"] == pytest.approx(expected["ocular"], abs=1e-3)
