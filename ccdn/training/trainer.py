@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ccdn.config import Config, ConfigError, TrainConfig
+from ccdn.config import Config, ConfigError, TrainConfig, differences
 from ccdn.data.layouts import layout_or_none
 from ccdn.evaluation.metrics import best_norm, nme
 from ccdn.evaluation.predictions import predict_faces
@@ -179,7 +178,9 @@ class Trainer:
             group["lr"] = rate
 
         output = self.model(images)
-        loss = objective(output, target, train.cocs.gammas())
+        loss = objective(
+            output, target, train.cocs.gammas(), train.loss, self.config.model.input_size
+        )
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), train.clip or math.inf)
@@ -386,20 +387,14 @@ def check_resumable(wanted: Config, saved: Config, source: Path) -> None:
     free = set(_FREE)
     if wanted.train.schedule in ("step", "constant"):
         free.add("train.epochs")
-    old, new = dict(_leaves(asdict(saved))), dict(_leaves(asdict(wanted)))
-    changed = [key for key in new if key not in free and new[key] != old.get(key)]
+    found = differences(saved, wanted)
+    changed = [key for key in found if key not in free]
     if changed:
-        named = "; ".join(f"{key} was {old.get(key)!r}, now {new[key]!r}" for key in changed[:3])
+        named = "; ".join(
+            f"{key} was {found[key][0]!r}, now {found[key][1]!r}" for key in changed[:3]
+        )
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise CheckpointError(f"{source}: cannot go on with another configuration: {named}{more}")
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _eye_indices(points: int) -> tuple[int, int] | None:

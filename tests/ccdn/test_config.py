@@ -79,7 +79,9 @@ def test_a_wrong_override_is_one_clear_line(override: str, message: str) -> None
 
 
 def test_a_missing_file_lists_the_presets() -> None:
-    with pytest.raises(ConfigError, match=r"no configuration 'tyny'.*paper, quick, small, tiny"):
+    with pytest.raises(
+        ConfigError, match=r"no configuration 'tyny'.*paper, paper-baseline, paper-fcdn, quick"
+    ):
         load_config("tyny")
 
 

@@ -80,7 +80,7 @@ def test_print_config_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--config", "tiny", "--data", "FACES", "train.device=abacus"], "train.device"),
         (["--config", "tiny", "--data", "FACES", "data.holdout=0.01"], "holds out 0"),
         (["--config", "tiny", "--data", "FACES", "model.input_size=50"], "multiple of"),
-        (["--config", "tiny", "--data", "FACES", "model.iterations=11"], "from 1 to 10, found 11"),
+        (["--config", "tiny", "--data", "FACES", "model.iterations=11"], "1 to 10, found 11"),
         (["--config", "tiny", "--data", "FACES", "model.stage_channels=[0,8]"], "found [0, 8]"),
         (["--config", "tiny", "--data", "FACES", "train.betas=[0.5,1.5]"], "found [0.5, 1.5]"),
         (["--config", "tiny", "--data", "FACES", "train.momentum=-1"], "found -1"),

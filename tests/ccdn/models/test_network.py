@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ccdn.config import ModelConfig, load_config, presets
+from ccdn.config import ModelConfig, differences, load_config, presets
 from ccdn.models import Output, build_model, objective
-from ccdn.models.network import CFF
+from ccdn.models.excitation import CFF
 
 TINY = ModelConfig(
     points=5,
@@ -24,6 +24,7 @@ TINY = ModelConfig(
     excitations=3,
 )
 GAMMAS = (0.025, 0.01, 0.05)
+VARIANT_FIELDS = {"fcdn": {"model.orders": 1}, "baseline": {"model.ctm": False}}
 
 
 def model(**changes):
@@ -66,6 +67,47 @@ def test_variants_train(stem_stride, orders, excitations, head, upsample):
     for name, weight in network.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("points", [19, 29, 68, 98, 7])
+@pytest.mark.parametrize("variant", [{}, {"orders": 1}, {"ctm": False}])
+def test_any_number_of_landmarks(points, variant):
+    network = model(points=points, **variant)
+    assert network(torch.rand(2, 3, 32, 32)).landmarks.shape == (2, points, 2)
+
+
+def test_variants_differ_from_their_base_in_one_field_and_the_folder():
+    for base, variant in itertools.product(("paper", "small", "quick", "tiny"), VARIANT_FIELDS):
+        found = differences(load_config(base), load_config(f"{base}-{variant}"))
+        assert {k: v for k, (_, v) in found.items()} == {
+            **VARIANT_FIELDS[variant],
+            "train.out": f"runs/{base}-{variant}",
+        }
+
+
+@pytest.mark.parametrize("kind", ["preactivation", "postactivation"])
+def test_initial_weights(kind):
+    network = model(residual=kind, channels=64, stem_channels=32, stage_channels=[96, 128])
+    for name, layer in network.named_modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            fan = layer.weight[0].numel()
+            count = layer.weight.numel()
+            assert abs(layer.weight.square().mean() * fan / 2 - 1) < 6 * (2 / count) ** 0.5, name
+            assert layer.bias is None or not layer.bias.any(), name
+        elif isinstance(layer, torch.nn.BatchNorm2d):
+            assert (layer.weight == 1).all(), name
+            assert not layer.bias.any(), name
+    assert not network.head.weight.any()
+    for ctm in (network.ctm_fine, network.ctm_coarse):
+        deviation = (2 / ctm.channels) ** 0.5
+        assert abs(ctm.reduce_weight.std() / deviation - 1) < 0.05
+        assert not ctm.expand_bias.any()
+
+
+def test_intermediate_supervision_is_for_training_alone():
+    network = model(intermediate=True, stacks=3)
+    assert len(network(torch.rand(2, 3, 32, 32)).intermediate) == 2
+    assert network.eval()(torch.rand(2, 3, 32, 32)).intermediate == ()
 
 
 def test_baseline_has_no_excitation():
@@ -161,14 +203,16 @@ def test_objective_refuses_what_does_not_fit():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stem_stride": 3}, "stem_stride must be 1 or 2, found 3"),
-        ({"head": "linear"}, "head must be one of .*found 'linear'"),
-        ({"upsample": "cubic"}, "upsample must be one of .*found 'cubic'"),
-        ({"orders": 3}, "orders must be 1 .* found 3"),
+        ({"stem_stride": 3}, "stem_stride: expected one of 1, 2; found 3"),
+        ({"head": "linear"}, "head: expected one of fused, sum; found 'linear'"),
+        ({"upsample": "cubic"}, "upsample: expected one of nearest, deconv; found 'cubic'"),
+        ({"orders": 3}, "orders: expected one of 1, 2; found 3"),
         ({"stage_channels": [8]}, r"widths of T-1 and T, found \[8\]"),
+        ({"stage_channels": [8, 0]}, r"widths of T-1 and T, found \[8, 0\]"),
         ({"input_size": 40}, "multiple of 16 .* found 40"),
-        ({"excitations": 0}, "excitations must be at least 1, found 0"),
-        ({"iterations": 11}, "11"),
+        ({"excitations": 0}, "excitations: expected at least 1, found 0"),
+        ({"iterations": 11}, "iterations: expected 1 to 10, found 11"),
+        ({"ctm": False, "stage_input": "excited"}, "stage_input: excited needs an excitation"),
     ],
 )
 def test_configurations_that_do_not_fit(changes, message):
