@@ -61,6 +61,13 @@ def newton_schulz_plan(
     return NewtonSchulzPlan(side, wide, slots, 16 if dtype == torch.float64 else 32)
 
 
+def products(iterations: int, polynomial: bool) -> int:
+    """Matrix products of the iteration, for Y_K or, with `polynomial`, for q_K."""
+    if iterations == 1 and polynomial:
+        return 0  # q_1 = (3 - M) / 2
+    return _slots(iterations, polynomial) - 1  # each makes one matrix, and A is there
+
+
 def _slots(iterations: int, polynomial: bool) -> int:
     if iterations == 1:
         return 2

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import platform
 import shutil
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,28 +15,41 @@ from torch import Tensor
 from ccdn_ops._version import __version__
 from ccdn_ops.backends import native, registry
 from ccdn_ops.ops.checks import check_iterations, check_map, check_tensor
-from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
+from ccdn_ops.schemas import (
+    cocs_loss,
+    covariance_pool,
+    ctm,
+    dual_squeeze,
+    excitation_gates,
+    isqrt_cov,
+    multi_excite,
+    newton_schulz_sqrt,
+)
+from ccdn_ops.work import Call, Work
 
-# The operators that choose among backends, and what their shape is in explain().
-DISPATCHED = {
-    "dual_squeeze": "(B, D, N) or (B, D, H, W)",
-    "excitation_gates": "(B, D)",
-    "multi_excite": "(B, D, H, W)",
-    "cocs_loss": "(B, P, D)",
+# Every operator: the shape of its first argument, and its work.
+OPERATORS: dict[str, tuple[str, Callable[[Tensor, Call], Work]]] = {
+    "dual_squeeze": ("(B, D, N) or (B, D, H, W)", dual_squeeze.work),
+    "second_order_squeeze": ("(B, D, N) or (B, D, H, W)", dual_squeeze.work),
+    "excitation_gates": ("(B, D)", excitation_gates.work),
+    "multi_excite": ("(B, D, H, W)", multi_excite.work),
+    "ctm": ("(B, D, H, W)", ctm.work),
+    "cocs_loss": ("(B, P, D)", cocs_loss.work),
+    "covariance_pool": ("(B, D, N) or (B, D, H, W)", covariance_pool.work),
+    "newton_schulz_sqrt": ("(B, D, D)", newton_schulz_sqrt.work),
+    "isqrt_cov": ("(B, D, N) or (B, D, H, W)", isqrt_cov.work),
 }
-# Those that are made of others.
-PARTS = {
-    "second_order_squeeze": ("dual_squeeze",),
-    "ctm": ("dual_squeeze", "excitation_gates", "multi_excite"),
-}
+# Those that are made of others, which choose a backend each.
+PARTS = {"second_order_squeeze": ("dual_squeeze",), "ctm": ctm.PARTS}
 
 
 @dataclass(frozen=True)
 class Explanation:
     """How one call would be served; print it.
 
-    bytes and operations are lists of (forward, backward) totals for the whole batch: the memory
-    traffic if every tensor moved once, and the multiplications and additions of the algorithm.
+    backend is one name, or those of its parts for an operator that is made of several, or "none"
+    where the call would raise. What the call does is in ccdn_ops/work.py's words: algorithm, side,
+    and (forward, backward) bytes and operations.
     """
 
     operator: str
@@ -43,25 +58,20 @@ class Explanation:
     device: torch.device
     backend: str
     kernel: str
-    side: str | None = None
-    saves_gram: bool | None = None
-    terms: int | None = None
-    bytes: tuple[int, int] | None = None
-    operations: tuple[int, int] | None = None
+    algorithm: str
+    side: str | None
+    bytes: tuple[int, int]
+    operations: tuple[int, int]
     rejected: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        size = " x ".join(map(str, self.shape)) or "any shape"
+        size = " x ".join(map(str, self.shape))
         lines = [f"{self.operator} {size} {self.dtype} on {self.device}: {self.backend}"]
-        lines.append(f"  kernel      {self.kernel}")
+        lines += [f"  kernel      {self.kernel}", f"  algorithm   {self.algorithm}"]
         if self.side is not None:
-            saved = "saved for the backward pass" if self.saves_gram else "not saved"
-            lines.append(f"  side        {self.side}, its matrix {saved}")
-        if self.terms is not None:
-            lines.append(f"  terms       {self.terms} (Chebyshev)")
+            lines.append(f"  side        {self.side}")
         for name, pair in (("bytes", self.bytes), ("operations", self.operations)):
-            if pair is not None:
-                lines.append(f"  {name:<11} {pair[0]:.3g} forward, {pair[1]:.3g} backward")
+            lines.append(f"  {name:<11} {pair[0]:.3g} forward, {pair[1]:.3g} backward")
         lines += [f"  not {backend}: {reason}" for backend, reason in self.rejected.items()]
         return "\n".join(lines)
 
@@ -72,42 +82,73 @@ def explain(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     iterations: int = 5,
+    excitations: int = 4,
+    orders: int = 2,
+    hidden: int | None = None,
+    triu: bool = False,
 ) -> Explanation:
-    """Which backend and kernel would serve a call with x of this shape, and why not the others.
+    """Which backend, kernel and algorithm would serve a call, what it costs, and why not others.
 
-    The shape is that of the first argument: x, the squeezes (B, D) of excitation_gates, or the
-    features (B, P, D) of cocs_loss. For an operator that is made of others ask for those by name.
-    Nothing is computed, and the device need not exist. Raises ValueError for an operator that does
-    not exist and for a shape that the operator would refuse.
+    The shape is that of the first argument: x, the squeezes (B, D) of excitation_gates, or one
+    level (B, P, D) of cocs_loss. P, O and R of gates and weights are `excitations`, `orders` and
+    `hidden` (None: D / 4). Nothing is computed, and the device need not exist. Raises ValueError
+    for an operator that does not exist and for a shape that the operator would refuse.
     """
     device = torch.device(device)
-    if operator in PARTS:
-        kernel = "what serves " + ", ".join(PARTS[operator])
-        return Explanation(operator, shape, dtype, device, "that of its parts", kernel)
-    if operator not in DISPATCHED:
-        names = ", ".join((*DISPATCHED, *PARTS))
-        raise ValueError(f"there is no operator {operator!r}; expected one of {names}")
+    if operator not in OPERATORS:
+        raise ValueError(
+            f"there is no operator {operator!r}; expected one of {', '.join(OPERATORS)}"
+        )
     check_iterations(operator, iterations)
     x = _fake(shape, dtype, device)
-    if operator == "dual_squeeze":
-        check_map(operator, "x", x)
-        return _explain_dual_squeeze(x, iterations)
+    expected, count = OPERATORS[operator]
+    _check_first(operator, x, expected)
+    call = Call(iterations, excitations, orders, hidden, triu)
+
+    choices = {part: _choice(part, x, call) for part in PARTS.get(operator, (operator,))}
+    if orders == 1:
+        choices = {part: c for part, c in choices.items() if (operator, part) != _NO_SECOND}
+    chosen = {part: backend for part, (backend, _) in choices.items()}
+    literal = set(chosen.values()) <= {None, "reference"}
+    done = count(x, replace(call, literal=literal))
+    names = list(dict.fromkeys(backend or "none" for backend in chosen.values()))
+    kernels = {part: _kernel(part, backend) for part, backend in chosen.items()}
+    return Explanation(
+        operator,
+        shape,
+        dtype,
+        device,
+        "none" if "none" in names else ", ".join(names),
+        "; ".join(dict.fromkeys(kernels.values())),
+        done.algorithm,
+        done.side,
+        done.bytes,
+        done.operations,
+        _rejected(choices, names),
+    )
+
+
+# With one order ctm asks for no second squeeze, and the first is plain PyTorch everywhere.
+_NO_SECOND = ("ctm", "dual_squeeze")
+
+
+def _check_first(operator: str, x: Tensor, expected: str) -> None:
+    if "N)" in expected or "H, W)" in expected:
+        ranks = (3, 4) if "N)" in expected else (4,)
+        check_map(operator, "x", x, ranks=ranks)
+        return
     check_tensor(operator, "the first argument", x)
-    if x.dim() != DISPATCHED[operator].count(",") + 1:
+    square = x.dim() < 3 or expected != "(B, D, D)" or x.shape[1] == x.shape[2]
+    if x.dim() != expected.count(",") + 1 or 0 in x.shape[1:] or not square:
         raise ValueError(
-            f"ccdn_ops.{operator}: the first argument has shape {shape}; "
-            f"expected {DISPATCHED[operator]}"
+            f"ccdn_ops.{operator}: the first argument has shape {tuple(x.shape)}; "
+            f"expected {expected}"
         )
-    # The other arguments decide nothing.
-    chosen, rejected = _choice(operator, x, x, iterations)
-    kernel = "none: the call would raise"
-    if chosen == "reference":
-        kernel = "plain PyTorch, its gradient by autograd"
-    elif chosen is not None:
-        implementation = registry.load(operator, chosen)
-        assert implementation is not None
-        kernel = implementation.forward.__module__
-    return Explanation(operator, shape, dtype, device, chosen or "none", kernel, rejected=rejected)
+
+
+def _kernel(operator: str, backend: str | None) -> str:
+    implementation = registry.load(operator, backend) if backend else None
+    return implementation.forward.__module__ if implementation else "none: the call would raise"
 
 
 def _fake(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -117,13 +158,14 @@ def _fake(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
         return torch.empty(shape, dtype=dtype, device=device)
 
 
-def _choice(operator: str, x: Tensor, *arguments: object) -> tuple[str | None, dict[str, str]]:
-    """The backend that would serve the call, and why each of the others would not."""
+def _choice(operator: str, x: Tensor, call: Call) -> tuple[str | None, dict[str, str]]:
+    """The backend that would serve the operator, or part, and why each of the others would not."""
+    arguments = _arguments(operator, x, call)
     order = registry.ORDER.get(x.device.type, ("reference",))
     asked = registry.override()
     rejected, chosen = {}, None
     for backend in (asked,) if asked else order:
-        reason = registry.why_not(operator, backend, x, *arguments)
+        reason = registry.why_not(operator, backend, *arguments)
         if reason is None:
             chosen = backend
             break
@@ -140,67 +182,37 @@ def _choice(operator: str, x: Tensor, *arguments: object) -> tuple[str | None, d
     return chosen, rejected
 
 
-def _explain_dual_squeeze(x: Tensor, iterations: int) -> Explanation:
-    shape, flat = tuple(x.shape), x.flatten(2)
-    chosen, rejected = _choice("dual_squeeze", flat, iterations)
-    _, channels, positions = flat.shape
-    plan = dual_squeeze_plan(
-        channels, positions, iterations, native.DTYPE_NAMES[x.dtype], x.device.type
-    )
-    literal = chosen in (None, "reference")
-    implementation = registry.load("dual_squeeze", chosen) if chosen else None
-    kernel = "none: the call would raise"
-    if literal and chosen:
-        kernel = "the literal iteration, its gradient by autograd"
-    elif implementation is not None:
-        kernel = implementation.forward.__module__
-    return Explanation(
-        "dual_squeeze",
-        shape,
-        x.dtype,
-        x.device,
-        chosen or "none",
-        kernel,
-        side=plan.side,
-        saves_gram=plan.saves_gram,
-        terms=None if literal else plan.terms,
-        bytes=_bytes(flat, plan.side, plan.saves_gram),
-        operations=(
-            _literal_operations(flat, iterations) if literal else _polynomial_operations(flat, plan)
-        ),
-        rejected=rejected,
-    )
+def _arguments(operator: str, x: Tensor, call: Call) -> tuple[Any, ...]:
+    """What the backend is asked about; of other tensors than the first none decides anything."""
+    if operator == "dual_squeeze":
+        return x.flatten(2), call.iterations
+    if operator == "excitation_gates":
+        return (x.flatten(2).select(2, 0) if x.dim() > 2 else x,)
+    if operator == "multi_excite":
+        return x, x
+    if operator == "covariance_pool":
+        return (x.flatten(2),)
+    if operator == "newton_schulz_sqrt":
+        return x, call.iterations, True
+    if operator == "isqrt_cov":
+        return x.flatten(2), call.iterations, call.triu, True
+    return (x,)
 
 
-def _bytes(x: Tensor, side: str, saves_gram: bool) -> tuple[int, int]:
-    batch, channels, positions = x.shape
-    size, wide = x.element_size(), native.accumulation_dtype(x.dtype).itemsize
-    n = (channels if side == "channels" else positions) if saves_gram else 0
-    saved = batch * (channels + 1 + n * n) * wide
-    vectors = 2 * batch * channels * size
-    return x.numel() * size + vectors + saved, 2 * x.numel() * size + vectors + saved
-
-
-def _literal_operations(x: Tensor, iterations: int) -> tuple[int, int]:
-    batch, channels, positions = x.shape
-    products = max(3 * iterations - 3, 1)
-    forward = 2 * batch * (channels**2 * positions + products * channels**3)
-    # It recomputes the forward pass, then two products for each of its products.
-    return forward, 3 * forward
-
-
-def _polynomial_operations(x: Tensor, plan: DualSqueezePlan) -> tuple[int, int]:
-    """Of the plan's algorithm; a kernel that does not use the rank factors takes more backward."""
-    batch, channels, positions = x.shape
-    n, m = sorted((channels, positions))
-    gram = n * (n + 1) * m  # half of a symmetric product
-    recurrence = 2 * (plan.terms - 1) * n * n
-    ends = (2 if plan.root else 4) * channels * positions
-    # The gradient by one n x n matrix, made of thin factors, or by the thin factors themselves.
-    thin = 8 * (plan.rank + (0 if plan.root else 1)) * n * m
-    dense = 4 * plan.rank * n * n + 2 * n * n * m
-    gradient = dense if plan.dense_gradient else thin
-    return batch * (gram + recurrence + ends), batch * (2 * recurrence + gradient + 2 * ends)
+def _rejected(
+    choices: dict[str, tuple[str | None, dict[str, str]]], chosen: list[str]
+) -> dict[str, str]:
+    """Of every backend that serves no part: the reason, for each part where they differ."""
+    found: dict[str, str] = {}
+    for backend in registry.BACKENDS:
+        if backend in chosen:
+            continue
+        reasons = {part: rejected[backend] for part, (_, rejected) in choices.items()}
+        if len(set(reasons.values())) == 1:
+            found[backend] = next(iter(reasons.values()))
+        else:
+            found[backend] = "; ".join(f"{part}: {reason}" for part, reason in reasons.items())
+    return found
 
 
 def report() -> str:
@@ -239,10 +251,10 @@ def report() -> str:
     if registry.override():
         lines.append(f"backend asked for by name: {registry.override()} (CCDN_OPS_BACKEND)")
     lines.append("")
-    sizes = {2: (16, 256), 3: (16, 4, 256), 4: (16, 256, 16, 16)}
-    for operator, expected in DISPATCHED.items():
+    sizes = {"(B, D)": (16, 256), "(B, P, D)": (16, 4, 256), "(B, D, D)": (16, 256, 256)}
+    for operator, (expected, _) in OPERATORS.items():
         for device in ("cpu", "cuda"):
-            shape = sizes[expected.rpartition("(")[2].count(",") + 1]
-            lines.append(str(explain(operator, *shape, device=device)))
-    lines += [f"{operator}: made of {', '.join(parts)}" for operator, parts in PARTS.items()]
+            lines.append(
+                str(explain(operator, *sizes.get(expected, (16, 256, 16, 16)), device=device))
+            )
     return "\n".join(lines)

@@ -27,6 +27,7 @@ from torch import Tensor
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.schemas.common import looped, register
+from ccdn_ops.work import Call, Work
 
 
 def _cocs_loss_empty(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -53,6 +54,21 @@ def _cocs_loss_backward(
     backend = registry.select("cocs_loss", features[0])
     with no_autocast(features[0].device.type):
         return backend.backward(grad_losses.contiguous(), features, sums.contiguous())
+
+
+def work(x: Tensor, call: Call) -> Work:
+    """Of one level, x (B, P, D)."""
+    _, excitations, channels = x.shape
+    numbers = x.numel()
+    sums = excitations * channels * accumulation_dtype(x.dtype).itemsize
+    read = (numbers + 1) * x.element_size() + sums
+    products = 2 * excitations * excitations * channels  # S S^T, or its gradient
+    return Work(
+        "Q = S S^T / B^2 of the sums S over the batch",
+        (read, read + numbers * x.element_size()),
+        # Norm, division and sum; norm, product with the sums' gradient, and the gradient.
+        (4 * numbers + products, 7 * numbers + 2 * products),
+    )
 
 
 register(

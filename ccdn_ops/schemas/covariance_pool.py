@@ -22,6 +22,7 @@ from torch import Tensor
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.schemas.common import folded, register
+from ccdn_ops.work import Call, Work
 
 
 def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,6 +52,22 @@ def _covariance_pool_backward(grad: Tensor, x: Tensor, trace: Tensor) -> Tensor:
     with no_autocast(x.device.type):
         found = backend.backward(grad.contiguous(), flat, trace.contiguous())
     return found.view(x.shape)
+
+
+def work(x: Tensor, call: Call) -> Work:
+    batch, channels = x.shape[:2]
+    size, features = x.element_size(), x.numel()
+    rest = size * batch * channels * channels + batch * accumulation_dtype(x.dtype).itemsize
+    half = (channels + 1) * features  # of a symmetric product
+    return Work(
+        "one symmetric product of the centred features",
+        (size * features + rest, 2 * size * features + rest),
+        (
+            2 * features + (2 * channels * features if call.literal else half),
+            2 * channels * features,
+        ),
+        side="channels",
+    )
 
 
 register(

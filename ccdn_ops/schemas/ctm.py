@@ -19,9 +19,11 @@ from torch import Tensor
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.layout import empty_maps, in_order_of
+from ccdn_ops.schemas import dual_squeeze, excitation_gates, multi_excite
 from ccdn_ops.schemas.common import looped, register
 from ccdn_ops.schemas.dual_squeeze import _dual_squeeze_empty
 from ccdn_ops.schemas.excitation_gates import widened
+from ccdn_ops.work import Call, Work
 
 Forward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -173,6 +175,39 @@ def _ctm_backward(
             grad_x = in_order_of(x, from_squeezes)
     grads = [grad.to(w.dtype) for w, grad in zip(weights, grad_weights, strict=True)]
     return grad_x, grads[0], grads[1], grads[2], grads[3]
+
+
+PARTS = ("dual_squeeze", "excitation_gates", "multi_excite")
+
+
+def work(x: Tensor, call: Call) -> Work:
+    """The operations of its parts; but x, the excited maps and their gradients move once."""
+    batch, channels = x.shape[:2]
+    size, wide = x.element_size(), accumulation_dtype(x.dtype).itemsize
+    networks = excitation_gates.work(
+        x.new_empty(batch, channels, dtype=accumulation_dtype(x.dtype)), call
+    )
+    excite = multi_excite.work(x, call)
+    if call.orders == 1:
+        squeeze = Work("the mean", (0, 0), (x.numel(), x.numel()))
+        kept = 0
+    else:
+        squeeze = dual_squeeze.work(x, call)
+        # trace and gram; mean and second are counted with the networks.
+        kept = squeeze.bytes[0] - x.numel() * size - batch * channels * (2 * size + wide)
+    # The gradients of the squeezes and of the gates stay inside.
+    inside = batch * channels * (call.orders * wide + call.excitations * size)
+    operations = (squeeze.operations, networks.operations, excite.operations)
+    forward, backward = (sum(parts) for parts in zip(*operations, strict=True))
+    return Work(
+        f"{squeeze.algorithm}; {networks.algorithm}; {excite.algorithm}",
+        (
+            networks.bytes[0] + excite.bytes[0] + kept,
+            networks.bytes[1] + excite.bytes[1] + kept - inside,
+        ),
+        (forward, backward),
+        side=squeeze.side,
+    )
 
 
 _WEIGHTS = "Tensor reduce_weight, Tensor reduce_bias, Tensor expand_weight, Tensor expand_bias"

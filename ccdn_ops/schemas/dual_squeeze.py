@@ -27,8 +27,9 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype, no_autocast
-from ccdn_ops.plans import dual_squeeze_plan
+from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
 from ccdn_ops.schemas.common import folded, register
+from ccdn_ops.work import Call, Work
 
 
 def _dual_squeeze_empty(
@@ -98,6 +99,50 @@ def _dual_squeeze_backward(
     with no_autocast(x.device.type):
         grad = backend.backward(g1, g2, flat, mean, trace, gram, iterations)
     return grad.view(x.shape)
+
+
+def work(x: Tensor, call: Call) -> Work:
+    x = x.flatten(2)
+    batch, channels, positions = x.shape
+    plan = dual_squeeze_plan(
+        channels, positions, call.iterations, DTYPE_NAMES[x.dtype], x.device.type
+    )
+    size, wide = x.element_size(), accumulation_dtype(x.dtype).itemsize
+    n = min(channels, positions)
+    vectors = 2 * batch * channels * size
+    saved = batch * (channels + 1 + (n * n if plan.saves_gram else 0)) * wide
+    moved = x.numel() * size + vectors + saved
+    if call.literal:
+        products = literal_products(call.iterations)
+        algorithm = f"the covariance and {products} products of {channels} x {channels}"
+        forward = 2 * batch * (channels**2 * positions + products * channels**3)
+        # It recomputes the forward pass, then two products for each of its products.
+        operations = forward, 3 * forward
+    else:
+        algorithm = f"{plan.terms} Chebyshev terms on one vector, gradient of rank {plan.rank}"
+        operations = _operations(batch, channels, positions, plan)
+    side = "channels" if call.literal else plan.side
+    return Work(algorithm, (moved, moved + x.numel() * size), operations, side)
+
+
+def literal_products(iterations: int) -> int:
+    """Of the coupled iteration, forward."""
+    return max(3 * iterations - 3, 1)
+
+
+def _operations(
+    batch: int, channels: int, positions: int, plan: DualSqueezePlan
+) -> tuple[int, int]:
+    """Of the plan's algorithm; a kernel that does not use the rank factors takes more backward."""
+    n, m = sorted((channels, positions))
+    gram = n * (n + 1) * m  # half of a symmetric product
+    recurrence = 2 * (plan.terms - 1) * n * n
+    ends = (2 if plan.root else 4) * channels * positions
+    # The gradient by one n x n matrix, made of thin factors, or by the thin factors themselves.
+    thin = 8 * (plan.rank + (0 if plan.root else 1)) * n * m
+    dense = 4 * plan.rank * n * n + 2 * n * n * m
+    gradient = dense if plan.dense_gradient else thin
+    return batch * (gram + recurrence + ends), batch * (2 * recurrence + gradient + 2 * ends)
 
 
 register(

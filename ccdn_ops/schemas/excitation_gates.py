@@ -25,6 +25,7 @@ from torch import Tensor
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.schemas.common import looped, register
+from ccdn_ops.work import Call, Work
 
 Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -110,6 +111,31 @@ def _gates_backward(
             for x, grad in zip(inputs, found, strict=True)
         ]
     return grads[0], grads[1], grads[2], grads[3], grads[4], grads[5]
+
+
+def work(x: Tensor, call: Call) -> Work:
+    """x is first, (B, D)."""
+    batch, channels = x.shape
+    networks = call.excitations * call.orders
+    hidden = hidden_units(channels, call)
+    size, wide = x.element_size(), accumulation_dtype(x.dtype).itemsize
+    squeezes = batch * channels * call.orders
+    gates = batch * channels * call.excitations
+    weights = networks * (2 * channels * hidden + channels + hidden)
+    saved = wide * batch * networks * (channels + hidden)
+    moved = size * (squeezes + weights + gates) + saved
+    # Both layers; twice as much for the gradients of what goes in and of the weights.
+    forward = 4 * batch * networks * channels * hidden
+    return Work(
+        f"{networks} bottlenecks of {hidden} units",
+        (moved, moved + size * (squeezes + weights)),
+        (forward, 2 * forward),
+    )
+
+
+def hidden_units(channels: int, call: Call) -> int:
+    """R: that of the call, or the paper's D / 4."""
+    return max(channels // 4, 1) if call.hidden is None else call.hidden
 
 
 register(

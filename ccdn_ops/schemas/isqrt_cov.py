@@ -23,6 +23,8 @@ from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan
 from ccdn_ops.schemas.common import folded, register
+from ccdn_ops.schemas.newton_schulz_sqrt import iteration_work
+from ccdn_ops.work import Call, Work
 
 
 def _empty(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,6 +78,35 @@ def _isqrt_cov_backward(
     with no_autocast(x.device.type):
         found = backend.backward(grad.contiguous(), flat, *saved, iterations, triu, save)
     return found.view(x.shape)
+
+
+def work(x: Tensor, call: Call) -> Work:
+    """Of a forward pass that saves what the backward pass needs."""
+    batch, channels, positions = x.flatten(2).shape
+    plan = newton_schulz_plan(channels, positions, call.iterations, x.dtype, True)
+    by_positions = plan.side == "positions" and not call.literal
+    n, m = (positions, channels) if by_positions else (channels, positions)
+    size, wide = x.element_size(), accumulation_dtype(x.dtype).itemsize
+    root = batch * (channels * (channels + 1) // 2 if call.triu else channels**2) * size
+    moved = x.numel() * size + root + wide * batch * (1 + plan.slots * n * n)
+
+    algorithm, (iterate, differentiate) = iteration_work(n, call, by_positions, plan.slots > 0)
+    square, half = 2 * n * n * m, n * (n + 1) * m  # with the features: a product, a symmetric one
+    if call.literal:
+        forward, backward = iterate + square, differentiate + 3 * square
+    elif by_positions:
+        # The Gram matrix, Q Xc^T, and the root; G Xc, the direction, and the gradient's two.
+        forward = half + iterate + square + m * (m + 1) * n
+        backward = 2 * m * m * n + half + differentiate + 2 * square
+    else:
+        forward = half + iterate
+        backward = differentiate + square + (0 if plan.slots else half)
+    return Work(
+        algorithm,
+        (moved, moved + x.numel() * size),
+        (batch * forward, batch * backward),
+        side="positions" if by_positions else "channels",
+    )
 
 
 register(

@@ -21,6 +21,7 @@ from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.layout import empty_maps
 from ccdn_ops.schemas.common import folded, register
+from ccdn_ops.work import Call, Work
 
 
 def _multi_excite_empty(x: Tensor, gates: Tensor) -> Tensor:
@@ -47,6 +48,17 @@ def _multi_excite_backward(grad_out: Tensor, x: Tensor, gates: Tensor) -> tuple[
         wide = gates.to(accumulation_dtype(x.dtype)).contiguous()
         grad_x, grad_gates = backend.backward(grad_out, x, wide)
     return grad_x, grad_gates.to(gates.dtype)
+
+
+def work(x: Tensor, call: Call) -> Work:
+    maps, copies = x.numel(), call.excitations
+    gates = x.shape[0] * copies * x.shape[1]
+    size = x.element_size()
+    return Work(
+        f"x read once, {copies} maps written",
+        (size * (maps * (1 + copies) + gates), size * (maps * (2 + copies) + 2 * gates)),
+        (copies * maps, 4 * copies * maps),
+    )
 
 
 register(

@@ -21,8 +21,10 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
-from ccdn_ops.newton_schulz_plan import newton_schulz_plan
+from ccdn_ops.newton_schulz_plan import newton_schulz_plan, products
 from ccdn_ops.schemas.common import folded, register
+from ccdn_ops.schemas.dual_squeeze import literal_products
+from ccdn_ops.work import Call, Work
 
 
 def _empty(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,6 +61,33 @@ def _sqrt_backward(
     tensors = (t.contiguous() for t in (grad, a, trace, iterates))
     with no_autocast(a.device.type):
         return backend.backward(*tensors, iterations, save)
+
+
+def work(a: Tensor, call: Call) -> Work:
+    """Of a forward pass that saves what the backward pass needs."""
+    batch, n = a.shape[:2]
+    plan = newton_schulz_plan(n, None, call.iterations, a.dtype, True)
+    wide = accumulation_dtype(a.dtype).itemsize
+    saved = wide * batch * (1 + plan.slots * n * n)
+    moved = 2 * a.numel() * a.element_size() + saved
+    algorithm, operations = iteration_work(n, call, plan.side == "positions", plan.slots > 0)
+    both = batch * operations[0], batch * operations[1]
+    return Work(algorithm, (moved, moved + a.numel() * a.element_size()), both, side=plan.side)
+
+
+def iteration_work(
+    n: int, call: Call, polynomial: bool, saved: bool
+) -> tuple[str, tuple[int, int]]:
+    """The iteration of one n x n matrix and its derivative: what it is, and its operations."""
+    if call.literal:
+        count = literal_products(call.iterations)
+        forward = 2 * count * n**3
+        return f"{count} products of {n} x {n}", (forward, 3 * forward)
+    count = products(call.iterations, polynomial)
+    half = n * n * (n + 1)  # of a symmetric product
+    # The derivative of a product takes two; where nothing is saved the iteration comes first.
+    again = 0 if saved else count * half
+    return f"{count} symmetric products of {n} x {n}", (count * half, 2 * count * half + again)
 
 
 register(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ccdn_ops
-from ccdn_ops import dual_squeeze, explain, use_backend
+from ccdn_ops import dual_squeeze, use_backend
 from ccdn_ops.backends import native, registry
 
 X = torch.ones(2, 3, 4)
@@ -117,65 +117,6 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=300,
     )
-
-
-def test_explain_cpu() -> None:
-    found = explain("dual_squeeze", 8, 256, 16, 16)
-    assert found.backend == ("cpu" if native.module() else "reference")
-    assert found.side == "channels"
-    assert set(found.rejected) == set(registry.BACKENDS) - {found.backend}
-    assert found.bytes is not None
-    assert found.bytes[0] >= 8 * 256 * 256 * 4
-    assert explain("dual_squeeze", 8, 256, 49).side == "positions"
-    with use_backend("reference"):
-        literal = explain("dual_squeeze", 8, 256, 49)
-    assert literal.terms is None
-    assert literal.operations is not None
-    assert literal.operations[0] >= 8 * 2 * 12 * 256**3
-    text = str(literal)
-    assert "dual_squeeze 8 x 256 x 49 torch.float32 on cpu: reference" in text
-    assert "not cpu: reference was asked for by name" in text
-
-
-def test_explain_another_device() -> None:
-    found = explain("dual_squeeze", 8, 256, 49, dtype=torch.bfloat16, device="cuda")
-    assert found.device.type == "cuda"
-    assert "cpu" in found.rejected
-    if not torch.cuda.is_available():
-        assert found.backend == "reference"
-        assert set(found.rejected) >= {"cuda", "triton"}
-
-
-def test_explain_a_backend_that_cannot() -> None:
-    with use_backend("cuda"):
-        found = explain("dual_squeeze", 8, 256, 49)
-    assert found.backend == "none"
-    assert "would raise" in str(found)
-
-
-@pytest.mark.parametrize(
-    ("operator", "shape"),
-    [("excitation_gates", (2, 8)), ("multi_excite", (2, 8, 3, 3)), ("cocs_loss", (2, 4, 8))],
-)
-def test_explain_each_operator(operator: str, shape: tuple[int, ...]) -> None:
-    found = explain(operator, *shape)
-    assert found.backend == ("cpu" if native.module() else "reference")
-    assert set(found.rejected) == set(registry.BACKENDS) - {found.backend}
-    with pytest.raises(ValueError, match=f"{operator}: the first argument has shape .* expected"):
-        explain(operator, 2)
-
-
-def test_explain_what_is_made_of_others() -> None:
-    assert "dual_squeeze, excitation_gates, multi_excite" in str(explain("ctm"))
-
-
-def test_explain_wrong_input() -> None:
-    with pytest.raises(ValueError, match="no operator 'squeeze'; expected one of dual_squeeze"):
-        explain("squeeze", 1, 2, 3)
-    with pytest.raises(ValueError, match=r"x has shape \(2, 3\)"):
-        explain("dual_squeeze", 2, 3)
-    with pytest.raises(ValueError, match="iterations is 0"):
-        explain("dual_squeeze", 2, 3, 4, iterations=0)
 
 
 def test_a_kernel_that_fails_is_an_error_with_the_operators_name() -> None:

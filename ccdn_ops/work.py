@@ -1,0 +1,41 @@
+"""What a call of an operator has to do: the numbers of explain() and of the benchmarks.
+
+schemas/X.py counts it for the operator X, in its function `work`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of a call besides the shape of its first one; each operator reads its own.
+
+    literal: the reference serves it, which forms and iterates the matrices as the papers do.
+    hidden: R of the bottleneck networks; None: D / 4.
+    """
+
+    iterations: int = 5
+    excitations: int = 4
+    orders: int = 2
+    hidden: int | None = None
+    triu: bool = False
+    literal: bool = False
+
+
+@dataclass(frozen=True)
+class Work:
+    """(forward, backward) totals for the whole batch.
+
+    algorithm: in a few words.
+    bytes: the memory traffic if every tensor moved once: inputs, outputs, what is saved between
+        the passes, and the gradients of all inputs.
+    operations: multiplications and additions of the algorithm.
+    side: which matrix it works on, D x D ("channels") or N x N ("positions"), if on one.
+    """
+
+    algorithm: str
+    bytes: tuple[int, int]
+    operations: tuple[int, int]
+    side: str | None = None

@@ -1,0 +1,184 @@
+"""explain(): which kernel and algorithm serve a call, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import ccdn_ops
+from ccdn_ops import explain, reference, report, use_backend
+from ccdn_ops.backends import native, registry
+from ccdn_ops.newton_schulz_plan import products
+
+# Sizes that are multiples of 32, so that what the matrix operators save has no padding.
+B, P, R, D, H, W = 2, 3, 5, 64, 4, 8
+SHAPES = {
+    "dual_squeeze": (B, D, H, W),
+    "excitation_gates": (B, D),
+    "multi_excite": (B, D, H, W),
+    "ctm": (B, D, H, W),
+    "cocs_loss": (B, P, D),
+    "covariance_pool": (B, D, H, W),
+    "newton_schulz_sqrt": (B, D, D),
+    "isqrt_cov": (B, D, H, W),
+}
+
+
+def test_every_operator_has_an_explanation() -> None:
+    assert set(report.OPERATORS) == {*SHAPES, "second_order_squeeze"}
+    public = {name for name in reference.__all__ if hasattr(ccdn_ops, name)}
+    assert set(report.OPERATORS) == public
+
+
+@pytest.mark.parametrize("operator", SHAPES)
+def test_each_operator(operator: str) -> None:
+    found = explain(operator, *SHAPES[operator])
+    assert found.backend == ("cpu" if native.module() else "reference")
+    assert set(found.rejected) == set(registry.BACKENDS) - {found.backend}
+    assert f"backends.{found.backend}." in found.kernel
+    assert found.algorithm in str(found)
+    with pytest.raises(ValueError, match=f"{operator}: .* has shape .*expected"):
+        explain(operator, 2)
+    with pytest.raises(ValueError, match=f"{operator}: .* has shape .*expected"):
+        explain(operator, *SHAPES[operator][:-1], 0)
+
+
+def raw_inputs(operator: str, orders: int = 2, triu: bool = False) -> tuple[list, list]:
+    """The tensors and the options of the operator's raw forward operator, for SHAPES."""
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(SHAPES[operator], generator=random)
+    weights = [(P, orders, R, D), (P, orders, R), (P, orders, D, R), (P, orders, D)]
+    networks = [torch.randn(shape, generator=random) for shape in weights]
+    if operator == "excitation_gates":
+        return [x, x.clone() if orders == 2 else None, *networks], []
+    if operator == "multi_excite":
+        return [x, torch.rand(B, P, D, generator=random)], []
+    if operator == "ctm":
+        return [x, *networks], [5]
+    options = {
+        "dual_squeeze": [5],
+        "newton_schulz_sqrt": [5, True],
+        "isqrt_cov": [5, triu, True],
+    }
+    return [x], options.get(operator, [])
+
+
+def nbytes(tensors: Sequence[Tensor | None]) -> int:
+    return sum(0 if t is None else t.numel() * t.element_size() for t in tensors)
+
+
+CASES = [(operator, {}) for operator in SHAPES]
+CASES += [
+    ("ctm", {"orders": 1}),
+    ("excitation_gates", {"orders": 1}),
+    ("isqrt_cov", {"triu": True}),
+]
+
+
+@pytest.mark.parametrize(("operator", "arguments"), CASES, ids=str)
+def test_bytes_are_those_of_the_tensors(operator: str, arguments: dict) -> None:
+    """Against what the raw operators are given and return."""
+    inputs, options = raw_inputs(operator, **arguments)
+    given = [inputs] if operator == "cocs_loss" else inputs
+    found = getattr(torch.ops.ccdn, operator)(*given, *options)
+    found = [found] if isinstance(found, Tensor) else list(found)
+    outputs = {"dual_squeeze": 2, "ctm": 2}.get(operator, 1)
+    grads = [torch.ones_like(out) for out in found[:outputs]]
+    saved = found[outputs:]
+    backward = getattr(torch.ops.ccdn, f"{operator}_backward")
+    results = backward(*grads, *given, *saved, *options)
+    results = [results] if isinstance(results, Tensor) else results
+    expected = (
+        nbytes(inputs) + nbytes(found),
+        nbytes(grads) + nbytes(inputs) + nbytes(saved) + nbytes(results),
+    )
+    explained = explain(operator, *SHAPES[operator], excitations=P, hidden=R, **arguments)
+    assert explained.bytes == expected
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 5])
+@pytest.mark.parametrize(
+    "operator", ["newton_schulz_sqrt", "isqrt_cov", "dual_squeeze", "excitation_gates"]
+)
+def test_literal_operations_are_those_of_the_reference(operator: str, iterations: int) -> None:
+    """Against torch's count of its matrix products."""
+    inputs, _ = raw_inputs(operator)
+    options = [] if operator == "excitation_gates" else [iterations]
+    with FlopCounterMode(display=False) as counter:
+        getattr(reference, operator)(*inputs, *options)
+    with use_backend("reference"):
+        found = explain(operator, *SHAPES[operator], iterations=iterations, excitations=P, hidden=R)
+    assert found.operations[0] == counter.get_total_flops()
+
+
+def test_fewer_operations_than_literally() -> None:
+    if native.module() is None:
+        pytest.skip(f"the native kernels are not used here: {native.why_missing()}")
+    for operator in ("dual_squeeze", "ctm", "covariance_pool", "newton_schulz_sqrt", "isqrt_cov"):
+        ours = explain(operator, *SHAPES[operator])
+        with use_backend("reference"):
+            literal = explain(operator, *SHAPES[operator])
+        assert sum(ours.operations) < sum(literal.operations), operator
+
+
+def test_products_of_the_iteration() -> None:
+    assert [products(k, False) for k in range(1, 7)] == [1, 3, 5, 7, 10, 12]
+    assert [products(k, True) for k in range(1, 7)] == [0, 2, 5, 7, 10, 12]
+
+
+def test_sides() -> None:
+    assert explain("dual_squeeze", 8, 256, 16, 16).side == "channels"
+    with use_backend("reference"):
+        assert explain("dual_squeeze", 8, 256, 49).side == "channels"
+        assert explain("isqrt_cov", 8, 256, 49).side == "channels"
+    if native.module() is not None:
+        assert "Chebyshev" in explain("dual_squeeze", 8, 256, 49).algorithm
+        assert explain("dual_squeeze", 8, 256, 49).side == "positions"
+        assert explain("isqrt_cov", 8, 256, 49).side == "positions"
+
+
+def test_asked_for_by_name() -> None:
+    with use_backend("reference"):
+        text = str(explain("dual_squeeze", 8, 256, 49))
+    assert "dual_squeeze 8 x 256 x 49 torch.float32 on cpu: reference" in text
+    assert "not cpu: reference was asked for by name" in text
+
+
+def test_another_device() -> None:
+    found = explain("dual_squeeze", 8, 256, 49, dtype=torch.bfloat16, device="cuda")
+    assert found.device.type == "cuda"
+    assert "cpu" in found.rejected
+    if not torch.cuda.is_available():
+        assert found.backend == "reference"
+        assert set(found.rejected) >= {"cuda", "triton"}
+        # Each part of ctm has its own reason.
+        assert "multi_excite: " in explain("ctm", *SHAPES["ctm"], device="cuda").rejected["cuda"]
+
+
+@pytest.mark.parametrize("operator", ["dual_squeeze", "ctm"])
+def test_a_backend_that_cannot(operator: str) -> None:
+    with use_backend("cuda"):
+        found = explain(operator, 8, 256, 7, 7)
+    assert found.backend == "none"
+    assert "would raise" in str(found)
+
+
+def test_wrong_input() -> None:
+    with pytest.raises(ValueError, match="no operator 'squeeze'; expected one of dual_squeeze"):
+        explain("squeeze", 1, 2, 3)
+    with pytest.raises(ValueError, match=r"x has shape \(2, 3\)"):
+        explain("dual_squeeze", 2, 3)
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 4\); expected \(B, D, D\)"):
+        explain("newton_schulz_sqrt", 2, 3, 4)
+    with pytest.raises(ValueError, match="iterations is 0"):
+        explain("dual_squeeze", 2, 3, 4, iterations=0)
+
+
+def test_report_lists_every_operator_on_both_devices() -> None:
+    text = report.report()
+    for operator in report.OPERATORS:
+        assert f"\n{operator} 16 x" in text
