@@ -3,7 +3,7 @@
 A bench_<op>.py describes cases and hands each to the fixture `bench`:
 
     def test_forward_backward(shape, bench):
-        bench(Case("gram", {"B": b, "D": d}, [x], ours, reference, best_eager, moved, operations))
+        bench(Case("gram", {"B": b, "D": d}, [x], ours, reference, best_eager, work("gram", b, d)))
 """
 
 from __future__ import annotations
@@ -13,14 +13,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import pytest
 import roofline
 import torch
 from timing import FULL, Timing, interleaved, peak_bytes
 from torch import Tensor
 
+import ccdn_ops
+
 # torch.compile of the reference: "auto" where one eager step is short, "1" always, "0" never.
 COMPILE = os.environ.get("CCDN_BENCH_COMPILE", "auto")
 COMPILED_UP_TO = 0.03  # seconds of an eager step
+
+BASELINES = ("best eager", "reference", "compiled", "eigh")  # in this order in every table
 
 Operator = Callable[..., "Tensor | Sequence[Tensor]"]
 
@@ -36,8 +41,9 @@ class Case:
     size        columns that say what this row is, in symbols: {"B": 8, "D": 256, "N": 64}
     reference   ccdn_ops.reference's, differentiable by autograd
     best_eager  the fastest that plain PyTorch does it; None: nothing is faster than the reference
-    moved       bytes if every tensor moved once, forward and backward
-    operations  multiplications and additions of ours, forward and backward
+    work        bytes if every tensor moved once, and multiplications and additions of ours, both
+                forward and backward: the function work() below
+    eigh        the same through torch.linalg.eigh, where it computes the same
     samples     None, or how many samples the check takes: all inputs then begin with a batch whose
                 samples do not influence each other
     tolerance   relative error that is no mistake; None: 1e-4, and 16 eps for 16-bit inputs
@@ -49,8 +55,8 @@ class Case:
     ours: Operator
     reference: Operator
     best_eager: Operator | None
-    moved: int
-    operations: int
+    work: tuple[int, int]
+    eigh: Operator | None = None
     samples: int | None = None
     tolerance: float | None = None
 
@@ -61,7 +67,7 @@ class Row:
 
     operator: str
     size: dict[str, object]
-    ratios: dict[str, float]  # best eager (always first), reference, compiled
+    ratios: dict[str, float]  # best eager (always first), reference, compiled, eigh
     seconds: dict[str, Timing]  # the same, and ours
     moved: int
     operations: int
@@ -76,11 +82,52 @@ class Row:
         return self.roofline_seconds / self.seconds["ours"].best
 
 
+def work(operator: str, *shape: int, **arguments: int) -> tuple[int, int]:
+    """Bytes and operations of a float32 call, forward and backward, as ccdn_ops.explain has them.
+
+    The arguments are explain's; skips the row where the native kernels do not serve the call.
+    """
+    found = ccdn_ops.explain(operator, *shape, **arguments)
+    if found.backend != "cpu":
+        pytest.skip(f"the native kernels are not used here: {found.rejected}")
+    return sum(found.bytes), sum(found.operations)
+
+
+def features(batch: int, channels: int, positions: int) -> Tensor:
+    """Features (B, D, N) with one dominant direction, as networks make them."""
+    random = torch.Generator().manual_seed(0)
+    direction = torch.randn(batch, channels, 1, generator=random)
+    direction = direction * torch.randn(batch, 1, positions, generator=random)
+    noise = torch.randn(batch, channels, positions, generator=random)
+    return 3 * direction + noise
+
+
+def network_weights(
+    excitations: int, channels: int, orders: int = 2, reduction: int = 4
+) -> list[Tensor]:
+    """The weights of excitation_gates, as large as a network's at its start."""
+    random = torch.Generator().manual_seed(2)
+    p, o, d, r = excitations, orders, channels, channels // reduction
+    shapes = ((p, o, r, d), (p, o, r), (p, o, d, r), (p, o, d))
+    scales = (d**-0.5, 0.1, r**-0.5, 0.1)
+    return [
+        (scale * torch.randn(shape, generator=random)).requires_grad_()
+        for shape, scale in zip(shapes, scales, strict=True)
+    ]
+
+
+def named(shape: object) -> str:
+    """A test's id: 8x256x49."""
+    return "x".join(map(str, shape)) if isinstance(shape, tuple) else str(shape)
+
+
 def steps(case: Case) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
     """Each function as one step: its outputs, then the gradients of the inputs."""
     functions = {"ours": case.ours, "reference": case.reference}
     if case.best_eager is not None:
         functions["best eager"] = case.best_eager
+    if case.eigh is not None:
+        functions["eigh"] = case.eigh
     grads = _upstream(case)
     return {
         name: lambda function=function: _step(function, case.inputs, grads)
@@ -104,13 +151,14 @@ def measure(case: Case) -> Row:
             f"{name} is wrong (error {error:.1e} > {tolerance:.1e}), so it has no speed"
         )
 
-    times = interleaved(functions, device=device, seconds=2 if FULL else 4)
+    times = interleaved(functions, device=device, seconds=2)
     if case.best_eager is None:
         times["best eager"] = times["reference"]
     ours = times["ours"].best
-    baselines = [n for n in ("best eager", "reference", "compiled") if n in times]
-    by_bytes = case.moved / roofline.bandwidth(case.moved, device)
-    by_operations = case.operations / roofline.matrix_rate(dtype, device)
+    baselines = [n for n in BASELINES if n in times]
+    moved, operations = case.work
+    by_bytes = moved / roofline.bandwidth(moved, device)
+    by_operations = operations / roofline.matrix_rate(dtype, device)
     measured = ["ours", "reference"] + (["best eager"] if case.best_eager else [])
     peaks = {name: peak_bytes(functions[name]) for name in measured}
     return Row(
@@ -118,8 +166,8 @@ def measure(case: Case) -> Row:
         case.size,
         {name: times[name].best / ours for name in baselines},
         times,
-        case.moved,
-        case.operations,
+        moved,
+        operations,
         max(by_bytes, by_operations),
         {**peaks, "best eager": peaks.get("best eager", peaks["reference"])},
         errors["ours"],
@@ -139,13 +187,13 @@ def _step(
 
 
 def _upstream(case: Case) -> list[Tensor]:
-    """Random gradients of the outputs."""
+    """Random gradients of the outputs, in their memory formats."""
     with torch.no_grad():
         outputs = case.ours(*case.inputs)
     outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
     random = torch.Generator().manual_seed(1)
     return [
-        torch.randn(y.shape, generator=random, dtype=torch.float64).to(y.device, y.dtype)
+        torch.empty_like(y).copy_(torch.randn(y.shape, generator=random, dtype=torch.float64))
         for y in outputs
     ]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import roofline
 import torch
+from cases import BASELINES as RATIOS
 from cases import Row
 from timing import FULL, THREADS
 
@@ -23,7 +24,6 @@ LEGEND = (
     "The roofline is the longer of a copy of as many bytes and of a matrix product of as many "
     "operations, both measured in this run: above 100 % a row is faster than that copy."
 )
-RATIOS = ("best eager", "reference", "compiled")
 
 
 def by_operator(rows: Iterable[Row]) -> dict[str, list[Row]]:

@@ -1,4 +1,4 @@
-"""dual_squeeze as well as plain PyTorch can do it: the fairest baseline of the native kernels.
+"""dual_squeeze in plain PyTorch.
 
 The algorithm is that of the kernels (ccdn_ops/plans.py): the smaller side, the Chebyshev series
 instead of the iteration, the gradient by hand through thin factors. What is left to the kernels is

@@ -1,0 +1,28 @@
+"""The operators as well as plain PyTorch can do them: the fairest baselines of the native kernels.
+
+Each takes the algorithm of the kernels as far as PyTorch's own operators go, with a gradient by
+hand, so that what is left to the kernels is their arithmetic and their memory traffic. They take
+float32, trust their arguments, and know no constant samples; the benchmarks check their results.
+"""
+
+from best_eager.cocs_loss import cocs_loss
+from best_eager.covariance_pool import covariance_pool
+from best_eager.ctm import ctm
+from best_eager.dual_squeeze import dual_squeeze
+from best_eager.eigh import eigh_sqrt
+from best_eager.excitation_gates import excitation_gates
+from best_eager.isqrt_cov import isqrt_cov
+from best_eager.multi_excite import multi_excite
+from best_eager.newton_schulz_sqrt import newton_schulz_sqrt
+
+__all__ = [
+    "cocs_loss",
+    "covariance_pool",
+    "ctm",
+    "dual_squeeze",
+    "eigh_sqrt",
+    "excitation_gates",
+    "isqrt_cov",
+    "multi_excite",
+    "newton_schulz_sqrt",
+]
