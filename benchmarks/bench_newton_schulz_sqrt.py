@@ -1,6 +1,7 @@
 """newton_schulz_sqrt on the CPU, forward and backward in float32.
 
-"eigh" takes the same function of the eigenvalues: what the iteration is there to avoid.
+"eigh" takes the same function of the eigenvalues. On a CPU it is fast for large matrices, and its
+results are 5 to 100 times less exact: compare its error, which the checks allow, with the others'.
 """
 
 from __future__ import annotations

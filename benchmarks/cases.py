@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import pytest
 import roofline
 import torch
-from timing import FULL, Timing, interleaved, peak_bytes
+from timing import Timing, interleaved, peak_bytes
 from torch import Tensor
 
 import ccdn_ops

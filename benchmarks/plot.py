@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
-from cases import Row
-from tables import RATIOS, by_operator, cpu_model, geometric_mean
+from cases import BASELINES, Row
+from tables import by_operator, cpu_model, geometric_mean
 from timing import THREADS
 
-COLOURS = {"best eager": "#1b6ca8", "reference": "#9fc5e8", "compiled": "#e69138"}
+COLOURS = {
+    "best eager": "#1b6ca8",
+    "reference": "#9fc5e8",
+    "compiled": "#e69138",
+    "eigh": "#999999",
+}
 
 
 def draw(rows: Sequence[Row]) -> dict[str, bytes]:
@@ -47,7 +52,7 @@ def draw(rows: Sequence[Row]) -> dict[str, bytes]:
 
 
 def _panel(axes: Any, operator: str, rows: Sequence[Row]) -> None:
-    names = [name for name in RATIOS if any(name in row.ratios for row in rows)]
+    names = [name for name in BASELINES if any(name in row.ratios for row in rows)]
     thickness = 0.8 / len(names)
     for index, name in enumerate(names):
         found = [(i, row.ratios[name]) for i, row in enumerate(rows) if name in row.ratios]

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import roofline
 import torch
-from cases import BASELINES as RATIOS
-from cases import Row
+from cases import BASELINES, Row
 from timing import FULL, THREADS
 
 LEGEND = (
@@ -41,7 +40,7 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
     """Titles, one line a row, and the geometric means; the ratio to the best eager leads."""
     symbols = list(dict.fromkeys(symbol for row in rows for symbol in row.size))
     titles = [
-        *(f"x {name}" for name in RATIOS),
+        *(f"x {name}" for name in BASELINES),
         *symbols,
         "ms",
         "best eager ms",
@@ -60,18 +59,18 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
     lines = [[*_ratios(row.ratios), *_line(row, symbols)] for row in rows]
     if len(rows) > 1:
         means = {}
-        for name in RATIOS:
+        for name in BASELINES:
             values = [row.ratios[name] for row in rows if name in row.ratios]
             if values:
                 means[name] = geometric_mean(values)
-        rest = len(titles) - len(RATIOS)
+        rest = len(titles) - len(BASELINES)
         lines.append([*_ratios(means), "geometric mean", *[""] * (rest - 1)])
     kept = [i for i, _ in enumerate(titles) if any(line[i] for line in lines)]
     return [[line[i] for i in kept] for line in [titles, *lines]]
 
 
 def _ratios(ratios: dict[str, float]) -> list[str]:
-    return [f"{ratios[name]:.2f}" if name in ratios else "" for name in RATIOS]
+    return [f"{ratios[name]:.2f}" if name in ratios else "" for name in BASELINES]
 
 
 def _line(row: Row, symbols: Sequence[str]) -> list[str]:
@@ -129,10 +128,10 @@ def summary(rows: Sequence[Row], failed: int, plot: str) -> str:
 
 
 def _overview(groups: dict[str, list[Row]]) -> list[list[str]]:
-    lines = [[*(f"x {name}" for name in RATIOS), "operator", "rows", "smallest x best eager"]]
+    lines = [[*(f"x {name}" for name in BASELINES), "operator", "rows", "smallest x best eager"]]
     for operator, rows in groups.items():
         means = {}
-        for name in RATIOS:
+        for name in BASELINES:
             values = [row.ratios[name] for row in rows if name in row.ratios]
             if values:
                 means[name] = geometric_mean(values)
