@@ -1,4 +1,4 @@
-"""The ratios of a run as a picture: one panel an operator, one bar a baseline and shape."""
+"""The ratios of a run as a picture: a line for every row, a mark for every baseline, one scale."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from cases import BASELINES, Row
 from tables import by_operator, cpu_model, geometric_mean
 from timing import THREADS
 
-COLOURS = {
-    "best eager": "#1b6ca8",
-    "reference": "#9fc5e8",
-    "compiled": "#e69138",
-    "eigh": "#999999",
+# Marks as matplotlib names them; those of the first baseline are what the reader came for.
+MARKS = {
+    "best eager": {"marker": "o", "s": 46, "color": "#1b6ca8", "zorder": 4},
+    "reference": {"marker": "s", "s": 26, "color": "#8a8a8a", "zorder": 3},
+    "compiled": {"marker": "D", "s": 20, "color": "#e69138", "zorder": 3},
+    "eigh": {"marker": "x", "s": 26, "color": "#333333", "zorder": 3},
 }
+LINE = 0.23  # inches
+# Where the numbers at the right stand, in shares of the axes' width.
+COLUMNS = {"best eager": 1.07, "reference": 1.17}
 
 
 def draw(rows: Sequence[Row]) -> dict[str, bytes]:
@@ -26,67 +30,124 @@ def draw(rows: Sequence[Row]) -> dict[str, bytes]:
     from matplotlib import pyplot
 
     groups = by_operator(rows)
-    heights = [1.1 + 0.62 * len(group) for group in groups.values()]
-    figure, panels = pyplot.subplots(
-        len(groups),
-        1,
-        figsize=(9, sum(heights) + 0.6),
-        height_ratios=heights,
-        squeeze=False,
-        layout="constrained",
+    lines = len(rows) + 2 * len(groups)
+    figure, axes = pyplot.subplots(figsize=(9.5, LINE * lines + 1.5), layout="constrained")
+    place = 0
+    ticks, labels = [], []
+    for operator, group in groups.items():
+        _title(axes, place, operator, group)
+        for row in group:
+            place += 1
+            _line(axes, place, row)
+            ticks.append(place)
+            labels.append(_shape(row))
+        place += 2
+    _scale(axes, rows, place - 1)
+    axes.set_yticks(ticks, labels, fontsize=8)
+    axes.tick_params(axis="y", length=0)
+    _legend(axes, rows)
+    figure.suptitle(
+        f"Times as fast as each baseline, forward and backward\n{cpu_model()}, {THREADS} threads",
+        fontsize=11,
     )
-    for axes, (operator, group) in zip(panels[:, 0], groups.items(), strict=True):
-        _panel(axes, operator, group)
-    panels[-1, 0].set_xlabel("times as fast as the baseline (logarithmic)")
-    figure.suptitle(f"{cpu_model()}, {THREADS} threads, forward and backward")
     pictures = {}
     for kind in ("png", "svg"):
         buffer = BytesIO()
         # Without a date and with fixed ids the same rows give the same file.
         with matplotlib.rc_context({"svg.hashsalt": "ccdn"}):
             date = {"Date": None} if kind == "svg" else None
-            figure.savefig(buffer, format=kind, dpi=130, metadata=date)
+            figure.savefig(buffer, format=kind, dpi=130, metadata=date, bbox_inches="tight")
         pictures[kind] = buffer.getvalue()
     pyplot.close(figure)
     return pictures
 
 
-def _panel(axes: Any, operator: str, rows: Sequence[Row]) -> None:
-    names = [name for name in BASELINES if any(name in row.ratios for row in rows)]
-    thickness = 0.8 / len(names)
-    for index, name in enumerate(names):
-        found = [(i, row.ratios[name]) for i, row in enumerate(rows) if name in row.ratios]
-        places = [i - 0.4 + thickness * (index + 0.5) for i, _ in found]
-        values = [value for _, value in found]
-        mean = geometric_mean(values)
-        label = f"{name} (geometric mean {mean:.2f})"
-        # Bars grow from 1: to the left what is slower than its baseline.
-        bars = axes.barh(
-            places, [v - 1 for v in values], thickness, left=1, color=COLOURS[name], label=label
+def _title(axes: Any, place: int, operator: str, rows: Sequence[Row]) -> None:
+    """The operator above its lines, and the geometric means."""
+    beside = axes.get_yaxis_transform()  # x in shares of the axes, y in lines
+    axes.text(
+        -0.006,
+        place,
+        operator,
+        transform=beside,
+        va="center",
+        ha="right",
+        weight="bold",
+        fontsize=9,
+    )
+    if len(rows) < 2:
+        return
+    for name, x in COLUMNS.items():
+        mean = _number(geometric_mean([row.ratios[name] for row in rows]))
+        axes.text(
+            x,
+            place,
+            f"ø {mean}",
+            transform=beside,
+            va="center",
+            ha="right",
+            fontsize=8,
+            color="0.4",
         )
-        for bar, value in zip(bars, values, strict=True):
-            right = value >= 1
-            axes.annotate(
-                f"{value:.2f}" if value < 10 else f"{value:.0f}",
-                (value, bar.get_y() + bar.get_height() / 2),
-                xytext=(3 if right else -3, 0),
-                textcoords="offset points",
-                ha="left" if right else "right",
-                va="center",
-                fontsize=7,
-            )
+
+
+def _line(axes: Any, place: int, row: Row) -> None:
+    values = list(row.ratios.values())
+    axes.plot([min(1, *values), max(1, *values)], [place, place], color="0.88", zorder=1)
+    for name, value in row.ratios.items():
+        axes.scatter([value], [place], **MARKS[name])
+    beside = axes.get_yaxis_transform()
+    for name, x in COLUMNS.items():
+        axes.text(
+            x,
+            place,
+            _number(row.ratios[name]),
+            transform=beside,
+            va="center",
+            ha="right",
+            fontsize=8,
+            color=MARKS[name]["color"],
+            weight="bold" if name == BASELINES[0] else "normal",
+        )
+
+
+def _scale(axes: Any, rows: Sequence[Row], lines: int) -> None:
     every = [value for row in rows for value in row.ratios.values()]
     axes.set_xscale("log")
-    axes.set_xlim(min(0.8, 0.7 * min(every)), 1.6 * max(1.5, *every))
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [_shape(row) for row in rows], fontsize=8)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(min(0.7, 0.85 * min(every)), 1.3 * max(1.5, *every))
+    axes.set_ylim(lines - 0.4, -0.7)
+    axes.axvline(1, color="black", linewidth=0.8, zorder=2)
+    axes.grid(axis="x", which="major", color="0.9")
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_title(operator, loc="left", fontsize=11)
-    axes.legend(
-        fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(names), frameon=False
+    axes.xaxis.set_minor_formatter("")
+    axes.set_xlabel(
+        "the baseline's time over ours, logarithmic; right of 1 ours is faster", fontsize=8
     )
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _legend(axes: Any, rows: Sequence[Row]) -> None:
+    names = [name for name in BASELINES if any(name in row.ratios for row in rows)]
+    for name in names:
+        axes.scatter([], [], label=f"x {name}", **MARKS[name])
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names), frameon=False, fontsize=9
+    )
+    for name, x in COLUMNS.items():
+        axes.text(
+            x,
+            1.0,
+            "\n".join(f"x {name}".rsplit(" ", 1)),
+            transform=axes.transAxes,
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color=MARKS[name]["color"],
+        )
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
 def _shape(row: Row) -> str:
