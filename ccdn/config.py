@@ -22,8 +22,21 @@ from ccdn.model_config import ModelConfig, check_model_config
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 EVAL_SPLITS = {
     "300w": ["common", "challenging", "full"],
+    "wflw": ["test", "pose", "expression", "illumination", "makeup", "occlusion", "blur"],
+    "cofw": ["test"],
+    "cofw68": ["test"],
+    "aflw": ["test", "frontal"],
+    "hrnet": ["test"],
+    "coco": ["test"],
     "folder": ["test"],
     "synthetic": ["test"],
+}
+# Kinds whose root may be a single file, and how its name ends.
+_TABLES = {
+    "auto": (".csv", ".json"),
+    "folder": (".csv",),
+    "hrnet": (".csv",),
+    "coco": (".json",),
 }
 
 
@@ -48,7 +61,7 @@ class SyntheticConfig:
 class DataConfig:
     """Where faces come from, which box is cropped around them, and how training crops vary."""
 
-    kind: str = "auto"  # auto | 300w | folder | synthetic; auto: see `resolve_data`
+    kind: str = "auto"  # a key of EVAL_SPLITS; auto: see `resolve_data`
     root: Optional[str] = None  # noqa: UP045  (OmegaConf reads the annotation on Python 3.10)
     train_split: str = "train"
     eval_splits: list[str] = field(default_factory=list)  # empty: those of the kind, EVAL_SPLITS
@@ -153,8 +166,8 @@ def resolve_data(data: DataConfig) -> DataConfig:
     """A copy in which `kind` and `eval_splits` are settled, looking at the folder where kind is
     auto.
 
-    auto: `root` "synthetic" is the embedded generator; a folder with the parts of 300W (afw, helen,
-    lfpw, ibug) is 300w; any other, or a CSV file, is a folder of pictures. Raises ConfigError
+    auto: `root` "synthetic" is the embedded generator; what a folder or file holds tells the
+    benchmark (`ccdn.data.detect_kind`); any other is a folder of pictures. Raises ConfigError
     without a root, or where it is neither.
     """
     kind, root = data.kind, data.root
@@ -167,13 +180,16 @@ def resolve_data(data: DataConfig) -> DataConfig:
             raise ConfigError(
                 "where are the faces? --data DIR for a folder, --data synthetic for generated ones"
             )
-        table = Path(root).suffix.lower() == ".csv" and kind != "300w" and Path(root).is_file()
+        tables = _TABLES.get(kind, ())
+        table = Path(root).suffix.lower() in tables and Path(root).is_file()
         if not Path(root).is_dir() and not table:
             found = "another file" if Path(root).exists() else "nothing there"
-            raise ConfigError(f"data.root {root!r}: expected a folder or a CSV file, found {found}")
+            wanted = " or ".join(["a folder", *(f"a {suffix} file" for suffix in tables)])
+            raise ConfigError(f"data.root {root!r}: expected {wanted}, found {found}")
         if kind == "auto":
-            parts = ("afw", "helen", "lfpw", "ibug")
-            kind = "300w" if any((Path(root) / p).is_dir() for p in parts) else "folder"
+            from ccdn.data import detect_kind
+
+            kind = detect_kind(root)
     return replace(data, kind=kind, root=root, eval_splits=data.eval_splits or EVAL_SPLITS[kind])
 
 
@@ -214,7 +230,7 @@ def config_to_yaml(config: Config) -> str:
 
 # What a field may hold, beyond its type. A tuple lists values, a function says what is expected.
 _CHOICES: dict[str, tuple[Any, ...]] = {
-    "data.kind": ("auto", "300w", "folder", "synthetic"),
+    "data.kind": ("auto", *EVAL_SPLITS),
     "data.box": ("provided", "gt", "detector"),
     "data.missing_box": ("error", "gt"),
     "train.optimizer": ("adam", "adamw", "sgd"),

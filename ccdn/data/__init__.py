@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .aflw import read_aflw
 from .augment import Augmentation, augmentation
 from .boxes import detect_faces, face_box, landmark_box, mean_shape, square_box
+from .coco import read_coco
+from .cofw import read_cofw, read_cofw68
 from .crop import (
     compose,
     crop_image,
@@ -17,12 +21,14 @@ from .crop import (
     transform_points,
 )
 from .dataset import CropDataset, collate
-from .faces import Face, FaceSet, ImageFaces, Skipped
+from .faces import Face, FaceSet, ImageFaces, Skipped, subset_masks
 from .folder import read_folder
+from .hrnet import read_hrnet
 from .images import DataError, check_image, read_image
 from .layouts import Layout, generic_layout, layout, layout_or_none
 from .pts import read_pts, write_pts
 from .w300 import read_300w
+from .wflw import read_wflw
 
 __all__ = [
     "Augmentation",
@@ -40,6 +46,7 @@ __all__ = [
     "crop_image",
     "crop_matrix",
     "detect_faces",
+    "detect_kind",
     "face_box",
     "from_unit",
     "generic_layout",
@@ -50,16 +57,33 @@ __all__ = [
     "mean_shape",
     "open_faces",
     "read_300w",
+    "read_aflw",
+    "read_coco",
+    "read_cofw",
+    "read_cofw68",
     "read_folder",
+    "read_hrnet",
     "read_image",
     "read_pts",
+    "read_wflw",
     "square_box",
+    "subset_masks",
     "to_unit",
     "transform_points",
     "write_pts",
 ]
 
-KINDS = ("300w", "folder", "synthetic")
+# Each opens (root, split, skip_bad); the others, folder and synthetic, have arguments of their own.
+BENCHMARKS: dict[str, Callable[[str | Path, str, bool], ImageFaces]] = {
+    "300w": read_300w,
+    "wflw": read_wflw,
+    "cofw": read_cofw,
+    "cofw68": read_cofw68,
+    "aflw": read_aflw,
+    "hrnet": read_hrnet,
+    "coco": read_coco,
+}
+KINDS = (*BENCHMARKS, "folder", "synthetic")
 
 
 def open_faces(
@@ -71,7 +95,7 @@ def open_faces(
     skip_bad: bool = False,
     synthetic: dict[str, Any] | None = None,
 ) -> FaceSet:
-    """Open a set of faces by kind: 300w, folder or synthetic.
+    """Open a set of faces by kind: one of KINDS.
 
     ``points`` is the number of landmarks expected (for synthetic: made). ``synthetic`` holds the
     other arguments of ``SyntheticFaces`` (count, seed, size, pose), which has no root and no
@@ -90,6 +114,43 @@ def open_faces(
         raise DataError(f"data kind {kind!r} needs a root: the folder that holds the data")
     if kind == "folder":
         return read_folder(root, points=points, split=split, skip_bad=skip_bad)
-    if points not in (None, 68):
-        raise DataError(f"300W has 68 points, the configuration asks for {points}")
-    return read_300w(root, split, skip_bad=skip_bad)
+    faces = BENCHMARKS[kind](root, split, skip_bad)
+    if points not in (None, faces.points):
+        raise DataError(
+            f"{faces.name} has {faces.points} points, the configuration asks for {points}"
+        )
+    return faces
+
+
+def detect_kind(root: str | Path) -> str:
+    """The kind of the data in a folder or file, by what lies there; folder where nothing tells."""
+    root = Path(root)
+    if root.is_file():
+        if root.suffix.lower() == ".json":
+            return "coco"
+        return "hrnet" if _is_hrnet(root) else "folder"
+    markers = {
+        "300w": ("afw", "helen", "lfpw", "ibug", "ibug_300W_large_face_landmark_dataset"),
+        "wflw": (
+            "list_98pt_rect_attr_train_test",
+            "WFLW_annotations/list_98pt_rect_attr_train_test",
+        ),
+        "cofw": ("COFW_train_color.mat", "COFW_test_color.mat"),
+        "cofw68": ("cofw68_test_bboxes.mat", "test_annotations/1_points.mat", "1_points.mat"),
+        "aflw": ("AFLWinfo_release.mat",),
+    }
+    for kind, names in markers.items():
+        if any((root / name).exists() for name in names):
+            return kind
+    folders = [folder for folder in (root, root / "annotations") if folder.is_dir()]
+    if any(_is_hrnet(path) for path in sorted(root.glob("*.csv"))):
+        return "hrnet"
+    return "coco" if any(any(folder.glob("*.json")) for folder in folders) else "folder"
+
+
+def _is_hrnet(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return file.readline(200).lstrip().startswith("image_name,scale,")
+    except (OSError, UnicodeDecodeError):
+        return False

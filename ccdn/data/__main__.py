@@ -1,7 +1,5 @@
-"""Look at what is fed in: ``python -m ccdn.data ROOT --kind 300w --split train --out DIR``.
-
-Prints the numbers of faces and draws sheets of crops with their landmarks: as they are, and as
-training would change them.
+"""Data on disk: count and look at it, or write synthetic faces as a benchmark: `python -m ccdn.data
+--help`.
 """
 
 from __future__ import annotations
@@ -12,57 +10,169 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..drawing import contact_sheet, draw_landmarks, enlarge, write_picture
-from . import KINDS, open_faces
+from . import KINDS, aflw, cofw, detect_kind, open_faces, w300, wflw
 from .augment import PRESETS
-from .boxes import BOX_KINDS
-from .crop import from_unit
+from .boxes import BOX_KINDS, face_box
+from .crop import crop_matrix, from_unit, to_unit, transform_points
 from .dataset import CropDataset
-from .faces import FaceSet
+from .faces import FaceSet, subset_masks
+from .images import DataError
 from .layouts import layout_or_none
+from .synthetic.export import PROTOCOLS
+from .synthetic.generator import POSE
 
 COLUMNS = 8
 SIDE = 192  # of a picture in the sheet, in pixels
+
+_EXAMPLES = """examples:
+  # counts of all splits of a folder against the official ones, and sheets of crops with landmarks
+  python -m ccdn.data inspect 300w ~/300W --out sheets
+  python -m ccdn.data inspect auto ~/WFLW --split blur --augmentation strong --out sheets
+
+  # the embedded generator's faces
+  python -m ccdn.data inspect synthetic --out sheets
+
+  # synthetic faces as WFLW lies on disk, attributes included, and what reads them
+  python -m ccdn.data synthesize --protocol wflw --train 2000 --test 300 --out synthetic-wflw
+  python -m ccdn.train --config tiny --data synthetic-wflw model.points=98
+
+exit codes: 0 done, 2 wrong usage or data
+"""
+
+# Where the names of a benchmark's splits are known.
+SPLITS: dict[str, dict[str, int]] = {
+    "300w": {split: sum(w300.PART_SIZES[p] for p in parts) for split, parts in w300.SPLITS.items()},
+    "wflw": wflw.SIZES,
+    "cofw": cofw.SIZES,
+    "cofw68": cofw.SIZES_68,
+    "aflw": aflw.SIZES,
+}
+_MAIN_SPLITS = {"300w": ("train", "common", "challenging", "full")}
+_RULES = {
+    "frontal": "test faces with all 19 points visible; 1165 in the paper, 1314 in its author's code"
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     options = _parser().parse_args(arguments)
-    kind = options.kind or ("synthetic" if options.root is None else "300w")
-    made = {"count": options.faces, "seed": options.seed} if kind == "synthetic" else None
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            faces = open_faces(
-                kind,
-                options.root,
-                options.split,
-                points=options.points,
-                skip_bad=options.skip_bad,
-                synthetic=made,
-            )
-        for warning in caught:
-            print(f"warning: {warning.message}", file=sys.stderr)
-        _print_counts(faces)
-        if options.out is not None:
-            for preset in dict.fromkeys(["none", options.augmentation]):
-                path = options.out / f"crops-{preset}.png"
-                write_picture(path, _sheet(faces, preset, options))
-                print(f"wrote {path}")
+        options.run(options)
     except (ValueError, OSError) as error:
         print(f"ccdn.data: {error}", file=sys.stderr)
         return 2
     return 0
 
 
+# ---- inspect -----------------------------------------------------------------------------------
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    kind = options.kind
+    if kind == "synthetic":
+        made: dict[str, Any] | None = {"count": options.faces, "seed": options.seed}
+    else:
+        made = None
+        if options.root is None:
+            raise DataError(f"inspect {kind} needs the folder that holds the data")
+        if kind == "auto":
+            if not Path(options.root).exists():
+                raise DataError(f"{options.root}: no such file or folder")
+            kind = detect_kind(options.root)
+            print(f"{options.root}: read as {kind}")
+    if options.split is not None:
+        splits = [options.split]
+    else:
+        splits = list(_MAIN_SPLITS.get(kind, SPLITS.get(kind, ("train",))))
+    several = len(splits) > 1
+    nothing: list[DataError] = []
+    for split in splits:
+        try:
+            with warnings.catch_warnings():
+                # The counts below say the same, with found and expected.
+                warnings.simplefilter("ignore" if split in SPLITS.get(kind, ()) else "default")
+                faces = open_faces(
+                    kind,
+                    options.root,
+                    split,
+                    points=options.points,
+                    skip_bad=options.skip_bad,
+                    synthetic=made,
+                )
+        except DataError as error:
+            if not several:
+                raise
+            nothing.append(error)
+            print(f"{kind} {split}: {error}", file=sys.stderr)
+            continue
+        _print_counts(faces, split, SPLITS.get(kind, {}).get(split))
+        _print_crops(faces, options)
+        if options.out is not None:
+            for preset in dict.fromkeys(["none", options.augmentation]):
+                name = f"{split.replace('/', '-')}-{preset}.png"
+                write_picture(options.out / name, _sheet(faces, preset, options))
+                print(f"  wrote {options.out / name}")
+    if len(nothing) == len(splits):
+        raise DataError(f"{options.root}: no split of {kind} could be read")
+
+
+def _print_counts(faces: FaceSet, split: str, expected: int | None) -> None:
+    against = ""
+    if expected is not None:
+        against = f", as expected {expected}" if len(faces) == expected else ""
+        against = against or f", EXPECTED {expected}"
+    print(f"{faces.name}: {len(faces)} faces of {faces.points} points{against}")
+    if split in _RULES:
+        print(f"  {_RULES[split]}")
+    everything = [faces.face(index) for index in range(len(faces))]
+    groups = Counter(face.group for face in everything)
+    if len(groups) > 1:
+        for group, count in sorted(groups.items()):
+            print(f"  {count:6d}  {group or '(top)'}{_of_part(group, count)}")
+    for name, mask in subset_masks(faces).items():
+        print(f"  {int(mask.sum()):6d}  {name}")
+    told = [face.visible for face in everything if face.visible is not None]
+    if told:
+        print(f"  {100 * np.mean(np.concatenate(told)):.1f} % of the points are visible")
+    boxes = sum(face.box is not None for face in everything)
+    print(f"  {boxes} with a box of their own, {faces.skipped.count} skipped")
+    for reason in faces.skipped.reasons:
+        print(f"  skipped: {reason}")
+
+
+def _of_part(group: str, count: int) -> str:
+    expected = w300.PART_SIZES.get(group)
+    return "" if expected in (None, count) else f" of {expected}"
+
+
+def _print_crops(faces: FaceSet, options: argparse.Namespace) -> None:
+    """How many crops contain all of their landmarks."""
+    if options.box == "detector":
+        return
+    cut = []
+    for index in range(len(faces)):
+        face = faces.face(index)
+        box = "gt" if face.box is None else options.box
+        matrix = crop_matrix(face_box(face, box, options.margin), 1)
+        unit = to_unit(transform_points(matrix, face.landmarks.astype(np.float64)), 1)
+        if unit.min() < 0 or unit.max() > 1:
+            cut.append((max(-unit.min(), unit.max() - 1), face.where))
+    print(f"  {len(cut)} crops (box {options.box}, margin {options.margin:g}) cut landmarks off")
+    for beyond, where in sorted(cut, reverse=True)[:5]:
+        print(f"    by {100 * beyond:.0f} % of the crop: {where}")
+
+
 def _sheet(faces: FaceSet, preset: str, options: argparse.Namespace) -> np.ndarray:
+    whole = all(faces.face(index).box is not None for index in range(len(faces)))
     crops = CropDataset(
         faces,
         size=options.size,
-        box=options.box,
+        box=options.box if whole or options.box != "provided" else "gt",
         margin=options.margin,
         augmentation=preset,
         seed=options.seed,
@@ -81,38 +191,83 @@ def _sheet(faces: FaceSet, preset: str, options: argparse.Namespace) -> np.ndarr
     return contact_sheet(pictures, COLUMNS, captions)
 
 
-def _print_counts(faces: FaceSet) -> None:
-    print(f"{faces.name}: {len(faces)} faces of {faces.points} points")
-    groups = Counter(faces.face(index).group for index in range(len(faces)))
-    if len(groups) > 1:
-        for group, count in sorted(groups.items()):
-            print(f"  {count:6d}  {group or '(top)'}")
-    boxes = sum(faces.face(index).box is not None for index in range(len(faces)))
-    print(f"  {boxes} with a box of their own, {faces.skipped.count} skipped")
-    for reason in faces.skipped.reasons:
-        print(f"  skipped: {reason}")
+# ---- synthesize --------------------------------------------------------------------------------
+
+
+def _synthesize(options: argparse.Namespace) -> None:
+    from .synthetic import SyntheticFaces, write_protocol
+
+    points, _ = PROTOCOLS[options.protocol]
+
+    def make(count: int, seed: int) -> SyntheticFaces:
+        return SyntheticFaces(
+            count,
+            seed,
+            points=points,
+            size=options.size,
+            pose=tuple(options.pose),
+            occlusion=options.occlusion,
+        )
+
+    train = make(options.train, options.seed)
+    test = make(options.test, options.seed + 1) if options.test else None
+    written = write_protocol(options.protocol, options.out, train, test)
+    print(f"wrote {written} faces of {points} points to {options.out}, as {options.protocol} lies")
+
+
+# ---- arguments ---------------------------------------------------------------------------------
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ccdn.data", description="Count faces and draw their crops with landmarks."
+        prog="python -m ccdn.data",
+        description="Count faces and draw their landmarks; write synthetic faces as a benchmark.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("root", nargs="?", help="folder (or CSV file) of the data; none: synthetic")
-    parser.add_argument(
-        "--kind", choices=KINDS, help="default: 300w, or synthetic without a folder"
-    )
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--points", type=int, help="landmarks expected")
-    parser.add_argument(
+    commands = parser.add_subparsers(required=True, metavar="inspect|synthesize")
+    inspect = commands.add_parser("inspect", help="count faces against the official numbers, draw")
+    inspect.set_defaults(run=_inspect)
+    inspect.add_argument("kind", choices=("auto", *KINDS), metavar="NAME", help=" | ".join(KINDS))
+    inspect.add_argument("root", nargs="?", metavar="DIR", help="folder (or file) of the data")
+    inspect.add_argument("--split", help="default: all that the benchmark has, else train")
+    inspect.add_argument("--points", type=int, help="landmarks expected")
+    inspect.add_argument(
         "--skip-bad", action="store_true", help="leave out bad files and count them"
     )
-    parser.add_argument("--box", choices=BOX_KINDS, default="gt")
-    parser.add_argument("--margin", type=float, default=0.25)
-    parser.add_argument("--size", type=int, default=128, help="side of a crop in pixels")
-    parser.add_argument("--augmentation", choices=tuple(PRESETS), default="newell")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--faces", type=_positive, default=40, help="faces on a sheet")
-    parser.add_argument("--out", type=Path, help="folder for the sheets; none are drawn without it")
+    inspect.add_argument(
+        "--box", choices=BOX_KINDS, default="provided", help="provided: gt where the data have none"
+    )
+    inspect.add_argument("--margin", type=float, default=0.25)
+    inspect.add_argument("--size", type=int, default=128, help="side of a crop in pixels")
+    inspect.add_argument("--augmentation", choices=tuple(PRESETS), default="newell")
+    inspect.add_argument("--seed", type=int, default=0)
+    inspect.add_argument("--faces", type=_positive, default=40, help="faces on a sheet")
+    inspect.add_argument("--out", type=Path, help="folder for the sheets; none without it")
+
+    synthesize = commands.add_parser(
+        "synthesize", help="write synthetic faces in the official format of a benchmark"
+    )
+    synthesize.set_defaults(run=_synthesize)
+    synthesize.add_argument("--protocol", choices=tuple(PROTOCOLS), required=True)
+    synthesize.add_argument("--train", type=_positive, default=2000, help="training faces")
+    synthesize.add_argument(
+        "--test", type=int, default=300, help="test faces, of seed + 1; 0: none"
+    )
+    synthesize.add_argument("--seed", type=int, default=0)
+    synthesize.add_argument("--size", type=int, default=160, help="side of a picture in pixels")
+    synthesize.add_argument(
+        "--pose",
+        type=float,
+        nargs=3,
+        default=POSE,
+        metavar=("YAW", "PITCH", "ROLL"),
+        help="largest angles in degrees",
+    )
+    synthesize.add_argument(
+        "--occlusion", type=float, default=0.2, help="share of faces with something before them"
+    )
+    synthesize.add_argument("--out", type=Path, required=True, help="a new folder")
     return parser
 
 

@@ -40,7 +40,7 @@ def face_box(
     boxes, an empty or inverted box; NoFaceFoundError when no detection overlaps the landmarks by
     half.
     """
-    name = face.path or face.name
+    name = face.where
     if kind == "gt":
         box = landmark_box(face.landmarks)
     elif kind == "provided":
@@ -143,7 +143,7 @@ def _detect_this(face: Face, image: np.ndarray) -> np.ndarray:
     best = max(boxes, key=lambda box: overlap(box, wanted), default=None)
     if best is None or overlap(best, wanted) < 0.5:
         raise NoFaceFoundError(
-            f"{face.path or face.name}: the detector found {len(boxes)} boxes, "
+            f"{face.where}: the detector found {len(boxes)} boxes, "
             "none overlaps the landmarks by half"
         )
     return best

@@ -13,17 +13,13 @@ from torch.utils.data import Dataset
 from .augment import Augmentation, augmentation, change_pixels, draw, generator
 from .boxes import BOX_KINDS, NoFaceFoundError, face_box
 from .crop import compose, crop_image, crop_matrix, to_unit, transform_points
-from .faces import Face, FaceSet
+from .faces import Face, FaceSet, check_landmarks_inside
 from .images import DataError
 from .layouts import Layout, generic_layout
 
 log = logging.getLogger(__name__)
 
 Sample = dict[str, Any]
-
-# A landmark this far outside the image, in sides of its box, is an error in the data: real
-# annotations do guess points beyond the border of the photograph, but near it.
-OUTSIDE_LIMIT = 0.5
 
 # A box so many times as long as the image shows no face, and would ask for huge averages.
 BOX_LIMIT = 20
@@ -37,8 +33,9 @@ class CropDataset(Dataset[Sample]):
     """Face crops with landmarks in unit coordinates, changed at random when training.
 
     An item is a dictionary: ``image`` uint8 (3, S, S) RGB; ``landmarks`` float32 (L, 2), in unit
-    coordinates of the crop (see ``ccdn.data.crop``); ``index`` int; ``matrix`` float32 (2, 3), from
-    image pixels to crop pixels. Random draws depend on (seed, epoch, index) only, whatever the
+    coordinates of the crop (see ``ccdn.data.crop``); ``visible`` bool (L,), True where the
+    annotation does not say; ``index`` int; ``matrix`` float32 (2, 3), from image pixels to crop
+    pixels. Random draws depend on (seed, epoch, index) only, whatever the
     order and the number of workers.
     """
 
@@ -103,6 +100,7 @@ class CropDataset(Dataset[Sample]):
         return {
             "image": torch.from_numpy(image),
             "landmarks": torch.from_numpy(landmarks),
+            "visible": torch.from_numpy(self._visible(index, matrix)),
             "index": index,
             "matrix": torch.from_numpy(matrix),
         }
@@ -147,6 +145,13 @@ class CropDataset(Dataset[Sample]):
             landmarks.astype(np.float32),
             matrix.astype(np.float32),
         )
+
+    def _visible(self, index: int, matrix: np.ndarray) -> np.ndarray:
+        """Which landmarks of an item can be seen, (L,) bool."""
+        given = self.faces.face(index).visible
+        visible = np.ones(self.layout.points, bool) if given is None else np.array(given, bool)
+        mirrored = bool(np.linalg.det(matrix[:, :2]) < 0)
+        return visible[self._flip] if mirrored else visible
 
     def _choose(self, chosen: Augmentation | str) -> Augmentation:
         wanted = augmentation(chosen) if isinstance(chosen, str) else chosen
@@ -219,10 +224,13 @@ class CropDataset(Dataset[Sample]):
 
 
 def collate(samples: Sequence[Sample]) -> Sample:
-    """Stack items to a batch: image uint8 (B, 3, S, S), landmarks (B, L, 2), index (B,), matrix."""
+    """Stack items to a batch: image uint8 (B, 3, S, S), landmarks (B, L, 2), visible (B, L), index
+    (B,), matrix (B, 2, 3).
+    """
     return {
         "image": torch.stack([sample["image"] for sample in samples]),
         "landmarks": torch.stack([sample["landmarks"] for sample in samples]),
+        "visible": torch.stack([sample["visible"] for sample in samples]),
         "index": torch.tensor([sample["index"] for sample in samples], dtype=torch.int64),
         "matrix": torch.stack([sample["matrix"] for sample in samples]),
     }
@@ -244,15 +252,7 @@ def _check_inside(face: Face, image: np.ndarray, box: np.ndarray) -> None:
     height, width = image.shape[:2]
     if box[2] - box[0] > BOX_LIMIT * max(height, width):
         raise DataError(
-            f"{face.path or face.name}: found a box of {box[2] - box[0]:g} pixels, margin included,"
+            f"{face.where}: found a box of {box[2] - box[0]:g} pixels, margin included,"
             f" expected at most {BOX_LIMIT} times the image of {width} x {height}"
         )
-    slack = OUTSIDE_LIMIT * float(box[2] - box[0])
-    beyond = np.maximum(-face.landmarks, face.landmarks - [width - 1, height - 1]).max(1)
-    worst = int(beyond.argmax())
-    if beyond[worst] > slack:
-        x, y = face.landmarks[worst]
-        raise DataError(
-            f"{face.path or face.name}: landmark {worst} at ({x:.1f}, {y:.1f}) is far outside the "
-            f"image of {width} x {height} pixels"
-        )
+    check_landmarks_inside(face, width, height, float(box[2] - box[0]))

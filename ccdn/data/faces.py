@@ -7,14 +7,15 @@ are (x0, y0, x1, y1) in the same coordinates.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from .images import DataError, read_image
+from .images import DataError, check_image, read_image
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,9 @@ class Face:
     """One annotated face: ``landmarks`` (L, 2) float32, ``box`` (4,) float32 as provided, or None.
 
     ``name`` is unique in its data set; ``group`` names the part it came from, for reports.
+    ``visible`` (L,) bool says which points can be seen, None where the annotation does not.
+    ``attributes`` are the face's properties by name (WFLW: pose, blur, ...). ``source`` is where
+    it was read: the annotation file and the row.
     """
 
     name: str
@@ -31,6 +35,15 @@ class Face:
     box: np.ndarray | None = None
     group: str = ""
     path: Path | None = None
+    visible: np.ndarray | None = None
+    attributes: Mapping[str, bool] = field(default_factory=dict)
+    source: str = ""
+
+    @property
+    def where(self) -> str:
+        """How an error names the face: its image, else its name, and the row it was read from."""
+        name = str(self.path or self.name)
+        return f"{name} ({self.source})" if self.source else name
 
 
 @dataclass
@@ -69,6 +82,99 @@ class FaceSet(Protocol):
         ...
 
 
+# A landmark this far outside the image, in sides of its box, is an error in the data: real
+# annotations do guess points beyond the border of the photograph, but near it.
+OUTSIDE_LIMIT = 0.5
+
+
+def check_landmarks_inside(face: Face, width: int, height: int, side: float) -> None:
+    """Raise DataError for a landmark outside the image by more than OUTSIDE_LIMIT of ``side``."""
+    beyond = np.maximum(-face.landmarks, face.landmarks - [width - 1, height - 1]).max(1)
+    worst = int(beyond.argmax())
+    if beyond[worst] > OUTSIDE_LIMIT * side:
+        x, y = face.landmarks[worst]
+        raise DataError(
+            f"{face.where}: landmark {worst} at ({x:.1f}, {y:.1f}) is far outside the "
+            f"image of {width} x {height} pixels"
+        )
+
+
+def checked_box(values: Sequence[float] | np.ndarray, where: str) -> np.ndarray:
+    """A box (4,) float32 from x0, y0, x1, y1. Raises DataError, naming ``where``, if it is none."""
+    box = np.asarray(values, np.float64)
+    if not (np.isfinite(box).all() and box[0] < box[2] and box[1] < box[3]):
+        found = ", ".join(f"{value:g}" for value in box)
+        raise DataError(
+            f"{where}: found an empty or inverted box ({found}), expected x0 < x1 and y0 < y1"
+        )
+    return box.astype(np.float32)
+
+
+def checked_landmarks(values: np.ndarray, where: str) -> np.ndarray:
+    """Landmarks (L, 2) float32. Raises DataError, naming ``where``, where one is not finite."""
+    points = np.asarray(values, np.float64).reshape(-1, 2)
+    # What float32 cannot hold is as bad as infinity.
+    bad = ~(np.abs(points) < 1e9).all(1)
+    if bad.any():
+        worst = int(np.argmax(bad))
+        raise DataError(
+            f"{where}: found landmark {worst} at ({points[worst, 0]}, {points[worst, 1]}), "
+            "expected finite numbers"
+        )
+    return points.astype(np.float32)
+
+
+_Row = TypeVar("_Row")
+
+
+def gather(
+    rows: Iterable[_Row], read: Callable[[_Row], Face], skip_bad: bool
+) -> tuple[list[Face], Skipped]:
+    """Read rows into faces of different names.
+
+    The first DataError is raised, or with ``skip_bad`` each is counted; images are then checked
+    too, and whether the landmarks lie in them. Several faces of one image are named image,
+    image#2, ...
+    """
+    faces: list[Face] = []
+    skipped = Skipped()
+    counts: dict[str, int] = {}
+    for row in rows:
+        try:
+            face = read(row)
+            if faces and len(face.landmarks) != len(faces[0].landmarks):
+                raise DataError(
+                    f"{face.where}: found {len(face.landmarks)} points, expected "
+                    f"{len(faces[0].landmarks)} as in {faces[0].where}"
+                )
+            if face.path is not None:
+                if not os.path.isfile(face.path):  # Path.is_file raises for too long a name
+                    raise DataError(f"{face.where}: image not found")
+                if skip_bad:
+                    width, height = check_image(face.path)
+                    side = float(np.ptp(face.landmarks, axis=0).max())
+                    check_landmarks_inside(face, width, height, side)
+        except DataError as error:
+            if not skip_bad:
+                raise
+            skipped.add(error)
+            continue
+        counts[face.name] = counts.get(face.name, 0) + 1
+        if counts[face.name] > 1:
+            face = replace(face, name=f"{face.name}#{counts[face.name]}")
+        faces.append(face)
+    return faces, skipped
+
+
+def subset_masks(faces: FaceSet) -> dict[str, np.ndarray]:
+    """Which faces have each attribute: name -> (faces,) bool; without attributes, empty."""
+    found: dict[str, np.ndarray] = {}
+    for index in range(len(faces)):
+        for name, has in faces.face(index).attributes.items():
+            found.setdefault(name, np.zeros(len(faces), bool))[index] = has
+    return found
+
+
 class ImageFaces:
     """Faces whose images are files."""
 
@@ -90,8 +196,8 @@ class ImageFaces:
         for face in self._faces:
             if len(face.landmarks) != self.points:
                 raise DataError(
-                    f"{face.path or face.name}: found {len(face.landmarks)} points, expected "
-                    f"{self.points} as in {self._faces[0].path or self._faces[0].name}"
+                    f"{face.where}: found {len(face.landmarks)} points, expected "
+                    f"{self.points} as in {self._faces[0].where}"
                 )
 
     def __len__(self) -> int:

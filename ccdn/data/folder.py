@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,7 +135,7 @@ def _read_csv(path: Path, points: int | None, skip_bad: bool) -> tuple[list[Face
                     continue
                 try:
                     face = _read_csv_row(path, rows.line_num, header, row, *columns)
-                    if not face.path.is_file():  # type: ignore[union-attr]
+                    if not os.path.isfile(face.path):  # type: ignore[arg-type]
                         raise DataError(f"{path}, line {rows.line_num}: no image {face.path}")
                     if skip_bad:
                         check_image(face.path)  # type: ignore[arg-type]

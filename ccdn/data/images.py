@@ -35,9 +35,13 @@ def read_image(path: str | Path, orient: bool = True) -> np.ndarray:
     return cv2.cvtColor(_decode(Path(path), flags), cv2.COLOR_BGR2RGB)
 
 
-def check_image(path: str | Path) -> None:
-    """Raise DataError when the file is not a whole image; cheaper than reading it."""
-    _decode(Path(path), cv2.IMREAD_REDUCED_COLOR_8)
+def check_image(path: str | Path) -> tuple[int, int]:
+    """Width and height in pixels, up to 7 too many; cheaper than reading the image.
+
+    Raises DataError when the file is not a whole image.
+    """
+    height, width = _decode(Path(path), cv2.IMREAD_REDUCED_COLOR_8).shape[:2]
+    return 8 * width, 8 * height
 
 
 def _decode(path: Path, flags: int) -> np.ndarray:

@@ -7,20 +7,30 @@
     root/lfpw/trainset/   root/lfpw/testset/    811 + 224
     root/ibug/                                  135
 
-The mirror that dlib's author hosts (ibug_300W_large_face_landmark_dataset) has the same folders and
-adds mirrored copies, ``*_mirror.jpg``, which are left out here.
+The mirror that dlib's author hosts has the same folders in ibug_300W_large_face_landmark_dataset/
+and adds mirrored copies, ``*_mirror.jpg``, which are left out here.
+
+The boxes of the benchmark's detector are files of their own, bounding_boxes_lfpw_trainset.mat and
+so on; they are read where they lie in the root, in ``Bounding Boxes/`` or ``Bounding_Boxes/``.
 """
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
-from .faces import Face, ImageFaces, Skipped
+import numpy as np
+
+from .faces import Face, ImageFaces, Skipped, checked_box
 from .images import DataError
+from .mat import load_mat
 from .pairs import pair_files, read_pair
 
 POINTS = 68
+
+MIRROR = "ibug_300W_large_face_landmark_dataset"
+BOX_FOLDERS = ("", "Bounding Boxes", "Bounding_Boxes")
 
 PART_SIZES = {
     "afw": 337,
@@ -47,16 +57,18 @@ def read_300w(root: str | Path, split: str = "train", skip_bad: bool = False) ->
     """Open a split of 300W: train, common, challenging, full (also called test), or a single part.
 
     Single parts are helen and lfpw (their test sets), afw, ibug, helen/trainset, helen/testset,
-    lfpw/trainset, lfpw/testset. Faces carry no box. A part that is absent or not of its official
-    size gives a UserWarning with found and expected counts. Raises DataError when nothing is found,
-    and for the first bad file unless ``skip_bad``, which logs and counts them in ``skipped`` (and
-    then also checks every image).
+    lfpw/trainset, lfpw/testset. Faces carry the detector's box where its file is there. A part that
+    is absent or not of its official size gives a UserWarning with found and expected counts. Raises
+    DataError when nothing is found, and for the first bad file unless ``skip_bad``, which logs and
+    counts them in ``skipped`` (and then also checks every image).
     """
     root = Path(root)
     if split not in SPLITS:
         raise DataError(f"300W has no split {split!r}, expected one of {', '.join(SPLITS)}")
     if not root.is_dir():
         raise DataError(f"{root}: no such folder, expected the 300W data")
+    if (root / MIRROR).is_dir():
+        root = root / MIRROR
     skipped = Skipped()
     faces: list[Face] = []
     short = []
@@ -85,8 +97,40 @@ def read_300w(root: str | Path, split: str = "train", skip_bad: bool = False) ->
 
 def _read_part(root: Path, part: str, skip_bad: bool, skipped: Skipped) -> list[Face]:
     faces = []
+    boxes = read_boxes(root, part)
     for stem, image, annotation in pair_files(root / part, ignore_suffix="_mirror"):
         pair = read_pair(image, annotation, POINTS, skipped if skip_bad else None)
         if pair is not None:
-            faces.append(Face(f"{part}/{stem}", pair[1], None, part, pair[0]))
+            face = Face(f"{part}/{stem}", pair[1], None, part, pair[0])
+            faces.append(replace(face, box=boxes.get(_key(stem))))
     return faces
+
+
+def read_boxes(root: Path, part: str) -> dict[str, np.ndarray]:
+    """The detector's boxes of a part by the image's stem without spaces; empty without the file.
+
+    The file holds a cell of structs for each image: its name, the detector's box and that around
+    the landmarks, both x0 y0 x1 y1 and 1-based. Raises DataError for a file of another content.
+    """
+    name = f"bounding_boxes_{part.replace('/', '_')}.mat"
+    path = next((p for f in BOX_FOLDERS if (p := root / f / name).is_file()), None)
+    if path is None:
+        return {}
+    (cells,) = load_mat(path, "bounding_boxes")
+    found = {}
+    for number, cell in enumerate(cells.reshape(-1), start=1):
+        where = f"{path}, entry {number}"
+        try:
+            entry = np.asarray(cell).reshape(-1)[0]
+            image, box = str(entry["imgName"]), np.asarray(entry["bb_detector"], np.float64)
+        except (TypeError, ValueError, IndexError):
+            raise DataError(f"{where}: expected imgName, bb_detector, bb_ground_truth") from None
+        if box.shape != (4,):
+            raise DataError(f"{where}: found bb_detector of {box.size} numbers, expected 4")
+        found[_key(Path(image).stem)] = checked_box(box - 1.0, where)
+    return found
+
+
+def _key(stem: str) -> str:
+    # Some names of ibug have a space in the folder and none in the file of boxes.
+    return stem.replace(" ", "")

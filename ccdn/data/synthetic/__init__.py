@@ -7,8 +7,8 @@ skin.py (painting), render.py (z-buffer), scene.py and occluders.py (what is beh
 lens.py (the camera's faults), generator.py (the data set), export.py (files).
 """
 
-from ccdn.data.synthetic.export import write_300w
+from ccdn.data.synthetic.export import PROTOCOLS, write_300w, write_protocol
 from ccdn.data.synthetic.generator import SyntheticFaces
 from ccdn.data.synthetic.parameters import VERSION
 
-__all__ = ["VERSION", "SyntheticFaces", "write_300w"]
+__all__ = ["PROTOCOLS", "VERSION", "SyntheticFaces", "write_300w", "write_protocol"]

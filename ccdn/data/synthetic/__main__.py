@@ -1,4 +1,4 @@
-"""Look at synthetic faces, or write them to disk: `python -m ccdn.data.synthetic --help`."""
+"""Look at synthetic faces: `python -m ccdn.data.synthetic --help`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ccdn.data.layouts import layout
-from ccdn.data.synthetic import VERSION, SyntheticFaces, write_300w
+from ccdn.data.synthetic import VERSION, SyntheticFaces
+from ccdn.data.synthetic.anatomy import LAYOUTS
 from ccdn.data.synthetic.generator import POSE
 from ccdn.drawing import contact_sheet, draw_landmarks, enlarge, write_picture
 
@@ -21,9 +22,7 @@ _EXAMPLES = """examples:
   # 98 landmarks, heads nearly frontal, nothing in front of them
   python -m ccdn.data.synthetic --count 32 --points 98 --pose 10 10 5 --occlusion 0 --out faces
 
-  # a data set in the layout of 300W, to try every reader and evaluator without real data
-  python -m ccdn.data.synthetic --count 2000 --300w 300 --out synthetic-300w
-  python -m ccdn.train --config tiny --data synthetic-300w
+  # files in the official format of a benchmark: python -m ccdn.data synthesize --help
 """
 
 
@@ -37,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--count", type=int, default=64, help="faces (default: %(default)s)")
-    add("--points", type=int, default=68, choices=(68, 98), help="landmarks (default: %(default)s)")
+    add("--points", type=int, default=68, choices=LAYOUTS, help="landmarks (default: %(default)s)")
     add("--seed", type=int, default=0, help="another seed, other faces (default: %(default)s)")
     add("--size", type=int, default=160, help="side of a picture in pixels (default: %(default)s)")
     add(
@@ -55,13 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="share of faces with something in front of them (default: %(default)s)",
     )
     add("--columns", type=int, default=8, help="of the contact sheet (default: %(default)s)")
-    add(
-        "--300w",
-        dest="test",
-        type=int,
-        metavar="TEST",
-        help="write the layout of 300W: COUNT training faces and TEST test faces of seed + 1",
-    )
     add("--out", type=Path, required=True, help="folder to write to")
     options = parser.parse_args(arguments)
     try:
@@ -72,22 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(options: argparse.Namespace) -> int:
-    def make(count: int, seed: int) -> SyntheticFaces:
-        return SyntheticFaces(
-            count,
-            seed,
-            points=options.points,
-            size=options.size,
-            pose=tuple(options.pose),
-            occlusion=options.occlusion,
-        )
-
-    faces = make(options.count, options.seed)
+    faces = SyntheticFaces(
+        options.count,
+        options.seed,
+        points=options.points,
+        size=options.size,
+        pose=tuple(options.pose),
+        occlusion=options.occlusion,
+    )
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.test is not None:
-        written = write_300w(options.out, faces, make(options.test, options.seed + 1))
-        print(f"wrote {written} faces to {options.out}")
-        return 0
     start = time.perf_counter()
     pictures = [faces.image(index) for index in range(len(faces))]
     took = (time.perf_counter() - start) / len(faces)

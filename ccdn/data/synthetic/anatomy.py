@@ -23,7 +23,43 @@ SIXTY_EIGHT_OF_98 = np.array(
         *range(76, 96),
     ]
 )
-LAYOUTS = (68, 98)
+# COFW's and AFLW's points as means of points of the 98 layout.
+_TWENTY_NINE = (
+    *((33,), (46,), (37, 38), (42, 50)),  # brows: outer ends, inner ends
+    *((35,), (40,), (44,), (48,)),  # middles: left upper and lower edge, right upper and lower
+    *((60,), (72,), (64,), (68,)),  # eyes: outer corners, inner corners
+    *((62,), (66,), (70,), (74,), (96,), (97,)),  # lids: left upper and lower, right; pupils
+    *((55,), (59,), (54,), (57,)),  # nose: wings, tip, base
+    *((76,), (82,), (79,), (90,), (94,), (85,)),  # mouth: corners, then from top to bottom
+    (16,),  # chin
+)
+_NINETEEN = (
+    *((33,), (35, 40), (37, 38), (42, 50), (44, 48), (46,)),  # brows: left to right
+    *((60,), (62, 66), (64,), (68,), (70, 74), (72,)),  # eyes: corners and, between them, centres
+    *((55,), (54,), (59,)),  # nose
+    *((76,), (90, 94), (82,)),  # mouth
+    (16,),  # chin
+)
+MEANS_OF_98: dict[int, tuple[tuple[int, ...], ...]] = {29: _TWENTY_NINE, 19: _NINETEEN}
+LAYOUTS = (19, 29, 68, 98)
+
+
+def of_98(points: np.ndarray, count: int) -> np.ndarray:
+    """Points (98, k) in another layout: (count, k), of the same dtype."""
+    if count == 98:
+        return points
+    if count == 68:
+        return points[SIXTY_EIGHT_OF_98]
+    return np.stack([points[list(group)].mean(axis=0) for group in MEANS_OF_98[count]])
+
+
+def visible_of_98(visible: np.ndarray, count: int) -> np.ndarray:
+    """The same for visibility (98,) bool: a mean can be seen where all of its points can."""
+    if count in MEANS_OF_98:
+        return np.array([visible[list(group)].all() for group in MEANS_OF_98[count]])
+    return of_98(visible[:, None], count)[:, 0]
+
+
 JAW_POINTS = 33
 
 # Where the curves are sampled; the landmarks are among the samples.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ccdn.data.synthetic.anatomy import SIXTY_EIGHT_OF_98
+from ccdn.data.synthetic.anatomy import of_98
 from ccdn.data.synthetic.head import Head
 from ccdn.data.synthetic.parameters import Pose
 
@@ -54,9 +54,8 @@ class View:
     pixels: np.ndarray  # (98, 3) pixels and depth
 
     def landmarks(self, count: int) -> np.ndarray:
-        """The landmarks of a layout, (68 or 98, 2) float32, pixels."""
-        chosen = self.pixels if count == 98 else self.pixels[SIXTY_EIGHT_OF_98]
-        return np.ascontiguousarray(chosen[:, :2], dtype=np.float32)
+        """The landmarks of a layout, (count, 2) float32, pixels; count is 19, 29, 68 or 98."""
+        return np.ascontiguousarray(of_98(self.pixels, count)[:, :2], dtype=np.float32)
 
 
 def _outline(head: Head, camera: Camera, roll: float) -> np.ndarray:

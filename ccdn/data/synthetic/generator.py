@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ccdn.data.faces import Face, Skipped
-from ccdn.data.synthetic.anatomy import LAYOUTS, SIXTY_EIGHT_OF_98, Anatomy
+from ccdn.data.synthetic.anatomy import LAYOUTS, Anatomy, visible_of_98
 from ccdn.data.synthetic.camera import View, look_at
 from ccdn.data.synthetic.canvas import Canvas
 from ccdn.data.synthetic.head import Head
@@ -37,20 +37,23 @@ _KEPT = 64  # views kept in memory
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and, for the 98 points, whether each can be seen in it."""
+    """A picture and, for the 98 points, whether each can be seen in it; and what makes it hard, by
+    the names of WFLW's attributes.
+    """
 
     pixels: np.ndarray
     visible: np.ndarray
+    attributes: dict[str, bool]
 
 
 class SyntheticFaces:
     """Faces drawn and rendered on demand; face i depends on (VERSION, seed, i) and the settings
     only.
 
-    Arguments: `count` faces; `seed`; `points` 68 (iBUG order) or 98 (WFLW order); `size`, side of
-    the square picture in pixels; `pose`, the largest |yaw|, |pitch|, |roll| in degrees, or one
-    number, the largest yaw, with pitch and roll in proportion; `occlusion`, the share of faces
-    with something in front of them. Raises ValueError for values outside these.
+    Arguments: `count` faces; `seed`; `points` 68 (iBUG order), 98 (WFLW), 29 (COFW) or 19 (AFLW);
+    `size`, side of the square picture in pixels; `pose`, the largest |yaw|, |pitch|, |roll| in
+    degrees, or one number, the largest yaw, with pitch and roll in proportion; `occlusion`, the
+    share of faces with something in front of them. Raises ValueError for values outside these.
 
     The jaw's points lie on the visible outline of the face, as annotators put them; all others
     are fixed points of the surface. `image(i)` is uint8 RGB, bit-identical on one machine.
@@ -70,7 +73,8 @@ class SyntheticFaces:
         if seed < 0:
             raise ValueError(f"seed of synthetic faces: found {seed}, expected 0 or more")
         if points not in LAYOUTS:
-            raise ValueError(f"points of synthetic faces: found {points}, expected 68 or 98")
+            known = ", ".join(map(str, LAYOUTS))
+            raise ValueError(f"points of synthetic faces: found {points}, expected one of {known}")
         if not 32 <= size <= 1024:
             raise ValueError(f"size of synthetic faces: found {size}, expected 32 to 1024 pixels")
         if not 0 <= occlusion <= 1:
@@ -101,8 +105,13 @@ class SyntheticFaces:
 
     def visible(self, index: int) -> np.ndarray:
         """Whether each landmark can be seen, (points,) bool: not behind head, hair or object."""
-        seen = self._picture(self._checked(index)).visible
-        return seen.copy() if self.points == 98 else seen[SIXTY_EIGHT_OF_98]
+        return visible_of_98(self._picture(self._checked(index)).visible.copy(), self.points)
+
+    def attributes(self, index: int) -> dict[str, bool]:
+        """What makes a face hard, by WFLW's names: pose, expression, illumination, makeup,
+        occlusion, blur.
+        """
+        return dict(self._picture(self._checked(index)).attributes)
 
     def parameters(self, index: int) -> dict[str, dict[str, float]]:
         """What was drawn for a face: identity, expression and pose by name."""
@@ -178,7 +187,25 @@ class SyntheticFaces:
         hidden = glasses(picture, view, layer, draw)
         hidden |= occlude(picture, view, look, draw, self.occlusion)
         visible = _visible(view.pixels, layer.depth, hidden | layer.hair)
-        return Picture(photograph(picture, draw), visible)
+        covered = ~_visible(view.pixels, np.full_like(layer.depth, -np.inf), hidden)
+        pixels, blurred = photograph(picture, draw)
+        attributes = self._attributes(index, look.makeup, light.hard, covered, blurred)
+        return Picture(pixels, visible, attributes)
+
+    def _attributes(
+        self, index: int, makeup: float, hard: bool, covered: np.ndarray, blurred: bool
+    ) -> dict[str, bool]:
+        drawn = self.parameters(index)
+        pose, face = drawn["pose"], drawn["expression"]
+        strong = face["open"] > 0.35 or max(face["close_left"], face["close_right"]) > 0.7
+        return {
+            "pose": max(abs(pose["yaw"]) / 30, abs(pose["pitch"]) / 20, abs(pose["roll"]) / 40) > 1,
+            "expression": strong or face["pucker"] > 0.6 or face["raised"] > 0.7,
+            "illumination": hard,
+            "makeup": makeup > 0.5,
+            "occlusion": bool(covered.mean() > 0.05),
+            "blur": blurred,
+        }
 
 
 def _pose_range(pose: float | tuple[float, float, float]) -> tuple[float, float, float]:

@@ -10,8 +10,10 @@ import numpy as np
 from ccdn.data.synthetic.parameters import Draw
 
 
-def photograph(picture: np.ndarray, draw: Draw) -> np.ndarray:
-    """Degrade a clean picture (H, W, 3) uint8 as cameras and files do."""
+def photograph(picture: np.ndarray, draw: Draw) -> tuple[np.ndarray, bool]:
+    """Degrade a clean picture (H, W, 3) uint8 as cameras and files do; tells whether it is blurred
+    so that a person would say so.
+    """
     height, width = picture.shape[:2]
     # Exposure, contrast and tint in one table per channel.
     levels = np.arange(256, dtype=np.float32) / 255
@@ -24,8 +26,11 @@ def photograph(picture: np.ndarray, draw: Draw) -> np.ndarray:
     if draw.chance(0.08):
         picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     fate = draw.choose({"sharp": 0.45, "soft": 0.25, "motion": 0.08, "small": 0.22})
+    blurred = fate == "motion"
     if fate == "soft":
-        picture = cv2.GaussianBlur(picture, (0, 0), draw.uniform(0.4, 1.3) * width / 160)
+        deviation = draw.uniform(0.4, 1.3) * width / 160
+        blurred = deviation > 0.9 * width / 160
+        picture = cv2.GaussianBlur(picture, (0, 0), deviation)
     elif fate == "motion":
         length = max(3, round(draw.uniform(2, 6) * width / 160)) | 1
         kernel = np.zeros((length, length), np.float32)
@@ -37,6 +42,7 @@ def photograph(picture: np.ndarray, draw: Draw) -> np.ndarray:
         picture = cv2.filter2D(picture, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
     elif fate == "small":
         share = draw.uniform(0.3, 0.8)
+        blurred = share < 0.45
         low = (max(8, round(width * share)), max(8, round(height * share)))
         small = cv2.resize(picture, low, interpolation=cv2.INTER_AREA)
         picture = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -54,7 +60,7 @@ def photograph(picture: np.ndarray, draw: Draw) -> np.ndarray:
         if decoded is None:
             raise RuntimeError("OpenCV cannot decode the JPEG that it has just encoded")
         picture = decoded
-    return np.ascontiguousarray(picture)
+    return np.ascontiguousarray(picture), blurred
 
 
 @lru_cache(maxsize=4)

@@ -66,6 +66,7 @@ class Light:
     ambient: np.ndarray  # (3,)
     gloss: float
     shadow: float  # 0..1, darkness of cast shadows
+    hard: bool  # a strong lamp and little light from elsewhere
 
     @property
     def level(self) -> float:
@@ -167,4 +168,5 @@ def draw_light(draw: Draw) -> Light:
         ambient=cast * ambient * gain,
         gloss=draw.uniform(0.0, 0.2),
         shadow=draw.uniform(0.3, 0.9) if hard else draw.uniform(0.0, 0.5),
+        hard=hard,
     )

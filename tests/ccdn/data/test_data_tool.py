@@ -1,4 +1,4 @@
-"""``python -m ccdn.data``: counts and sheets of crops."""
+"""``python -m ccdn.data inspect``: counts and sheets of crops."""
 
 from __future__ import annotations
 
@@ -13,13 +13,24 @@ from ccdn.data.__main__ import main
 
 def test_counts_and_sheets(w300: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "sheets"
-    code = main([str(w300), "--split", "full", "--out", str(out), "--augmentation", "mild"])
+    code = main(
+        [
+            "inspect",
+            "300w",
+            str(w300),
+            "--split",
+            "full",
+            "--out",
+            str(out),
+            "--augmentation",
+            "mild",
+        ]
+    )
     printed = capsys.readouterr()
     assert code == 0
-    assert "300W full: 6 faces of 68 points" in printed.out
-    assert "2  helen/testset" in printed.out
-    assert "helen/testset: found 2, expected 330" in printed.err
-    for name in ("crops-none.png", "crops-mild.png"):
+    assert "300W full: 6 faces of 68 points, EXPECTED 689" in printed.out
+    assert "2  helen/testset of 330" in printed.out
+    for name in ("full-none.png", "full-mild.png"):
         sheet = read_image(out / name)
         assert sheet.shape[1] > 6 * 192
         assert ((sheet[..., 1] > 200) & (sheet[..., 0] < 100)).sum() > 500  # green landmarks
@@ -27,9 +38,9 @@ def test_counts_and_sheets(w300: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_skipped_faces_are_listed(w300: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (w300 / "ibug" / "image_1.pts").write_text("nothing")
-    assert main([str(w300), "--split", "ibug"]) == 2
+    assert main(["inspect", "300w", str(w300), "--split", "ibug"]) == 2
     assert "image_1.pts, line 1: found 'nothing'" in capsys.readouterr().err
-    assert main([str(w300), "--split", "ibug", "--skip-bad"]) == 0
+    assert main(["inspect", "300w", str(w300), "--split", "ibug", "--skip-bad"]) == 0
     assert "1 skipped" in capsys.readouterr().out
 
 
@@ -37,16 +48,16 @@ def test_own_landmarks(
     tmp_path: Path, write_face: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_face(tmp_path / "faces" / "a.png", 1, 7)
-    code = main([str(tmp_path / "faces"), "--kind", "folder", "--out", str(tmp_path / "out")])
+    code = main(["inspect", "folder", str(tmp_path / "faces"), "--out", str(tmp_path / "out")])
     assert code == 0
     assert "1 faces of 7 points" in capsys.readouterr().out
-    assert (tmp_path / "out" / "crops-newell.png").is_file()
+    assert (tmp_path / "out" / "train-newell.png").is_file()
 
 
 def test_generated_faces_without_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--faces", "3", "--seed", "5"]) == 0
+    assert main(["inspect", "synthetic", "--faces", "3", "--seed", "5"]) == 0
     assert "seed5: 3 faces of 68 points" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
-        main(["--faces", "-3"])
+        main(["inspect", "synthetic", "--faces", "-3"])
     assert stop.value.code == 2
     assert "from 1, found '-3'" in capsys.readouterr().err

@@ -31,7 +31,8 @@ def _same(one: dict, other: dict) -> bool:
 def test_item_is_as_promised(memory_faces: Callable) -> None:
     crops = CropDataset(memory_faces(), size=32, augmentation="mild")
     item = crops[3]
-    assert set(item) == {"image", "landmarks", "index", "matrix"}
+    assert set(item) == {"image", "landmarks", "visible", "index", "matrix"}
+    assert item["visible"].tolist() == [True] * 68  # not annotated
     assert (item["image"].dtype, tuple(item["image"].shape)) == (torch.uint8, (3, 32, 32))
     assert (item["landmarks"].dtype, tuple(item["landmarks"].shape)) == (torch.float32, (68, 2))
     assert (item["matrix"].dtype, tuple(item["matrix"].shape)) == (torch.float32, (2, 3))

@@ -44,7 +44,7 @@ def landmarks_of(pose: Pose, count: int = 98, size: int = 200) -> np.ndarray:
 # ---- the data set ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("points", [68, 98])
+@pytest.mark.parametrize("points", [19, 29, 68, 98])
 def test_is_a_face_set(points: int) -> None:
     faces = SyntheticFaces(3, seed=4, points=points, size=96)
     assert isinstance(faces, FaceSet)
@@ -136,7 +136,7 @@ def test_describe_can_make_the_faces_again() -> None:
     [
         ({"count": 0}, "found 0, expected at least 1"),
         ({"seed": -1}, "found -1"),
-        ({"points": 29}, "found 29, expected 68 or 98"),
+        ({"points": 30}, "found 30, expected one of 19, 29, 68, 98"),
         ({"size": 8}, "found 8, expected 32 to 1024"),
         ({"pose": (100, 0, 0)}, "expected the largest yaw"),
         ({"pose": (10, 10)}, "expected the largest yaw"),
@@ -425,7 +425,5 @@ def test_command_writes_contact_sheets(tmp_path: Path, capsys: pytest.CaptureFix
         "faces.png",
         "landmarks.png",
     }
-    assert main(["--count", "3", "--size", "64", "--300w", "2", "--out", str(tmp_path / "w")]) == 0
-    assert (tmp_path / "w" / "synthetic.json").is_file()
     assert main([*common, "--occlusion", "7"]) == 2
     assert "found 7.0" in capsys.readouterr().err

@@ -127,12 +127,12 @@ def test_all_bad_is_an_error_even_when_skipping(w300: Path) -> None:
 def test_open_faces_knows_300w(w300: Path) -> None:
     with pytest.warns(UserWarning, match="not the official one"):
         assert len(open_faces("300w", w300, "ibug", points=68)) == 2
-    with pytest.raises(DataError, match="300W has 68 points, the configuration asks for 98"):
+    with pytest.raises(DataError, match="300W ibug has 68 points, the configuration asks for 98"):
         open_faces("300w", w300, "ibug", points=98)
     with pytest.raises(DataError, match="needs a root"):
         open_faces("300w")
-    with pytest.raises(DataError, match=r"found data kind 'coco', expected one of 300w"):
-        open_faces("coco", w300)
+    with pytest.raises(DataError, match=r"found data kind 'lfw', expected one of 300w"):
+        open_faces("lfw", w300)
 
 
 def test_real_faces(shared: Path) -> None:

@@ -1,0 +1,175 @@
+"""COFW: 29 points with their occlusion, 1345 training and 507 test faces; and COFW-68, 68 points of
+the same test faces.
+
+::
+
+    root/COFW_train_color.mat   IsTr, bboxesTr, phisTr       MATLAB v7.3, which is HDF5
+    root/COFW_test_color.mat    IsT, bboxesT, phisT
+
+    root/test_annotations/{1..507}_points.mat                COFW-68: Points (68, 2), Occ (1, 68)
+    root/cofw68_test_bboxes.mat                              bboxes (507, 4): x y w h
+
+The images are in the files, some of them grey. ``phis`` holds x1..x29, y1..y29, occluded1..29 and
+``bboxes`` x, y, width, height, both 1-based. COFW-68 takes its images from COFW_test_color.mat,
+beside or above its folder; without it the annotations can be read but not the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .faces import Face, ImageFaces, Skipped, checked_box, checked_landmarks, gather
+from .images import DataError
+from .mat import checked_shape, load_mat, open_mat73
+from .sizes import check_size, check_split
+
+POINTS = 29
+SIZES = {"train": 1345, "test": 507}
+FILES = {"train": "COFW_train_color.mat", "test": "COFW_test_color.mat"}
+_VARIABLES = {"train": ("IsTr", "bboxesTr", "phisTr"), "test": ("IsT", "bboxesT", "phisT")}
+
+POINTS_68 = 68
+SIZES_68 = {"test": 507}
+FOLDER_68, BOXES_68 = "test_annotations", "cofw68_test_bboxes.mat"
+
+
+class CofwFaces(ImageFaces):
+    """Faces whose images are cells of a COFW file; ``cells`` gives the cell of each face."""
+
+    def __init__(
+        self,
+        name: str,
+        faces: Sequence[Face],
+        skipped: Skipped,
+        file: Path | None,
+        cells: Sequence[int],
+    ) -> None:
+        super().__init__(name, faces, skipped, orient=False)
+        self._file = file
+        self._cells = list(cells)
+
+    def image(self, index: int) -> np.ndarray:
+        """The whole image of that face: uint8 RGB, (H, W, 3). Raises DataError naming the file."""
+        if self._file is None:
+            raise DataError(
+                f"{self._faces[index].where}: the images are in {FILES['test']}, which is not there"
+            )
+        # Opened for each image: an open HDF5 file does not survive the start of worker processes.
+        return read_cell(self._file, self._cells[index])
+
+
+def read_cell(file: Path, cell: int) -> np.ndarray:
+    """Image number ``cell`` of a COFW file, uint8 RGB (H, W, 3)."""
+    split = "test" if file.name == FILES["test"] else "train"
+    with open_mat73(file, _VARIABLES[split][0]) as (images,):
+        found = np.asarray(images.file[images[...].reshape(-1)[cell]])
+    # Transposed: (3, W, H), or (W, H) where the image is grey.
+    if found.ndim not in (2, 3) or found.dtype != np.uint8 or found.shape[0] == 0:
+        raise DataError(
+            f"{file}, image {cell + 1}: found {found.dtype} {found.shape[::-1]}, expected uint8 "
+            "(H, W, 3) or (H, W)"
+        )
+    image = found.transpose(2, 1, 0) if found.ndim == 3 else found.T[..., None]
+    if image.shape[2] not in (1, 3):
+        raise DataError(f"{file}, image {cell + 1}: found {image.shape[2]} channels, expected 3")
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+
+def read_cofw(root: str | Path, split: str = "train", skip_bad: bool = False) -> CofwFaces:
+    """Open a split of COFW with 29 points: train or test.
+
+    Faces carry their box, its corner clamped to the image, and the visibility of their points. A
+    split that is not of its official size gives a UserWarning. Raises DataError for a missing or
+    damaged file and the first bad face unless ``skip_bad``, which logs and counts them.
+    """
+    root = Path(root)
+    check_split("COFW", split, SIZES)
+    file = root / FILES[split]
+    with open_mat73(file, *_VARIABLES[split]) as (images, bboxes, phis):
+        cells = int(np.prod(images.shape))
+        table = checked_shape(np.asarray(phis).T, (None, 3 * POINTS), file, _VARIABLES[split][2])
+        boxes = checked_shape(np.asarray(bboxes).T, (None, 4), file, _VARIABLES[split][1])
+    if len(table) != cells or len(boxes) != cells:
+        raise DataError(
+            f"{file}: found {cells} images, {len(boxes)} boxes and {len(table)} annotations, "
+            "expected as many of each"
+        )
+    kept: list[int] = []
+
+    def read(cell: int) -> Face:
+        where = f"{file}, face {cell + 1}"
+        x, y, occluded = table[cell].reshape(3, POINTS)
+        face = Face(
+            f"{split}/{cell + 1:04d}",
+            checked_landmarks(np.stack([x, y], 1) - 1.0, where),
+            checked_box(_one_based(boxes[cell]), where),
+            split,
+            visible=occluded == 0,
+            source=f"{file.name}, face {cell + 1}",
+        )
+        if skip_bad:
+            read_cell(file, cell)
+        kept.append(cell)
+        return face
+
+    faces, skipped = gather(range(cells), read, skip_bad)
+    check_size(root, "COFW", split, len(faces), SIZES)
+    return CofwFaces(f"COFW {split}", faces, skipped, file, kept)
+
+
+def read_cofw68(root: str | Path, split: str = "test", skip_bad: bool = False) -> CofwFaces:
+    """Open COFW-68, which has the split test only.
+
+    Faces carry the visibility of their points, and the detector's box where BOXES_68 is there. A
+    size other than the official one gives a UserWarning. Raises DataError as `read_cofw`.
+    """
+    root = Path(root)
+    check_split("COFW-68", split, SIZES_68)
+    folder = root / FOLDER_68 if (root / FOLDER_68).is_dir() else root
+    numbers = sorted(
+        int(number)
+        for path in folder.glob("*_points.mat")
+        if (number := path.name.removesuffix("_points.mat")).isdecimal()
+    )
+    if not numbers:
+        raise DataError(f"{folder}: no annotations of COFW-68, expected 1_points.mat, ...")
+    boxes = None
+    if (root / BOXES_68).is_file():
+        (found,) = load_mat(root / BOXES_68, "bboxes")
+        boxes = checked_shape(found, (None, 4), root / BOXES_68, "bboxes")
+        if max(numbers) > len(boxes):
+            raise DataError(f"{root / BOXES_68}: found {len(boxes)} boxes, expected {max(numbers)}")
+    places = (root / FILES["test"], root.parent / FILES["test"])
+    images = next((path for path in places if path.is_file()), None)
+    kept: list[int] = []
+
+    def read(number: int) -> Face:
+        path = folder / f"{number}_points.mat"
+        points, occluded = load_mat(path, "Points", "Occ")
+        points = checked_shape(points, (POINTS_68, 2), path, "Points")
+        occluded = checked_shape(occluded.reshape(-1), (POINTS_68,), path, "Occ")
+        face = Face(
+            f"test/{number:04d}",
+            checked_landmarks(points - 1.0, str(path)),
+            None if boxes is None else checked_box(_one_based(boxes[number - 1]), str(path)),
+            "test",
+            visible=occluded == 0,
+            source=path.name,
+        )
+        if skip_bad and images is not None:
+            read_cell(images, number - 1)
+        kept.append(number - 1)
+        return face
+
+    faces, skipped = gather(numbers, read, skip_bad)
+    check_size(root, "COFW-68", split, len(faces), SIZES_68)
+    return CofwFaces("COFW-68 test", faces, skipped, images, kept)
+
+
+def _one_based(box: np.ndarray) -> np.ndarray:
+    """x0, y0, x1, y1 from a 1-based x, y, width, height; a corner beyond the image is clamped."""
+    x, y, width, height = box
+    return np.array([max(x - 1, 0.0), max(y - 1, 0.0), x - 1 + width, y - 1 + height])
