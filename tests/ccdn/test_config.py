@@ -131,5 +131,5 @@ def test_a_csv_file_is_a_folder_of_pictures(tmp_path: Path) -> None:
     table.touch()
     other.touch()
     assert resolve_data(DataConfig(root=str(table))).kind == "folder"
-    with pytest.raises(ConfigError, match=r"a folder or a .csv file or a .json file, found another"):
+    with pytest.raises(ConfigError, match=r"a .csv file or a .json file, found another file"):
         resolve_data(DataConfig(root=str(other)))
