@@ -106,7 +106,8 @@ def _read_header(path: Path, lines: _Lines) -> tuple[tuple[int, int], _Lines]:
                 "expected 'version: 1', 'n_points: <count>' or '{'"
             )
         if key == "n_points":
-            if not value.isascii() or not value.isdigit() or int(value) < 1:
+            # Python refuses to convert thousands of digits, and no face has so many points.
+            if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) > 0):
                 raise DataError(
                     f"{path}, line {number}: found n_points {value[:40]!r}, "
                     "expected a positive whole number"

@@ -37,8 +37,8 @@ _KEPT = 64  # views kept in memory
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and, for the 98 points, whether each can be seen in it; and what makes it hard, by
-    the names of WFLW's attributes.
+    """A picture and, for the 98 points, whether each can be seen in it; and those of WFLW's
+    attributes that the drawing decides.
     """
 
     pixels: np.ndarray
@@ -111,7 +111,14 @@ class SyntheticFaces:
         """What makes a face hard, by WFLW's names: pose, expression, illumination, makeup,
         occlusion, blur.
         """
-        return dict(self._picture(self._checked(index)).attributes)
+        drawn = self.parameters(index)
+        pose, face = drawn["pose"], drawn["expression"]
+        strong = face["open"] > 0.35 or max(face["close_left"], face["close_right"]) > 0.7
+        return {
+            "pose": max(abs(pose["yaw"]) / 30, abs(pose["pitch"]) / 20, abs(pose["roll"]) / 40) > 1,
+            "expression": strong or face["pucker"] > 0.6 or face["raised"] > 0.7,
+            **self._picture(index).attributes,
+        }
 
     def parameters(self, index: int) -> dict[str, dict[str, float]]:
         """What was drawn for a face: identity, expression and pose by name."""
@@ -189,23 +196,13 @@ class SyntheticFaces:
         visible = _visible(view.pixels, layer.depth, hidden | layer.hair)
         covered = ~_visible(view.pixels, np.full_like(layer.depth, -np.inf), hidden)
         pixels, blurred = photograph(picture, draw)
-        attributes = self._attributes(index, look.makeup, light.hard, covered, blurred)
-        return Picture(pixels, visible, attributes)
-
-    def _attributes(
-        self, index: int, makeup: float, hard: bool, covered: np.ndarray, blurred: bool
-    ) -> dict[str, bool]:
-        drawn = self.parameters(index)
-        pose, face = drawn["pose"], drawn["expression"]
-        strong = face["open"] > 0.35 or max(face["close_left"], face["close_right"]) > 0.7
-        return {
-            "pose": max(abs(pose["yaw"]) / 30, abs(pose["pitch"]) / 20, abs(pose["roll"]) / 40) > 1,
-            "expression": strong or face["pucker"] > 0.6 or face["raised"] > 0.7,
-            "illumination": hard,
-            "makeup": makeup > 0.5,
+        attributes = {
+            "illumination": light.hard,
+            "makeup": look.makeup > 0.5,
             "occlusion": bool(covered.mean() > 0.05),
             "blur": blurred,
         }
+        return Picture(pixels, visible, attributes)
 
 
 def _pose_range(pose: float | tuple[float, float, float]) -> tuple[float, float, float]:

@@ -107,3 +107,10 @@ def test_a_refused_write_leaves_the_old_file(tmp_path: Path) -> None:
             write_pts(path, bad)
     assert path.read_text() == GOOD
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_count_of_thousands_of_digits(tmp_path: Path) -> None:
+    path = tmp_path / "a.pts"
+    path.write_text(f"version: 1\nn_points: {'9' * 5000}\n{{\n1 1\n}}\n")
+    with pytest.raises(DataError, match=r"a.pts, line 2: found n_points '9+', expected a positive"):
+        read_pts(path)
