@@ -1,1 +1,38 @@
 """CCDN: robust facial landmark detection by a cross-order cross-semantic deep network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from ccdn.config import Config
+    from ccdn.models import CCDN
+
+__all__ = ["load"]
+
+
+def load(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    expected: str | Config | None = None,
+) -> CCDN:
+    """The trained network of a file: `ccdn.load("model.safetensors")`.
+
+    path: a safetensors file of `python -m ccdn.export`, or a checkpoint of `python -m ccdn.train`.
+    The network takes crops (B, 3, S, S), float in [0, 1], S = its `config.input_size`, and is in
+    evaluation mode. expected: a configuration, a preset's name or a YAML file whose network the
+    file must hold. Nothing in the file is executed. Raises ccdn.training.checkpoint.CheckpointError
+    for a file that is neither, or that holds the network of another configuration: the message
+    names the fields that differ.
+    """
+    from ccdn.config import load_config
+    from ccdn.training.checkpoint import check_same_model, load_model
+
+    model, checkpoint = load_model(Path(path), device)
+    if expected is not None:
+        wanted = load_config(expected) if isinstance(expected, str) else expected
+        check_same_model(wanted, checkpoint.config, Path(path))
+    return model

@@ -11,13 +11,16 @@ import warnings
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ccdn.config import Config, ConfigError, config_from_dict, config_to_dict
+from ccdn.config import Config, ConfigError, config_from_dict, config_to_dict, differences
 from ccdn.files import atomic_write
+
+if TYPE_CHECKING:
+    from ccdn.models import CCDN
 
 FORMAT = "ccdn-checkpoint-1"
 _KINDS = {"config": dict, "model": dict, "mean_shape": Tensor, "data": dict, "step": int}
@@ -87,16 +90,21 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """Read a checkpoint that `save_checkpoint` wrote; nothing in the file is executed.
+    """Read a checkpoint that `save_checkpoint` or `save_portable` wrote; nothing in the file is
+    executed.
 
     Raises CheckpointError, naming the file and what was expected, when it is missing, truncated, of
     another kind, or made by an incompatible version.
     """
+    from ccdn.training.portable import is_portable, load_portable
+
     path = Path(path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise CheckpointError(f"{path}: expected a checkpoint file such as last.pt, found {found}")
     try:
+        if is_portable(path):
+            return load_portable(path, device)
         buffer = io.BytesIO(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -152,7 +160,18 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> 
     model.load_state_dict(weights)
 
 
-def load_model(path: Path, device: str | torch.device = "cpu") -> tuple[nn.Module, Checkpoint]:
+def check_same_model(expected: Config, found: Config, source: Path) -> None:
+    """Raise CheckpointError, naming the fields, where two configurations are of two networks."""
+    named = [
+        f"{name} is {theirs!r}, expected {ours!r}"
+        for name, (ours, theirs) in differences(expected, found).items()
+        if name.startswith("model.")
+    ]
+    if named:
+        raise CheckpointError(f"{source}: made with another configuration: {'; '.join(named)}")
+
+
+def load_model(path: Path, device: str | torch.device = "cpu") -> tuple[CCDN, Checkpoint]:
     """The trained network of a checkpoint, in evaluation mode on `device`, and the checkpoint."""
     from ccdn.models import build_model
 

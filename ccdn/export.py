@@ -1,0 +1,328 @@
+"""Take a trained network elsewhere: `python -m ccdn.export --weights W --out model.onnx`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ccdn.config import config_to_dict
+from ccdn.progress import plain_warnings
+
+if TYPE_CHECKING:
+    import torch
+
+    from ccdn.models import CCDN
+    from ccdn.training.checkpoint import Checkpoint
+
+EXAMPLES = """\
+examples:
+  python -m ccdn.export --weights runs/a/last.pt --out face.onnx           for onnxruntime
+  python -m ccdn.export --weights runs/a/last.pt --out face.pt2            torch.export, torch alone
+  python -m ccdn.export --weights runs/a/last.pt --out face.pt2 --keep-operators
+  python -m ccdn.export --weights runs/a/last.pt --out face.safetensors    for ccdn.load
+
+.onnx and .pt2 take crops, float32 (batch, 3, S, S) RGB in [0, 1], any batch, and give landmarks
+(batch, L, 2), x then y, in [0, 1] of the crop. Their operators are standard ones, the second-order
+squeeze by its Chebyshev series; --keep-operators leaves those of ccdn_ops in a .pt2, which is then
+faster and needs `import ccdn_ops` before it is loaded. What was written is run and compared with
+the network; where they differ by more than the tolerance nothing is written.
+
+exit codes: 0 done, 1 the result differs from the network, 2 wrong usage or weights, 130 interrupted
+"""
+FORMATS = ("onnx", "pt2", "safetensors")
+BATCHES = (1, 2, 5)  # what the result is compared on; the example of the export has 2
+OPSET = 18
+
+Landmarks = Callable[[np.ndarray], np.ndarray]
+
+
+class ExportError(RuntimeError):
+    """A result that is not the network, or cannot be made; the message is one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    plain_warnings()
+    from ccdn.training.checkpoint import CheckpointError
+
+    try:
+        out = Path(options.out)
+        kind = options.format or out.suffix.removeprefix(".")
+        if kind not in FORMATS:
+            raise ValueError(
+                f"--out {out}: expected the suffix .onnx, .pt2 or .safetensors, or --format;"
+                f" found {out.suffix or 'no suffix'!r}"
+            )
+        if options.keep_operators and kind != "pt2":
+            raise ValueError(f"--keep-operators goes with pt2, found {kind}")
+        difference = export(
+            Path(options.weights), out, kind, options.tolerance, options.keep_operators
+        )
+    except ExportError as error:
+        print(f"ccdn.export: {error}", file=sys.stderr)
+        return 1
+    except (CheckpointError, ModuleNotFoundError, OSError, ValueError) as error:
+        print(f"ccdn.export: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ccdn.export: interrupted", file=sys.stderr)
+        return 130
+    print(
+        f"written: {out} ({out.stat().st_size / 2**20:.1f} MiB); its landmarks differ from the"
+        f" network's by at most {difference:.1e} of the crop, on batches of"
+        f" {', '.join(map(str, BATCHES))}"
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ccdn.export",
+        description="Write a trained network as ONNX, torch.export or safetensors.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="a checkpoint, e.g. last.pt"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="what to write")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="what it is; by default what its suffix says"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-4,
+        metavar="X",
+        help="largest difference of a coordinate, in [0, 1] of the crop (default: 1e-4)",
+    )
+    parser.add_argument(
+        "--keep-operators",
+        action="store_true",
+        help="leave the operators of ccdn_ops in a .pt2 instead of standard ones",
+    )
+    return parser
+
+
+def export(
+    weights: Path, out: Path, kind: str, tolerance: float = 1e-4, keep_operators: bool = False
+) -> float:
+    """Write the network of a checkpoint to `out` and return how far its landmarks are off.
+
+    kind: onnx | pt2 | safetensors. Raises ExportError, and writes nothing, where what was made
+    differs from the network by more than `tolerance` of the crop; CheckpointError for weights that
+    are none; ModuleNotFoundError where ONNX's packages are missing.
+    """
+    from ccdn.files import atomic_write
+    from ccdn.training.checkpoint import load_model
+
+    model, checkpoint = load_model(weights)
+    if kind == "safetensors":
+        content = _safetensors(checkpoint)
+        run = _run_safetensors(content)
+    elif kind == "pt2":
+        content = _pt2(model, keep_operators)
+        run = _run_pt2(content)
+    else:
+        content = _onnx(model, checkpoint)
+        run = _run_onnx(content)
+    difference = _compare(model, run)
+    if not difference <= tolerance:
+        raise ExportError(
+            f"{out}: its landmarks differ from the network's by {difference:.1e} of the crop,"
+            f" expected at most {tolerance:.1e}; nothing was written"
+        )
+    with atomic_write(out) as file:
+        file.write(content)
+    return difference
+
+
+def exported_program(model: CCDN, keep_operators: bool = False) -> torch.export.ExportedProgram:
+    """The network as a torch.export graph, crops (B, 3, S, S) to landmarks (B, L, 2), B open."""
+    import torch
+
+    import ccdn_ops.decompositions
+
+    class Landmarks(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = model
+
+        def forward(self, crops: torch.Tensor) -> torch.Tensor:
+            return self.network(crops).landmarks
+
+    size = model.input_size
+    crops = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), _quiet():
+        program = torch.export.export(
+            Landmarks().eval(),
+            (crops,),
+            dynamic_shapes={"crops": {0: torch.export.Dim("batch", min=1)}},
+        )
+        if keep_operators:
+            return program
+        return program.run_decompositions(ccdn_ops.decompositions.table())
+
+
+def _safetensors(checkpoint: Checkpoint) -> bytes:
+    from ccdn.training.portable import to_bytes
+
+    return to_bytes(checkpoint)
+
+
+def _run_safetensors(content: bytes) -> Landmarks:
+    import torch
+
+    from ccdn.models import build_model
+    from ccdn.training.checkpoint import load_weights
+    from ccdn.training.portable import from_bytes
+
+    checkpoint = from_bytes(content, Path("the result"))
+    model = build_model(checkpoint.config.model).eval()
+    load_weights(model, checkpoint.weights(), Path("the result"))
+
+    @torch.no_grad()
+    def run(crops: np.ndarray) -> np.ndarray:
+        return model(torch.from_numpy(crops)).landmarks.numpy()
+
+    return run
+
+
+def _pt2(model: CCDN, keep_operators: bool) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.export.save(exported_program(model, keep_operators), buffer)
+    return buffer.getvalue()
+
+
+def _run_pt2(content: bytes) -> Landmarks:
+    import torch
+
+    with _quiet():
+        module = torch.export.load(io.BytesIO(content)).module()
+
+    @torch.no_grad()
+    def run(crops: np.ndarray) -> np.ndarray:
+        return module(torch.from_numpy(crops)).numpy()
+
+    return run
+
+
+def _onnx(model: CCDN, checkpoint: Checkpoint) -> bytes:
+    import torch
+
+    _need_onnx()
+    program = exported_program(model)
+    with _quiet():
+        made = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=["crops"],
+            output_names=["landmarks"],
+            opset_version=OPSET,
+            verbose=False,
+        )
+        assert made is not None
+        proto = made.model_proto
+    for value in (proto.graph.input[0], proto.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    del proto.graph.value_info[:]  # names the open dimension otherwise; onnxruntime infers it
+    config = checkpoint.config
+    metadata = {
+        "ccdn.config": json.dumps(config_to_dict(config)["model"]),
+        "ccdn.margin": json.dumps(config.data.margin),
+        "ccdn.input": "crops: float32 (batch, 3, S, S), RGB in [0, 1]",
+        "ccdn.output": "landmarks: (batch, L, 2), x then y, in [0, 1] of the crop",
+    }
+    for key, value in metadata.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value
+    return proto.SerializeToString()
+
+
+def _run_onnx(content: bytes) -> Landmarks:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = _threads()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def run(crops: np.ndarray) -> np.ndarray:
+        return np.asarray(session.run(None, {"crops": crops})[0])
+
+    return run
+
+
+def _need_onnx() -> None:
+    import importlib.util
+
+    names = ("onnx", "onnxruntime", "onnxscript")
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(
+            f"the ONNX export needs {', '.join(missing)}; `pip install 'ccdn[export]'`"
+        )
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _compare(model: CCDN, run: Landmarks) -> float:
+    """The largest difference of a coordinate over smooth and noisy crops of several batches."""
+    import torch
+
+    random = torch.Generator().manual_seed(1)
+    size = model.input_size
+    largest = 0.0
+    for batch in BATCHES:
+        noise = torch.rand(batch, 3, size, size, generator=random)
+        coarse = torch.rand(batch, 3, 4, 4, generator=random)
+        smooth = torch.nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1)
+        for crops in (noise, smooth):
+            with torch.no_grad():
+                expected = model(crops).landmarks.numpy()
+            found = run(crops.numpy())
+            if found.shape != expected.shape:
+                raise ExportError(
+                    f"the result gives landmarks {found.shape}, the network {expected.shape};"
+                    " nothing was written"
+                )
+            difference = float(np.abs(found - expected).max())
+            largest = max(largest, difference if np.isfinite(difference) else np.inf)
+    return largest
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's exporters say of themselves and of packages that are not used."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
