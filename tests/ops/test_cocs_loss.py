@@ -342,12 +342,11 @@ def test_wrong_input(features, error, message) -> None:  # type: ignore[no-untyp
 
 # Several processes -------------------------------------------------------------------------------
 
-SIZES = (3, 5)  # samples of each process
 WEIGHTS = (0.3, 2.0)
 
 
-def levels_of_all(dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    return [random(sum(SIZES), 4, 7, dtype=dtype), random(sum(SIZES), 3, 6, seed=1, dtype=dtype)]
+def levels_of_all(samples: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    return [random(samples, 4, 7, dtype=dtype), random(samples, 3, 6, seed=1, dtype=dtype)]
 
 
 class Network(torch.nn.Module):
@@ -370,40 +369,48 @@ def objective(features: list[Tensor], group: dist.ProcessGroup | None = None) ->
     return (cocs_loss(features, group) * torch.tensor(WEIGHTS)).sum()
 
 
-def process(rank: int, rendezvous: str, out: str) -> None:
-    store = dist.FileStore(rendezvous, len(SIZES))
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=len(SIZES))
-    mine = slice(sum(SIZES[:rank]), sum(SIZES[: rank + 1]))
-    levels = [f[mine].clone().requires_grad_() for f in levels_of_all()]
+def process(rank: int, samples: tuple[int, ...], rendezvous: str, out: str) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(rendezvous, len(samples))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=len(samples))
+    mine = slice(sum(samples[:rank]), sum(samples[: rank + 1]))
+    levels = [f[mine].clone().requires_grad_() for f in levels_of_all(sum(samples))]
     losses = cocs_loss(levels, group=dist.group.WORLD)
     alone = cocs_loss(levels)
     grads = torch.autograd.grad((losses * torch.tensor(WEIGHTS)).sum(), levels)
-    single = cocs_loss([f[mine] for f in levels_of_all(torch.float32)], dist.group.WORLD)
+    narrow = levels_of_all(sum(samples), torch.float32)
+    single = cocs_loss([f[mine] for f in narrow], dist.group.WORLD)
 
     network = torch.nn.parallel.DistributedDataParallel(Network())
-    value = objective(network(random(sum(SIZES), 9)[mine].float()), dist.group.WORLD)
+    value = objective(network(random(sum(samples), 9)[mine].float()), dist.group.WORLD)
     value.backward()
     averaged = {name: p.grad for name, p in network.module.named_parameters()}
     torch.save([losses.detach(), alone.detach(), single, averaged, *grads], f"{out}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_global_batch(tmp_path: Path) -> None:
+# Q is a mean over pairs of samples, but L is a quotient of its squares: the number of samples, and
+# with it how they are spread over the processes, cancels.
+@pytest.mark.parametrize("samples", [(3, 5), (4, 0, 1)])
+def test_global_batch(samples: tuple[int, ...], tmp_path: Path) -> None:
     context = torch.multiprocessing.get_context("spawn")
-    paths = str(tmp_path / "store"), str(tmp_path)
-    workers = [context.Process(target=process, args=(rank, *paths)) for rank in range(len(SIZES))]
+    arguments = samples, str(tmp_path / "store"), str(tmp_path)
+    workers = [
+        context.Process(target=process, args=(rank, *arguments), daemon=True)
+        for rank in range(len(samples))
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(120)
-        assert worker.exitcode == 0
+    assert [worker.exitcode for worker in workers] == [0] * len(samples)
 
-    levels = [f.requires_grad_() for f in levels_of_all()]
+    levels = [f.requires_grad_() for f in levels_of_all(sum(samples))]
     losses = cocs_loss(levels)
     wanted = torch.autograd.grad((losses * torch.tensor(WEIGHTS)).sum(), levels)
     network = Network()
-    objective(network(random(sum(SIZES), 9).float())).backward()
-    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(len(SIZES))]
+    objective(network(random(sum(samples), 9).float())).backward()
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(len(samples))]
     for found, alone, single, averaged, *_ in results:
         assert err(found, losses.detach()) < 1e-13
         assert err(alone, losses.detach()) > 1e-3
@@ -414,5 +421,5 @@ def test_global_batch(tmp_path: Path) -> None:
             assert err(averaged[name], parameter.grad) < 1e-6
     # Each process holds its own samples only, so its share of the average is its gradient over W.
     for level, grad in enumerate(wanted):
-        shares = torch.cat([result[4 + level] for result in results]) / len(SIZES)
+        shares = torch.cat([result[4 + level] for result in results]) / len(samples)
         assert err(shares, grad) < 1e-12
