@@ -75,7 +75,7 @@ sanitize: $(VENV)/.installed-dev
 	CXXFLAGS='-O1 -g1 -D_GLIBCXX_ASSERTIONS -fsanitize=address,undefined -fno-sanitize-recover=all' \
 	  $(BIN)/python setup.py --quiet build --build-lib $(SANITIZE) --build-temp $(SANITIZE)/objects
 	cd $(SANITIZE); for isa in $(CPU_ISAS); do \
-	  CCDN_SANITIZE=1 CCDN_CPU_ISA=$$isa PYTHONPATH=. \
+	  CCDN_SANITIZE=1 CCDN_CPU_ISA=$$isa PYTHONPATH=.:$(CURDIR) \
 	  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1 \
 	    $(abspath $(BIN))/python -m pytest $(CURDIR)/tests/ops -m 'not slow and not gpu' --capture=sys \
