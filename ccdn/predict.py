@@ -120,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", required=True, metavar="FILE", help="a checkpoint of ccdn.train"
     )
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--box", type=_box, metavar="X0,Y0,X1,Y1", help="the face's box, in pixels")
+    where.add_argument(
+        "--box", type=parse_box, metavar="X0,Y0,X1,Y1", help="the face's box, in pixels"
+    )
     where.add_argument("--pts", metavar="FILE", help="a .pts file whose landmarks give the box")
     parser.add_argument("--out", default="predictions", metavar="DIR", help="where the files go")
     parser.add_argument(
@@ -130,7 +132,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _box(text: str) -> np.ndarray:
+def parse_box(text: str) -> np.ndarray:
+    """A box x0,y0,x1,y1 of the command line, (4,); argparse tells what is wrong with another."""
     try:
         box = np.array([float(part) for part in text.split(",")])
     except ValueError:
@@ -228,7 +231,7 @@ def _spare_annotations(files: Sequence[Path], out: Path, pts: str | None) -> Non
             raise ConfigError(f"--out {out} holds {path.name}: expected a folder without it")
 
 
-def _check_box(path: Path, box: np.ndarray, image: np.ndarray) -> None:
+def check_box(path: Path, box: np.ndarray, image: np.ndarray) -> None:
     """Raise DataError for a box that does not touch the picture or is far larger than it."""
     from ccdn.data import DataError
 
@@ -251,7 +254,7 @@ def _one(
 
     image = read_image(path)
     for box in boxes or ():
-        _check_box(path, box, image)
+        check_box(path, box, image)
     faces = predictor(image, boxes)
     if not faces:
         raise NoFace(f"{path}: the detector found no face; --box x0,y0,x1,y1 tells where one is")

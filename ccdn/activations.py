@@ -1,0 +1,161 @@
+"""Face activation maps (the paper's Fig. 8): `python -m ccdn.activations PHOTO --weights W`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ccdn.config import ConfigError
+from ccdn.progress import plain_warnings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ccdn.models import CCDN
+
+EXAMPLES = """\
+examples:
+  python -m ccdn.activations photo.jpg --weights runs/a/last.pt       every face that is detected
+  python -m ccdn.activations photo.jpg --weights runs/a/last.pt --box 40,60,240,260
+  python -m ccdn.activations photo.jpg --weights runs/a/last.pt --out maps.png --side 320
+
+It writes one PNG (default: PHOTO_activations.png in this folder) with a row for each face: the
+crop with its landmarks, then one map for each excitation, and their mean. Red is where most of what
+moves the landmarks away from the network's bias comes from, in each map on its own scale.
+
+exit codes: 0 done, 2 wrong usage, weights or picture, 3 no face found, 130 interrupted
+"""
+
+
+def activation_maps(model: CCDN, crops: Tensor) -> Tensor:
+    """The class activation map of every coordinate, (B, P, L, 2, H, W), of crops (B, 3, S, S).
+
+    The regressor is linear on GAP(X_G^p): coordinate c is its bias plus the sum over p of the mean
+    over the map of M_c^p = sum over d of w_c,p,d X_G^p,d (Zhou et al. 2016). So the maps' means,
+    summed over p, and the bias are the landmarks (of `head: sum`, the fused head's share of them).
+    The Baseline has P = 1 and the maps of T. The model is used in the mode it is in.
+    """
+    import torch
+
+    maps = model.maps(crops).excited  # [B, P, D, H, W]
+    excitations, channels = maps.shape[1:3]
+    weight = model.head.weight.view(model.points, 2, excitations, channels)
+    return torch.einsum("bpdhw,lcpd->bplchw", maps, weight)
+
+
+def face_maps(maps: Tensor) -> Tensor:
+    """One map for each excitation, (B, P, H, W): the sizes of those of all coordinates, averaged.
+
+    maps: (B, P, L, 2, H, W). Each coordinate's map is measured from its own mean over the face's
+    positions, since what is the same everywhere says nothing about where; signs are dropped, since
+    what pulls one landmark left pulls another one right, and an average of both would be empty.
+    """
+    return (maps - maps.mean((4, 5), keepdim=True)).abs().mean((2, 3))
+
+
+def draw_map(crop: np.ndarray, heat: np.ndarray, strength: float = 0.55) -> np.ndarray:
+    """A map (H, W) as colours over a crop, uint8 (S, S, 3) RGB: blue lowest, red highest."""
+    import cv2
+
+    side = crop.shape[0]
+    large = cv2.resize(heat.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+    low, high = float(large.min()), float(large.max())
+    scaled = (large - low) / max(high - low, 1e-12)
+    colors = cv2.applyColorMap(np.round(255 * scaled).astype(np.uint8), cv2.COLORMAP_JET)
+    blend = (1 - strength) * crop + strength * colors[:, :, ::-1]
+    return np.round(blend).clip(0, 255).astype(np.uint8)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    plain_warnings()
+    from ccdn.predict import NoFace
+    from ccdn.training.checkpoint import CheckpointError
+
+    try:
+        out = options.out or f"{Path(options.photo).stem}_activations.png"
+        faces = _run(options, Path(out))
+    except NoFace as error:
+        print(f"ccdn.activations: {error}", file=sys.stderr)
+        return 3
+    except (ConfigError, CheckpointError, OSError, ValueError) as error:
+        print(f"ccdn.activations: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ccdn.activations: interrupted", file=sys.stderr)
+        return 130
+    print(f"{options.photo}: {faces} {'face' if faces == 1 else 'faces'}; written: {out}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from ccdn.predict import parse_box
+
+    parser = argparse.ArgumentParser(
+        prog="python -m ccdn.activations",
+        description="Draw where a network looks: an activation map for each excitation.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("photo", metavar="PHOTO")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint")
+    parser.add_argument(
+        "--box", type=parse_box, metavar="X0,Y0,X1,Y1", help="the face's box, in pixels"
+    )
+    parser.add_argument("--out", metavar="FILE", help="the picture to write")
+    parser.add_argument("--side", type=_side, default=192, metavar="N", help="pixels of a map")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    return parser
+
+
+def _side(text: str) -> int:
+    if not text.isdecimal() or not 32 <= int(text) <= 2048:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 32 to 2048, found {text!r}")
+    return int(text)
+
+
+def _run(options: argparse.Namespace, out: Path) -> int:
+    import torch
+
+    from ccdn.data import crop_image, crop_matrix, detect_faces, read_image, square_box
+    from ccdn.drawing import contact_sheet, draw_landmarks, write_picture
+    from ccdn.predict import NoFace, Predictor, check_box
+
+    photo = Path(options.photo)
+    predictor = Predictor(options.weights, options.device)
+    image = read_image(photo)
+    if options.box is not None:
+        check_box(photo, options.box, image)
+    boxes = detect_faces(image) if options.box is None else [options.box]
+    if not boxes:
+        raise NoFace(f"{photo}: the detector found no face; --box x0,y0,x1,y1 tells where one is")
+    size, side = predictor.config.model.input_size, options.side
+    squares = [square_box(box, predictor.config.data.margin) for box in boxes]
+    crops = np.stack([crop_image(image, crop_matrix(square, size), size) for square in squares])
+    shown = [crop_image(image, crop_matrix(square, side), side) for square in squares]
+    batch = torch.from_numpy(crops).permute(0, 3, 1, 2).to(predictor.device).float().div_(255)
+    with torch.no_grad():
+        heat = face_maps(activation_maps(predictor.model, batch)).cpu().numpy()
+        landmarks = predictor.model(batch).landmarks.cpu().numpy()
+    pictures: list[np.ndarray] = []
+    excitations = heat.shape[1]
+    for picture, maps, points in zip(shown, heat, landmarks, strict=True):
+        pictures.append(draw_landmarks(picture, points * side - 0.5, predictor.layout))
+        pictures += [draw_map(picture, single) for single in maps]
+        if excitations > 1:
+            pictures.append(draw_map(picture, maps.mean(0)))
+    captions: list[Any] = ["landmarks", *(f"excitation {p + 1}" for p in range(excitations))]
+    captions += ["mean"] if excitations > 1 else []
+    sheet = contact_sheet(pictures, len(captions), captions * len(shown))
+    write_picture(out, sheet)
+    return len(shown)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
