@@ -30,7 +30,7 @@ class NewtonSchulzPlan:
 
     side: the matrix is D x D ("channels") or N x N ("positions").
     wide: float32 is iterated in double. Rounding errors of the derivative grow with every step
-        where eigenvalues are close to 0, and in small matrices they do not average out.
+        where eigenvalues are close to 0, and those of a few channels do not average out.
     slots: how many matrices are saved; 0 where that would not pay.
     panel: columns of a panel of what is saved, 128 bytes.
     """
@@ -55,7 +55,7 @@ def newton_schulz_plan(
     """The plan for a (D, D) matrix, or for features (D, N) of this dtype."""
     # The N x N iteration costs (N / D)^3 of the other, but expands its result by two products more.
     by_positions = positions is not None and 10 * positions <= 9 * channels
-    wide = dtype == torch.float32 and not by_positions and (iterations > 5 or channels <= 32)
+    wide = dtype == torch.float32 and (channels <= 32 or (iterations > 5 and not by_positions))
     slots = _slots(iterations, by_positions) if save and not wide else 0
     side: Literal["channels", "positions"] = "positions" if by_positions else "channels"
     return NewtonSchulzPlan(side, wide, slots, 16 if dtype == torch.float64 else 32)

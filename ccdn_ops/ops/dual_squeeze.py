@@ -17,7 +17,9 @@ def dual_squeeze(x: Tensor, iterations: int = 5) -> tuple[Tensor, Tensor]:
     Newton-Schulz steps between trace normalisation and compensation.
 
     16-bit inputs are accumulated in float32. A sample without variance, also one position alone,
-    has second = 0 and, for it, zero gradient. Samples do not influence each other.
+    has second = 0 and, for it, zero gradient; one whose covariance overflows, from values of about
+    1e18 in float32, has a second and a gradient that are not finite. Samples do not influence each
+    other.
 
     Raises TypeError for another dtype or a non-int `iterations`, ValueError for another rank, empty
     D or N and `iterations` out of range. Differentiable once, in reverse: a second derivative and

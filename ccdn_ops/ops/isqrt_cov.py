@@ -18,7 +18,8 @@ def isqrt_cov(x: Tensor, iterations: int = 5, triu: bool = False) -> Tensor:
     than channels no D x D matrix is iterated.
 
     16-bit inputs are computed in float32. A sample without variance, also one position alone, has
-    root 0 and zero gradient; samples do not influence each other.
+    root 0 and zero gradient; one whose covariance overflows, from values of about 1e18 in float32,
+    has neither finite. Samples do not influence each other.
 
     Raises TypeError for another dtype, a non-int `iterations` or a non-bool `triu`, ValueError for
     another rank, empty D or N and `iterations` out of range. Differentiable once, in reverse: a

@@ -16,7 +16,8 @@ def second_order_squeeze(x: Tensor, iterations: int = 5) -> Tensor:
     `iterations` (1 to 10) coupled Newton-Schulz steps between trace normalisation and compensation.
     It is dual_squeeze's second; the mean comes with it for nothing.
 
-    A sample without variance, also one position alone, has 0 and zero gradient. Samples do not
+    A sample without variance, also one position alone, has 0 and zero gradient; one whose
+    covariance overflows, from values of about 1e18 in float32, has neither finite. Samples do not
     influence each other.
 
     Raises TypeError for another dtype or a non-int `iterations`, ValueError for another rank, empty

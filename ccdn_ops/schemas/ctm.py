@@ -7,8 +7,9 @@ second (B, D), trace (B,) and gram as dual_squeeze makes them, gates (B, P, D), 
 and scales (B, P, O, D). With O = 1 there is no second squeeze: second, trace and gram are empty.
 
 No backend provides ctm: each of its parts is served by the backend that serves the operator of that
-name. Between them everything stays in the accumulation dtype, and pooled, the GAP of the excited
-maps, is gates * mean: nobody looks at the maps.
+name. Between them everything stays in the accumulation dtype, but for second and the gradients of
+the squeezes, which dual_squeeze takes and gives in x's; and pooled, the GAP of the excited maps, is
+gates * mean: nobody looks at the maps.
 """
 
 from __future__ import annotations

@@ -288,17 +288,20 @@ CCDN_TARGET void gradient_bias(GradientWork<S, T>& w, int64_t begin, int64_t ste
 }
 
 // The thin factors with dX = right (left^T Xc) or (Xc left) right^T, in T; and either left once
-// more in panels, or Q.
+// more in panels, or Q. Left has the order of 1 whatever the scale of the features, because what is
+// as large as they are is divided by a power of two near sqrt(tr).
 template <class T>
 CCDN_TARGET void gradient_factors(const Sizes& s, const BackwardMemory<T>& m, double a,
-                                  double alpha) {
+                                  double alpha, double trace) {
   const double *v = m.from_t + 2 * s.padded, *u = m.from_s + s.padded, *y = m.from_t;
   const int64_t half = s.rank * s.padded;
+  const double unit = power_of_two_near(std::sqrt(trace));
+  const double unit_v = s.by_channels ? 1 : unit, unit_u = s.by_channels ? unit : 1;
   for (int64_t i = 0; i < half; ++i) {
-    m.left[i] = T(v[i]);
-    m.left[half + i] = T(u[i]);
-    m.right[i] = T(2 * a * u[i]);
-    m.right[half + i] = T(2 * a * v[i]);
+    m.left[i] = T(v[i] / unit_v);
+    m.left[half + i] = T(u[i] / unit_u);
+    m.right[i] = T(2 * a * unit_v * u[i]);
+    m.right[half + i] = T(2 * a * unit_u * v[i]);
   }
   if (!s.by_channels) {
     T* right = m.right + 2 * half;
@@ -404,7 +407,7 @@ CCDN_TARGET Status backward(const Job& job, int64_t sample, char* memory, int th
     for (int64_t r = 0; r < 1 + s.rank; ++r) remove_mean(m.from_s + r * s.padded, s.small);
     for (int64_t d = 0; d < s.channels; ++d) m.gradient[d] *= outer;
   }
-  gradient_factors(s, m, a, alpha);
+  gradient_factors(s, m, a, alpha, trace);
   gradient.alpha = s.dense ? T(0) : T(alpha);
   return spread(gradient, threads,
                 s.small_rows ? gradient_small_rows<S, T> : gradient_small_columns<S, T>);

@@ -60,7 +60,8 @@ CCDN_TARGET Status forward(const Job& job, int64_t sample, char* memory, int thr
     trace += double(m.matrix[(j * s.padded + i) * s.panel + i % s.panel]);
   }
   const double rounding = 16 * (sizeof(T) == 4 ? 0x1p-23 : 0x1p-52);
-  const bool constant = trace <= rounding * rounding * (trace + mean_squares);
+  const bool constant =
+      std::isfinite(trace) && trace <= rounding * rounding * (trace + mean_squares);
   static_cast<T*>(job.trace)[sample] = constant ? T(0) : T(trace);
   S* second = static_cast<S*>(job.second) + sample * s.channels;
   if (constant) {
@@ -78,10 +79,11 @@ CCDN_TARGET Status forward(const Job& job, int64_t sample, char* memory, int thr
   const double *current = m.start, *previous = m.start;
   double* free[3] = {m.previous, m.current, m.next};
   const int64_t first_single = first_single_term(shape);
+  const double unit = single_unit(m.start, s.padded, trace);
   for (int64_t j = 1; j < s.terms; ++j) {
     double* next = free[j % 3];
     chebyshev_step<T, 1>(s, m.matrix, (j > 1 ? 4 : 2) / trace, j > 1 ? 2 : 1, &current,
-                         j > 1 ? &previous : nullptr, &next,
+                         j > 1 ? &previous : nullptr, &next, &unit,
                          j >= first_single ? &m.single : nullptr);
     for (int64_t i = 0; i < s.padded; ++i) m.sum[i] += c[j] * next[i];
     previous = current;

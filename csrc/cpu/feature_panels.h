@@ -227,11 +227,11 @@ CCDN_TARGET void covariance_panels(Team& team, const FeatureRows<S, T>& x, T* ro
   }
 }
 
-// Whether the deviation from the mean is nothing but rounding.
+// Whether the deviation from the mean is nothing but rounding. A trace that overflows is not.
 template <class T>
 CCDN_INLINE bool is_constant(double trace, double mean_squares) {
   const double rounding = 16 * (sizeof(T) == 4 ? 0x1p-23 : 0x1p-52);
-  return trace <= rounding * rounding * (trace + mean_squares);
+  return std::isfinite(trace) && trace <= rounding * rounding * (trace + mean_squares);
 }
 
 // A product whose rows and columns are those of the features in memory, from (row, column) on; it

@@ -97,20 +97,36 @@ CCDN_INLINE void panel_sums_single(int64_t rows, const float* panel, const float
   }
 }
 
+// A power of two near x; 1 for 0 and for what is not finite.
+inline double power_of_two_near(double x) {
+  return x > 0 && std::isfinite(x) ? std::ldexp(1.0, std::ilogb(x)) : 1;
+}
+
+// What a vector of the recurrence is multiplied by before it is rounded to single precision, so
+// that neither it nor its product with S comes near the ends of the type's range, whatever the
+// scale of the features. The recurrence lets no vector grow.
+CCDN_TARGET inline double single_unit(const double* start, int64_t count, double trace) {
+  double largest = 0;
+  for (int64_t i = 0; i < count; ++i) largest = std::fmax(largest, std::fabs(start[i]));
+  return 1 / power_of_two_near(largest * std::sqrt(trace));
+}
+
 // next_q = scale S current_q - shift current_q - previous_q, for kCount vectors at once. previous
-// may be null. With `single` the product is taken of the vectors in single precision.
+// may be null. With `single` the product is taken of the vectors in single precision, in `units`.
 template <class T, int kCount>
 CCDN_TARGET void chebyshev_step(const Sizes& s, const T* matrix, double scale, double shift,
                                 const double* const* current, const double* const* previous,
-                                double* const* next, T* const* single = nullptr) {
+                                double* const* next, const double* units,
+                                T* const* single = nullptr) {
   constexpr int64_t width = kPanel<T>;
   double products[kCount][width];
   double* out[kCount];
   for (int q = 0; q < kCount; ++q) out[q] = products[q];
+  const bool in_single = sizeof(T) == sizeof(float) && single;
   if constexpr (sizeof(T) == sizeof(float)) {
     if (single) {
       for (int q = 0; q < kCount; ++q) {
-        for (int64_t i = 0; i < s.padded; ++i) single[q][i] = float(current[q][i]);
+        for (int64_t i = 0; i < s.padded; ++i) single[q][i] = float(units[q] * current[q][i]);
       }
     }
   }
@@ -125,8 +141,9 @@ CCDN_TARGET void chebyshev_step(const Sizes& s, const T* matrix, double scale, d
       panel_sums<T, kCount>(s.small, matrix + j * s.padded, current, out, false);
     }
     for (int q = 0; q < kCount; ++q) {
+      const double factor = in_single ? scale / units[q] : scale;
       for (int i = 0; i < width; i += kDoubles) {
-        Doubles value = scale * load(products[q] + i) - shift * load(current[q] + j + i);
+        Doubles value = factor * load(products[q] + i) - shift * load(current[q] + j + i);
         if (previous) value -= load(previous[q] + j + i);
         store(next[q] + j + i, value);
       }
@@ -147,7 +164,8 @@ template <class T, int kCount>
 CCDN_TARGET void chebyshev_vectors(const Sizes& s, const T* matrix, double trace,
                                    int64_t first_single, double* const* vectors, T* const* single) {
   const double *current[kCount], *previous[kCount];
-  double* next[kCount];
+  double *next[kCount], units[kCount];
+  for (int q = 0; q < kCount; ++q) units[q] = single_unit(vectors[q], s.padded, trace);
   for (int64_t j = 1; j < s.terms; ++j) {
     for (int q = 0; q < kCount; ++q) {
       current[q] = vectors[q] + (j - 1) * s.padded;
@@ -155,7 +173,7 @@ CCDN_TARGET void chebyshev_vectors(const Sizes& s, const T* matrix, double trace
       next[q] = vectors[q] + j * s.padded;
     }
     chebyshev_step<T, kCount>(s, matrix, (j > 1 ? 4 : 2) / trace, j > 1 ? 2 : 1, current,
-                              j > 1 ? previous : nullptr, next,
+                              j > 1 ? previous : nullptr, next, units,
                               j >= first_single ? single : nullptr);
   }
 }

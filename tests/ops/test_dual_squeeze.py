@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from harness import (
-    CHANNELS,
     KINDS,
     LAYOUTS,
-    POSITIONS,
+    SHAPES,
     check_close,
     check_exact,
     err,
@@ -25,7 +24,6 @@ from hypothesis import strategies as st
 import ccdn_ops
 from ccdn_ops import dual_squeeze, reference
 
-SHAPES = [(d, n) for d in CHANNELS for n in POSITIONS]
 FEW = [(3, 2), (65, 49), (129, 81), (65, 1000)]
 
 
@@ -118,6 +116,30 @@ def test_no_variance(
     assert err(first, x[..., 0]) <= few_roundings
     assert (second == 0).all()
     assert err(grad, g[..., None].expand(shape) / shape[2]) <= few_roundings
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e-16, 1e-12, 1e12, 1e14, 1e16])
+@pytest.mark.parametrize(("channels", "positions"), [(33, 40), (40, 33), (65, 300), (3, 2)])
+def test_any_scale(backend: str, channels: int, positions: int, scale: float) -> None:
+    x = features("dominant", 2, channels, positions) * scale
+    g = upstream(x)
+    found = values_and_gradient(dual_squeeze, x, (None, g), 5)
+    exact = truth(x, (None, g), 5)
+    what = f"{channels} x {positions} times {scale}"
+    check_close(found, exact, tolerances(x, (None, g), 5, exact), what)
+
+
+@pytest.mark.parametrize(("channels", "positions"), [(33, 40), (40, 33)])
+def test_a_covariance_that_overflows_shows(backend: str, channels: int, positions: int) -> None:
+    x = features("noise", 2, channels, positions)
+    x[1] *= 1e25
+    g = upstream(x)
+    first, second, grad = values_and_gradient(dual_squeeze, x, (g, g), 5)
+    assert first.isfinite().all()
+    assert second[0].isfinite().all()
+    assert grad[0].isfinite().all()
+    assert not second[1].isfinite().any()
+    assert not grad[1].isfinite().any()
 
 
 def test_one_position(backend: str) -> None:

@@ -230,3 +230,20 @@ def test_wrong_arguments() -> None:
         ISqrtCovPool(output="vector")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="iterations is 11"):
         ISqrtCovPool(11)
+
+
+@pytest.mark.parametrize("orders", [1, 2])
+def test_a_ctm_of_meta_tensors(orders: int) -> None:
+    module = CTM(8, orders=orders).to("meta")
+    excited, pooled = module(torch.empty(2, 8, 3, 5, device="meta"))
+    assert excited.shape == (2, 4, 8, 3, 5)
+    assert ccdn_ops.cocs_loss(pooled).shape == ()
+
+
+def test_a_ctm_refuses_wrong_sizes() -> None:
+    with pytest.raises(ValueError, match="at least 1, found 0, 4, 4"):
+        CTM(0)
+    with pytest.raises(ValueError, match="orders must be 1 or 2, found 3"):
+        CTM(8, orders=3)
+    with pytest.raises(ValueError, match="iterations is 11; expected an int from 1 to 10"):
+        CTM(8, iterations=11)

@@ -6,19 +6,21 @@ function, and every test takes every row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
-from harness import err
+from harness import err, laid_out
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from watched_memory import WatchedMemory
 
 import ccdn_ops
 from ccdn_ops import reference
+from ccdn_ops.backends import native
 
 B, P, D, R, H, W = 3, 2, 6, 2, 4, 5
 
@@ -33,6 +35,7 @@ class Operator:
     call, reference   from those tensors to the public function and to the literal one
     raw         from those tensors to (inputs, options) of torch.ops.ccdn.<name>, and how many of
                 its outputs are public; None where the function has no raw operator of its own
+    maps        how many tensors of x's size a forward and backward pass makes
     """
 
     name: str
@@ -42,6 +45,7 @@ class Operator:
     samples: int = 1
     raw: Callable[..., tuple[Sequence[Any], Sequence[Any]]] | None = None
     public: int = 1
+    maps: int = 1
     sizes: dict[str, int] = field(
         default_factory=lambda: {"B": B, "P": P, "O": 2, "D": D, "R": R, "H": H, "W": W}
     )
@@ -99,6 +103,7 @@ OPERATORS = [
         reference.multi_excite,
         samples=2,
         raw=lambda *tensors: (tensors, []),
+        maps=2,
     ),
     Operator(
         "ctm",
@@ -107,6 +112,7 @@ OPERATORS = [
         lambda x, *weights: reference.ctm(x, weights),
         raw=lambda *tensors: (tensors, [5]),
         public=2,
+        maps=3,  # the squeezes' gradient is added to that of the excited maps
     ),
     Operator(
         "cocs_loss",
@@ -139,6 +145,9 @@ OPERATORS = [
     ),
 ]
 every = pytest.mark.parametrize("operator", OPERATORS, ids=str)
+of_maps = pytest.mark.parametrize(
+    "operator", [operator for operator in OPERATORS if operator.shapes[0] == "BDHW"], ids=str
+)
 
 
 def outputs_of(call: Callable[..., Any], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -264,6 +273,47 @@ def test_nan_stays_in_its_sample(backend: str, operator: Operator, value: float)
 
 
 @every
+def test_a_sample_without_variance(backend: str, operator: Operator) -> None:
+    if not operator.samples:
+        pytest.skip("its samples are not independent")
+    tensors = operator.tensors()
+    before = step(operator.call, tensors)
+    flat = [t.detach().clone() for t in tensors]
+    for tensor in flat[: operator.samples]:
+        tensor[1] = 0
+    if operator.shapes[0] == "BDHW":  # channels that differ, positions that do not
+        flat[0][1] = torch.linspace(-1 / 3, 1e3, D)[:, None, None]
+    found = step(operator.call, [t.requires_grad_() for t in flat])
+    wanted = step(operator.reference, [t.detach().double().requires_grad_() for t in flat])
+    for y, y64 in zip(found, wanted, strict=True):
+        assert err(y, y64) <= 1e-6
+    outputs = len(before) - len(tensors)
+    for a, b in zip(before[: outputs + operator.samples], found, strict=False):
+        assert a[0].equal(b[0])
+        assert a[2].equal(b[2])
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_one_of_everything(backend: str, operator: Operator, dtype: torch.dtype) -> None:
+    for sizes in ({"H": 1, "W": 1}, {"D": 1}, {"B": 1, "P": 1, "D": 1, "R": 1, "H": 1, "W": 1}):
+        tensors = operator.tensors(dtype, **sizes)
+        found = step(operator.call, tensors)
+        wanted = step(operator.reference, [t.detach().double().requires_grad_() for t in tensors])
+        tolerance = 1e-12 if dtype == torch.float64 else 16 * torch.finfo(dtype).eps
+        for y, y64 in zip(found, wanted, strict=True):
+            difference = (y.double() - y64).norm().item()
+            assert difference <= tolerance * (y64.norm().item() + 1), f"{operator} {sizes}"
+
+
+@every
+@pytest.mark.parametrize("sizes", [{"D": 5, "H": 3, "W": 4}, {"D": 8, "H": 2, "W": 2}], ids=str)
+def test_gradcheck(operator: Operator, sizes: dict[str, int]) -> None:
+    tensors = operator.tensors(torch.float64, B=2, **sizes)
+    assert torch.autograd.gradcheck(operator.call, tensors)
+
+
+@every
 def test_double_backward_raises(backend: str, operator: Operator) -> None:
     tensors = operator.tensors()
     outputs = outputs_of(operator.call, tensors)
@@ -339,8 +389,84 @@ def test_inference_mode(backend: str, operator: Operator) -> None:
     assert_equal(found, outputs_of(operator.call, tensors))
 
 
+# The native kernels ------------------------------------------------------------------------------
+
+needs_kernels = pytest.mark.skipif(native.module() is None, reason=str(native.why_missing()))
+# Both sides of the matrix operators, vectors and panels full and not, one sample or more.
+SIZES = [
+    {"B": 1, "D": 65, "R": 17, "H": 7, "W": 7},
+    {"B": 5, "P": 5, "D": 33, "R": 9, "H": 8, "W": 9},
+    {"B": 3, "P": 1, "D": 7, "R": 1, "H": 1, "W": 3},
+    {"B": 17, "P": 2, "D": 40, "R": 10, "H": 4, "W": 8},
+]
+
+
+@needs_kernels
 @every
-@settings(max_examples=40, deadline=None, derandomize=True)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "batch_strided"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_nothing_is_written_outside(operator: Operator, layout: str, dtype: torch.dtype) -> None:
+    if layout != "contiguous" and operator.shapes[0] != "BDHW":
+        pytest.skip("it takes no maps")
+    for sizes in SIZES:
+        tensors = operator.tensors(dtype, **sizes)
+        if operator.shapes[0] == "BDHW":
+            tensors[0] = laid_out(tensors[0].detach(), layout).requires_grad_()
+        with ccdn_ops.use_backend("cpu"):
+            with WatchedMemory() as memory:
+                found = step(operator.call, tensors)
+            memory.assert_guards_untouched()
+            assert all(y.isfinite().all() for y in found)
+            assert_equal(found, step(operator.call, tensors))
+
+
+@needs_kernels
+@of_maps
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_map_is_copied(operator: Operator, layout: str, dtype: torch.dtype) -> None:
+    tensors = operator.tensors(dtype, B=64, P=1, D=8, H=32, W=41)
+    x = tensors[0] = laid_out(tensors[0].detach(), layout).requires_grad_()
+    outputs = outputs_of(operator.call, [t.detach() for t in tensors])
+    grads = [laid_out(y, layout) if y.dim() == 4 else y for y in map(torch.ones_like, outputs)]
+    with ccdn_ops.use_backend("cpu"), WatchedMemory() as memory:
+        torch.autograd.grad(outputs_of(operator.call, tensors), tensors, grads)
+    large = [(by, size) for by, size in memory.allocated if size >= x.nbytes]
+    assert len(large) == operator.maps, large
+    assert all(size == x.nbytes and "empty" in by for by, size in large), large
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@needs_kernels
+@every
+@pytest.mark.parametrize(
+    "sizes",
+    [{"B": 1, "D": 170, "R": 42, "H": 10, "W": 16}, {"B": 3, "D": 33, "H": 7, "W": 8}],
+    ids=str,
+)
+def test_bits_do_not_depend_on_the_thread_count(  # type: ignore[no-untyped-def]
+    threads, operator: Operator, sizes: dict[str, int]
+) -> None:
+    tensors = operator.tensors(**sizes)
+    with ccdn_ops.use_backend("cpu"):
+        threads(1)
+        alone = step(operator.call, tensors)
+        for count in (2, 3):
+            threads(count)
+            assert_equal(step(operator.call, tensors), alone)
+
+
+# Any shape ---------------------------------------------------------------------------------------
+
+
+@every
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(
     batch=st.integers(1, 3),
     excitations=st.integers(1, 4),

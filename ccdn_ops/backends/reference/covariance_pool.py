@@ -29,7 +29,7 @@ def covariance(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     # Where all deviation from the mean is rounding.
     rounding = 16 * torch.finfo(wide.dtype).eps
-    constant = trace <= rounding**2 * wide.square().sum((1, 2)) / positions
+    constant = trace.isfinite() & (trace <= rounding**2 * wide.square().sum((1, 2)) / positions)
     found = torch.where(constant[:, None, None], torch.zeros_like(found), found)
     return found, torch.where(constant, torch.zeros_like(trace), trace), centred
 

@@ -37,7 +37,7 @@ def squeeze(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor,
 
     # Where all deviation from the mean is rounding there is no direction to normalise.
     rounding = 16 * torch.finfo(wide.dtype).eps
-    constant = trace <= rounding**2 * wide.square().sum((1, 2)) / positions
+    constant = trace.isfinite() & (trace <= rounding**2 * wide.square().sum((1, 2)) / positions)
     safe = torch.where(constant, torch.ones_like(trace), trace)
     root = newton_schulz(covariance / safe[:, None, None], iterations)
     second = safe.sqrt().unsqueeze(1) * root.mean(2)
