@@ -22,11 +22,11 @@ from torch import Tensor
 
 import ccdn_ops
 
-# torch.compile of the reference: "1" always, "0" never, "auto" in an operator's first rows whose
+# torch.compile of the reference: "1" always, "0" never, "auto" in an operator's first row whose
 # eager step is short: compiling takes longer than all other measurements of a row.
 COMPILE = os.environ.get("CCDN_BENCH_COMPILE", "auto")
 COMPILED_UP_TO = 0.03  # seconds of an eager step
-COMPILED_ROWS = 2
+COMPILED_ROWS = 1
 _compiled_rows: Counter[str] = Counter()
 
 BASELINES = ("best eager", "reference", "compiled", "eigh")  # in this order in every table

@@ -4,8 +4,8 @@ pytest benchmarks/ --benchmark-only                    a few minutes
 CCDN_BENCH=full pytest benchmarks/ --benchmark-only    the whole grids
 CCDN_BENCH_THREADS=4 ...                               default 2
 CCDN_BENCH_COMPILE=1 ...                               torch.compile of the reference in every
-                                                       row; 0: in none; default: in two short
-                                                       rows of every operator
+                                                       row; 0: in none; default: in the first
+                                                       short row of every operator
 CCDN_BENCH_RESULTS=benchmarks/results ...              also writes <machine>.md, .png and .svg
 """
 
