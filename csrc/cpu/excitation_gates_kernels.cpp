@@ -171,27 +171,47 @@ CCDN_INLINE T relu(T value) {
   return value < 0 ? T(0) : value;
 }
 
-CCDN_INLINE double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+CCDN_INLINE Simd<double>::Vector sigmoid(Simd<double>::Vector x) {
+  for (int i = 0; i < Simd<double>::lanes; ++i) x[i] = 1 / (1 + std::exp(-x[i]));
+  return x;
+}
 
-// Without branches, so that loops over it become vector code. exp(t) = 2^n exp(f), |f| <= ln 2 / 2,
-// where the series' next term is 5e-9.
-CCDN_INLINE float sigmoid(float x) {
+// exp(t) = 2^n exp(f), |f| <= ln 2 / 2, where the series' next term is 5e-9. In vectors by hand:
+// the compiler makes branches of the bounds, and one element at a time takes longer than the layer.
+CCDN_INLINE Simd<float>::Vector sigmoid(Simd<float>::Vector x) {
+  using Vector = Simd<float>::Vector;
+  typedef uint32_t Bits __attribute__((vector_size(CCDN_VECTOR_BYTES)));
   constexpr float kRound = 12582912;  // 1.5 * 2^23: what is added to it is rounded to an integer
-  float t = -x;
-  t = t > 88 ? 88 : t;
-  t = t < -88 ? -88 : t;
-  const float shifted = t * 1.44269504f + kRound;
-  const float n = shifted - kRound;
-  const float f = (t - n * 0.693145752f) - n * 1.42860677e-6f;
-  float power = 1.0f / 5040;
-  power = power * f + 1.0f / 720;
+  const Vector most = Vector{} + 88.0f;
+  Vector t = -x;
+  t = t > most ? most : t;  // NaN stays NaN
+  t = t < -most ? -most : t;
+  const Vector shifted = t * 1.44269504f + kRound;
+  const Vector n = shifted - kRound;
+  const Vector f = (t - n * 0.693145752f) - n * 1.42860677e-6f;
+  Vector power = f * (1.0f / 5040) + 1.0f / 720;
   power = power * f + 1.0f / 120;
   power = power * f + 1.0f / 24;
   power = power * f + 1.0f / 6;
   power = power * f + 0.5f;
-  power = power * f * f + f + 1;
-  const float scale = float_of((bits_of(shifted) << 23) + (127u << 23));
-  return 1 / (1 + power * scale);
+  power = power * f * f + f + 1.0f;
+  const Vector scale = (Vector)(((Bits)shifted << 23) + (127u << 23));
+  return 1.0f / (1.0f + power * scale);
+}
+
+// line = sigmoid(line + bias), the bias one number or a line.
+template <class T, bool kLine>
+CCDN_INLINE void sigmoid_line(T* line, const T* bias, int64_t count) {
+  constexpr int lanes = Simd<T>::lanes;
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    const auto value = load(line + i);
+    store(line + i, sigmoid(kLine ? value + load(bias + i) : value + bias[0]));
+  }
+  if (i == count) return;
+  const auto value = load_first(line + i, count - i);
+  const auto shifted = kLine ? value + load_first(bias + i, count - i) : value + bias[0];
+  store_first(line + i, sigmoid(shifted), count - i);
 }
 
 // Where a unit's network and rows lie.
@@ -284,7 +304,7 @@ CCDN_TARGET void forward_gates(const ExcitationGatesJob& job, int64_t p, int64_t
                      v.of_hidden(job.hidden, g), v.networks * v.hidden, scales, stride);
       for (int64_t b = 0; b < v.batch; ++b) {
         T *line = scales + b * stride, *sums = gates + b * gates_stride;
-        for (int64_t r = 0; r < rows; ++r) line[r] = sigmoid(line[r] + bias[r]);
+        sigmoid_line<T, true>(line, bias, rows);
         for (int64_t r = 0; r < rows; ++r) sums[r] = o == 0 ? line[r] : sums[r] + line[r];
       }
     }
@@ -302,7 +322,7 @@ CCDN_TARGET void forward_gates(const ExcitationGatesJob& job, int64_t p, int64_t
                                turned, job.padded, tile, width, false);
       for (int64_t r = 0; r < rows; ++r) {
         T *line = tile + r * width, *sum = sums + r * width;
-        for (int64_t i = 0; i < count; ++i) line[i] = sigmoid(line[i] + bias[r]);
+        sigmoid_line<T, false>(line, bias + r, count);
         for (int64_t i = 0; i < count; ++i) sum[i] = o == 0 ? line[i] : sum[i] + line[i];
       }
       turn<T>(rows, samples, tile, width, v.of_channels(job.scales, g) + row + b * stride, stride);
