@@ -119,6 +119,20 @@ def multi_excite_backward_cpu(
     grad_x: int,
     grad_gates: int,
 ) -> int: ...
+def multi_excite_workspace_cuda(shape: MultiExciteShape) -> int: ...
+def multi_excite_forward_cuda(
+    shape: MultiExciteShape, x: int, gates: int, out: int, stream: int
+) -> int: ...
+def multi_excite_backward_cuda(
+    shape: MultiExciteShape,
+    grad_out: int,
+    x: int,
+    gates: int,
+    grad_x: int,
+    grad_gates: int,
+    workspace: int,
+    stream: int,
+) -> int: ...
 
 class CovarianceShape:
     def __init__(

@@ -52,7 +52,7 @@ ccdn::DualSqueezeShape dual_squeeze_shape(int dtype, int64_t batch, int64_t chan
 }
 
 void bind_dual_squeeze(py::module_& module) {
-  py::class_<ccdn::DualSqueezeShape>(module, "DualSqueezeShape")
+  py::class_<ccdn::DualSqueezeShape>(module, "DualSqueezeShape", py::module_local())
       .def(py::init(&dual_squeeze_shape), py::arg("dtype"), py::arg("batch"), py::arg("channels"),
            py::arg("positions"), py::arg("stride_b"), py::arg("stride_d"), py::arg("stride_n"),
            py::arg("side"), py::arg("saves_gram"), py::arg("terms"), py::arg("rank"),
@@ -106,7 +106,7 @@ void bind_dual_squeeze(py::module_& module) {
 }
 
 void bind_excitation_gates(py::module_& module) {
-  py::class_<ccdn::ExcitationGatesShape>(module, "ExcitationGatesShape")
+  py::class_<ccdn::ExcitationGatesShape>(module, "ExcitationGatesShape", py::module_local())
       .def(py::init([](int dtype, int64_t batch, int64_t excitations, int64_t orders,
                        int64_t channels, int64_t hidden) {
              return ccdn::ExcitationGatesShape{
@@ -148,7 +148,7 @@ void bind_excitation_gates(py::module_& module) {
 }
 
 void bind_multi_excite(py::module_& module) {
-  py::class_<ccdn::MultiExciteShape>(module, "MultiExciteShape")
+  py::class_<ccdn::MultiExciteShape>(module, "MultiExciteShape", py::module_local())
       .def(
           py::init([](int dtype, int64_t batch, int64_t excitations, int64_t channels,
                       int64_t positions, bool channels_last, int64_t stride_b, int64_t stride_row) {
@@ -178,6 +178,27 @@ void bind_multi_excite(py::module_& module) {
             shape, at(grad_out), at(x), at(gates), at(grad_x), at(grad_gates)));
       },
       ReleaseGil());
+
+#ifdef CCDN_CUDA_ARCHS
+  module.def("multi_excite_workspace_cuda", &ccdn::multi_excite_workspace_cuda, py::arg("shape"));
+  module.def(
+      "multi_excite_forward_cuda",
+      [](const ccdn::MultiExciteShape& shape, Address x, Address gates, Address out,
+         Address stream) {
+        return static_cast<int>(
+            ccdn::multi_excite_forward_cuda(shape, at(x), at(gates), at(out), at(stream)));
+      },
+      ReleaseGil());
+  module.def(
+      "multi_excite_backward_cuda",
+      [](const ccdn::MultiExciteShape& shape, Address grad_out, Address x, Address gates,
+         Address grad_x, Address grad_gates, Address workspace, Address stream) {
+        return static_cast<int>(
+            ccdn::multi_excite_backward_cuda(shape, at(grad_out), at(x), at(gates), at(grad_x),
+                                             at(grad_gates), at(workspace), at(stream)));
+      },
+      ReleaseGil());
+#endif
 }
 
 ccdn::CocsShape cocs_shape(int dtype, int64_t count, Address levels) {
@@ -211,7 +232,7 @@ void bind_cocs_loss(py::module_& module) {
 
 void bind_covariance_pool(py::module_& module) {
   using Shape = ccdn::CovarianceShape;
-  py::class_<Shape>(module, "CovarianceShape")
+  py::class_<Shape>(module, "CovarianceShape", py::module_local())
       .def(py::init([](int dtype, int64_t batch, int64_t channels, int64_t positions,
                        int64_t stride_b, int64_t stride_d, int64_t stride_n) {
              return Shape{static_cast<ccdn::Dtype>(dtype),
@@ -246,7 +267,7 @@ void bind_covariance_pool(py::module_& module) {
 
 void bind_newton_schulz_sqrt(py::module_& module) {
   using Shape = ccdn::NewtonSchulzShape;
-  py::class_<Shape>(module, "NewtonSchulzShape")
+  py::class_<Shape>(module, "NewtonSchulzShape", py::module_local())
       .def(py::init([](int dtype, bool wide, int64_t batch, int64_t size, int iterations,
                        int slots) {
              return Shape{static_cast<ccdn::Dtype>(dtype), wide, batch, size, iterations, slots};
@@ -275,7 +296,7 @@ void bind_newton_schulz_sqrt(py::module_& module) {
 
 void bind_isqrt_cov(py::module_& module) {
   using Shape = ccdn::IsqrtCovShape;
-  py::class_<Shape>(module, "IsqrtCovShape")
+  py::class_<Shape>(module, "IsqrtCovShape", py::module_local())
       .def(py::init([](const ccdn::CovarianceShape& features, bool wide, bool by_positions,
                        bool triangle, int iterations, int slots) {
              return Shape{features, wide, by_positions, triangle, iterations, slots};

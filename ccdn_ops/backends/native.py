@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ccdn_ops._version import __version__
+from ccdn_ops.layout import is_channels_last
 
 if TYPE_CHECKING:
     from ccdn_ops.plans import DualSqueezePlan
@@ -173,6 +174,21 @@ def dual_squeeze_shape(x: Tensor, plan: DualSqueezePlan) -> Any:
         plan.rank,
         plan.dense_gradient,
         plan.coefficients.ctypes.data,
+    )
+
+
+def multi_excite_shape(x: Tensor, line_stride: int, excitations: int) -> Any:
+    """The argument struct of csrc/common/multi_excite.h for x of layout.in_lines()."""
+    batch, channels, height, width = x.shape
+    return require().MultiExciteShape(
+        DTYPE_CODES[x.dtype],
+        batch,
+        excitations,
+        channels,
+        height * width,
+        is_channels_last(x),
+        x.stride(0),
+        line_stride,
     )
 
 

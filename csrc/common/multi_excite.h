@@ -26,4 +26,13 @@ Status multi_excite_forward_cpu(const MultiExciteShape& shape, const void* x, co
 Status multi_excite_backward_cpu(const MultiExciteShape& shape, const void* grad_out, const void* x,
                                  const void* gates, void* grad_x, void* grad_gates) noexcept;
 
+int64_t multi_excite_workspace_cuda(const MultiExciteShape& shape);
+
+Status multi_excite_forward_cuda(const MultiExciteShape& shape, const void* x, const void* gates,
+                                 void* out, void* stream) noexcept;
+
+Status multi_excite_backward_cuda(const MultiExciteShape& shape, const void* grad_out,
+                                  const void* x, const void* gates, void* grad_x, void* grad_gates,
+                                  void* workspace, void* stream) noexcept;
+
 }  // namespace ccdn

@@ -231,46 +231,24 @@ int64_t dual_squeeze_workspace_cuda(const DualSqueezeShape& shape, bool backward
 Status dual_squeeze_forward_cuda(const DualSqueezeShape& shape, const void* x, void* first,
                                  void* second, void* mean, void* trace, void* gram, void* workspace,
                                  void* stream) noexcept {
-  const auto run = [&](auto element) {
-    return forward<decltype(element)>(shape, x, first, second, mean, trace, gram, workspace,
-                                      stream);
-  };
   if (!valid(shape)) return Status::bad_argument;
   if (shape.batch == 0) return Status::ok;
-  switch (shape.dtype) {
-    case Dtype::f32:
-      return run(float{});
-    case Dtype::f64:
-      return run(double{});
-    case Dtype::bf16:
-      return run(__nv_bfloat16{});
-    case Dtype::f16:
-      return run(__half{});
-  }
-  return Status::unsupported_dtype;
+  return for_element(shape.dtype, [&](auto element) {
+    return forward<decltype(element)>(shape, x, first, second, mean, trace, gram, workspace,
+                                      stream);
+  });
 }
 
 Status dual_squeeze_backward_cuda(const DualSqueezeShape& shape, const void* grad_first,
                                   const void* grad_second, const void* x, const void* mean,
                                   const void* trace, const void* gram, void* grad_x,
                                   void* workspace, void* stream) noexcept {
-  const auto run = [&](auto element) {
-    return backward<decltype(element)>(shape, grad_first, grad_second, x, mean, trace, gram, grad_x,
-                                       workspace, stream);
-  };
   if (!valid(shape)) return Status::bad_argument;
   if (shape.batch == 0) return Status::ok;
-  switch (shape.dtype) {
-    case Dtype::f32:
-      return run(float{});
-    case Dtype::f64:
-      return run(double{});
-    case Dtype::bf16:
-      return run(__nv_bfloat16{});
-    case Dtype::f16:
-      return run(__half{});
-  }
-  return Status::unsupported_dtype;
+  return for_element(shape.dtype, [&](auto element) {
+    return backward<decltype(element)>(shape, grad_first, grad_second, x, mean, trace, gram, grad_x,
+                                       workspace, stream);
+  });
 }
 
 }  // namespace ccdn

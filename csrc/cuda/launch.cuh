@@ -1,6 +1,8 @@
 // Kernel launches that do not lose their errors.
 #pragma once
 
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -39,5 +41,21 @@ class Launcher {
   cudaStream_t stream_;
   Status status_ = Status::ok;
 };
+
+// run(element) with an element of the type that `dtype` names.
+template <typename Run>
+Status for_element(Dtype dtype, Run run) {
+  switch (dtype) {
+    case Dtype::f32:
+      return run(float{});
+    case Dtype::f64:
+      return run(double{});
+    case Dtype::bf16:
+      return run(__nv_bfloat16{});
+    case Dtype::f16:
+      return run(__half{});
+  }
+  return Status::unsupported_dtype;
+}
 
 }  // namespace ccdn::cuda

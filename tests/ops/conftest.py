@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from cuda_emulation import Emulation, build, compiler
 
 from ccdn_ops.backends.cpu import scratch
 
@@ -17,3 +18,11 @@ def poisoned_memory() -> Iterator[None]:
     scratch.forget()  # what an earlier call has filled
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def emulation(tmp_path_factory: pytest.TempPathFactory) -> Emulation:
+    """The CUDA kernels as a native module for the CPU."""
+    if compiler() is None:
+        pytest.skip("g++ and objcopy are not installed")
+    return Emulation(build(tmp_path_factory.mktemp("cuda_emulation")))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
-from ccdn_ops.layout import empty_maps, in_lines, in_order_of, is_channels_last
+from ccdn_ops.layout import empty_maps, in_lines, in_order_of
 
 
 def _supports(x: Tensor, *arguments: object) -> str | None:
@@ -17,24 +15,10 @@ def _supports(x: Tensor, *arguments: object) -> str | None:
     return native.why_missing()
 
 
-def _shape(x: Tensor, line_stride: int, excitations: int) -> Any:
-    batch, channels, height, width = x.shape
-    return native.require().MultiExciteShape(
-        native.DTYPE_CODES[x.dtype],
-        batch,
-        excitations,
-        channels,
-        height * width,
-        is_channels_last(x),
-        x.stride(0),
-        line_stride,
-    )
-
-
 def _forward(x: Tensor, gates: Tensor) -> Tensor:
     out = empty_maps(x, *gates.shape[:2])
     x, line_stride = in_lines(x)
-    shape = _shape(x, line_stride, gates.shape[1])
+    shape = native.multi_excite_shape(x, line_stride, gates.shape[1])
     forward = native.require().multi_excite_forward_cpu
     native.launch("multi_excite", forward, shape, x, gates, out)
     return out
@@ -44,7 +28,7 @@ def _backward(grad_out: Tensor, x: Tensor, gates: Tensor) -> tuple[Tensor, Tenso
     grad_x, grad_gates = empty_maps(x, x.shape[0]), torch.empty_like(gates)
     grad_out = in_order_of(x, grad_out)
     x, line_stride = in_lines(x)
-    shape = _shape(x, line_stride, gates.shape[1])
+    shape = native.multi_excite_shape(x, line_stride, gates.shape[1])
     backward = native.require().multi_excite_backward_cpu
     native.launch("multi_excite_backward", backward, shape, grad_out, x, gates, grad_x, grad_gates)
     return grad_x, grad_gates

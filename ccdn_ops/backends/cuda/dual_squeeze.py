@@ -6,15 +6,9 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cuda.device import supports
 from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype
 from ccdn_ops.plans import dual_squeeze_plan
-
-
-def supports(x: Tensor, iterations: int) -> str | None:
-    """Why these kernels cannot serve the call; None when they can."""
-    if x.device.type != "cuda":
-        return f"the CUDA kernels serve CUDA tensors, not tensors on {x.device.type}"
-    return native.why_no_cuda_kernels(x.device)
 
 
 def forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

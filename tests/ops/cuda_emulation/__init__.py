@@ -1,71 +1,84 @@
 """The CUDA kernels on the CPU: csrc/cuda compiled as C++ against the headers of this folder.
 
-`build(folder)` compiles library.cpp; `Library` calls it with torch tensors, as the module
-ccdn_ops/backends/cuda/dual_squeeze.py calls the native module. Every tensor that a kernel sees lies
-between guards.
+`build(folder)` makes a native module of csrc/bindings.cpp and the kernels, with the functions of
+the real one; `Emulation` puts it in the real one's place, so that ccdn_ops/backends/cuda serves CPU
+tensors with it. Every tensor that a kernel sees lies between guards.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import mmap
 import shutil
 import subprocess
-from collections.abc import Callable
+import sysconfig
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from ccdn_ops.backends.native import DTYPE_CODES, DTYPE_NAMES, accumulation_dtype
+from ccdn_ops import use_backend
+from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype
 from ccdn_ops.plans import dual_squeeze_plan
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 GUARD = 1 << 20  # bytes before and after a tensor that may not be touched
+STREAM = 7  # what the kernels must be launched on
 
 
 def compiler() -> str | None:
-    return shutil.which("g++")
+    return shutil.which("g++") and shutil.which("objcopy")
+
+
+def operators() -> list[str]:
+    """Those that have CUDA kernels."""
+    return sorted(path.stem for path in (ROOT / "csrc" / "cuda").glob("*.cu"))
 
 
 def build(folder: Path) -> Path:
-    library = folder / "emulated.so"
+    """The emulated native module, a shared object in `folder`."""
+    import pybind11
+
     # An index outside of a shared array stops the process, which no test survives unnoticed.
-    flags = ["-std=c++17", "-O2", "-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"]
+    kernel_flags = ["-O2", "-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"]
     # Coroutines jump between stacks, which hardened longjmp refuses. Products are fused or not as
     # the compiler likes; on the device they are fused.
-    flags += ["-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
-    command = ["g++", *flags, "-shared", "-fPIC", f"-I{HERE}", f"-I{ROOT / 'csrc'}"]
-    done = subprocess.run(
-        [*command, str(HERE / "library.cpp"), "-o", str(library)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"the emulated kernels do not compile:\n{done.stderr}")
+    kernel_flags += ["-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas", "-x", "c++"]
+    python = (pybind11.get_include(), sysconfig.get_path("include"))
+    binding_flags = ["-O0", '-DCCDN_CUDA_ARCHS="90"', *(f"-isystem{path}" for path in python)]
+    sources = {ROOT / "csrc" / "bindings.cpp": binding_flags, HERE / "library.cpp": kernel_flags}
+    sources |= {ROOT / "csrc" / "cuda" / f"{name}.cu": kernel_flags for name in operators()}
+    common = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
+    common += [f"-I{HERE}", f"-I{ROOT / 'csrc'}"]
+
+    def compile_one(source: Path) -> Path:
+        target = folder / f"{source.name}.o"
+        _run(["g++", *common, *sources[source], "-c", str(source), "-o", str(target)])
+        return target
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compile_one, sources))
+    # The bindings name the CPU kernels, too, which are not here: nobody calls them.
+    _run(["objcopy", "--weaken", str(objects[0])])
+    library = folder / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
+    _run(["g++", "-shared", *map(str, objects), "-o", str(library)])
     return library
 
 
-class Shape(ctypes.Structure):
-    """csrc/common/dual_squeeze.h: DualSqueezeShape."""
-
-    _fields_ = (
-        ("dtype", ctypes.c_int),
-        ("batch", ctypes.c_int64),
-        ("channels", ctypes.c_int64),
-        ("positions", ctypes.c_int64),
-        ("stride_b", ctypes.c_int64),
-        ("stride_d", ctypes.c_int64),
-        ("stride_n", ctypes.c_int64),
-        ("side", ctypes.c_int),
-        ("saves_gram", ctypes.c_bool),
-        ("terms", ctypes.c_int),
-        ("rank", ctypes.c_int),
-        ("dense_gradient", ctypes.c_bool),
-        ("coefficients", ctypes.c_void_p),
-    )
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the emulated kernels do not compile:\n{done.stderr}")
 
 
 class Guarded:
@@ -90,7 +103,11 @@ class Guarded:
         block = torch.frombuffer(pages, dtype=torch.uint8, offset=GUARD, count=inner)
         block.fill_(0xFF)
         self.fronts.append(block[: inner - size])
-        return block[inner - size :].view(dtype).as_strided(shape, stride)
+        if size == 0:
+            return torch.empty(0, dtype=dtype).as_strided(shape, stride)
+        # A storage of its own, as what an operator returns has.
+        tensor = torch.frombuffer(pages, dtype=dtype, offset=GUARD + inner - size, count=extent)
+        return tensor.as_strided(shape, stride)
 
     def new(self, *shape: int, dtype: torch.dtype) -> Tensor:
         return self.empty(shape, torch.empty(shape, device="meta").stride(), dtype)
@@ -102,25 +119,91 @@ class Guarded:
         result[tuple(narrow)] = x[tuple(narrow)]
         return result
 
+    def like(self, x: Tensor) -> Tensor:
+        """An unwritten tensor with x's shape, strides and dtype."""
+        return self.empty(tuple(x.shape), x.stride(), x.dtype)
+
     def check(self) -> None:
         assert all((front == 0xFF).all() for front in self.fronts), "a write before a tensor"
 
 
-class Library:
+class GuardedAllocations(TorchDispatchMode):
+    """Within, what torch.empty and the like return lies between guards."""
+
+    NAMES = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
+
+    def __init__(self, memory: Guarded) -> None:
+        super().__init__()
+        self.memory = memory
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        found = func(*args, **(kwargs or {}))
+        return self.memory.like(found) if func._opname in self.NAMES else found
+
+
+def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A backend's function with all of its tensors, those that it is given too, between guards."""
+
+    def call(*arguments: Any) -> Any:
+        memory = Guarded()
+
+        def inside(x: Any) -> Any:
+            if isinstance(x, (list, tuple)):
+                return [inside(element) for element in x]
+            return memory.copy(x.detach()) if isinstance(x, Tensor) else x
+
+        with GuardedAllocations(memory):
+            found = function(*map(inside, arguments))
+        memory.check()
+        return found
+
+    return call
+
+
+class Emulation:
+    """The emulated module, and the backend "cuda" with it behind."""
+
     def __init__(self, path: Path) -> None:
+        self.path = path
+        spec = importlib.util.spec_from_file_location("_C", path)
+        assert spec is not None
+        assert spec.loader is not None
+        self.module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.module)
+        # The plain functions of library.cpp.
         self.native = ctypes.CDLL(str(path))
-        self.native.emulated_workspace.restype = ctypes.c_int64
         self.native.emulated_launches.restype = ctypes.c_int64
 
     def settings(self, thread_order: int = 0, largest_grid: int = 0) -> None:
         """How threads take turns (0 in order, 1 reversed, else random) and the grid's limit."""
-        self.native.emulated_settings(thread_order, largest_grid)
+        self.native.emulated_settings(thread_order, largest_grid, STREAM)
 
-    def call(self, name: str, shape: Shape, *tensors: Tensor) -> None:
-        addresses = [ctypes.c_void_p(t.data_ptr()) for t in tensors]
-        status = getattr(self.native, name)(ctypes.byref(shape), *addresses)
-        if status:
-            raise RuntimeError(f"{name} returned status {status}")
+    @contextmanager
+    def serving(self, *names: str) -> Iterator[None]:
+        """Within, the CUDA backend serves CPU tensors of these operators (default: of all)."""
+        self.settings()
+        served = {}
+        for name in names or operators():
+            real = registry.load(name, "cuda")
+            assert real is not None
+            served[name, "cuda"] = replace(
+                real,
+                forward=guarded(real.forward),
+                backward=guarded(real.backward),
+                supports=lambda *_: None,
+            )
+        with (
+            mock.patch.object(native, "require", return_value=self.module),
+            mock.patch.object(native, "stream", return_value=STREAM),
+            mock.patch.dict(registry._implementations, served),
+            use_backend("cuda"),
+        ):
+            yield
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """A function of the native module, as native.launch calls it."""
+        with mock.patch.object(native, "require", return_value=self.module):
+            native.launch(name, getattr(self.module, f"{name}_cuda"), *arguments, STREAM)
 
     def dual_squeeze(
         self,
@@ -143,39 +226,27 @@ class Library:
         empty = memory.empty if features_in is None else features_in
         x = memory.copy(x, empty)
         plan = dual_squeeze_plan(channels, positions, iterations, DTYPE_NAMES[x.dtype], "cuda")
-        side = plan.side if side is None else side
-        saved = plan.saves_gram if saves_gram is None else saves_gram
-        shape = Shape(
-            DTYPE_CODES[x.dtype],
-            *x.shape,
-            *x.stride(),
-            0 if side == "channels" else 1,
-            saved,
-            plan.terms,
-            plan.rank,
-            plan.dense_gradient,
-            plan.coefficients.ctypes.data,
+        plan = replace(
+            plan,
+            side=plan.side if side is None else side,
+            saves_gram=plan.saves_gram if saves_gram is None else saves_gram,
         )
-        n = (channels if side == "channels" else positions) if saved else 0
+        with mock.patch.object(native, "require", return_value=self.module):
+            shape = native.dual_squeeze_shape(x, plan)
+        n = (channels if plan.side == "channels" else positions) if plan.saves_gram else 0
         wide = accumulation_dtype(x.dtype)
         first, second = (memory.new(batch, channels, dtype=x.dtype) for _ in range(2))
         mean, trace = memory.new(batch, channels, dtype=wide), memory.new(batch, dtype=wide)
         gram = memory.new(batch, n if gram_rows is None else gram_rows, n, dtype=wide)
-        saved_tensors = mean, trace, gram
-        scratch = self._scratch(memory, shape, backward=False)
-        self.call("emulated_forward", shape, x, first, second, *saved_tensors, scratch)
+        saved = mean, trace, gram
+        workspace = self.module.dual_squeeze_workspace_cuda
+        scratch = memory.new(workspace(shape, False), dtype=torch.uint8)
+        self.call("dual_squeeze_forward", shape, x, first, second, *saved, scratch)
         memory.check()
         grad_first, grad_second = (memory.copy(g.contiguous()) for g in grads)
         grad_x = empty(tuple(x.shape), x.stride(), x.dtype)
-        scratch = self._scratch(memory, shape, backward=True)
-        self.call(
-            "emulated_backward",
-            shape,
-            *(grad_first, grad_second, x, *saved_tensors, grad_x, scratch),
-        )
+        scratch = memory.new(workspace(shape, True), dtype=torch.uint8)
+        upstream = grad_first, grad_second
+        self.call("dual_squeeze_backward", shape, *upstream, x, *saved, grad_x, scratch)
         memory.check()
-        return first, second, grad_x, *saved_tensors
-
-    def _scratch(self, memory: Guarded, shape: Shape, *, backward: bool) -> Tensor:
-        size = self.native.emulated_workspace(ctypes.byref(shape), int(backward))
-        return memory.new(size, dtype=torch.uint8)
+        return first, second, grad_x, *saved

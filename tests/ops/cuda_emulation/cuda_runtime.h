@@ -41,6 +41,7 @@ struct dim3 {
 enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidConfiguration = 9,
+  cudaErrorInvalidResourceHandle = 400,
   cudaErrorLaunchFailure = 719
 };
 using cudaStream_t = struct CUstream_st*;
@@ -61,6 +62,8 @@ inline unsigned thread_order = 0;
 // Grids are cut to this many blocks when it is not 0: the kernels' grid-stride loops do the rest.
 inline unsigned largest_grid = 0;
 inline int64_t launches = 0;
+// A launch on another stream fails.
+inline cudaStream_t expected_stream = nullptr;
 inline cudaError_t last_error = cudaSuccess;
 
 // The coroutines live as long as the process and are started once; from then on they change by
@@ -158,6 +161,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   ++launches;
   gridDim = config->gridDim;
   blockDim = config->blockDim;
+  if (config->stream != expected_stream) return last_error = cudaErrorInvalidResourceHandle;
   if (gridDim.x == 0 || blockDim.x == 0 || blockDim.x > 1024) {
     return last_error = cudaErrorInvalidConfiguration;
   }

@@ -1,31 +1,39 @@
-// The CUDA kernels as a library for the CPU; tests/ops/cuda_emulation/__init__.py compiles it.
-#include "cuda/dual_squeeze.cu"
+// What the tests ask of the emulation itself; tests/ops/cuda_emulation/__init__.py compiles it.
+#include <cuda_runtime.h>
 
-extern "C" {
+#include "cuda/multi_excite_plan.h"
+#include "cuda/recurrence.cuh"
 
-int64_t emulated_workspace(const ccdn::DualSqueezeShape* shape, int backward) {
-  return ccdn::dual_squeeze_workspace_cuda(*shape, backward != 0);
-}
+#define EXPORTED extern "C" __attribute__((visibility("default")))
 
-int emulated_forward(const ccdn::DualSqueezeShape* shape, const void* x, void* first, void* second,
-                     void* mean, void* trace, void* gram, void* workspace) {
-  return int(ccdn::dual_squeeze_forward_cuda(*shape, x, first, second, mean, trace, gram, workspace,
-                                             nullptr));
-}
-
-int emulated_backward(const ccdn::DualSqueezeShape* shape, const void* grad_first,
-                      const void* grad_second, const void* x, const void* mean, const void* trace,
-                      const void* gram, void* grad_x, void* workspace) {
-  return int(ccdn::dual_squeeze_backward_cuda(*shape, grad_first, grad_second, x, mean, trace, gram,
-                                              grad_x, workspace, nullptr));
-}
-
-void emulated_settings(unsigned thread_order, unsigned largest_grid) {
+EXPORTED void emulated_settings(unsigned thread_order, unsigned largest_grid, int64_t stream) {
   emulation::thread_order = thread_order;
   emulation::largest_grid = largest_grid;
+  emulation::expected_stream = reinterpret_cast<cudaStream_t>(stream);
 }
 
-int64_t emulated_launches() { return emulation::launches; }
+EXPORTED int64_t emulated_launches() { return emulation::launches; }
 
-int emulated_max_terms() { return ccdn::cuda::kMaxTerms; }
+EXPORTED int emulated_max_terms() { return ccdn::cuda::kMaxTerms; }
+
+EXPORTED int64_t emulated_quotient(int64_t a, int64_t b) { return ccdn::cuda::quotient(a, b); }
+
+// map, plane(b, p), gate(b, p), then of the backward pass of packs of v: tiles, bands, chunks.
+EXPORTED void emulated_excite_plan(int64_t batch, int64_t excitations, int64_t channels,
+                                   int64_t positions, int channels_last, int v, int64_t b,
+                                   int64_t p, int64_t* found) {
+  const ccdn::MultiExciteShape shape{ccdn::Dtype::f32,
+                                     batch,
+                                     excitations,
+                                     channels,
+                                     positions,
+                                     channels_last != 0,
+                                     channels * positions,
+                                     channels_last ? channels : positions};
+  const ccdn::cuda::MultiExciteExtents e(shape);
+  const ccdn::cuda::MultiExciteBlocks blocks(e, shape.channels_last, v, 4);
+  for (int64_t value : {e.map(), e.plane(b, p), e.gate(b, p), blocks.tiles, blocks.bands,
+                        blocks.chunks, blocks.columns, blocks.rows}) {
+    *found++ = value;
+  }
 }

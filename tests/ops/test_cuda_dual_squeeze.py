@@ -1,48 +1,40 @@
-"""The CUDA kernels run on the CPU (tests/ops/cuda_emulation): values, gradients, indices, barriers.
+"""dual_squeeze's CUDA kernels on the CPU (tests/ops/cuda_emulation): values, indices, barriers.
 
 What a device alone can show (races between warps, speed) is not here.
 """
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import mmap
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from cuda_emulation import Library, Shape, build, compiler
+from cuda_emulation import Emulation
 from harness import CHANNELS, KINDS, POSITIONS, check_close, err, features, tolerances, truth
 from harness import LAYOUTS as HARNESS_LAYOUTS
 from harness import laid_out as harness_layout
 from harness import upstream as upstream_of
 from torch import Tensor
 
-from ccdn_ops.backends import native
-from ccdn_ops.backends.cuda import dual_squeeze as backend
-from ccdn_ops.plans import TERMS
-
-pytestmark = pytest.mark.skipif(compiler() is None, reason="g++ is not installed")
+from ccdn_ops.backends import registry
+from ccdn_ops.backends.cuda.device import supports
+from ccdn_ops.plans import TERMS, dual_squeeze_plan
 
 LAYOUTS = ("positions_inner", "channels_inner")
 MAP_NORESERVE = 0x4000  # Linux; newer versions of Python have it in mmap
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
-    return Library(build(tmp_path_factory.mktemp("cuda_emulation")))
-
-
 @pytest.fixture(autouse=True)
-def plain_settings(library: Library) -> None:
-    library.settings()
+def plain_settings(emulation: Emulation) -> None:
+    emulation.settings()
 
 
 def laid_out(x: Tensor, layout: str) -> Tensor:
@@ -50,7 +42,7 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
 
 
 def check(
-    library: Library,
+    emulation: Emulation,
     x: Tensor,
     iterations: int = 5,
     side: str | None = None,
@@ -58,7 +50,7 @@ def check(
 ) -> None:
     """Values, and the gradient through second alone, against the float64 reference."""
     g = upstream_of(x)
-    found = library.dual_squeeze(x, iterations, (torch.zeros_like(g), g), side, saves_gram)
+    found = emulation.dual_squeeze(x, iterations, (torch.zeros_like(g), g), side, saves_gram)
     exact = truth(x.contiguous(), (None, g), iterations)
     what = f"{tuple(x.shape)} {x.dtype}, K = {iterations}, side {side}"
     check_close(found[:3], exact, tolerances(x, (None, g), iterations, exact), what)
@@ -70,75 +62,75 @@ SHAPES = [(1, 1), (1, 49), (3, 2), (65, 1), (65, 49), (129, 81), (65, 129), (3, 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("channels", "positions"), SHAPES)
-def test_fp32_exact(library: Library, channels: int, positions: int, layout: str) -> None:
-    check(library, laid_out(features("dominant", 2, channels, positions), layout))
+def test_fp32_exact(emulation: Emulation, channels: int, positions: int, layout: str) -> None:
+    check(emulation, laid_out(features("dominant", 2, channels, positions), layout))
 
 
 @pytest.mark.parametrize("side", ["channels", "positions"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("channels", "positions"), [(70, 90), (130, 120)])
 def test_both_sides(
-    library: Library, channels: int, positions: int, layout: str, side: str
+    emulation: Emulation, channels: int, positions: int, layout: str, side: str
 ) -> None:
     x = laid_out(features("noise", 1, channels, positions), layout)
-    check(library, x, 3, side=side, saves_gram=False)
-    check(library, x.double(), 3, side=side)
+    check(emulation, x, 3, side=side, saves_gram=False)
+    check(emulation, x.double(), 3, side=side)
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])
 @pytest.mark.parametrize(("channels", "positions"), [(33, 20), (20, 49)])
-def test_kinds(library: Library, kind: str, channels: int, positions: int) -> None:
-    check(library, features(kind, 2, channels, positions))
+def test_kinds(emulation: Emulation, kind: str, channels: int, positions: int) -> None:
+    check(emulation, features(kind, 2, channels, positions))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("positions", POSITIONS)
-def test_full_grid(library: Library, kind: str, channels: int, positions: int) -> None:
+def test_full_grid(emulation: Emulation, kind: str, channels: int, positions: int) -> None:
     for layout in LAYOUTS:
-        check(library, laid_out(features(kind, 2, channels, positions), layout))
+        check(emulation, laid_out(features(kind, 2, channels, positions), layout))
 
 
 @pytest.mark.parametrize("iterations", range(1, 11))
 @pytest.mark.parametrize(("channels", "positions"), [(24, 10), (10, 24)])
-def test_iterations(library: Library, channels: int, positions: int, iterations: int) -> None:
-    check(library, features("dominant", 1, channels, positions), iterations)
+def test_iterations(emulation: Emulation, channels: int, positions: int, iterations: int) -> None:
+    check(emulation, features("dominant", 1, channels, positions), iterations)
     wide = features("noise", 1, channels, positions, dtype=torch.float64)
-    check(library, wide, iterations)
+    check(emulation, wide, iterations)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("kind", ["dominant", "large"])
 @pytest.mark.parametrize(("channels", "positions"), [(33, 20), (20, 33), (130, 150)])
 def test_other_dtypes(
-    library: Library, kind: str, channels: int, positions: int, dtype: torch.dtype
+    emulation: Emulation, kind: str, channels: int, positions: int, dtype: torch.dtype
 ) -> None:
-    check(library, features(kind, 1, channels, positions, dtype=dtype))
+    check(emulation, features(kind, 1, channels, positions, dtype=dtype))
 
 
 @pytest.mark.parametrize(("channels", "positions"), [(12, 40), (40, 12), (130, 140)])
-def test_both_gradients(library: Library, channels: int, positions: int) -> None:
+def test_both_gradients(emulation: Emulation, channels: int, positions: int) -> None:
     x = features("dominant", 2, channels, positions)
     grads = upstream_of(x), upstream_of(x, seed=3)
-    found = library.dual_squeeze(x, 3, grads)
+    found = emulation.dual_squeeze(x, 3, grads)
     exact = truth(x, grads, 3)
     check_close(found[:3], exact, tolerances(x, grads, 3, exact))
 
 
 @pytest.mark.parametrize("stride", [(7, 300, 13), (4000, 5, 200), (3001, 50, 2)])
-def test_strides(library: Library, stride: tuple[int, int, int]) -> None:
+def test_strides(emulation: Emulation, stride: tuple[int, int, int]) -> None:
     shape = {7: (5, 10, 20), 4000: (2, 40, 19), 3001: (2, 60, 25)}[stride[0]]
     x = torch.full((8000,), float("nan")).as_strided(shape, stride)
     x.copy_(features("dominant", *shape))
-    check(library, x, 2)
+    check(emulation, x, 2)
 
 
-def test_saved_tensors(library: Library) -> None:
+def test_saved_tensors(emulation: Emulation) -> None:
     for channels, positions in ((6, 10), (10, 6)):
         x = features("large", 2, channels, positions, dtype=torch.float64)
         g = upstream_of(x)
-        *_, mean, trace, gram = library.dual_squeeze(x, 2, (g, g))
+        *_, mean, trace, gram = emulation.dual_squeeze(x, 2, (g, g))
         centred = x - x.mean(2, keepdim=True)
         product = centred @ centred.mT if channels < positions else centred.mT @ centred
         assert err(mean, x.mean(2)) < 1e-15
@@ -148,13 +140,13 @@ def test_saved_tensors(library: Library) -> None:
 
 
 @pytest.mark.parametrize(("channels", "positions"), [(12, 40), (40, 12), (130, 140)])
-def test_samples_are_apart(library: Library, channels: int, positions: int) -> None:
+def test_samples_are_apart(emulation: Emulation, channels: int, positions: int) -> None:
     x = features("dominant", 3, channels, positions)
     g = upstream_of(x)
-    clean = library.dual_squeeze(x, 2, (g, g))
+    clean = emulation.dual_squeeze(x, 2, (g, g))
     x[1, 2, 3] = float("nan")
     x[2] = 0.7
-    first, second, grad, _, trace, _ = dirty = library.dual_squeeze(x, 2, (g, g))
+    first, second, grad, _, trace, _ = dirty = emulation.dual_squeeze(x, 2, (g, g))
     for before, after in zip(clean, dirty, strict=True):
         assert after[0].equal(before[0])
     assert second[1].isnan().all()
@@ -167,45 +159,45 @@ def test_samples_are_apart(library: Library, channels: int, positions: int) -> N
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1000.1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_no_variance(library: Library, value: float, dtype: torch.dtype) -> None:
+def test_no_variance(emulation: Emulation, value: float, dtype: torch.dtype) -> None:
     x = torch.full((1, 5, 2000), value, dtype=dtype)
     x = x * torch.linspace(1, 2, 5, dtype=dtype)[:, None]
     g = upstream_of(x)
-    first, second, grad, _, trace, _ = library.dual_squeeze(x, 2, (g, 1e3 * g))
+    first, second, grad, _, trace, _ = emulation.dual_squeeze(x, 2, (g, 1e3 * g))
     assert err(first, x[..., 0]) <= torch.finfo(dtype).eps
     assert (second == 0).all()
     assert (trace == 0).all()
     assert err(grad, g[..., None].expand_as(x) / 2000) <= torch.finfo(dtype).eps
 
 
-def test_empty_batch(library: Library) -> None:
-    before = library.native.emulated_launches()
+def test_empty_batch(emulation: Emulation) -> None:
+    before = emulation.native.emulated_launches()
     x = torch.empty(0, 4, 6)
-    first, _, grad, *_ = library.dual_squeeze(x, 5, (torch.empty(0, 4), torch.empty(0, 4)))
+    first, _, grad, *_ = emulation.dual_squeeze(x, 5, (torch.empty(0, 4), torch.empty(0, 4)))
     assert first.shape == (0, 4)
     assert grad.shape == (0, 4, 6)
-    assert library.native.emulated_launches() == before
+    assert emulation.native.emulated_launches() == before
 
 
 @pytest.mark.parametrize(("channels", "positions"), [(70, 90), (90, 70), (130, 140), (514, 3)])
-def test_barriers(library: Library, channels: int, positions: int) -> None:
+def test_barriers(emulation: Emulation, channels: int, positions: int) -> None:
     """The order in which threads run between barriers, and the grid's size, change no bit."""
     x = features("dominant", 2, channels, positions)
     g = upstream_of(x)
     # The longer axis as the matrix's too: more entries than a block has threads.
     side = "channels" if channels > 500 else None
-    once = library.dual_squeeze(x, 2, (g, g), side)
+    once = emulation.dual_squeeze(x, 2, (g, g), side)
     for thread_order, largest_grid in ((1, 0), (2, 0), (3, 3), (0, 1)):
-        library.settings(thread_order, largest_grid)
-        again = library.dual_squeeze(x, 2, (g, g), side)
+        emulation.settings(thread_order, largest_grid)
+        again = emulation.dual_squeeze(x, 2, (g, g), side)
         assert all(a.equal(b) for a, b in zip(once, again, strict=True))
 
 
 @pytest.mark.parametrize(("channels", "positions"), [(6, 10), (10, 6)])
-def test_offsets_beyond_32_bits(library: Library, channels: int, positions: int) -> None:
+def test_offsets_beyond_32_bits(emulation: Emulation, channels: int, positions: int) -> None:
     x = features("dominant", 2, channels, positions, dtype=torch.float16)
     g = upstream_of(x)
-    near = library.dual_squeeze(x, 2, (g, g))
+    near = emulation.dual_squeeze(x, 2, (g, g))
     stride = 2**31 + 1000
     flags = mmap.MAP_PRIVATE | MAP_NORESERVE
 
@@ -214,88 +206,61 @@ def test_offsets_beyond_32_bits(library: Library, channels: int, positions: int)
         room = np.frombuffer(mmap.mmap(-1, size, flags=flags), dtype=np.float16)
         return torch.from_numpy(room).as_strided(shape, (stride, positions, 1))
 
-    far = library.dual_squeeze(x, 2, (g, g), features_in=spread_out)
+    far = emulation.dual_squeeze(x, 2, (g, g), features_in=spread_out)
     assert all(a.equal(b) for a, b in zip(near, far, strict=True))
-
-
-class EmulatedModule:
-    """The native module's CUDA functions, served by the emulation."""
-
-    def __init__(self, library: Library) -> None:
-        native = library.native
-        self.DualSqueezeShape = Shape
-        self.dual_squeeze_workspace_cuda = lambda shape, backward: native.emulated_workspace(
-            ctypes.byref(shape), int(backward)
-        )
-        self.dual_squeeze_forward_cuda = self.without_stream(native.emulated_forward)
-        self.dual_squeeze_backward_cuda = self.without_stream(native.emulated_backward)
-
-    @staticmethod
-    def without_stream(function: Callable[..., int]) -> Callable[..., int]:
-        def call(shape: Shape, *addresses: int) -> int:
-            *tensors, stream = addresses
-            assert stream == 7
-            return function(ctypes.byref(shape), *map(ctypes.c_void_p, tensors))
-
-        return call
 
 
 @pytest.mark.parametrize("layout", HARNESS_LAYOUTS)
 @pytest.mark.parametrize(("channels", "positions"), [(6, 15), (20, 6)])
 def test_the_backend_itself(
-    library: Library,
-    monkeypatch: pytest.MonkeyPatch,
-    layout: str,
-    channels: int,
-    positions: int,
+    emulation: Emulation, layout: str, channels: int, positions: int
 ) -> None:
     """ccdn_ops/backends/cuda/dual_squeeze.py, with the emulation behind it."""
-    monkeypatch.setattr(native, "require", lambda: EmulatedModule(library))
-    monkeypatch.setattr(native, "stream", lambda tensor: 7)
     x = features("dominant", 2, channels, positions).view(2, channels, -1, 3)
     x = harness_layout(x, layout).flatten(2)
     grads = upstream_of(x), upstream_of(x, seed=3)
-    first, second, *saved = backend.forward(x, 3)
-    grad = backend.backward(*grads, x, *saved, 3)
+    with emulation.serving("dual_squeeze"):
+        serving = registry.select("dual_squeeze", x, 3)
+        first, second, *saved = serving.forward(x, 3)
+        grad = serving.backward(*grads, x, *saved, 3)
     assert grad.stride() == torch.empty_like(x).stride()
     exact = truth(x.contiguous(), grads, 3)
     check_close((first, second, grad), exact, tolerances(x, grads, 3, exact))
 
 
 def test_the_backend_serves_cuda_tensors_only() -> None:
-    reason = backend.supports(torch.ones(1, 2, 3), 5)
+    reason = supports(torch.ones(1, 2, 3), 5)
     assert reason == "the CUDA kernels serve CUDA tensors, not tensors on cpu"
 
 
-def test_every_plan_fits_the_parameters(library: Library) -> None:
-    assert max(itertools.chain(*TERMS.values())) <= library.native.emulated_max_terms()
+def test_every_plan_fits_the_parameters(emulation: Emulation) -> None:
+    assert max(itertools.chain(*TERMS.values())) <= emulation.native.emulated_max_terms()
 
 
-def test_bad_arguments(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_arguments(emulation: Emulation, monkeypatch: pytest.MonkeyPatch) -> None:
     x = features("noise", 1, 3, 4)
     g = upstream_of(x)
-    too_long = torch.zeros(1, library.native.emulated_max_terms() + 1, dtype=torch.float64)
+    too_long = torch.zeros(1, emulation.native.emulated_max_terms() + 1, dtype=torch.float64)
 
-    class TooLong:
-        side, saves_gram, rank, dense_gradient = "channels", True, 0, False
-        terms, coefficients = too_long.shape[1], too_long[0].numpy()
-
-    monkeypatch.setattr("cuda_emulation.dual_squeeze_plan", lambda *_: TooLong)
-    with pytest.raises(RuntimeError, match="emulated_forward returned status 2"):
-        library.dual_squeeze(x, 5, (g, g))
+    plan = dual_squeeze_plan(3, 4, 5, "float32", "cuda")
+    plan = replace(plan, terms=too_long.shape[1], table=too_long.numpy())
+    monkeypatch.setattr("cuda_emulation.dual_squeeze_plan", lambda *_: plan)
+    with pytest.raises(RuntimeError, match=r"dual_squeeze_forward failed .* outside its limits"):
+        emulation.dual_squeeze(x, 5, (g, g))
 
 
 @pytest.mark.parametrize("rows", [3, 4])
-def test_the_emulation_sees_a_touch_outside(library: Library, rows: int) -> None:
+def test_the_emulation_sees_a_touch_outside(emulation: Emulation, rows: int) -> None:
     """The guards guard: a gram matrix one row too small stops the process."""
     code = (
-        "import torch\n"
-        "from cuda_emulation import Library\n"
+        "from pathlib import Path\n"
+        "from cuda_emulation import Emulation\n"
         "from harness import features, upstream\n"
-        f"library = Library({library.native._name!r})\n"
+        f"emulation = Emulation(Path({str(emulation.path)!r}))\n"
+        "emulation.settings()\n"
         "x = features('noise', 1, 4, 9)\n"
         "g = upstream(x)\n"
-        f"library.dual_squeeze(x, 2, (g, g), 'channels', gram_rows={rows})\n"
+        f"emulation.dual_squeeze(x, 2, (g, g), 'channels', gram_rows={rows})\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,0 +1,131 @@
+"""The CUDA kernels of every operator on the CPU (tests/ops/cuda_emulation).
+
+What tests/ops/test_operators.py asks of every backend is asked of them too; then come the shapes
+that make their paths differ, both layouts, and the order in which threads run. What a device alone
+can show (races between warps, speed) is not here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+import cuda_emulation
+import pytest
+import torch
+from cuda_emulation import Emulation
+from harness import err
+from test_operators import (  # noqa: F401
+    OPERATORS,
+    Operator,
+    assert_equal,
+    step,
+    test_autocast_changes_nothing,
+    test_dtypes,
+    test_empty_batch,
+    test_nan_stays_in_its_sample,
+    test_no_gradient_is_asked_of_frozen_tensors,
+    test_opcheck,
+    test_vmap,
+)
+from torch import Tensor
+
+# Those with kernels of their own or made of such; dual_squeeze has a file of its own, too.
+NAMES = {*cuda_emulation.operators(), "second_order_squeeze"}
+SERVED = [operator for operator in OPERATORS if operator.name in NAMES]
+every = pytest.mark.parametrize("operator", SERVED, ids=str)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest, emulation: Emulation) -> Iterator[str]:
+    """ "cuda" for CPU tensors; what the tests that are imported above run on."""
+    operator = request.node.callspec.params["operator"]
+    if operator not in SERVED:
+        pytest.skip("it has no CUDA kernels")
+    with emulation.serving():
+        yield "cuda"
+
+
+# Whole packs of 16 bytes; lines that break within a pack; single elements; several blocks a line;
+# several chunks a map; more excitations than usual; one of everything.
+SIZES = [
+    {"B": 2, "P": 3, "D": 16, "R": 4, "H": 4, "W": 4},
+    {"B": 2, "P": 4, "D": 24, "R": 6, "H": 7, "W": 7},
+    {"B": 1, "P": 2, "D": 9, "R": 2, "H": 5, "W": 3},
+    {"B": 1, "P": 2, "D": 3, "R": 1, "H": 96, "W": 100},
+    {"B": 2, "P": 2, "D": 264, "R": 66, "H": 3, "W": 4},
+    {"B": 1, "P": 9, "D": 40, "R": 10, "H": 33, "W": 1},
+    {"B": 1, "P": 1, "D": 1, "R": 1, "H": 1, "W": 1},
+]
+LAYOUTS = ("contiguous", "channels_last", "padded")
+
+
+def laid_out(x: Tensor, layout: str) -> Tensor:
+    """The same numbers; "padded": what lies between the samples of a larger tensor."""
+    x = x.detach()
+    if x.dim() == 4 and layout == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    elif x.dim() > 1 and layout == "padded":
+        room = x.new_full((x.shape[0], x.shape[1] + 1, *x.shape[2:]), float("nan"))
+        room[:, 1:] = x
+        x = room[:, 1:]
+    return x.requires_grad_()
+
+
+@every
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", SIZES, ids=lambda s: "-".join(map(str, s.values())))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_shapes(
+    backend: str, operator: Operator, dtype: torch.dtype, size: dict[str, int], layout: str
+) -> None:
+    if not {"D", "H"} & {s for shape in operator.shapes for s in shape}:
+        pytest.skip("these sizes say nothing of it")
+    tensors = operator.tensors(dtype, **size)
+    found = step(operator.call, [laid_out(t, layout) for t in tensors])
+    wanted = step(operator.reference, [t.detach().double().requires_grad_() for t in tensors])
+    tolerance = {torch.float32: 2e-6, torch.float64: 1e-12}.get(dtype, 4 * torch.finfo(dtype).eps)
+    for y, y64 in zip(found, wanted, strict=True):
+        assert y.dtype == dtype
+        assert err(y, y64) <= tolerance
+
+
+@every
+@pytest.mark.parametrize("size", SIZES[1:5:3], ids=lambda s: "-".join(map(str, s.values())))
+@pytest.mark.parametrize("layout", LAYOUTS[:2])
+def test_barriers(
+    backend: str, emulation: Emulation, operator: Operator, size: dict[str, int], layout: str
+) -> None:
+    """The order in which threads run between barriers, and the grid's size, change no bit."""
+    tensors = [laid_out(t, layout) for t in operator.tensors(**size)]
+    once = step(operator.call, tensors)
+    for thread_order, largest_grid in ((1, 0), (2, 0), (3, 3), (0, 1)):
+        emulation.settings(thread_order, largest_grid)
+        assert_equal(step(operator.call, tensors), once)
+
+
+def test_divisions(emulation: Emulation) -> None:
+    """Places in maps beyond 2^31 elements, and beyond 2^32."""
+    quotient = emulation.native.emulated_quotient
+    quotient.restype = ctypes.c_int64
+    for a in (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**32 + 7, 3 * 2**40 + 5):
+        for b in (1, 3, 2**31 - 1, 2**31 + 3, 2**32 - 1, 2**32, 2**33 + 1):
+            assert quotient(ctypes.c_int64(a), ctypes.c_int64(b)) == a // b
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("pack", [1, 4])
+def test_places_beyond_32_bits(emulation: Emulation, pack: int, channels_last: bool) -> None:
+    batch, excitations, channels, positions = 2**31 + 1, 5, 70_000, 80_000
+    numbers = (ctypes.c_int64 * 8)()
+    sizes = [ctypes.c_int64(n) for n in (batch, excitations, channels, positions)]
+    at = ctypes.c_int64(2**31), ctypes.c_int64(3)
+    emulation.native.emulated_excite_plan(*sizes, int(channels_last), pack, *at, numbers)
+    map_, plane, gate, tiles, bands, chunks, columns, rows = numbers
+    assert map_ == channels * positions
+    assert plane == (2**31 * excitations + 3) * channels * positions
+    assert gate == (2**31 * excitations + 3) * channels
+    length, lines = (channels, positions) if channels_last else (positions, channels)
+    assert (tiles - 1) * columns < length <= tiles * columns
+    assert (bands - 1) * rows < lines <= bands * rows
+    assert chunks == (bands if channels_last else tiles)
