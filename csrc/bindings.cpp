@@ -228,6 +228,32 @@ void bind_cocs_loss(py::module_& module) {
             cocs_shape(dtype, count, levels), at(grad_losses), at(sums), at(workspace)));
       },
       ReleaseGil());
+
+#ifdef CCDN_CUDA_ARCHS
+  module.def(
+      "cocs_loss_workspace_cuda",
+      [](int dtype, int64_t count, Address levels, bool backward) {
+        return ccdn::cocs_loss_workspace_cuda(cocs_shape(dtype, count, levels), backward);
+      },
+      ReleaseGil());
+  module.def(
+      "cocs_loss_forward_cuda",
+      [](int dtype, int64_t count, Address levels, Address losses, Address sums, Address workspace,
+         Address stream) {
+        return static_cast<int>(ccdn::cocs_loss_forward_cuda(
+            cocs_shape(dtype, count, levels), at(losses), at(sums), at(workspace), at(stream)));
+      },
+      ReleaseGil());
+  module.def(
+      "cocs_loss_backward_cuda",
+      [](int dtype, int64_t count, Address levels, Address grad_losses, Address sums,
+         Address workspace, Address stream) {
+        return static_cast<int>(ccdn::cocs_loss_backward_cuda(cocs_shape(dtype, count, levels),
+                                                              at(grad_losses), at(sums),
+                                                              at(workspace), at(stream)));
+      },
+      ReleaseGil());
+#endif
 }
 
 void bind_covariance_pool(py::module_& module) {

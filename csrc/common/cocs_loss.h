@@ -31,4 +31,11 @@ Status cocs_loss_forward_cpu(const CocsShape& shape, void* losses, void* sums,
 Status cocs_loss_backward_cpu(const CocsShape& shape, const void* grad_losses, const void* sums,
                               void* workspace) noexcept;
 
+int64_t cocs_loss_workspace_cuda(const CocsShape& shape, bool backward);
+
+Status cocs_loss_forward_cuda(const CocsShape& shape, void* losses, void* sums, void* workspace,
+                              void* stream) noexcept;
+Status cocs_loss_backward_cuda(const CocsShape& shape, const void* grad_losses, const void* sums,
+                               void* workspace, void* stream) noexcept;
+
 }  // namespace ccdn

@@ -40,6 +40,11 @@ EXPECTED = {
         "expand_dense": FEATURES,
         "expand_low_rank": FEATURES,
     },
+    "cocs_loss": {
+        "unit_sums": FEATURES,
+        "level_losses": tuple(f"{element} {backward}" for element in FEATURES for backward in "01"),
+        "unit_gradients": FEATURES,
+    },
     "multi_excite": {
         "excite": MAPS,
         "excite_backward": MAPS,

@@ -30,10 +30,11 @@ from test_operators import (  # noqa: F401
 )
 from torch import Tensor
 
-# Those with kernels of their own or made of such; dual_squeeze has a file of its own, too.
-NAMES = {*cuda_emulation.operators(), "second_order_squeeze"}
-SERVED = [operator for operator in OPERATORS if operator.name in NAMES]
-every = pytest.mark.parametrize("operator", SERVED, ids=str)
+SERVED = [operator for operator in OPERATORS if operator.name in cuda_emulation.operators()]
+# dual_squeeze has a file of its own.
+every = pytest.mark.parametrize(
+    "operator", [operator for operator in SERVED if operator.name != "dual_squeeze"], ids=str
+)
 
 
 @pytest.fixture
@@ -79,8 +80,6 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
 def test_shapes(
     backend: str, operator: Operator, dtype: torch.dtype, size: dict[str, int], layout: str
 ) -> None:
-    if not {"D", "H"} & {s for shape in operator.shapes for s in shape}:
-        pytest.skip("these sizes say nothing of it")
     tensors = operator.tensors(dtype, **size)
     found = step(operator.call, [laid_out(t, layout) for t in tensors])
     wanted = step(operator.reference, [t.detach().double().requires_grad_() for t in tensors])
@@ -116,15 +115,15 @@ def test_divisions(emulation: Emulation) -> None:
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("pack", [1, 4])
 def test_places_beyond_32_bits(emulation: Emulation, pack: int, channels_last: bool) -> None:
-    batch, excitations, channels, positions = 2**31 + 1, 5, 70_000, 80_000
+    batch, excitations, channels, positions = 2**20 + 1, 5, 70_000, 80_000
     numbers = (ctypes.c_int64 * 8)()
     sizes = [ctypes.c_int64(n) for n in (batch, excitations, channels, positions)]
-    at = ctypes.c_int64(2**31), ctypes.c_int64(3)
+    at = ctypes.c_int64(2**20), ctypes.c_int64(3)
     emulation.native.emulated_excite_plan(*sizes, int(channels_last), pack, *at, numbers)
     map_, plane, gate, tiles, bands, chunks, columns, rows = numbers
     assert map_ == channels * positions
-    assert plane == (2**31 * excitations + 3) * channels * positions
-    assert gate == (2**31 * excitations + 3) * channels
+    assert plane == (2**20 * excitations + 3) * channels * positions
+    assert gate == (2**20 * excitations + 3) * channels
     length, lines = (channels, positions) if channels_last else (positions, channels)
     assert (tiles - 1) * columns < length <= tiles * columns
     assert (bands - 1) * rows < lines <= bands * rows

@@ -152,6 +152,9 @@ inline void __syncthreads() {
   threadIdx = mine;
 }
 
+// Products are not fused with sums here unless the compiler is asked for it.
+inline double __dmul_rn(double a, double b) { return a * b; }
+
 inline cudaError_t cudaGetLastError() { return std::exchange(emulation::last_error, cudaSuccess); }
 
 template <typename... Parameters, typename... Arguments>
