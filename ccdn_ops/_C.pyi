@@ -96,6 +96,40 @@ def excitation_gates_backward_cpu(
     grad_expand_bias: int,
     workspace: int,
 ) -> int: ...
+def excitation_gates_workspace_cuda(shape: ExcitationGatesShape, backward: bool) -> int: ...
+def excitation_gates_forward_cuda(
+    shape: ExcitationGatesShape,
+    first: int,
+    second: int,
+    reduce_weight: int,
+    reduce_bias: int,
+    expand_weight: int,
+    expand_bias: int,
+    gates: int,
+    hidden: int,
+    scales: int,
+    stream: int,
+) -> int: ...
+def excitation_gates_backward_cuda(
+    shape: ExcitationGatesShape,
+    grad_gates: int,
+    first: int,
+    second: int,
+    reduce_weight: int,
+    reduce_bias: int,
+    expand_weight: int,
+    expand_bias: int,
+    hidden: int,
+    scales: int,
+    grad_first: int,
+    grad_second: int,
+    grad_reduce_weight: int,
+    grad_reduce_bias: int,
+    grad_expand_weight: int,
+    grad_expand_bias: int,
+    workspace: int,
+    stream: int,
+) -> int: ...
 
 class MultiExciteShape:
     def __init__(

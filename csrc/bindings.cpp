@@ -145,6 +145,39 @@ void bind_excitation_gates(py::module_& module) {
             at(workspace)));
       },
       ReleaseGil());
+
+#ifdef CCDN_CUDA_ARCHS
+  module.def("excitation_gates_workspace_cuda", &ccdn::excitation_gates_workspace_cuda,
+             py::arg("shape"), py::arg("backward"));
+  module.def(
+      "excitation_gates_forward_cuda",
+      [](const ccdn::ExcitationGatesShape& shape, Address first, Address second, Address reduce,
+         Address reduce_bias, Address expand, Address expand_bias, Address gates, Address hidden,
+         Address scales, Address stream) {
+        const ccdn::ExcitationGatesWeights weights{at(reduce), at(reduce_bias), at(expand),
+                                                   at(expand_bias)};
+        return static_cast<int>(ccdn::excitation_gates_forward_cuda(
+            shape, at(first), at(second), weights, at(gates), at(hidden), at(scales), at(stream)));
+      },
+      ReleaseGil());
+  module.def(
+      "excitation_gates_backward_cuda",
+      [](const ccdn::ExcitationGatesShape& shape, Address grad_gates, Address first, Address second,
+         Address reduce, Address reduce_bias, Address expand, Address expand_bias, Address hidden,
+         Address scales, Address grad_first, Address grad_second, Address grad_reduce,
+         Address grad_reduce_bias, Address grad_expand, Address grad_expand_bias, Address workspace,
+         Address stream) {
+        const ccdn::ExcitationGatesWeights weights{at(reduce), at(reduce_bias), at(expand),
+                                                   at(expand_bias)};
+        const ccdn::ExcitationGatesGrads grads{at(grad_first),  at(grad_second),
+                                               at(grad_reduce), at(grad_reduce_bias),
+                                               at(grad_expand), at(grad_expand_bias)};
+        return static_cast<int>(ccdn::excitation_gates_backward_cuda(
+            shape, at(grad_gates), at(first), at(second), weights, at(hidden), at(scales), grads,
+            at(workspace), at(stream)));
+      },
+      ReleaseGil());
+#endif
 }
 
 void bind_multi_excite(py::module_& module) {

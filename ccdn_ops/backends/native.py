@@ -177,6 +177,14 @@ def dual_squeeze_shape(x: Tensor, plan: DualSqueezePlan) -> Any:
     )
 
 
+def excitation_gates_shape(first: Tensor, reduce_weight: Tensor) -> Any:
+    """The argument struct of csrc/common/excitation_gates.h."""
+    excitations, orders, hidden, channels = reduce_weight.shape
+    return require().ExcitationGatesShape(
+        DTYPE_CODES[first.dtype], first.shape[0], excitations, orders, channels, hidden
+    )
+
+
 def multi_excite_shape(x: Tensor, line_stride: int, excitations: int) -> Any:
     """The argument struct of csrc/common/multi_excite.h for x of layout.in_lines()."""
     batch, channels, height, width = x.shape

@@ -38,4 +38,17 @@ Status excitation_gates_backward_cpu(const ExcitationGatesShape& shape, const vo
                                      const void* scales, const ExcitationGatesGrads& grads,
                                      void* workspace) noexcept;
 
+int64_t excitation_gates_workspace_cuda(const ExcitationGatesShape& shape, bool backward);
+
+Status excitation_gates_forward_cuda(const ExcitationGatesShape& shape, const void* first,
+                                     const void* second, const ExcitationGatesWeights& weights,
+                                     void* gates, void* hidden, void* scales,
+                                     void* stream) noexcept;
+
+Status excitation_gates_backward_cuda(const ExcitationGatesShape& shape, const void* grad_gates,
+                                      const void* first, const void* second,
+                                      const ExcitationGatesWeights& weights, const void* hidden,
+                                      const void* scales, const ExcitationGatesGrads& grads,
+                                      void* workspace, void* stream) noexcept;
+
 }  // namespace ccdn

@@ -5,13 +5,15 @@
 
 namespace ccdn::cuda {
 
-constexpr int kTile = 64;    // rows and columns of the tile that a block computes
-constexpr int kDepth = 16;   // length of the slices that pass through shared memory
-constexpr int kSpread = 16;  // threads along a side of the tile
-constexpr int kPerThread = kTile / kSpread;
+constexpr int kTile = 64;       // rows and columns of the tile that a block computes,
+constexpr int kSmallTile = 32;  // and where there would be too few of those
+constexpr int kDepth = 16;      // length of the slices that pass through shared memory
+constexpr int kSpread = 16;     // threads along a side of the tile
 constexpr int kTileThreads = kSpread * kSpread;
 
-inline __host__ __device__ int64_t tiles(int64_t extent) { return (extent + kTile - 1) / kTile; }
+inline __host__ __device__ int64_t tiles(int64_t extent, int size = kTile) {
+  return (extent + size - 1) / size;
+}
 
 // How the block's threads are laid over operands and result, so that neighbours touch neighbours.
 struct TileOrder {
@@ -23,29 +25,30 @@ struct TileOrder {
 // store(i, j, sum over k < depth of left(i, k) right(k, j)) for the tile at (row0, column0). Every
 // thread of the block must call it. A slice's sum is added to the total as a whole, which keeps the
 // rounding error of long sums near that of a blocked product.
-template <typename Acc, typename Left, typename Right, typename Store>
+template <typename Acc, int kSize = kTile, typename Left, typename Right, typename Store>
 __device__ __forceinline__ void tile_product(int64_t row0, int64_t rows, int64_t column0,
                                              int64_t columns, int64_t depth, TileOrder order,
                                              Left left, Right right, Store store) {
+  constexpr int kPerThread = kSize / kSpread;
   // One more entry a row: the transposing writes would otherwise meet in one bank.
-  __shared__ Acc left_slice[kDepth][kTile + 1];
-  __shared__ Acc right_slice[kDepth][kTile + 1];
+  __shared__ Acc left_slice[kDepth][kSize + 1];
+  __shared__ Acc right_slice[kDepth][kSize + 1];
   const int inner = threadIdx.x % kSpread, outer = threadIdx.x / kSpread;
   const int my_row = order.result_along_rows ? inner : outer;
   const int my_column = order.result_along_rows ? outer : inner;
   Acc total[kPerThread][kPerThread] = {};
   for (int64_t k0 = 0; k0 < depth; k0 += kDepth) {
 #pragma unroll 2
-    for (int e = threadIdx.x; e < kTile * kDepth; e += kTileThreads) {
-      const int i = order.left_along_depth ? e / kDepth : e % kTile;
-      const int k = order.left_along_depth ? e % kDepth : e / kTile;
+    for (int e = threadIdx.x; e < kSize * kDepth; e += kTileThreads) {
+      const int i = order.left_along_depth ? e / kDepth : e % kSize;
+      const int k = order.left_along_depth ? e % kDepth : e / kSize;
       const bool inside = row0 + i < rows && k0 + k < depth;
       left_slice[k][i] = inside ? left(row0 + i, k0 + k) : Acc(0);
     }
 #pragma unroll 2
-    for (int e = threadIdx.x; e < kTile * kDepth; e += kTileThreads) {
-      const int j = order.right_along_depth ? e / kDepth : e % kTile;
-      const int k = order.right_along_depth ? e % kDepth : e / kTile;
+    for (int e = threadIdx.x; e < kSize * kDepth; e += kTileThreads) {
+      const int j = order.right_along_depth ? e / kDepth : e % kSize;
+      const int k = order.right_along_depth ? e % kDepth : e / kSize;
       const bool inside = column0 + j < columns && k0 + k < depth;
       right_slice[k][j] = inside ? right(k0 + k, column0 + j) : Acc(0);
     }

@@ -45,6 +45,12 @@ EXPECTED = {
         "level_losses": tuple(f"{element} {backward}" for element in FEATURES for backward in "01"),
         "unit_gradients": FEATURES,
     },
+    "excitation_gates": {
+        "gates_reduce": ACCUMULATORS,
+        "gates_expand": ACCUMULATORS,
+        "gates_expand_backward": ACCUMULATORS,
+        "gates_reduce_backward": ACCUMULATORS,
+    },
     "multi_excite": {
         "excite": MAPS,
         "excite_backward": MAPS,

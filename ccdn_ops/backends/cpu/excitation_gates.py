@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -15,13 +13,6 @@ def _supports(first: Tensor, *arguments: Tensor | None) -> str | None:
     if first.device.type != "cpu":
         return f"the native CPU kernels serve CPU tensors, not {first.device.type}"
     return native.why_missing()
-
-
-def _shape(first: Tensor, reduce_weight: Tensor) -> Any:
-    excitations, orders, hidden, channels = reduce_weight.shape
-    return native.require().ExcitationGatesShape(
-        native.DTYPE_CODES[first.dtype], first.shape[0], excitations, orders, channels, hidden
-    )
 
 
 def _forward(
@@ -37,7 +28,7 @@ def _forward(
     gates = first.new_empty(batch, excitations, channels)
     hidden = first.new_empty(batch, excitations, orders, hidden_units)
     scales = first.new_empty(batch, excitations, orders, channels)
-    module, shape = native.require(), _shape(first, reduce_weight)
+    module, shape = native.require(), native.excitation_gates_shape(first, reduce_weight)
     native.launch(
         "excitation_gates",
         module.excitation_gates_forward_cpu,
@@ -63,7 +54,7 @@ def _backward(
 ) -> tuple[Tensor | None, ...]:
     inputs = (first, second, reduce_weight, reduce_bias, expand_weight, expand_bias)
     grads = tuple(None if x is None else torch.empty_like(x) for x in inputs)
-    module, shape = native.require(), _shape(first, reduce_weight)
+    module, shape = native.require(), native.excitation_gates_shape(first, reduce_weight)
     native.launch(
         "excitation_gates_backward",
         module.excitation_gates_backward_cpu,
