@@ -18,11 +18,11 @@ export PIP_CONSTRAINT := $(CONSTRAINT)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-swap sanitize lint format bench clean
+.PHONY: help demo test test-all test-swap sanitize gpu-check lint format bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo 'make lint | format | test-all | test-swap | sanitize | bench | clean   see CONTRIBUTING.md'
+	@echo 'make lint | format | test-all | test-swap | sanitize | gpu-check | bench | clean   see CONTRIBUTING.md'
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -81,6 +81,10 @@ sanitize: $(VENV)/.installed-dev
 	    $(abspath $(BIN))/python -m pytest $(CURDIR)/tests/ops -m 'not slow and not gpu' --capture=sys \
 	    --ignore-glob='$(CURDIR)/tests/ops/test_cuda_*' --ignore-glob='$(CURDIR)/tests/ops/test_triton_*' || exit 1; \
 	done
+
+# Everything that wants a CUDA device: benchmarks/gpu_check.py says what, and what its exit codes mean.
+gpu-check: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/gpu_check.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -32,9 +32,35 @@ def wall(function: Function, calls: int) -> float:
     return (time.perf_counter() - start) / calls
 
 
+FLUSHED = 256 << 20  # bytes: more than any device's second-level cache
+
+_flush: list[torch.Tensor] = []
+
+
+def events(function: Function, calls: int) -> float:
+    """Seconds of one call on the current CUDA device, the mean of `calls` with cold caches.
+
+    Each call stands between two events on the current stream, behind a write of a buffer that is
+    larger than the caches. That write takes longer than a launch, so that the host is ahead, unless
+    the function itself waits for it: then its gaps are part of its time.
+    """
+    if not _flush:
+        _flush.append(torch.empty(FLUSHED, dtype=torch.uint8, device="cuda"))
+    pairs = []
+    for _ in range(calls):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        _flush[0].zero_()
+        start.record()
+        function()
+        end.record()
+        pairs.append((start, end))
+    torch.cuda.synchronize()
+    return 1e-3 * sum(start.elapsed_time(end) for start, end in pairs) / calls
+
+
 # How a call is timed on a device type. One whose launches are asynchronous needs a clock of its
-# own (events, between writes that leave the caches cold): a wall clock would time the launch.
-CLOCKS: dict[str, Callable[[Function, int], float]] = {"cpu": wall}
+# own: a wall clock would time the launch.
+CLOCKS: dict[str, Callable[[Function, int], float]] = {"cpu": wall, "cuda": events}
 
 
 def interleaved(

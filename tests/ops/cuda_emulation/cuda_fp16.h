@@ -25,6 +25,7 @@ inline __half __float2half(float value) {
   const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
   const float size = std::fabs(value);
   if (std::isnan(value)) return {0x7fff};
+  if (size == 0) return {sign};
   if (size >= 65520.f) return {uint16_t(sign | 0x7c00)};
   int exponent;
   std::frexp(size, &exponent);         // size < 2^exponent

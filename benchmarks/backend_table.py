@@ -1,0 +1,113 @@
+"""The README's table of backends, made from what is there.
+
+    python benchmarks/backend_table.py            prints it
+    python benchmarks/backend_table.py --write    puts it between the README's two markers
+
+A backend has an operator when its folder has a module of that name; every such module is tested:
+the CPU's as they are, Triton's in its interpreter and the CUDA kernels compiled for the CPU
+(tests/ops). What ran on a GPU, and what was measured, is what the files in benchmarks/results say:
+<device>.json of `make gpu-check`, and the summaries of `make bench`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+BEGIN = "<!-- benchmarks/backend_table.py begins -->"
+END = "<!-- benchmarks/backend_table.py ends -->"
+BACKENDS = {"cpu": "C++ on the CPU", "triton": "Triton", "cuda": "CUDA C++"}
+# Without a module anywhere: made of what serves these.
+PARTS = {
+    "second_order_squeeze": ("dual_squeeze",),
+    "ctm": ("dual_squeeze", "excitation_gates", "multi_excite"),
+}
+
+
+def operators() -> list[str]:
+    """Every public operator, as the references have them."""
+    folder = ROOT / "ccdn_ops" / "backends" / "reference"
+    return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "autograd"))
+
+
+def built(operator: str, backend: str) -> str:
+    """ "yes", "by its parts" or "no"."""
+    folder = ROOT / "ccdn_ops" / "backends" / backend
+    if (folder / f"{operator}.py").exists():
+        return "yes"
+    parts = PARTS.get(operator, ())
+    if parts and all((folder / f"{part}.py").exists() for part in parts):
+        return "by its parts"
+    return "no"
+
+
+def gpu_records() -> list[dict[str, object]]:
+    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted(RESULTS.glob("*.json"))]
+
+
+def cpu_measured() -> set[str]:
+    """The operators that a summary of `make bench` has a section for."""
+    found: set[str] = set()
+    for path in RESULTS.glob("*.md"):
+        if not path.with_suffix(".json").exists():
+            found |= set(re.findall(r"^## (\w+)$", path.read_text(encoding="utf-8"), re.MULTILINE))
+    return found
+
+
+def cell(operator: str, backend: str) -> str:
+    how = built(operator, backend)
+    if how == "no":
+        return "no"
+    emulated = {"cpu": "tested", "triton": "interpreted", "cuda": "emulated"}[backend]
+    words = [how, emulated]
+    if backend == "cpu":
+        return ", ".join([*words, *(["measured"] if operator in cpu_measured() else [])])
+    records = gpu_records()
+    devices = [str(r["device"]) for r in records if backend in r["tested"].get(operator, ())]  # type: ignore[attr-defined]
+    words.append(f"tested on {', '.join(devices)}" if devices else "not run on a GPU")
+    # What is measured is what serves a CUDA tensor: the CUDA kernels where there are some.
+    first = backend == "cuda" or built(operator, "cuda") == "no"
+    if first and any(operator in r["measured"] for r in records):  # type: ignore[operator]
+        words.append("measured")
+    return ", ".join(words)
+
+
+def table() -> str:
+    titles = ["operator", *BACKENDS.values()]
+    lines = [titles, ["---"] * len(titles)]
+    lines += [[f"`{op}`", *(cell(op, backend) for backend in BACKENDS)] for op in operators()]
+    rows = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    notes = (
+        "Every operator has a reference in plain PyTorch. *interpreted*: its tests run in Triton's "
+        "interpreter; *emulated*: its kernels, compiled for the CPU, pass the tests; both compile "
+        "for sm_80 to sm_120. "
+    )
+    if gpu_records():
+        notes += "Figures of a GPU are in benchmarks/results."
+    else:
+        notes += (
+            "No kernel has run on a GPU yet, so there is no figure of one here: `make gpu-check` "
+            "tests and measures them where there is a device."
+        )
+    return f"{BEGIN}\n{rows}\n\n{notes}\n{END}"
+
+
+def replaced(readme: str) -> str:
+    """The README with the table of now between its markers."""
+    before, _, rest = readme.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise SystemExit(f"README.md has no {BEGIN} ... {END}")
+    return before + table() + after
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv[1:]:
+        README.write_text(replaced(README.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        print(table())
