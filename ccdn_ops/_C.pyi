@@ -306,3 +306,56 @@ def cocs_loss_forward_cuda(
 def cocs_loss_backward_cuda(
     dtype: int, count: int, levels: int, grad_losses: int, sums: int, workspace: int, stream: int
 ) -> int: ...
+
+class CtmShape:
+    def __init__(
+        self,
+        squeeze: DualSqueezeShape,
+        gates: ExcitationGatesShape,
+        excite: MultiExciteShape,
+    ) -> None: ...
+
+def ctm_workspace_cuda(shape: CtmShape, backward: bool) -> int: ...
+def ctm_forward_cuda(
+    shape: CtmShape,
+    x: int,
+    reduce: int,
+    reduce_bias: int,
+    expand: int,
+    expand_bias: int,
+    excited: int,
+    pooled: int,
+    mean: int,
+    second: int,
+    trace: int,
+    gram: int,
+    gates: int,
+    hidden: int,
+    scales: int,
+    workspace: int,
+    stream: int,
+) -> int: ...
+def ctm_backward_cuda(
+    shape: CtmShape,
+    grad_excited: int,
+    grad_pooled: int,
+    x: int,
+    reduce: int,
+    reduce_bias: int,
+    expand: int,
+    expand_bias: int,
+    mean: int,
+    second: int,
+    trace: int,
+    gram: int,
+    gates: int,
+    hidden: int,
+    scales: int,
+    grad_x: int,
+    grad_reduce: int,
+    grad_reduce_bias: int,
+    grad_expand: int,
+    grad_expand_bias: int,
+    workspace: int,
+    stream: int,
+) -> int: ...

@@ -9,6 +9,7 @@
 
 #include "common/cocs_loss.h"
 #include "common/covariance_pool.h"
+#include "common/ctm.h"
 #include "common/dual_squeeze.h"
 #include "common/excitation_gates.h"
 #include "common/isqrt_cov.h"
@@ -234,6 +235,50 @@ void bind_multi_excite(py::module_& module) {
 #endif
 }
 
+#ifdef CCDN_CUDA_ARCHS
+void bind_ctm(py::module_& module) {
+  py::class_<ccdn::CtmShape>(module, "CtmShape", py::module_local())
+      .def(py::init([](const ccdn::DualSqueezeShape& squeeze,
+                       const ccdn::ExcitationGatesShape& gates,
+                       const ccdn::MultiExciteShape& excite) {
+             return ccdn::CtmShape{squeeze, gates, excite};
+           }),
+           py::arg("squeeze"), py::arg("gates"), py::arg("excite"));
+  module.def("ctm_workspace_cuda", &ccdn::ctm_workspace_cuda, py::arg("shape"),
+             py::arg("backward"));
+  module.def(
+      "ctm_forward_cuda",
+      [](const ccdn::CtmShape& shape, Address x, Address reduce, Address reduce_bias,
+         Address expand, Address expand_bias, Address excited, Address pooled, Address mean,
+         Address second, Address trace, Address gram, Address gates, Address hidden, Address scales,
+         Address workspace, Address stream) {
+        return static_cast<int>(ccdn::ctm_forward_cuda(
+            shape, at(x), {at(reduce), at(reduce_bias), at(expand), at(expand_bias)}, at(excited),
+            at(pooled),
+            {at(mean), at(second), at(trace), at(gram), at(gates), at(hidden), at(scales)},
+            at(workspace), at(stream)));
+      },
+      ReleaseGil());
+  module.def(
+      "ctm_backward_cuda",
+      [](const ccdn::CtmShape& shape, Address grad_excited, Address grad_pooled, Address x,
+         Address reduce, Address reduce_bias, Address expand, Address expand_bias, Address mean,
+         Address second, Address trace, Address gram, Address gates, Address hidden, Address scales,
+         Address grad_x, Address grad_reduce, Address grad_reduce_bias, Address grad_expand,
+         Address grad_expand_bias, Address workspace, Address stream) {
+        return static_cast<int>(ccdn::ctm_backward_cuda(
+            shape, at(grad_excited), at(grad_pooled), at(x),
+            {at(reduce), at(reduce_bias), at(expand), at(expand_bias)},
+            {at(mean), at(second), at(trace), at(gram), at(gates), at(hidden), at(scales)},
+            at(grad_x),
+            {nullptr, nullptr, at(grad_reduce), at(grad_reduce_bias), at(grad_expand),
+             at(grad_expand_bias)},
+            at(workspace), at(stream)));
+      },
+      ReleaseGil());
+}
+#endif
+
 ccdn::CocsShape cocs_shape(int dtype, int64_t count, Address levels) {
   return {static_cast<ccdn::Dtype>(dtype), count, at<const ccdn::CocsLevel>(levels)};
 }
@@ -423,4 +468,7 @@ PYBIND11_MODULE(_C, module) {
   bind_multi_excite(module);
   bind_newton_schulz_sqrt(module);
   bind_cocs_loss(module);
+#ifdef CCDN_CUDA_ARCHS
+  bind_ctm(module);
+#endif
 }

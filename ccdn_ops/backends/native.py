@@ -178,10 +178,10 @@ def dual_squeeze_shape(x: Tensor, plan: DualSqueezePlan) -> Any:
 
 
 def excitation_gates_shape(first: Tensor, reduce_weight: Tensor) -> Any:
-    """The argument struct of csrc/common/excitation_gates.h."""
+    """The argument struct of csrc/common/excitation_gates.h; of `first` only the batch counts."""
     excitations, orders, hidden, channels = reduce_weight.shape
     return require().ExcitationGatesShape(
-        DTYPE_CODES[first.dtype], first.shape[0], excitations, orders, channels, hidden
+        DTYPE_CODES[reduce_weight.dtype], first.shape[0], excitations, orders, channels, hidden
     )
 
 

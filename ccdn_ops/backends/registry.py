@@ -141,3 +141,16 @@ def select(operator: str, x: Tensor, *arguments: Any) -> Implementation:
         if implementation is not None and implementation.supports(x, *arguments) is None:
             return implementation
     raise RuntimeError(f"no backend serves ccdn_ops.{operator}")  # the reference serves all
+
+
+def offered(operator: str, x: Tensor, *arguments: Any) -> Implementation | None:
+    """The implementation that serves the call; None where it is left to the operator's parts.
+
+    For operators that are made of others, which a backend need not have as a whole.
+    """
+    order = ORDER.get(x.device.type, ("reference",))
+    for backend in (_override,) if _override is not None else order:
+        implementation = load(operator, backend)
+        if implementation is not None and implementation.supports(x, *arguments) is None:
+            return implementation
+    return None

@@ -1,4 +1,4 @@
-"""ctm: schema, fake kernel, and the composition that serves it on every device.
+"""ctm: schema, fake kernel, and the composition that serves it where no backend has it whole.
 
 x (B, D, H, W), any strides, and the weights of excitation_gates -> excited (B, P, D, H, W), as
 multi_excite makes it, and pooled (B, P, D), both in x's dtype. What its parts save, all in the
@@ -6,10 +6,20 @@ accumulation dtype (float64 for float64, else float32), is there for the backwar
 second (B, D), trace (B,) and gram as dual_squeeze makes them, gates (B, P, D), hidden (B, P, O, R)
 and scales (B, P, O, D). With O = 1 there is no second squeeze: second, trace and gram are empty.
 
-No backend provides ctm: each of its parts is served by the backend that serves the operator of that
-name. Between them everything stays in the accumulation dtype, but for second and the gradients of
-the squeezes, which dual_squeeze takes and gives in x's; and pooled, the GAP of the excited maps, is
-gates * mean: nobody looks at the maps.
+A backend may provide ctm as a whole,
+
+  forward(x, reduce_weight, reduce_bias, expand_weight, expand_bias, iterations)
+      -> excited, pooled, mean, second, trace, gram, gates, hidden, scales
+  backward(grad_excited, grad_pooled, x, reduce_weight, reduce_bias, expand_weight, expand_bias,
+           mean, second, trace, gram, gates, hidden, scales, iterations)
+      -> the gradients of x (dense in its memory order) and of the four weights
+
+and gets B >= 1, x and grad_excited with any strides, either gradient perhaps None, and everything
+else contiguous and in the accumulation dtype, in which it gives the weights' gradients. Else each
+of its parts is served by the backend that serves the operator of that name. Between them everything
+stays in the accumulation dtype, but for second and the gradients of the squeezes, which dual_squeeze
+takes and gives in x's; and pooled, the GAP of the excited maps, is gates * mean: nobody looks at the
+maps.
 """
 
 from __future__ import annotations
@@ -74,7 +84,10 @@ def _ctm(
     if x.shape[0] == 0:
         return _ctm_empty(x, *weights, iterations)
     wide = accumulation_dtype(x.dtype)
+    whole = registry.offered("ctm", x, *weights, iterations)
     with no_autocast(x.device.type):
+        if whole is not None:
+            return whole.forward(x, *widened(wide, *weights), iterations)
         if reduce_weight.shape[1] == 1:
             mean = x.mean((2, 3), dtype=wide)
             second, trace, gram = _no_second(mean)
@@ -141,8 +154,16 @@ def _ctm_backward(
     # Under vmap a tensor without the mapped dimension arrives expanded: its stride there is 0.
     mean, trace, gram = mean.contiguous(), trace.contiguous(), gram.contiguous()
     gates = gates.contiguous()
+    whole = registry.offered("ctm", x, *weights, iterations)
     with no_autocast(x.device.type):
         grad_x: Tensor | None = None
+        if whole is not None:
+            inputs = widened(gates.dtype, *weights)
+            states = widened(gates.dtype, mean, second, trace, gram, gates, hidden, scales)
+            grad_x, *grad_weights = whole.backward(
+                grad_excited, grad_pooled, x, *inputs, *states, iterations
+            )
+            return grad_x, *(g.to(w.dtype) for w, g in zip(weights, grad_weights, strict=True))
         grad_gates, grad_mean = torch.zeros_like(gates), torch.zeros_like(mean)
         if grad_excited is not None:
             excite = registry.select("multi_excite", x, gates)

@@ -26,6 +26,9 @@ struct DualSqueezeShape {
   // q_K, those of q_K + 2 t q_K', then `rank` rows L and `rank` rows R of the gradient's factors.
   // For the CPU, on the side of the channels, all of them are those of t q_K.
   const double* coefficients;
+  // CUDA, for the whole ctm: first (or null), second and their gradients have the accumulation
+  // type, and grad_x is added to.
+  bool wide_squeezes = false, accumulates = false;
 };
 
 int64_t dual_squeeze_workspace_cpu(const DualSqueezeShape& shape, int workers, bool backward);

@@ -111,7 +111,7 @@ Status forward(const DualSqueezeShape& shape, const void* x, void* first, void* 
   Launcher launch(stream);
 
   MeanArguments<T> means = mean_arguments<T>(shape, x, mean, mean_rest);
-  means.first = static_cast<T*>(first);
+  means.first = {first, shape.wide_squeezes};
   means.squares = at(workspace, w.squares);
   launch(channel_means<T>, line_pieces(e.batch, e.channels, shape.stride_n <= shape.stride_d),
          kLineThreads, means);
@@ -136,11 +136,12 @@ Status forward(const DualSqueezeShape& shape, const void* x, void* first, void* 
   squeeze.start = start;
   squeeze.vectors = vectors;
   squeeze.trace = static_cast<Acc*>(trace);
-  squeeze.second = e.channel_is_side ? static_cast<T*>(second) : nullptr;
+  squeeze.second = {e.channel_is_side ? second : nullptr, shape.wide_squeezes};
   launch(chebyshev_squeeze<T>, e.batch, kRecurrenceThreads, squeeze, by_value(shape));
   if (!e.channel_is_side) {
     launch(squeeze_positions<T>, line_pieces(e.batch, e.channels, side_is_inner), kLineThreads,
-           features, e.batch, static_cast<const Acc*>(trace), vectors, static_cast<T*>(second));
+           features, e.batch, static_cast<const Acc*>(trace), vectors,
+           Squeezes<T>{second, shape.wide_squeezes});
   }
   return launch.status();
 }
@@ -161,7 +162,7 @@ Status backward(const DualSqueezeShape& shape, const void* grad_first, const voi
   Launcher launch(stream);
 
   MeanArguments<T> means = mean_arguments<T>(shape, x, const_cast<void*>(mean), mean_rest);
-  means.grad_second = static_cast<const T*>(grad_second);
+  means.grad_second = {const_cast<void*>(grad_second), shape.wide_squeezes};
   means.upstream = upstream;
   launch(channel_means<T>, line_pieces(e.batch, e.channels, shape.stride_n <= shape.stride_d),
          kLineThreads, means);
@@ -205,7 +206,8 @@ Status backward(const DualSqueezeShape& shape, const void* grad_first, const voi
   expand.vectors = vectors;
   expand.factor = factor;
   expand.scale = GradientScale<Acc>{adjoint.trace, adjoint.trace_gradient, e.positions};
-  expand.grad_first = static_cast<const T*>(grad_first);
+  expand.grad_first = {const_cast<void*>(grad_first), shape.wide_squeezes};
+  expand.accumulate = shape.accumulates;
   expand.upstream = upstream;
   expand.grad_x = static_cast<T*>(grad_x);
   const int64_t gradient_tiles = e.batch * tiles(e.free) * tiles(e.side);

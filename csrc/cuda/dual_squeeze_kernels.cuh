@@ -19,9 +19,9 @@ struct MeanArguments {
   int64_t batch, channels, positions, stride_b, stride_d, stride_n;
   Accumulator<T>* mean;       // (B, D), written forward, read backward
   Accumulator<T>* mean_rest;  // (B, D)
-  T* first;                   // forward
+  Squeezes<T> first;          // forward, or null
   double* squares;            // forward: (B, D) sums of squares of the centred rows
-  const T* grad_second;       // backward
+  Squeezes<T> grad_second;    // backward
   double* upstream;           // backward: (B, D) grad_second in float64
 };
 
@@ -59,10 +59,10 @@ __global__ void __launch_bounds__(kLineThreads, 1) channel_means(MeanArguments<T
       rest[threadIdx.x] = Acc((exact - double(rounded)) + more);
       p.mean_rest[index] = rest[threadIdx.x];
       if (p.upstream) {
-        p.upstream[index] = double(Element<T>::load(p.grad_second[index]));
+        p.upstream[index] = double(p.grad_second.load(index));
       } else {
         p.mean[index] = rounded;
-        p.first[index] = Element<T>::store(rounded);
+        if (p.first) p.first.store(index, rounded);
       }
     }
     __syncthreads();
@@ -136,7 +136,7 @@ struct SqueezeArguments {
   const double* start;           // (B, n); null on the channels side: ones
   double* vectors;               // (B, 3, n); row 0 is the result
   Accumulator<T>* trace;         // (B,)
-  T* second;                     // channels side only
+  Squeezes<T> second;            // channels side only
 };
 
 // Piece: a sample. The trace, q(C / tr) v, and on the channels side the squeeze itself.
@@ -160,10 +160,11 @@ __global__ void __launch_bounds__(kRecurrenceThreads, 1)
     const double trace = double(stored);
 
     double* result = p.vectors + b * 3 * p.n;
-    T* second = p.second ? p.second + b * p.channels : nullptr;
+    const Squeezes<T> second = p.second;
+    const int64_t row = b * p.channels;
     if (trace == 0) {
       for (int64_t d = threadIdx.x; second && d < p.channels; d += kRecurrenceThreads) {
-        second[d] = Element<T>::store(Acc(0));
+        second.store(row + d, Acc(0));
       }
       continue;
     }
@@ -176,9 +177,8 @@ __global__ void __launch_bounds__(kRecurrenceThreads, 1)
         matrix, n, trace, coefficients, [=](int j) { return result + (1 + j % 2) * n; }, result);
     if (second) {
       const double scale = 1 / (sqrt(trace) * double(p.channels));
-      symmetric_product(matrix, n, result, [=](int64_t d, double sum) {
-        second[d] = Element<T>::store(Acc(scale * sum));
-      });
+      symmetric_product(matrix, n, result,
+                        [=](int64_t d, double sum) { second.store(row + d, Acc(scale * sum)); });
     }
   }
 }
@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(kRecurrenceThreads, 1)
 template <typename T>
 __global__ void __launch_bounds__(kLineThreads, 1)
     squeeze_positions(Features<T> features, int64_t batch, const Accumulator<T>* traces,
-                      const double* vectors, T* second) {
+                      const double* vectors, Squeezes<T> second) {
   const bool contiguous = features.side_is_inner();
   const int count = lines_of_block(contiguous);
   const int64_t n = features.side, channels = features.free;
@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(kLineThreads, 1)
     }
     const int64_t d = d0 + threadIdx.x;
     if (threadIdx.x < static_cast<unsigned>(count) && d < channels) {
-      second[b * channels + d] = Element<T>::store(Accumulator<T>(value));
+      second.store(b * channels + d, Accumulator<T>(value));
     }
   }
 }
@@ -341,9 +341,10 @@ struct ExpandArguments {
   const double* vectors;         // (B, rows, n)
   const Accumulator<T>* factor;  // (B, n, n) or (B, free, pairs)
   GradientScale<Accumulator<T>> scale;
-  const T* grad_first;     // (B, D)
+  Squeezes<T> grad_first;
   const double* upstream;  // (B, D) grad_second
   T* grad_x;               // strides of x
+  bool accumulate;         // onto what grad_x holds
 
   // What every entry of the gradient adds to Xc P: the mean's share and, on the positions side,
   // that of v = Xc^T 1 and of the last product with Xc.
@@ -351,7 +352,7 @@ struct ExpandArguments {
     const int64_t positions = scale.positions;
     const int64_t channels = features.channels;
     const int64_t d = b * channels + features.channel(f, s);
-    double value = double(Element<T>::load(grad_first[d])) / double(positions);
+    double value = double(grad_first.load(d)) / double(positions);
     if (!constant && !features.channel_is_side) {
       const AdjointRows rows{terms, features.side};
       const double* base = vectors + b * rows.size();
@@ -382,7 +383,8 @@ __global__ void __launch_bounds__(kTileThreads, 1) expand_dense(ExpandArguments<
         TileOrder{inner, false, !inner}, [&](int64_t f, int64_t k) { return x(f, k); },
         [&](int64_t k, int64_t s) { return factor[k * n + s]; },
         [&](int64_t f, int64_t s, Acc sum) {
-          const double value = double(sum) + p.rest(b, f, s, constant);
+          double value = double(sum) + p.rest(b, f, s, constant);
+          if (p.accumulate) value += double(Element<T>::load(out[x.offset(f, s)]));
           out[x.offset(f, s)] = Element<T>::store(Acc(value));
         });
   }
@@ -411,6 +413,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) expand_low_rank(ExpandArgumen
         [&](int64_t f, int64_t s, Acc sum) {
           double value = double(sum) + p.rest(b, f, s, constant);
           if (!constant) value += diagonal * double(x(f, s));
+          if (p.accumulate) value += double(Element<T>::load(out[x.offset(f, s)]));
           out[x.offset(f, s)] = Element<T>::store(Acc(value));
         });
   }

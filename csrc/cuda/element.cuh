@@ -48,6 +48,26 @@ template <typename Acc>
 inline constexpr double kEpsilon =
     sizeof(Acc) == 8 ? 2.220446049250313e-16 : 1.1920928955078125e-07;
 
+// Squeezes (B, D), or their gradients, in the features' type or, `wide`, the accumulation type.
+template <typename T>
+struct Squeezes {
+  void* data;
+  bool wide;
+
+  __device__ explicit operator bool() const { return data != nullptr; }
+  __device__ void store(int64_t index, Accumulator<T> value) const {
+    if (wide) {
+      static_cast<Accumulator<T>*>(data)[index] = value;
+    } else {
+      static_cast<T*>(data)[index] = Element<T>::store(value);
+    }
+  }
+  __device__ Accumulator<T> load(int64_t index) const {
+    if (wide) return static_cast<const Accumulator<T>*>(data)[index];
+    return Element<T>::load(static_cast<const T*>(data)[index]);
+  }
+};
+
 // The features of one sample, seen along two axes: `side`, whose n entries index the matrix of the
 // recurrence, and `free`, which that matrix sums over. Reading an entry subtracts its channel's
 // mean, which is held in two parts so that the centred rows sum to zero even when the mean is much

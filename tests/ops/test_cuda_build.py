@@ -45,6 +45,11 @@ EXPECTED = {
         "level_losses": tuple(f"{element} {backward}" for element in FEATURES for backward in "01"),
         "unit_gradients": FEATURES,
     },
+    "ctm": {
+        "pool_gates": FEATURES,
+        "pool_gates_backward": FEATURES,
+        "pool_mean_backward": FEATURES,
+    },
     "excitation_gates": {
         "gates_reduce": ACCUMULATORS,
         "gates_expand": ACCUMULATORS,
