@@ -280,6 +280,7 @@ def dual_squeeze_forward_cuda(
 ) -> int: ...
 def dual_squeeze_backward_cuda(
     shape: DualSqueezeShape,
+    table: int,
     grad_first: int,
     grad_second: int,
     x: int,
@@ -337,6 +338,7 @@ def ctm_forward_cuda(
 ) -> int: ...
 def ctm_backward_cuda(
     shape: CtmShape,
+    table: int,
     grad_excited: int,
     grad_pooled: int,
     x: int,

@@ -95,12 +95,12 @@ void bind_dual_squeeze(py::module_& module) {
       ReleaseGil());
   module.def(
       "dual_squeeze_backward_cuda",
-      [](const ccdn::DualSqueezeShape& shape, Address grad_first, Address grad_second, Address x,
-         Address mean, Address trace, Address gram, Address grad_x, Address workspace,
-         Address stream) {
+      [](const ccdn::DualSqueezeShape& shape, Address table, Address grad_first,
+         Address grad_second, Address x, Address mean, Address trace, Address gram, Address grad_x,
+         Address workspace, Address stream) {
         return static_cast<int>(ccdn::dual_squeeze_backward_cuda(
-            shape, at(grad_first), at(grad_second), at(x), at(mean), at(trace), at(gram),
-            at(grad_x), at(workspace), at(stream)));
+            shape, at<const double>(table), at(grad_first), at(grad_second), at(x), at(mean),
+            at(trace), at(gram), at(grad_x), at(workspace), at(stream)));
       },
       ReleaseGil());
 #endif
@@ -261,13 +261,13 @@ void bind_ctm(py::module_& module) {
       ReleaseGil());
   module.def(
       "ctm_backward_cuda",
-      [](const ccdn::CtmShape& shape, Address grad_excited, Address grad_pooled, Address x,
-         Address reduce, Address reduce_bias, Address expand, Address expand_bias, Address mean,
-         Address second, Address trace, Address gram, Address gates, Address hidden, Address scales,
-         Address grad_x, Address grad_reduce, Address grad_reduce_bias, Address grad_expand,
-         Address grad_expand_bias, Address workspace, Address stream) {
+      [](const ccdn::CtmShape& shape, Address table, Address grad_excited, Address grad_pooled,
+         Address x, Address reduce, Address reduce_bias, Address expand, Address expand_bias,
+         Address mean, Address second, Address trace, Address gram, Address gates, Address hidden,
+         Address scales, Address grad_x, Address grad_reduce, Address grad_reduce_bias,
+         Address grad_expand, Address grad_expand_bias, Address workspace, Address stream) {
         return static_cast<int>(ccdn::ctm_backward_cuda(
-            shape, at(grad_excited), at(grad_pooled), at(x),
+            shape, at<const double>(table), at(grad_excited), at(grad_pooled), at(x),
             {at(reduce), at(reduce_bias), at(expand), at(expand_bias)},
             {at(mean), at(second), at(trace), at(gram), at(gates), at(hidden), at(scales)},
             at(grad_x),

@@ -20,7 +20,7 @@ struct DualSqueezeShape {
   Side side;
   bool saves_gram;
   int terms;            // Chebyshev terms on [0, 1]
-  int rank;             // of the factored gradient; 0 where the caller does not use it
+  int rank;             // of the factored gradient
   bool dense_gradient;  // CPU: multiply by one n x n matrix instead of the thin factors
   // On the host, rows of `terms` numbers (ccdn_ops/plans.py derives them): the coefficients c of
   // q_K, those of q_K + 2 t q_K', then `rank` rows L and `rank` rows R of the gradient's factors.
@@ -49,9 +49,10 @@ Status dual_squeeze_forward_cuda(const DualSqueezeShape& shape, const void* x, v
                                  void* second, void* mean, void* trace, void* gram, void* workspace,
                                  void* stream) noexcept;
 
-Status dual_squeeze_backward_cuda(const DualSqueezeShape& shape, const void* grad_first,
-                                  const void* grad_second, const void* x, const void* mean,
-                                  const void* trace, const void* gram, void* grad_x,
-                                  void* workspace, void* stream) noexcept;
+// table holds the rows of shape.coefficients on the device.
+Status dual_squeeze_backward_cuda(const DualSqueezeShape& shape, const double* table,
+                                  const void* grad_first, const void* grad_second, const void* x,
+                                  const void* mean, const void* trace, const void* gram,
+                                  void* grad_x, void* workspace, void* stream) noexcept;
 
 }  // namespace ccdn

@@ -14,14 +14,20 @@
 //
 // clang-format off
 //              operations (multiply-adds)           bytes
-//   forward    n D N / 2    gram                    e D N    x from device memory, once; the other
+//   forward    n D N / 2    gram                    e D N  x from device memory, once; the other
 //              n^2 (m + 1)  recurrence, float64     passes (means, gram) from L2 when x fits there
 //                                                   4 n^2 m  the matrix, from L2, once a term
-//   backward   2 n^2 (m + 1)  recurrence            2 e D N  x read, gradient written; as above
+//   backward   2 n^2 m      two recurrences         2 e D N  x read, gradient written; as above
+//              2 r n m      their combination       4 n^2 m  the matrix, once a term for both
 //              dense form, n <= 2 pairs:  pairs n^2 + n D N
 //              low-rank form:  2 pairs D N          the (free, pairs) factor, from L2
 // clang-format on
-//   pairs = 2 (m - 1), on the channels side 2 more
+//   r = rank of the gradient's thin factors (8 for K = 5, float32), pairs = 2 r, on the channels
+//   side 2 more
+//
+// The thin factors (ccdn_ops/plans.py) make 18 pairs of the 58 that the adjoint recurrence would
+// give, which is the expansion's arithmetic; and because both recurrences start from vectors that
+// are known, one pass over the matrix serves both, where an adjoint one needs the other's end.
 //
 // (8, 256, 32 x 32) float32, K = 5: 8 MB of features are 2 us of an H200's memory, 0.3 G
 // multiply-adds of the gram matrix 10 us, and 30 products with a matrix of 256 KB at one block a
@@ -59,169 +65,159 @@ Pointer* at(void* workspace, int64_t offset) {
   return reinterpret_cast<Pointer*>(static_cast<char*>(workspace) + offset);
 }
 
-template <typename T>
-Features<T> features_of(const DualSqueezeShape& shape, const DualSqueezeExtents& e, const void* x,
-                        const void* mean, const Accumulator<T>* mean_rest) {
-  Features<T> result = {};
-  result.data = static_cast<const T*>(x);
-  result.mean = static_cast<const Accumulator<T>*>(mean);
-  result.mean_rest = mean_rest;
-  result.free = e.free;
-  result.side = e.side;
-  result.batch_stride = shape.stride_b;
-  result.free_stride = e.channel_is_side ? shape.stride_n : shape.stride_d;
-  result.side_stride = e.channel_is_side ? shape.stride_d : shape.stride_n;
-  result.channels = e.channels;
-  result.channel_is_side = e.channel_is_side;
-  return result;
-}
-
-template <typename T>
-MeanArguments<T> mean_arguments(const DualSqueezeShape& shape, const void* x, void* mean,
-                                Accumulator<T>* mean_rest) {
-  MeanArguments<T> result = {};
-  result.x = static_cast<const T*>(x);
-  result.batch = shape.batch;
-  result.channels = shape.channels;
-  result.positions = shape.positions;
-  result.stride_b = shape.stride_b;
-  result.stride_d = shape.stride_d;
-  result.stride_n = shape.stride_n;
-  result.mean = static_cast<Accumulator<T>*>(mean);
-  result.mean_rest = mean_rest;
-  return result;
-}
-
 // Blocks for pieces of a few lines each, of which `lines` make a sample.
 int64_t line_pieces(int64_t batch, int64_t lines, bool line_is_contiguous) {
   const int64_t count = lines_of_block(line_is_contiguous);
   return batch * ((lines + count - 1) / count);
 }
 
+// What both directions begin with: the features as their kernels see them, the means (or what the
+// stored ones round off), the matrix and, on the positions side, the vector Xc^T 1.
+template <typename T>
+struct Pass {
+  using Acc = Accumulator<T>;
+  const DualSqueezeShape& shape;
+  DualSqueezeExtents e;
+  DualSqueezeWorkspace w;
+  void* workspace;
+  Launcher launch;
+  Features<T> features = {};
+  MeanArguments<T> means = {};
+  double *vectors, *start;
+
+  Pass(const DualSqueezeShape& shape, bool backward, const void* x, const void* mean,
+       void* workspace, void* stream)
+      : shape(shape),
+        e(shape),
+        w(DualSqueezeWorkspace::plan(shape, backward)),
+        workspace(workspace),
+        launch(stream),
+        vectors(at(workspace, w.vectors)),
+        start(e.channel_is_side ? nullptr : at(workspace, w.start)) {
+    features.data = means.x = static_cast<const T*>(x);
+    means.mean = static_cast<Acc*>(const_cast<void*>(mean));
+    means.mean_rest = at<Acc>(workspace, w.mean_rest);
+    means.batch = e.batch;
+    means.channels = features.channels = e.channels;
+    means.positions = e.positions;
+    means.stride_b = features.batch_stride = shape.stride_b;
+    means.stride_d = shape.stride_d;
+    means.stride_n = shape.stride_n;
+    features.mean = means.mean;
+    features.mean_rest = means.mean_rest;
+    features.free = e.free;
+    features.side = e.side;
+    features.free_stride = e.channel_is_side ? shape.stride_n : shape.stride_d;
+    features.side_stride = e.channel_is_side ? shape.stride_d : shape.stride_n;
+    features.channel_is_side = e.channel_is_side;
+  }
+
+  // After the rest of `means` has been filled in. The matrix is computed where it is not `saved`.
+  const Acc* begin(const Acc* saved, Acc* computed) {
+    launch(channel_means<T>, line_pieces(e.batch, e.channels, shape.stride_n <= shape.stride_d),
+           kLineThreads, means);
+    if (!saved) {
+      launch(gram_matrix<T>, e.batch * tiles(e.side) * tiles(e.side), kTileThreads, features,
+             e.batch, e.positions, computed);
+    }
+    if (start) weigh(nullptr, start);
+    return saved ? saved : computed;
+  }
+
+  // sums (B, n) = Xc^T weights, weights (B, free) or ones.
+  void weigh(const double* weights, double* sums) {
+    launch(weighted_sums<T>, line_pieces(e.batch, e.side, !features.side_is_inner()), kLineThreads,
+           features, e.batch, weights, sums);
+  }
+};
+
 template <typename T>
 Status forward(const DualSqueezeShape& shape, const void* x, void* first, void* second, void* mean,
                void* trace, void* gram, void* workspace, void* stream) {
   using Acc = Accumulator<T>;
-  const DualSqueezeExtents e(shape);
-  const auto w = DualSqueezeWorkspace::plan(shape, /*backward=*/false);
-  Acc* mean_rest = at<Acc>(workspace, w.mean_rest);
-  Acc* matrix = shape.saves_gram ? static_cast<Acc*>(gram) : at<Acc>(workspace, w.gram);
-  double* vectors = at(workspace, w.vectors);
-  double* start = e.channel_is_side ? nullptr : at(workspace, w.start);
-  Launcher launch(stream);
-
-  MeanArguments<T> means = mean_arguments<T>(shape, x, mean, mean_rest);
-  means.first = {first, shape.wide_squeezes};
-  means.squares = at(workspace, w.squares);
-  launch(channel_means<T>, line_pieces(e.batch, e.channels, shape.stride_n <= shape.stride_d),
-         kLineThreads, means);
-
-  const Features<T> features = features_of<T>(shape, e, x, mean, mean_rest);
-  const bool side_is_inner = features.side_stride <= features.free_stride;
-  launch(gram_matrix<T>, e.batch * tiles(e.side) * tiles(e.side), kTileThreads, features, e.batch,
-         e.positions, matrix);
-  if (start) {
-    launch(weighted_sums<T>, line_pieces(e.batch, e.side, !side_is_inner), kLineThreads, features,
-           e.batch, static_cast<const double*>(nullptr), start);
-  }
+  Pass<T> pass(shape, /*backward=*/false, x, mean, workspace, stream);
+  const DualSqueezeExtents& e = pass.e;
+  pass.means.first = {first, shape.wide_squeezes};
+  pass.means.squares = at(workspace, pass.w.squares);
+  Acc* matrix = shape.saves_gram ? static_cast<Acc*>(gram) : at<Acc>(workspace, pass.w.gram);
 
   SqueezeArguments<T> squeeze = {};
+  squeeze.matrix = pass.begin(nullptr, matrix);
   squeeze.batch = e.batch;
   squeeze.channels = e.channels;
   squeeze.positions = e.positions;
   squeeze.n = e.side;
-  squeeze.matrix = matrix;
-  squeeze.mean = static_cast<const Acc*>(mean);
-  squeeze.squares = means.squares;
-  squeeze.start = start;
-  squeeze.vectors = vectors;
+  squeeze.mean = pass.means.mean;
+  squeeze.squares = pass.means.squares;
+  squeeze.start = pass.start;
+  squeeze.vectors = pass.vectors;
   squeeze.trace = static_cast<Acc*>(trace);
   squeeze.second = {e.channel_is_side ? second : nullptr, shape.wide_squeezes};
-  launch(chebyshev_squeeze<T>, e.batch, kRecurrenceThreads, squeeze, by_value(shape));
+  pass.launch(chebyshev_squeeze<T>, e.batch, kRecurrenceThreads, squeeze, by_value(shape));
   if (!e.channel_is_side) {
-    launch(squeeze_positions<T>, line_pieces(e.batch, e.channels, side_is_inner), kLineThreads,
-           features, e.batch, static_cast<const Acc*>(trace), vectors,
-           Squeezes<T>{second, shape.wide_squeezes});
+    pass.launch(squeeze_positions<T>,
+                line_pieces(e.batch, e.channels, pass.features.side_is_inner()), kLineThreads,
+                pass.features, e.batch, static_cast<const Acc*>(trace), pass.vectors,
+                Squeezes<T>{second, shape.wide_squeezes});
   }
-  return launch.status();
+  return pass.launch.status();
 }
 
 template <typename T>
-Status backward(const DualSqueezeShape& shape, const void* grad_first, const void* grad_second,
-                const void* x, const void* mean, const void* trace, const void* gram, void* grad_x,
-                void* workspace, void* stream) {
+Status backward(const DualSqueezeShape& shape, const double* table, const void* grad_first,
+                const void* grad_second, const void* x, const void* mean, const void* trace,
+                const void* gram, void* grad_x, void* workspace, void* stream) {
   using Acc = Accumulator<T>;
-  const DualSqueezeExtents e(shape);
-  const auto w = DualSqueezeWorkspace::plan(shape, /*backward=*/true);
-  Acc* mean_rest = at<Acc>(workspace, w.mean_rest);
-  double* upstream = at(workspace, w.upstream);
-  double* vectors = at(workspace, w.vectors);
-  double* start = e.channel_is_side ? nullptr : at(workspace, w.start);
-  double* result_gradient = e.channel_is_side ? nullptr : at(workspace, w.result_gradient);
-  Acc* factor = at<Acc>(workspace, w.factor);
-  Launcher launch(stream);
-
-  MeanArguments<T> means = mean_arguments<T>(shape, x, const_cast<void*>(mean), mean_rest);
-  means.grad_second = {const_cast<void*>(grad_second), shape.wide_squeezes};
-  means.upstream = upstream;
-  launch(channel_means<T>, line_pieces(e.batch, e.channels, shape.stride_n <= shape.stride_d),
-         kLineThreads, means);
-
-  const Features<T> features = features_of<T>(shape, e, x, mean, mean_rest);
-  const bool side_is_inner = features.side_stride <= features.free_stride;
-  const Acc* matrix = static_cast<const Acc*>(gram);
-  if (!shape.saves_gram) {
-    Acc* own = at<Acc>(workspace, w.gram);
-    launch(gram_matrix<T>, e.batch * tiles(e.side) * tiles(e.side), kTileThreads, features, e.batch,
-           e.positions, own);
-    matrix = own;
-  }
-  if (start) {
-    const int64_t pieces = line_pieces(e.batch, e.side, !side_is_inner);
-    launch(weighted_sums<T>, pieces, kLineThreads, features, e.batch,
-           static_cast<const double*>(nullptr), start);
-    launch(weighted_sums<T>, pieces, kLineThreads, features, e.batch,
-           static_cast<const double*>(upstream), result_gradient);
-  }
+  Pass<T> pass(shape, /*backward=*/true, x, mean, workspace, stream);
+  const DualSqueezeExtents& e = pass.e;
+  const DualSqueezeWorkspace& w = pass.w;
+  pass.means.grad_second = {const_cast<void*>(grad_second), shape.wide_squeezes};
+  pass.means.upstream = at(workspace, w.upstream);
+  const Acc* saved = shape.saves_gram ? static_cast<const Acc*>(gram) : nullptr;
 
   AdjointArguments<Acc> adjoint = {};
+  adjoint.matrix = pass.begin(saved, at<Acc>(workspace, w.gram));
+  if (pass.start) {
+    double* result_gradient = at(workspace, w.result_gradient);
+    pass.weigh(pass.means.upstream, result_gradient);
+    adjoint.result_gradient = result_gradient;
+  }
   adjoint.batch = e.batch;
   adjoint.channels = e.channels;
   adjoint.positions = e.positions;
-  adjoint.n = e.side;
-  adjoint.matrix = matrix;
+  adjoint.rows = e.rows;
   adjoint.trace = static_cast<const Acc*>(trace);
-  adjoint.upstream = upstream;
-  adjoint.start = start;
-  adjoint.result_gradient = result_gradient;
-  adjoint.vectors = vectors;
+  adjoint.table = table;
+  adjoint.upstream = pass.means.upstream;
+  adjoint.start = pass.start;
+  adjoint.vectors = pass.vectors;
   adjoint.trace_gradient = at(workspace, w.trace_gradient);
-  launch(chebyshev_gradient<Acc>, e.batch, kRecurrenceThreads, adjoint, by_value(shape));
+  pass.launch(chebyshev_gradient<Acc>, e.batch, kRecurrenceThreads, adjoint);
 
+  Acc* factor = at<Acc>(workspace, w.factor);
   ExpandArguments<T> expand = {};
-  expand.features = features;
+  expand.features = pass.features;
   expand.batch = e.batch;
-  expand.terms = shape.terms;
+  expand.rows = e.rows;
   expand.pairs = e.pairs;
-  expand.vectors = vectors;
+  expand.vectors = pass.vectors;
   expand.factor = factor;
   expand.scale = GradientScale<Acc>{adjoint.trace, adjoint.trace_gradient, e.positions};
   expand.grad_first = {const_cast<void*>(grad_first), shape.wide_squeezes};
   expand.accumulate = shape.accumulates;
-  expand.upstream = upstream;
+  expand.upstream = pass.means.upstream;
   expand.grad_x = static_cast<T*>(grad_x);
   const int64_t gradient_tiles = e.batch * tiles(e.free) * tiles(e.side);
   if (e.dense) {
-    launch(pair_matrix<Acc>, e.batch * tiles(e.side) * tiles(e.side), kTileThreads, e.batch, e.side,
-           shape.terms, e.pairs, static_cast<const double*>(vectors), expand.scale, factor);
-    launch(expand_dense<T>, gradient_tiles, kTileThreads, expand);
+    pass.launch(pair_matrix<Acc>, e.batch * tiles(e.side) * tiles(e.side), kTileThreads, e.batch,
+                e.rows, e.pairs, expand.vectors, expand.scale, factor);
+    pass.launch(expand_dense<T>, gradient_tiles, kTileThreads, expand);
   } else {
-    launch(pair_projection<T>, e.batch * tiles(e.free) * tiles(e.pairs), kTileThreads, features,
-           e.batch, shape.terms, e.pairs, static_cast<const double*>(vectors), expand.scale,
-           factor);
-    launch(expand_low_rank<T>, gradient_tiles, kTileThreads, expand);
+    pass.launch(pair_projection<T>, e.batch * tiles(e.free) * tiles(e.pairs), kTileThreads,
+                pass.features, e.batch, e.rows, e.pairs, expand.vectors, expand.scale, factor);
+    pass.launch(expand_low_rank<T>, gradient_tiles, kTileThreads, expand);
   }
-  return launch.status();
+  return pass.launch.status();
 }
 
 }  // namespace
@@ -241,15 +237,15 @@ Status dual_squeeze_forward_cuda(const DualSqueezeShape& shape, const void* x, v
   });
 }
 
-Status dual_squeeze_backward_cuda(const DualSqueezeShape& shape, const void* grad_first,
-                                  const void* grad_second, const void* x, const void* mean,
-                                  const void* trace, const void* gram, void* grad_x,
-                                  void* workspace, void* stream) noexcept {
-  if (!valid(shape)) return Status::bad_argument;
+Status dual_squeeze_backward_cuda(const DualSqueezeShape& shape, const double* table,
+                                  const void* grad_first, const void* grad_second, const void* x,
+                                  const void* mean, const void* trace, const void* gram,
+                                  void* grad_x, void* workspace, void* stream) noexcept {
+  if (!valid(shape) || shape.rank < 1) return Status::bad_argument;
   if (shape.batch == 0) return Status::ok;
   return for_element(shape.dtype, [&](auto element) {
-    return backward<decltype(element)>(shape, grad_first, grad_second, x, mean, trace, gram, grad_x,
-                                       workspace, stream);
+    return backward<decltype(element)>(shape, table, grad_first, grad_second, x, mean, trace, gram,
+                                       grad_x, workspace, stream);
   });
 }
 

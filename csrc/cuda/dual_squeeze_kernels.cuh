@@ -214,9 +214,11 @@ __global__ void __launch_bounds__(kLineThreads, 1)
 
 template <typename Acc>
 struct AdjointArguments {
-  int64_t batch, channels, positions, n;
+  int64_t batch, channels, positions;
+  AdjointRows rows;
   const Acc* matrix;              // (B, n, n)
   const Acc* trace;               // (B,)
+  const double* table;            // of the plan, on the device
   const double* upstream;         // (B, D) grad_second
   const double* start;            // (B, n), positions side; null on the channels side
   const double* result_gradient;  // (B, n), positions side: Xc^T grad_second
@@ -224,13 +226,12 @@ struct AdjointArguments {
   double* trace_gradient;         // (B,)
 };
 
-// Piece: a sample. Every t_j and its adjoint, the last pair (channels side), and the gradient with
-// respect to the trace.
+// Piece: a sample. The rows of the gradient, and the gradient with respect to the trace.
 template <typename Acc>
 __global__ void __launch_bounds__(kRecurrenceThreads, 1)
-    chebyshev_gradient(AdjointArguments<Acc> p, const __grid_constant__ Coefficients coefficients) {
-  const AdjointRows rows{coefficients.terms, p.n};
-  const int64_t n = p.n;
+    chebyshev_gradient(AdjointArguments<Acc> p) {
+  const AdjointRows rows = p.rows;
+  const int64_t n = rows.n;
   for (int64_t b = blockIdx.x; b < p.batch; b += gridDim.x) {
     const double trace = double(p.trace[b]);
     if (trace == 0) {
@@ -239,34 +240,25 @@ __global__ void __launch_bounds__(kRecurrenceThreads, 1)
     }
     const Acc* matrix = p.matrix + b * n * n;
     double* base = p.vectors + b * rows.size();
-    double* v = base + rows.chebyshev(0);
-    double* result_gradient = base + rows.result_gradient();
+    double *t = base + rows.t(0), *s = base + rows.s(0);
     const double scale = sqrt(trace) / double(p.channels);
     if (p.start) {
       for (int64_t i = threadIdx.x; i < n; i += kRecurrenceThreads) {
-        v[i] = p.start[b * n + i];
-        result_gradient[i] = scale / (double(p.positions) * trace) * p.result_gradient[b * n + i];
+        t[i] = p.start[b * n + i];
+        s[i] = scale / (double(p.positions) * trace) * p.result_gradient[b * n + i];
       }
     } else {
       double* upstream = base + rows.upstream();
       for (int64_t i = threadIdx.x; i < n; i += kRecurrenceThreads) {
-        v[i] = 1;
+        t[i] = 1;
         upstream[i] = scale / 2 * p.upstream[b * n + i];
       }
       symmetric_product(matrix, n, upstream,
-                        [=](int64_t i, double sum) { result_gradient[i] = 2 * sum / trace; });
+                        [=](int64_t i, double sum) { s[i] = 2 * sum / trace; });
     }
-    double* result = base + rows.result();
-    chebyshev_sum(
-        matrix, n, trace, coefficients, [=](int j) { return base + rows.chebyshev(j); }, result);
-    const double with_matrix = chebyshev_adjoint(matrix, trace, coefficients, rows, base);
-    double with_result = 0;
-    for (int64_t i = threadIdx.x; i < n; i += kRecurrenceThreads) {
-      with_result += result_gradient[i] * result[i];
-    }
-    with_result = block_sum(with_result);
+    const double radial = chebyshev_adjoint(matrix, trace, p.table, rows, base);
     // The squeeze is sqrt(tr) * (1 / tr) * (...), and the matrix inside q is C / tr.
-    if (threadIdx.x == 0) p.trace_gradient[b] = -(with_result / 2 + with_matrix) / trace;
+    if (threadIdx.x == 0) p.trace_gradient[b] = -radial / (2 * trace);
   }
 }
 
@@ -283,10 +275,9 @@ struct GradientScale {
 // Dense form. Piece: a tile of factor (B, n, n), the matrix P of dXc = Xc P (x as free x side).
 template <typename Acc>
 __global__ void __launch_bounds__(kTileThreads, 1)
-    pair_matrix(int64_t batch, int64_t n, int terms, int64_t pairs, const double* vectors,
+    pair_matrix(int64_t batch, AdjointRows rows, int64_t pairs, const double* vectors,
                 GradientScale<Acc> scale, Acc* factor) {
-  const int64_t across = tiles(n);
-  const AdjointRows rows{terms, n};
+  const int64_t n = rows.n, across = tiles(n);
   for (int64_t piece = blockIdx.x; piece < batch * across * across; piece += gridDim.x) {
     const int64_t b = piece / (across * across);
     const int64_t tile_i = piece / across % across, tile_j = piece % across;
@@ -309,13 +300,12 @@ __global__ void __launch_bounds__(kTileThreads, 1)
 // Low-rank form. Piece: a tile of factor (B, free, pairs) = 2 / (N tr) * Xc (rows of the pairs)^T.
 template <typename T>
 __global__ void __launch_bounds__(kTileThreads, 1)
-    pair_projection(Features<T> features, int64_t batch, int terms, int64_t pairs,
+    pair_projection(Features<T> features, int64_t batch, AdjointRows rows, int64_t pairs,
                     const double* vectors, GradientScale<Accumulator<T>> scale,
                     Accumulator<T>* factor) {
   using Acc = Accumulator<T>;
   const int64_t n = features.side, free = features.free;
   const int64_t down = tiles(free), across = tiles(pairs);
-  const AdjointRows rows{terms, n};
   for (int64_t piece = blockIdx.x; piece < batch * down * across; piece += gridDim.x) {
     const int64_t b = piece / (down * across);
     if (scale.trace[b] == Acc(0)) continue;
@@ -336,7 +326,7 @@ template <typename T>
 struct ExpandArguments {
   Features<T> features;
   int64_t batch;
-  int terms;
+  AdjointRows rows;
   int64_t pairs;
   const double* vectors;         // (B, rows, n)
   const Accumulator<T>* factor;  // (B, n, n) or (B, free, pairs)
@@ -354,7 +344,6 @@ struct ExpandArguments {
     const int64_t d = b * channels + features.channel(f, s);
     double value = double(grad_first.load(d)) / double(positions);
     if (!constant && !features.channel_is_side) {
-      const AdjointRows rows{terms, features.side};
       const double* base = vectors + b * rows.size();
       const double trace = double(scale.trace[b]);
       value += base[rows.start_gradient() + s];
@@ -396,7 +385,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) expand_low_rank(ExpandArgumen
   using Acc = Accumulator<T>;
   const int64_t n = p.features.side, free = p.features.free;
   const int64_t down = tiles(free), across = tiles(n);
-  const AdjointRows rows{p.terms, n};
+  const AdjointRows rows = p.rows;
   for (int64_t piece = blockIdx.x; piece < p.batch * down * across; piece += gridDim.x) {
     const int64_t b = piece / (down * across);
     const Features<T> x = p.features.sample(b);

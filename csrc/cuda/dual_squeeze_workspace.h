@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "../common/dual_squeeze.h"
+#include "recurrence.cuh"
 
 namespace ccdn::cuda {
 
@@ -12,7 +13,8 @@ struct DualSqueezeExtents {
   int64_t batch, channels, positions;
   int64_t side, free;  // the axis of the recurrence's matrix, and the one it sums over
   bool channel_is_side;
-  bool dense;     // backward: the n x n matrix of the gradient rather than its low-rank factors
+  bool dense;  // backward: the n x n matrix of the gradient rather than its low-rank factors
+  AdjointRows rows;
   int64_t pairs;  // rank of that matrix
 
   explicit DualSqueezeExtents(const DualSqueezeShape& shape)
@@ -20,7 +22,8 @@ struct DualSqueezeExtents {
     channel_is_side = shape.side == Side::channels;
     side = channel_is_side ? channels : positions;
     free = channel_is_side ? positions : channels;
-    pairs = 2 * int64_t(shape.terms - 1) + (channel_is_side ? 2 : 0);
+    rows = {shape.terms, shape.rank, side};
+    pairs = AdjointRows::pairs(shape.rank, channel_is_side);
     // Products with the features: n for each of them in the dense form, 2 x pairs in the other.
     dense = side <= 2 * pairs;
   }
@@ -34,8 +37,7 @@ struct DualSqueezeWorkspace {
   int64_t start = 0;            // (B, n) float64: the vector that the polynomial is applied to
   int64_t upstream = 0;         // (B, D) float64, backward: grad_second
   int64_t result_gradient = 0;  // (B, n) float64, backward, positions: Xc^T grad_second
-  int64_t vectors = 0;          // (B, rows, n) float64: the recurrence
-  int64_t rows = 0;             // number of those rows
+  int64_t vectors = 0;          // float64: the recurrence, (B, 3, n) or B AdjointRows
   int64_t trace_gradient = 0;   // (B,) float64, backward
   int64_t factor = 0;           // backward: (B, n, n) dense or (B, free, pairs), accumulation type
   int64_t size = 0;
@@ -49,15 +51,13 @@ struct DualSqueezeWorkspace {
     if (!e.channel_is_side) w.start = w.take(e.batch * e.side * 8);
     if (!backward) {
       w.squares = w.take(e.batch * e.channels * 8);
-      w.rows = 3;
     } else {
       w.upstream = w.take(e.batch * e.channels * 8);
       if (!e.channel_is_side) w.result_gradient = w.take(e.batch * e.side * 8);
-      w.rows = 2 * int64_t(shape.terms - 1) + 5;
       w.trace_gradient = w.take(e.batch * 8);
       w.factor = w.take(e.batch * accumulator * (e.dense ? e.side * e.side : e.free * e.pairs));
     }
-    w.vectors = w.take(e.batch * w.rows * e.side * 8);
+    w.vectors = w.take(e.batch * (backward ? e.rows.size() : 3 * e.side) * 8);
     return w;
   }
 

@@ -19,73 +19,93 @@ struct Coefficients {
   double c[kMaxTerms];
 };
 
-// Where the vectors of one sample's adjoint recurrence lie, as rows of n float64. The first pairs()
-// rows are what the gradient with respect to C is made of, each paired with another: that gradient
-// is a sum of outer products of paired rows, (adjoint of t_j, t_j) and (upstream gradient, q(A) v).
+// Where the vectors of one sample's backward pass lie, as rows of n float64. The first pairs() rows
+// are what the gradient with respect to C is made of, each paired with another: that gradient is a
+// sum of outer products of paired rows, `rank` thin factors (ccdn_ops/plans.py) and, on the
+// channels side, (upstream gradient, q(A) v).
 struct AdjointRows {
-  int terms;
+  int terms, rank;
   int64_t n;
 
-  __host__ __device__ int64_t steps() const { return terms - 1; }
-  __host__ __device__ int64_t adjoint(int64_t j) const { return j * n; }
-  // t_j; the last of them is in no pair.
-  __host__ __device__ int64_t chebyshev(int64_t j) const {
-    return (j < steps() ? steps() + j : 2 * steps() + 2) * n;
-  }
-  __host__ __device__ int64_t upstream() const { return 2 * steps() * n; }
-  __host__ __device__ int64_t result() const { return (2 * steps() + 1) * n; }
-  // Gradient with respect to the result q(A) v, and with respect to v.
-  __host__ __device__ int64_t result_gradient() const { return (2 * steps() + 3) * n; }
-  __host__ __device__ int64_t start_gradient() const { return (2 * steps() + 4) * n; }
-  __host__ __device__ int64_t size() const { return (2 * steps() + 5) * n; }
-  // The channels side has the last pair; on the positions side v depends on x instead.
-  __host__ __device__ int64_t pairs(bool with_upstream) const {
-    return 2 * steps() + (with_upstream ? 2 : 0);
+  __host__ __device__ int64_t left(int64_t r) const { return r * n; }
+  __host__ __device__ int64_t right(int64_t r) const { return (rank + r) * n; }
+  __host__ __device__ int64_t upstream() const { return 2 * int64_t(rank) * n; }
+  __host__ __device__ int64_t result() const { return upstream() + n; }
+  // Gradient with respect to v.
+  __host__ __device__ int64_t start_gradient() const { return upstream() + 2 * n; }
+  // t_j = T_j(M) v, and s_j = T_j(M) (gradient with respect to the result q(A) v).
+  __host__ __device__ int64_t t(int64_t j) const { return upstream() + (3 + j) * n; }
+  __host__ __device__ int64_t s(int64_t j) const { return t(terms) + j * n; }
+  __host__ __device__ int64_t size() const { return s(terms); }
+
+  // On the positions side v depends on x instead of a last pair.
+  static __host__ __device__ int64_t pairs(int64_t rank, bool with_upstream) {
+    return 2 * rank + (with_upstream ? 2 : 0);
   }
   __host__ __device__ int64_t partner(int64_t row) const {
-    if (row < steps()) return row + steps();
-    if (row < 2 * steps()) return row - steps();
-    return row == 2 * steps() ? row + 1 : row - 1;
+    if (row < rank) return row + rank;
+    if (row < 2 * rank) return row - rank;
+    return row == 2 * rank ? row + 1 : row - 1;
   }
 };
 
-// then(i, sum over k of matrix(k, i) vector[k]) for every i < n, called by the same thread for the
-// same i every time. Every thread of the block must call it; what the block wrote before is visible
+// then(i, sums) for every i < n, where sums[v] is the sum over k of matrix(k, i) vectors[v][k]: the
+// matrix is read once for all kCount vectors. `then` is called by the same thread for the same i
+// every time. Every thread of the block must call it; what the block wrote before is visible
 // inside, and what `then` writes is visible after.
-template <typename Acc, typename Then>
-__device__ __forceinline__ void symmetric_product(const Acc* matrix, int64_t n,
-                                                  const double* vector, Then then) {
-  __shared__ double chunk[kRecurrenceThreads];
-  __shared__ double parts[kRecurrenceThreads];
+template <int kCount, typename Acc, typename Then>
+__device__ __forceinline__ void symmetric_products(const Acc* matrix, int64_t n,
+                                                   const double* const (&vectors)[kCount],
+                                                   Then then) {
+  __shared__ double chunk[kCount][kRecurrenceThreads];
+  __shared__ double parts[kCount][kRecurrenceThreads];
   const int padded =
       static_cast<int>(n < kRecurrenceThreads ? (n + 31) / 32 * 32 : kRecurrenceThreads);
   const int groups = kRecurrenceThreads / padded;
   const int group = threadIdx.x / padded, column = threadIdx.x % padded;
   for (int64_t i0 = 0; i0 < n; i0 += padded) {
     const int64_t i = i0 + column;
-    double sum = 0;
+    double sum[kCount] = {};
     for (int64_t k0 = 0; k0 < n; k0 += kRecurrenceThreads) {
       const int length =
           static_cast<int>(n - k0 < kRecurrenceThreads ? n - k0 : kRecurrenceThreads);
       __syncthreads();
-      if (threadIdx.x < static_cast<unsigned>(length))
-        chunk[threadIdx.x] = vector[k0 + threadIdx.x];
+      if (threadIdx.x < static_cast<unsigned>(length)) {
+#pragma unroll
+        for (int v = 0; v < kCount; ++v) chunk[v][threadIdx.x] = vectors[v][k0 + threadIdx.x];
+      }
       __syncthreads();
       if (group < groups && i < n) {
         const Acc* entry = matrix + k0 * n + i;
 #pragma unroll 4
-        for (int k = group; k < length; k += groups) sum += double(entry[k * n]) * chunk[k];
+        for (int k = group; k < length; k += groups) {
+          const double value = double(entry[k * n]);
+#pragma unroll
+          for (int v = 0; v < kCount; ++v) sum[v] += value * chunk[v][k];
+        }
       }
     }
-    parts[threadIdx.x] = sum;
+#pragma unroll
+    for (int v = 0; v < kCount; ++v) parts[v][threadIdx.x] = sum[v];
     __syncthreads();
     if (group == 0 && i < n) {
-      double whole = sum;
-      for (int g = 1; g < groups; ++g) whole += parts[g * padded + column];
-      then(i, whole);
+      for (int g = 1; g < groups; ++g) {
+#pragma unroll
+        for (int v = 0; v < kCount; ++v) sum[v] += parts[v][g * padded + column];
+      }
+      then(i, sum);
     }
   }
   __syncthreads();
+}
+
+// The same for one vector: then(i, sum).
+template <typename Acc, typename Then>
+__device__ __forceinline__ void symmetric_product(const Acc* matrix, int64_t n,
+                                                  const double* vector, Then then) {
+  const double* const vectors[1] = {vector};
+  symmetric_products<1>(matrix, n, vectors,
+                        [&](int64_t i, const double (&sum)[1]) { then(i, sum[0]); });
 }
 
 // The sum of `part` over the block's threads, the same bits in every thread.
@@ -123,44 +143,48 @@ __device__ void chebyshev_sum(const Acc* matrix, int64_t n, double trace,
   __syncthreads();
 }
 
-// The reverse of chebyshev_sum: from the gradient of its result, the rows adjoint(0 ... terms - 2)
-// whose outer products with t_j are the gradient with respect to C / trace, the gradient of v, and
-// (returned to every thread) the inner product of C / trace with its gradient.
+// The reverse of chebyshev_sum, from t_0 = v and s_0, the gradient with respect to its result. Both
+// recurrences go through the matrix together; then their vectors are combined into the rows of the
+// gradient. `table` is the plan's, on the device: c, the coefficients of q + 2 t q', `rank` rows L
+// and `rank` rows R. Returned to every thread: s_0 (q + 2 t q')(A) v.
 template <typename Acc>
-__device__ double chebyshev_adjoint(const Acc* matrix, double trace,
-                                    const Coefficients& coefficients, AdjointRows rows,
-                                    double* base) {
+__device__ double chebyshev_adjoint(const Acc* matrix, double trace, const double* table,
+                                    AdjointRows rows, double* base) {
   const int64_t n = rows.n;
-  const double* upstream = base + rows.result_gradient();
-  double* start = base + rows.start_gradient();
-  // adjoint(j) holds 2 tbar_{j+1}, where tbar_j = c_j ybar + 2 M tbar_{j+1} - tbar_{j+2}, but for
-  // the last step: tbar_0 = c_0 ybar + M tbar_1 - tbar_2.
-  double inner = 0;
-  for (int64_t j = rows.steps(); j >= 0; --j) {
-    const bool has_next = j < rows.steps(), has_second = j + 1 < rows.steps();
-    const double* next = has_next ? base + rows.adjoint(j) : nullptr;
-    const double* second = has_second ? base + rows.adjoint(j + 1) : nullptr;
-    const double* t = base + rows.chebyshev(j);
-    double* out = j > 0 ? base + rows.adjoint(j - 1) : start;
-    const double weight = j > 0 ? 2 : 1, half = j > 0 ? 1 : 0.5;
-    const double own = weight * coefficients.c[j];
-    if (!has_next) {
-      __syncthreads();
-      for (int64_t i = threadIdx.x; i < n; i += kRecurrenceThreads) out[i] = own * upstream[i];
-      continue;
-    }
-    symmetric_product(matrix, n, next, [=, &inner](int64_t i, double sum) {
-      const double moved = 2 * sum / trace - next[i];
-      inner += half * t[i] * (moved + next[i]);
-      out[i] = own * upstream[i] + weight * half * moved - half * (has_second ? second[i] : 0);
+  const int terms = rows.terms, rank = rows.rank;
+  double *t = base + rows.t(0), *s = base + rows.s(0);
+  for (int j = 1; j < terms; ++j) {
+    const double* const last[2] = {t + (j - 1) * n, s + (j - 1) * n};
+    symmetric_products<2>(matrix, n, last, [=](int64_t i, const double (&sum)[2]) {
+      const int64_t at = j * n + i;
+#pragma unroll
+      for (int v = 0; v < 2; ++v) {
+        double* x = v ? s : t;
+        const double moved = 2 * sum[v] / trace - x[at - n];
+        x[at] = j > 1 ? 2 * moved - x[at - 2 * n] : moved;
+      }
     });
   }
-  // 2 tbar_1 becomes tbar_1: t_1 = M t_0 has no factor 2.
-  if (rows.steps() > 0) {
-    double* first = base + rows.adjoint(0);
-    for (int64_t i = threadIdx.x; i < n; i += kRecurrenceThreads) first[i] /= 2;
+  // Rows of the gradient: L s, R t, c t, c s. An entry for each thread, neighbours side by side.
+  __syncthreads();
+  for (int64_t e = threadIdx.x; e < (2 * rank + 2) * n; e += kRecurrenceThreads) {
+    const int64_t row = e / n, i = e - row * n;
+    const bool factor = row < 2 * rank, of_s = factor ? row < rank : row > 2 * rank;
+    const double* weights = table + (factor ? row + 2 : 0) * terms;
+    const double* x = (of_s ? s : t) + i;
+    double sum = 0;
+#pragma unroll 4
+    for (int j = 0; j < terms; ++j) sum += weights[j] * x[j * n];
+    const int64_t to = factor ? row * n : of_s ? rows.start_gradient() : rows.result();
+    base[to + i] = sum;
   }
-  return block_sum(inner);
+  double radial = 0;
+  for (int64_t i = threadIdx.x; i < n; i += kRecurrenceThreads) {
+    double sum = 0;
+    for (int j = 0; j < terms; ++j) sum += table[terms + j] * t[j * n + i];
+    radial += s[i] * sum;
+  }
+  return block_sum(radial);
 }
 
 }  // namespace ccdn::cuda

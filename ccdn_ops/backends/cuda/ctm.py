@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cuda import device
+from ccdn_ops.backends.cuda.dual_squeeze import table_on
 from ccdn_ops.layout import empty_maps, in_lines, in_order_of
-from ccdn_ops.plans import dual_squeeze_plan
+from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
 
 
 def supports(x: Tensor, *arguments: Any) -> str | None:
@@ -21,13 +22,15 @@ def supports(x: Tensor, *arguments: Any) -> str | None:
     return device.supports(x)
 
 
-def _shape(x: Tensor, line_stride: int, reduce_weight: Tensor, iterations: int) -> Any:
-    """The argument struct of csrc/common/ctm.h for x of layout.in_lines(); its plan lives on."""
-    flat = x.flatten(2)
-    name = native.DTYPE_NAMES[x.dtype]
-    plan = dual_squeeze_plan(flat.shape[1], flat.shape[2], iterations, name, "cuda")
+def _plan(x: Tensor, iterations: int) -> DualSqueezePlan:
+    _, d, h, w = x.shape
+    return dual_squeeze_plan(d, h * w, iterations, native.DTYPE_NAMES[x.dtype], "cuda")
+
+
+def _shape(x: Tensor, line_stride: int, reduce_weight: Tensor, plan: DualSqueezePlan) -> Any:
+    """The argument struct of csrc/common/ctm.h for x of layout.in_lines()."""
     return native.require().CtmShape(
-        native.dual_squeeze_shape(flat, plan),
+        native.dual_squeeze_shape(x.flatten(2), plan),
         native.excitation_gates_shape(x, reduce_weight),
         native.multi_excite_shape(x, line_stride, reduce_weight.shape[0]),
     )
@@ -39,7 +42,7 @@ def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     p, orders, units, channels = weights[0].shape
     batch, positions = x.shape[0], x.shape[2] * x.shape[3]
     wide = native.accumulation_dtype(x.dtype)
-    plan = dual_squeeze_plan(channels, positions, iterations, native.DTYPE_NAMES[x.dtype], "cuda")
+    plan = _plan(x, iterations)
     n = (channels if plan.side == "channels" else positions) if plan.saves_gram else 0
     outputs = empty_maps(x, batch, p), x.new_empty(batch, p, channels)
     shapes = (
@@ -48,7 +51,7 @@ def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     )
     saved = tuple(x.new_empty(shape, dtype=wide) for shape in shapes)
     x, line_stride = in_lines(x)
-    module, shape = native.require(), _shape(x, line_stride, weights[0], iterations)
+    module, shape = native.require(), _shape(x, line_stride, weights[0], plan)
     scratch = native.workspace(module.ctm_workspace_cuda(shape, False), x.device)
     tensors = (x, *weights, *outputs, *saved, scratch)
     native.launch("ctm", module.ctm_forward_cuda, shape, *tensors, native.stream(x))
@@ -69,9 +72,10 @@ def backward(
         upstream[1] = grad_pooled.contiguous()
     # The kernels write the gradient with the strides that they read.
     x, line_stride = in_lines(x if x.stride() == grad_x.stride() else in_order_of(x, x))
-    module, shape = native.require(), _shape(x, line_stride, weights[0], iterations)
+    plan = _plan(x, iterations)
+    module, shape = native.require(), _shape(x, line_stride, weights[0], plan)
     scratch = native.workspace(module.ctm_workspace_cuda(shape, True), x.device)
-    tensors = (*upstream, x, *weights, *saved, grad_x, *grads, scratch)
+    tensors = (table_on(plan, x.device), *upstream, x, *weights, *saved, grad_x, *grads, scratch)
     native.launch("ctm_backward", module.ctm_backward_cuda, shape, *tensors, native.stream(x))
     return (grad_x, *grads)
 

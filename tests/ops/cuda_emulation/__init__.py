@@ -246,7 +246,7 @@ class Emulation:
         grad_first, grad_second = (memory.copy(g.contiguous()) for g in grads)
         grad_x = empty(tuple(x.shape), x.stride(), x.dtype)
         scratch = memory.new(workspace(shape, True), dtype=torch.uint8)
-        upstream = grad_first, grad_second
+        upstream = memory.copy(torch.tensor(plan.table)), grad_first, grad_second
         self.call("dual_squeeze_backward", shape, *upstream, x, *saved, grad_x, scratch)
         memory.check()
         return first, second, grad_x, *saved
