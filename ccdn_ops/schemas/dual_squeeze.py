@@ -133,7 +133,7 @@ def literal_products(iterations: int) -> int:
 def _operations(
     batch: int, channels: int, positions: int, plan: DualSqueezePlan
 ) -> tuple[int, int]:
-    """Of the plan's algorithm; a kernel that does not use the rank factors takes more backward."""
+    """Of the plan's algorithm."""
     n, m = sorted((channels, positions))
     gram = n * (n + 1) * m  # half of a symmetric product
     recurrence = 2 * (plan.terms - 1) * n * n

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from ccdn_ops.backends import native
 from ccdn_ops.backends.native import why_no_cuda_kernels
 
 ROOT = Path(__file__).parents[2]
@@ -76,19 +77,24 @@ class Usage(NamedTuple):
     shared: int
 
 
+def demangled(symbol: str) -> tuple[str, str]:
+    """ccdn::cuda::NAME<TYPE, NUMBERS...> as ("NAME", "TYPE NUMBERS...")."""
+    # A length-prefixed name, then the template arguments.
+    name = re.match(r"_ZN4ccdn4cuda(\d+)(\w+)", symbol)
+    assert name is not None, f"{symbol} is not in ccdn::cuda"
+    length = int(name[1])
+    kernel, rest = name[2][:length], name[2][length:]
+    arguments = re.match(r"I(f|d|13__nv_bfloat16|6__half)((?:L[bij]\d+E)*)E", rest)
+    assert arguments is not None, f"{symbol} has unknown template arguments"
+    return kernel, " ".join([MANGLED[arguments[1]], *re.findall(r"\d+", arguments[2])])
+
+
 def usage(report: str) -> list[Usage]:
     """What `ptxas -v` says of each kernel."""
     found = []
     for part in report.split("Compiling entry function '")[1:]:
         symbol, arch = re.match(r"(\w+)' for 'sm_(\w+)'", part).groups()  # type: ignore[union-attr]
-        # ccdn::cuda::NAME<TYPE>: length-prefixed name, then the template arguments.
-        name = re.match(r"_ZN4ccdn4cuda(\d+)(\w+)", symbol)
-        assert name is not None, f"{symbol} is not in ccdn::cuda"
-        length = int(name[1])
-        kernel, rest = name[2][:length], name[2][length:]
-        arguments = re.match(r"I(f|d|13__nv_bfloat16|6__half)((?:L[bij]\d+E)*)E", rest)
-        assert arguments is not None, f"{symbol} has unknown template arguments"
-        instance = " ".join([MANGLED[arguments[1]], *re.findall(r"\d+", arguments[2])])
+        kernel, instance = demangled(symbol)
         stack, stores, loads = re.search(
             r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", part
         ).groups()  # type: ignore[union-attr]
@@ -155,6 +161,48 @@ def test_compiles_without_spills(name: str, arch: str, tmp_path: Path) -> None:
     assert not spilled, "\n".join(map(str, spilled))
     # What a block gets without asking for more.
     assert max(u.shared for u in found) <= 48 << 10
+
+
+def stacks(report: str) -> dict[tuple[str, str, str], int]:
+    """Bytes of stack, spills among them, by (architecture, kernel, instance)."""
+    found = {}
+    for part in report.split("arch = sm_")[1:]:
+        arch = part.split(maxsplit=1)[0]
+        for symbol, stack in re.findall(r"Function (\w+):\s+REG:\d+ STACK:(\d+)", part):
+            found[arch, *demangled(symbol)] = int(stack)
+    return found
+
+
+def test_the_built_module_has_every_instance_without_stack() -> None:
+    """All architectures of this build, from what is in it."""
+    if why_no_cuda_kernels() is not None:
+        pytest.skip(str(why_no_cuda_kernels()))
+    triton = pytest.importorskip("triton", reason="cuobjdump comes with triton")
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    if not tool.exists():
+        pytest.skip(f"{tool} is not there")
+    module = native.require()
+    command = [tool, "-res-usage", module.__file__]
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = stacks(report)
+    expected = {
+        (arch, kernel, instance)
+        for arch in module.cuda_archs
+        for kernels in EXPECTED.values()
+        for kernel, instances in kernels.items()
+        for instance in instances
+    }
+    assert set(found) == expected
+    assert not {key: stack for key, stack in found.items() if stack}
+
+
+def test_the_stacks_are_read_right() -> None:
+    report = (
+        "Fatbin elf code:\n================\narch = sm_90\ncode version = [1,8]\n"
+        " Function _ZN4ccdn4cuda6exciteIdLi2ELb1EEEvNS0_:\n"
+        "  REG:32 STACK:16 SHARED:0 LOCAL:0 CONSTANT[0]:432\n"
+    )
+    assert stacks(report) == {("90", "excite", "double 2 1"): 16}
 
 
 def test_the_report_is_read_right() -> None:

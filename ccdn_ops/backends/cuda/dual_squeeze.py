@@ -10,7 +10,6 @@ from ccdn_ops.backends.cuda.device import supports
 from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
 
-
 # By the table's identity (plans.py keeps every table) and the device. Nothing is ever dropped: a
 # captured graph holds the addresses. There are as many as iterations and precisions.
 _tables: dict[tuple[int, torch.device], Tensor] = {}
