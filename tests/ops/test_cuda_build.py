@@ -169,7 +169,7 @@ def stacks(report: str) -> dict[tuple[str, str, str], int]:
     for part in report.split("arch = sm_")[1:]:
         arch = part.split(maxsplit=1)[0]
         for symbol, stack in re.findall(r"Function (\w+):\s+REG:\d+ STACK:(\d+)", part):
-            found[arch, *demangled(symbol)] = int(stack)
+            found[(arch, *demangled(symbol))] = int(stack)
     return found
 
 
