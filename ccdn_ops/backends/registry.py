@@ -150,6 +150,8 @@ def offered(operator: str, x: Tensor, *arguments: Any) -> Implementation | None:
     """
     order = ORDER.get(x.device.type, ("reference",))
     for backend in (_override,) if _override is not None else order:
+        if backend == "reference":  # it registers parts only; the whole is there to be read
+            continue
         implementation = load(operator, backend)
         if implementation is not None and implementation.supports(x, *arguments) is None:
             return implementation
