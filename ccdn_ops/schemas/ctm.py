@@ -15,11 +15,12 @@ A backend may provide ctm as a whole,
       -> the gradients of x (dense in its memory order) and of the four weights
 
 and gets B >= 1, x and grad_excited with any strides, either gradient perhaps None, and everything
-else contiguous and in the accumulation dtype, in which it gives the weights' gradients. Else each
-of its parts is served by the backend that serves the operator of that name. Between them everything
-stays in the accumulation dtype, but for second and the gradients of the squeezes, which dual_squeeze
-takes and gives in x's; and pooled, the GAP of the excited maps, is gates * mean: nobody looks at the
-maps.
+else contiguous and in the accumulation dtype, in which it gives the weights' gradients.
+
+Else each of its parts is served by the backend that serves the operator of that name. Between them
+everything stays in the accumulation dtype, but for second and the gradients of the squeezes, which
+dual_squeeze takes and gives in x's; and pooled, the GAP of the excited maps, is gates * mean:
+nobody looks at the maps.
 """
 
 from __future__ import annotations

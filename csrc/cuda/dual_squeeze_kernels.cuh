@@ -153,9 +153,10 @@ __global__ void __launch_bounds__(kRecurrenceThreads, 1)
     }
     spread = block_sum(spread);
     level = block_sum(level);
-    // spread + level is the mean over the positions of |x_n|^2. A NaN is not constant.
+    // spread + level is the mean over the positions of |x_n|^2. NaN and infinity are not constant.
     const double threshold = 256 * kEpsilon<Acc> * kEpsilon<Acc> * (spread + level);
-    const Acc stored = spread <= threshold ? Acc(0) : Acc(spread);
+    const bool constant = spread <= threshold && spread - spread == 0;
+    const Acc stored = constant ? Acc(0) : Acc(spread);
     if (threadIdx.x == 0) p.trace[b] = stored;
     const double trace = double(stored);
 
