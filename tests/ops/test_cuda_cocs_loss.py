@@ -11,7 +11,6 @@ from harness import err
 from test_cocs_loss import (  # noqa: F401
     test_an_empty_level_among_others,
     test_fp32_exact,
-    test_gradcheck,
     test_levels,
     test_magnitude_does_not_matter,
     test_memory_layouts,
