@@ -93,10 +93,12 @@ def compare_use(backend: str, variant: str, autocast: bool, channels_last: bool)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         found_landmarks, expected_landmarks = use(crops).landmarks, model(crops).landmarks
     assert found_landmarks.dtype == expected_landmarks.dtype
-    tolerance = 0.01 if autocast else 1e-5
-    torch.testing.assert_close(
-        found_landmarks.float(), expected_landmarks.float(), rtol=0, atol=tolerance
-    )
+    with torch.no_grad():
+        exact = model.double()(crops.double()).landmarks
+    error = (found_landmarks.double() - exact).norm()
+    eager = (expected_landmarks.double() - exact).norm()
+    # bfloat16 rounds elsewhere where operators are fused: twice eager's own error.
+    assert error <= 2 * eager + 1e-6 * exact.norm(), f"{error:.1e}, eager {eager:.1e}"
 
 
 def test_one_graph() -> None:
