@@ -11,6 +11,7 @@ import torch
 
 from ccdn_ops import use_backend
 from ccdn_ops.backends import registry
+from ccdn_ops.backends.triton.launcher import interpreted
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,7 +34,11 @@ def shared() -> Path:
     return path
 
 
-@pytest.fixture(params=["reference", "cpu"])
+# Triton serves CPU tensors in its interpreter, for which tests/ops/test_triton.py starts a process.
+SERVE_CPU_TENSORS = ["triton"] if interpreted() else ["reference", "cpu"]
+
+
+@pytest.fixture(params=SERVE_CPU_TENSORS)
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each backend that serves CPU tensors, asked for by name."""
     reason = registry.why_not("dual_squeeze", request.param, torch.ones(1, 2, 3), 5)

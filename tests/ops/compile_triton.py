@@ -1,20 +1,21 @@
-"""Compiles every Triton kernel that an operator launches, for devices that need not be there.
+"""Compiles every Triton kernel that the operators launch, for devices that need not be there.
 
-`python compile_triton.py [--all] 80 90 100` prints one JSON object for each cubin: kernel,
-architecture, arguments, registers, stack bytes, local bytes, shared memory. Without --all it leaves
-out float16 (bfloat16 is compiled), and shapes with sizes of 1 on all but the first architecture. It
-runs in a process of its own, without TRITON_INTERPRET: tests/ops/test_triton_dual_squeeze.py starts
-it.
+`python compile_triton.py [--all] 80 90 100` prints one JSON object for each cubin: operator,
+kernel, architecture, arguments, registers, stack bytes, local bytes, shared memory. Without --all
+it takes one type and one shape of each kernel for all architectures, and for the first one also
+those in which a kernel differs; with --all every type, layout and shape for all of them. It runs in
+a process of its own, without TRITON_INTERPRET: tests/ops/test_triton.py starts it.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,8 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from ccdn_ops.backends.triton import dual_squeeze
+from ccdn_ops.backends import registry
+from ccdn_ops.backends.triton import launcher
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 NAMES = {
@@ -33,16 +35,21 @@ NAMES = {
     torch.bfloat16: "*bf16",
     torch.float16: "*fp16",
 }
-# Both sides, several tiles, multiples of 16 and not, and the ones that Triton makes constants.
-SHAPES = [(64, 128), (130, 65), (1, 49), (49, 1), (1, 1)]
+# (channels, height, width): both sides, several tiles, multiples of 16 and not, and the ones that
+# Triton makes constants.
+SHAPES = [(64, 8, 16), (128, 8, 8), (130, 5, 13), (1, 7, 7), (49, 1, 1), (1, 1, 1)]
+
+
+# What is launched ---------------------------------------------------------------------------------
 
 
 class Launch(NamedTuple):
+    operator: str
     kernel: Any
-    signature: tuple[tuple[str, str], ...]
-    constants: tuple[tuple[str, Any], ...]
-    divisible: tuple[str, ...]
-    warps: int
+    signature: tuple[tuple[str, Any], ...]
+    constants: tuple[tuple[tuple[int, ...], Any], ...]
+    divisible: tuple[tuple[int, ...], ...]
+    options: tuple[tuple[str, int], ...]
 
     @property
     def name(self) -> str:
@@ -51,62 +58,130 @@ class Launch(NamedTuple):
 
 def specialise(kernel: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Launch:
     """What Triton's launcher makes of a call: types, 1 as a constant, multiples of 16."""
-    options = dict(options)
-    warps = options.pop("num_warps", 4)
-    signature, constants, divisible = {}, dict(options), []
-    for name, value in zip(kernel.arg_names, arguments, strict=False):
+    constants: dict[tuple[int, ...], Any] = {}
+    divisible: list[tuple[int, ...]] = []
+
+    def kind(value: Any, path: tuple[int, ...]) -> Any:
+        if isinstance(value, tuple):
+            return tuple(kind(part, (*path, i)) for i, part in enumerate(value))
         if isinstance(value, Tensor):
-            signature[name] = NAMES[value.dtype]
-            divisible.append(name)
-        elif value == 1:
+            divisible.append(path)
+            return NAMES[value.dtype]
+        if value == 1:
+            constants[path] = 1
+            return "constexpr"
+        if value % 16 == 0:
+            divisible.append(path)
+        return "i32" if value < 2**31 else "i64"
+
+    names = kernel.arg_names
+    signature = {
+        name: kind(value, (i,))
+        for i, (name, value) in enumerate(zip(names, arguments, strict=False))
+    }
+    launch_options = {k: options[k] for k in ("num_warps", "num_stages") if k in options}
+    for name, value in options.items():
+        if name not in launch_options:
             signature[name] = "constexpr"
-            constants[name] = 1
-        else:
-            signature[name] = "i32" if value < 2**31 else "i64"
-            if value % 16 == 0:
-                divisible.append(name)
-    signature.update(dict.fromkeys(options, "constexpr"))
-    assert list(signature) == kernel.arg_names
-    items = tuple(signature.items()), tuple(sorted(constants.items()))
-    return Launch(kernel, *items, tuple(divisible), warps)
+            constants[names.index(name),] = value
+    assert list(signature) == names
+    operator = kernel.fn.__module__.rpartition(".")[2].removesuffix("_kernels")
+    return Launch(
+        operator,
+        kernel,
+        tuple(signature.items()),
+        tuple(constants.items()),
+        tuple(divisible),
+        tuple(launch_options.items()),
+    )
 
 
-def recorded(features: Iterable[Tensor]) -> list[Launch]:
-    """What dual_squeeze would launch for them, forward and backward, each once."""
+def recorded(call: Callable[[], Any]) -> list[Launch]:
+    """What a call would launch, each once."""
     found: dict[Launch, None] = {}
 
-    def record(sample: Any, name: str, pieces: int, *arguments: Any, **options: Any) -> None:
-        found[specialise(getattr(sample.kernels, name), arguments, options)] = None
+    def record(kernel: Any, programs: Any, *arguments: Any, **options: Any) -> None:
+        found[specialise(kernel, arguments, options)] = None
 
-    dual_squeeze._Sample.launch = record
-    for x in features:
-        outputs = dual_squeeze.forward(x, 5)
-        dual_squeeze.backward(outputs[0], outputs[1], x, *outputs[2:], 5)
+    launch, launcher.launch = launcher.launch, record
+    try:
+        call()
+    finally:
+        launcher.launch = launch
     return list(found)
 
 
-def launches(dtypes: list[torch.dtype], shapes: list[tuple[int, int]]) -> list[Launch]:
-    """Both layouts of features of these types and shapes."""
-    plain = [torch.randn(2, *shape).to(dtype) for dtype in dtypes for shape in shapes]
-    return recorded([layout for x in plain for layout in (x, x.mT.contiguous().mT)])
+def both_passes(operator: str, inputs: list[Any], *options: Any) -> None:
+    """Forward and backward of the backend, as the operator's schema calls them."""
+    importlib.import_module(f"ccdn_ops.backends.triton.{operator}")
+    backend = registry.load(operator, "triton")
+    outputs = backend.forward(*inputs, *options)
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    public = {"dual_squeeze": 2}.get(operator, 1)
+    backend.backward(*outputs[:public], *inputs, *outputs[public:], *options)
+
+
+def features(dtype: torch.dtype, shape: tuple[int, int, int], last: bool) -> Tensor:
+    memory = torch.channels_last if last else torch.contiguous_format
+    x = torch.randn(2, *shape).to(dtype)
+    # PyTorch calls a map of one channel or one position contiguous whatever its strides are.
+    return x.to(memory_format=memory)
+
+
+def dual_squeeze(x: Tensor) -> None:
+    both_passes("dual_squeeze", [x.flatten(2)], 5)
+
+
+def multi_excite(x: Tensor) -> None:
+    both_passes("multi_excite", [x, torch.randn(2, 4, x.shape[1])])
+
+
+def excitation_gates(x: Tensor) -> None:
+    d, r = x.shape[1], max(x.shape[1] // 4, 1)
+    for orders in (1, 2):
+        weights = [torch.randn(4, orders, *s) for s in ((r, d), (r,), (d, r), (d,))]
+        second = torch.randn(2, d) if orders == 2 else None
+        both_passes("excitation_gates", [torch.randn(2, d), second, *weights])
+
+
+# What an operator calls with features; each of a kernel's forms must be in one of them.
+OPERATORS = [dual_squeeze, multi_excite, excitation_gates]
+
+
+def launches(
+    dtypes: list[torch.dtype], shapes: list[tuple[int, int, int]], layouts: tuple[bool, ...]
+) -> list[Launch]:
+    found: dict[Launch, None] = {}
+    for call in OPERATORS:
+        for dtype in dtypes:
+            for shape in shapes:
+                for last in layouts:
+                    x = features(dtype, shape, last)
+                    found.update(dict.fromkeys(recorded(lambda call=call, x=x: call(x))))
+    return list(found)
 
 
 def launches_on_long_tensors() -> list[Launch]:
     """Strides beyond 2^31 elements; there are no samples, so no memory behind them is needed."""
-    none = torch.empty(0, dtype=torch.bfloat16)
-    return recorded([none.as_strided((0, 64, 128), (2**38, 2**31, 1))])
+    none = torch.empty(0, dtype=torch.bfloat16).as_strided((0, 64, 8, 16), (2**38, 2**31, 16, 1))
+    found: dict[Launch, None] = {}
+    for call in OPERATORS:
+        found.update(dict.fromkeys(recorded(lambda call=call: call(none))))
+    return list(found)
+
+
+# What becomes of it -------------------------------------------------------------------------------
 
 
 def compiled(launch: Launch, arch: int) -> dict[str, Any]:
-    position = {name: (i,) for i, name in enumerate(launch.kernel.arg_names)}
     source = ASTSource(
         launch.kernel,
         dict(launch.signature),
-        constexprs={position[name]: value for name, value in launch.constants},
-        attrs={position[name]: [["tt.divisibility", 16]] for name in launch.divisible},
+        constexprs=dict(launch.constants),
+        attrs={path: [["tt.divisibility", 16]] for path in launch.divisible},
     )
     target = GPUTarget("cuda", arch, 32)
-    kernel = triton.compile(source, target=target, options={"num_warps": launch.warps})
+    kernel = triton.compile(source, target=target, options=dict(launch.options))
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         Path(file.name).write_bytes(kernel.asm["cubin"])
         tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -114,11 +189,13 @@ def compiled(launch: Launch, arch: int) -> dict[str, Any]:
             [tool, "-res-usage", file.name], capture_output=True, text=True, check=True
         ).stdout
     usage = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", report))
+    names = launch.kernel.arg_names
     return {
+        "operator": launch.operator,
         "kernel": launch.name,
         "arch": arch,
-        "types": " ".join(kind for _, kind in launch.signature),
-        "constants": dict(launch.constants),
+        "types": " ".join(str(kind) for _, kind in launch.signature),
+        "constants": {names[path[0]]: value for path, value in launch.constants},
         "registers": int(usage["REG"]),
         "stack": int(usage["STACK"]),
         "local": int(usage["LOCAL"]),
@@ -128,14 +205,15 @@ def compiled(launch: Launch, arch: int) -> dict[str, Any]:
 
 def work(everything: bool, archs: list[int]) -> Iterator[tuple[Launch, int]]:
     if everything:
-        every = [*launches(DTYPES, SHAPES), *launches_on_long_tensors()]
+        every = [*launches(DTYPES, SHAPES, (False, True)), *launches_on_long_tensors()]
         yield from ((launch, arch) for launch in every for arch in archs)
         return
-    common = launches([torch.float32, torch.bfloat16], SHAPES[:1])
-    common += launches([torch.float32], SHAPES[1:2])
-    rare = [*launches([torch.float32], SHAPES[2:]), *launches_on_long_tensors()]
-    yield from ((launch, arch) for launch in dict.fromkeys(common) for arch in archs)
-    yield from ((launch, archs[0]) for launch in rare if launch not in common)
+    seen = set()
+    for launch in launches([torch.bfloat16], SHAPES[:2], (False,)):
+        # One form of each kernel for every architecture, the others for the first one.
+        chosen = archs[:1] if launch.name in seen else archs
+        seen.add(launch.name)
+        yield from ((launch, arch) for arch in chosen)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ recurrence, n^2 rank for P and n D N for the gradient.
 
 from __future__ import annotations
 
-import os
-from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -23,30 +21,9 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import DTYPE_NAMES
+from ccdn_ops.backends.triton import features, launcher
+from ccdn_ops.backends.triton.launcher import blocks, interpreted, supports
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
-
-
-def interpreted() -> bool:
-    """Whether Triton runs its kernels on the CPU; decided when triton is first imported."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def supports(x: Tensor, iterations: int) -> str | None:
-    """Why these kernels cannot serve the call; None when they can."""
-    if x.dtype == torch.float64:
-        return "the Triton kernels have no float64; use the cuda, cpu or reference backend"
-    if x.device.type == "cuda":
-        if not torch.cuda.is_available():
-            return "torch sees no CUDA device"
-        major, minor = torch.cuda.get_device_capability(x.device)
-        if major < 8:
-            return f"the Triton kernels need sm_80 or newer, and this device is sm_{major}{minor}"
-        return None
-    if x.device.type == "cpu":
-        if interpreted():
-            return None
-        return "Triton serves CPU tensors only in its interpreter: set TRITON_INTERPRET=1"
-    return f"the Triton kernels serve CUDA devices, not {x.device.type}"
 
 
 class Blocks(NamedTuple):
@@ -88,13 +65,7 @@ class _Sample:
     """The features of a call, seen as free x side, and the launches that read them."""
 
     def __init__(self, x: Tensor, iterations: int) -> None:
-        from ccdn_ops.backends.triton import dual_squeeze_kernels
-
-        if interpreted():
-            from ccdn_ops.backends.triton.interpreter import repair_scalar_index
-
-            repair_scalar_index()
-        self.kernels = dual_squeeze_kernels
+        self.kernels = launcher.kernels("dual_squeeze")
         self.x = x
         self.batch, self.channels, self.positions = x.shape
         self.plan = dual_squeeze_plan(
@@ -109,32 +80,18 @@ class _Sample:
             self.side, self.free = self.positions, self.channels
             self.strides = stride_b, stride_d, stride_n
         self.block = INTERPRETER_BLOCKS if interpreted() else DEVICE_BLOCKS
-        self.rest = self.new(self.batch, self.channels, dtype=torch.float32)
+        self.rest: Tensor  # of the mean
 
     def new(self, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         return self.x.new_empty(shape, dtype=dtype)
 
-    def guard(self) -> AbstractContextManager[Any]:
-        return torch.cuda.device(self.x.device) if self.x.is_cuda else nullcontext()
-
     def launch(self, name: str, pieces: int, *arguments: Any, **options: Any) -> None:
-        getattr(self.kernels, name)[(self.batch * pieces,)](*arguments, **options)
-
-    def means(self, mean: Tensor, first: Tensor | None) -> Tensor:
-        """Fills `rest`; forward also mean and first, and returns the centred squares."""
-        squares = self.new(self.batch, self.channels)
-        rows, columns = self.block.line, self.block.along
-        self.launch(
-            "channel_means", _blocks(self.channels, rows), self.x, mean, self.rest,
-            mean if first is None else first, squares, self.channels, self.positions,
-            *self.x.stride(), BACKWARD=first is None, BLOCK_D=rows, BLOCK_N=columns,
-        )  # fmt: skip
-        return squares
+        launcher.launch(getattr(self.kernels, name), self.batch * pieces, *arguments, **options)
 
     def gram(self, mean: Tensor, out: Tensor) -> None:
         tile = self.block.tile
         self.launch(
-            "gram_matrix", _blocks(self.side, tile) ** 2, self.x, mean, self.rest, out, self.free,
+            "gram_matrix", blocks(self.side, tile) ** 2, self.x, mean, self.rest, out, self.free,
             self.side, self.positions, self.channels, *self.strides,
             MEAN="row" if self.channel_is_side else "column", BLOCK=tile,
             BLOCK_K=self.block.depth, num_warps=8,
@@ -171,7 +128,7 @@ class _Sample:
         out = self.new(self.batch, rows)
         block_r, block_c = self.block.line, self.block.along
         self.launch(
-            "matrix_vector", _blocks(rows, block_r), matrix, mean, self.rest,
+            "matrix_vector", blocks(rows, block_r), matrix, mean, self.rest,
             out if vector is None else vector, out, rows, columns, self.channels, *strides,
             MEAN=mean_of, ONES=vector is None, BLOCK_R=block_r, BLOCK_C=block_c,
         )  # fmt: skip
@@ -194,14 +151,10 @@ class _Sample:
         out = self.new(self.batch, count, n)
         down, across = self.block.line, self.block.along
         self.launch(
-            "combine_rows", _blocks(count, down) * _blocks(n, across), table, rows, out, n, terms,
+            "combine_rows", blocks(count, down) * blocks(n, across), table, rows, out, n, terms,
             count, rows.stride(0), BLOCK_R=down, BLOCK_N=across,
         )  # fmt: skip
         return out
-
-
-def _blocks(extent: int, block: int) -> int:
-    return -(-extent // block)
 
 
 def forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -209,31 +162,25 @@ def forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor,
     sample = _Sample(x, iterations)
     batch, channels, positions = x.shape
     first = x.new_empty(batch, channels)
-    mean = sample.new(batch, channels, dtype=torch.float32)
+    mean, sample.rest, squares = features.means(x, first)
+    trace = features.traces(mean, squares, positions)
     gram = sample.new(batch, sample.side, sample.side, dtype=torch.float32)
-    with sample.guard():
-        squares = sample.means(mean, first)
-        sample.gram(mean, gram)
-        spread = squares.sum(1) / positions
-        level = mean.double().square().sum(1)
-        rounding = 16 * torch.finfo(torch.float32).eps
-        constant = spread <= rounding**2 * (spread + level)
-        trace = torch.where(constant, 0.0, spread).float()
-        constant = trace == 0  # also what is too small for float32
+    sample.gram(mean, gram)
+    constant = trace == 0
 
-        start = x.new_ones((), dtype=torch.float64)
-        if not sample.channel_is_side:
-            start = sample.side_sums(mean, None)
-        rows = sample.chebyshev_rows(gram, trace, [start])
-        of_start, _ = _tables(sample.plan, x.device)
-        result = sample.combine(of_start[:1], rows)
-        scale = 1 / (trace.double().sqrt() * channels)
-        if sample.channel_is_side:
-            second = sample.gram_product(gram, result)
-        else:
-            second = sample.free_sums(mean, result)
-            scale = scale / positions
-        second = torch.where(constant[:, None], 0.0, scale[:, None] * second).to(x.dtype)
+    start = x.new_ones((), dtype=torch.float64)
+    if not sample.channel_is_side:
+        start = sample.side_sums(mean, None)
+    rows = sample.chebyshev_rows(gram, trace, [start])
+    of_start, _ = _tables(sample.plan, x.device)
+    result = sample.combine(of_start[:1], rows)
+    scale = 1 / (trace.double().sqrt() * channels)
+    if sample.channel_is_side:
+        second = sample.gram_product(gram, result)
+    else:
+        second = sample.free_sums(mean, result)
+        scale = scale / positions
+    second = torch.where(constant[:, None], 0.0, scale[:, None] * second).to(x.dtype)
     if not sample.plan.saves_gram:
         gram = gram.new_empty(batch, 0, 0)
     return first, second, mean, trace, gram
@@ -254,52 +201,51 @@ def backward(
     rank, n = sample.plan.rank, sample.side
     tile, pairs = sample.block.tile, sample.block.pairs
     out = torch.empty_like(x)
-    with sample.guard():
-        sample.means(mean, None)
-        if not sample.plan.saves_gram:
-            gram = sample.new(batch, n, n, dtype=torch.float32)
-            sample.gram(mean, gram)
-        wide_trace = trace.double()
-        scale = wide_trace.sqrt() / channels  # [B]
-        upstream = grad_second.double()
-        if sample.channel_is_side:
-            start = x.new_ones((), dtype=torch.float64)
-            weight = scale[:, None] * upstream
-            result_gradient = sample.gram_product(gram, weight) / wide_trace[:, None]
-        else:
-            start = sample.side_sums(mean, None)
-            weight = (scale / (positions * wide_trace))[:, None] * upstream
-            result_gradient = sample.side_sums(mean, weight)
+    sample.rest = features.rest_of(x, mean)
+    if not sample.plan.saves_gram:
+        gram = sample.new(batch, n, n, dtype=torch.float32)
+        sample.gram(mean, gram)
+    wide_trace = trace.double()
+    scale = wide_trace.sqrt() / channels  # [B]
+    upstream = grad_second.double()
+    if sample.channel_is_side:
+        start = x.new_ones((), dtype=torch.float64)
+        weight = scale[:, None] * upstream
+        result_gradient = sample.gram_product(gram, weight) / wide_trace[:, None]
+    else:
+        start = sample.side_sums(mean, None)
+        weight = (scale / (positions * wide_trace))[:, None] * upstream
+        result_gradient = sample.side_sums(mean, weight)
 
-        rows = sample.chebyshev_rows(gram, trace, [start, result_gradient])
-        table_of_start, table_of_gradient = _tables(sample.plan, x.device)
-        of_start = sample.combine(table_of_start, rows[:, 0])
-        of_gradient = sample.combine(table_of_gradient, rows[:, 1])
-        result, start_gradient = of_start[:, 0].contiguous(), of_gradient[:, 0].contiguous()
-        left, right = of_gradient[:, 1:], of_start[:, 1 : 1 + rank]
-        # From the very factors that make the matrix: in the gradient the two nearly cancel.
-        with_matrix = 2 * (left * of_start[:, 1 + rank :]).sum((1, 2))
-        with_result = (result_gradient * result).sum(1)
-        trace_gradient = -(with_result / 2 + with_matrix) / wide_trace
-        if sample.channel_is_side:
-            left = torch.cat([left, weight[:, None] / 2], 1)
-            right = torch.cat([right, result[:, None]], 1)
-        left, right = left.contiguous(), right.contiguous()
+    rows = sample.chebyshev_rows(gram, trace, [start, result_gradient])
+    table_of_start, table_of_gradient = _tables(sample.plan, x.device)
+    of_start = sample.combine(table_of_start, rows[:, 0])
+    of_gradient = sample.combine(table_of_gradient, rows[:, 1])
+    result, start_gradient = of_start[:, 0].contiguous(), of_gradient[:, 0].contiguous()
+    left, right = of_gradient[:, 1:], of_start[:, 1 : 1 + rank]
+    # From the very factors that make the matrix: in the gradient the two nearly cancel.
+    with_matrix = 2 * (left * of_start[:, 1 + rank :]).sum((1, 2))
+    with_result = (result_gradient * result).sum(1)
+    trace_gradient = -(with_result / 2 + with_matrix) / wide_trace
+    if sample.channel_is_side:
+        left = torch.cat([left, weight[:, None] / 2], 1)
+        right = torch.cat([right, result[:, None]], 1)
+    left, right = left.contiguous(), right.contiguous()
 
-        matrix = sample.new(batch, n, n, dtype=torch.float32)
-        sample.launch(
-            "pair_matrix", _blocks(n, pairs) ** 2, left, right, 2 / (positions * wide_trace),
-            2 * trace_gradient / positions, matrix, n, left.shape[1], BLOCK=pairs,
-        )  # fmt: skip
-        out_b, out_d, out_n = out.stride()
-        out_strides = (out_b, out_n, out_d) if sample.channel_is_side else (out_b, out_d, out_n)
-        sample.launch(
-            "expand_gradient", _blocks(sample.free, tile) * _blocks(n, tile), x, mean, sample.rest,
-            matrix, trace, grad_first, weight, start_gradient, result, out,
-            sample.free, n, positions, channels, *sample.strides, *out_strides,
-            MEAN="column" if sample.channel_is_side else "row", BLOCK_F=tile, BLOCK_S=tile,
-            BLOCK_K=sample.block.depth, num_warps=8,
-        )  # fmt: skip
+    matrix = sample.new(batch, n, n, dtype=torch.float32)
+    sample.launch(
+        "pair_matrix", blocks(n, pairs) ** 2, left, right, 2 / (positions * wide_trace),
+        2 * trace_gradient / positions, matrix, n, left.shape[1], BLOCK=pairs,
+    )  # fmt: skip
+    out_b, out_d, out_n = out.stride()
+    out_strides = (out_b, out_n, out_d) if sample.channel_is_side else (out_b, out_d, out_n)
+    sample.launch(
+        "expand_gradient", blocks(sample.free, tile) * blocks(n, tile), x, mean, sample.rest,
+        matrix, trace, grad_first, weight, start_gradient, result, out,
+        sample.free, n, positions, channels, *sample.strides, *out_strides,
+        MEAN="column" if sample.channel_is_side else "row", BLOCK_F=tile, BLOCK_S=tile,
+        BLOCK_K=sample.block.depth, num_warps=8,
+    )  # fmt: skip
     return out
 
 

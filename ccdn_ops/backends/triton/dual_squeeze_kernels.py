@@ -14,62 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def load_features(
-    x, mean, rest, row, column, rows, columns, row_stride, column_stride, MEAN: tl.constexpr
-):
-    """The (centred) entries at row x column as float32, 0 outside."""
-    inside = (row < rows)[:, None] & (column < columns)[None, :]
-    at = x + row[:, None] * row_stride + column[None, :] * column_stride
-    value = tl.load(at, mask=inside, other=0.0).to(tl.float32)
-    if MEAN == "row":
-        value = value - tl.load(mean + row, mask=row < rows, other=0.0)[:, None]
-        value = value - tl.load(rest + row, mask=row < rows, other=0.0)[:, None]
-    if MEAN == "column":
-        value = value - tl.load(mean + column, mask=column < columns, other=0.0)[None, :]
-        value = value - tl.load(rest + column, mask=column < columns, other=0.0)[None, :]
-    return tl.where(inside, value, 0.0)
-
-
-@triton.jit
-def channel_means(
-    x, mean, rest, first, squares, channels, positions, stride_b, stride_d, stride_n,
-    BACKWARD: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
-):  # fmt: skip
-    """Mean of each channel, what its float32 value rounds off, and the sum of centred squares.
-
-    Backward reads the mean and writes only `rest`. One program for BLOCK_D channels of a sample.
-    """
-    blocks = tl.cdiv(channels, BLOCK_D)
-    pid = tl.program_id(0).to(tl.int64)
-    b = pid // blocks
-    d = pid % blocks * BLOCK_D + tl.arange(0, BLOCK_D).to(tl.int64)
-    x += b * stride_b
-    total = tl.zeros([BLOCK_D], tl.float64)
-    for n0 in range(0, positions, BLOCK_N):
-        n = n0 + tl.arange(0, BLOCK_N).to(tl.int64)
-        value = load_features(x, x, x, d, n, channels, positions, stride_d, stride_n, "none")
-        total += tl.sum(value.to(tl.float64), axis=1)
-    exact = total / positions
-    at = b * channels + d
-    if BACKWARD:
-        rounded = tl.load(mean + at, mask=d < channels, other=0.0)
-    else:
-        rounded = exact.to(tl.float32)
-        tl.store(mean + at, rounded, mask=d < channels)
-        tl.store(first + at, rounded.to(first.dtype.element_ty), mask=d < channels)
-    small = (exact - rounded.to(tl.float64)).to(tl.float32)
-    tl.store(rest + at, small, mask=d < channels)
-    if not BACKWARD:
-        total = tl.zeros([BLOCK_D], tl.float64)
-        for n0 in range(0, positions, BLOCK_N):
-            n = n0 + tl.arange(0, BLOCK_N).to(tl.int64)
-            value = load_features(x, x, x, d, n, channels, positions, stride_d, stride_n, "none")
-            value = (value - rounded[:, None]) - small[:, None]
-            wide = tl.where((n < positions)[None, :], value, 0.0).to(tl.float64)
-            total += tl.sum(wide * wide, axis=1)
-        tl.store(squares + at, total, mask=d < channels)
+from ccdn_ops.backends.triton.features_kernels import load_features
 
 
 @triton.jit
