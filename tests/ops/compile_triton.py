@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ NAMES = {
     torch.bfloat16: "*bf16",
     torch.float16: "*fp16",
 }
+LAUNCH_OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
 # (channels, height, width): both sides, several tiles, multiples of 16 and not, and the ones that
 # Triton makes constants.
 SHAPES = [(64, 8, 16), (128, 8, 8), (130, 5, 13), (1, 7, 7), (49, 1, 1), (1, 1, 1)]
@@ -67,6 +69,8 @@ def specialise(kernel: Any, arguments: tuple[Any, ...], options: dict[str, Any])
         if isinstance(value, Tensor):
             divisible.append(path)
             return NAMES[value.dtype]
+        if isinstance(value, float):
+            return "fp32"
         if value == 1:
             constants[path] = 1
             return "constexpr"
@@ -79,35 +83,36 @@ def specialise(kernel: Any, arguments: tuple[Any, ...], options: dict[str, Any])
         name: kind(value, (i,))
         for i, (name, value) in enumerate(zip(names, arguments, strict=False))
     }
-    launch_options = {k: options[k] for k in ("num_warps", "num_stages") if k in options}
+    launch_options = {k: options[k] for k in LAUNCH_OPTIONS if k in options}
     for name, value in options.items():
         if name not in launch_options:
             signature[name] = "constexpr"
             constants[names.index(name),] = value
-    assert list(signature) == names
+    assert set(signature) == set(names)
     operator = kernel.fn.__module__.rpartition(".")[2].removesuffix("_kernels")
     return Launch(
         operator,
         kernel,
-        tuple(signature.items()),
+        tuple((name, signature[name]) for name in names),
         tuple(constants.items()),
         tuple(divisible),
         tuple(launch_options.items()),
     )
 
 
-def recorded(call: Callable[[], Any]) -> list[Launch]:
-    """What a call would launch, each once."""
+def recorded(arch: int, call: Callable[[], Any]) -> list[Launch]:
+    """What a call would launch on a device of this architecture, each once."""
     found: dict[Launch, None] = {}
 
     def record(kernel: Any, programs: Any, *arguments: Any, **options: Any) -> None:
         found[specialise(kernel, arguments, options)] = None
 
-    launch, launcher.launch = launcher.launch, record
+    originals = launcher.launch, launcher.architecture
+    launcher.launch, launcher.architecture = record, lambda x: arch // 10
     try:
         call()
     finally:
-        launcher.launch = launch
+        launcher.launch, launcher.architecture = originals
     return list(found)
 
 
@@ -144,30 +149,59 @@ def excitation_gates(x: Tensor) -> None:
         both_passes("excitation_gates", [torch.randn(2, d), second, *weights])
 
 
-# What an operator calls with features; each of a kernel's forms must be in one of them.
-OPERATORS = [dual_squeeze, multi_excite, excitation_gates]
+def cocs_loss(x: Tensor) -> None:
+    level = x.flatten(2)[:, :4]
+    both_passes("cocs_loss", [[level, level.mT]])
+
+
+def covariance_pool(x: Tensor) -> None:
+    both_passes("covariance_pool", [x.flatten(2)])
+
+
+def newton_schulz_sqrt(x: Tensor) -> None:
+    for iterations in (5, 6):  # odd and even, in float32 and in double
+        matrix = x.new_empty(x.shape[0], x.shape[1], x.shape[1])
+        both_passes("newton_schulz_sqrt", [matrix], iterations, True)
+
+
+def isqrt_cov(x: Tensor) -> None:
+    for iterations, triu in ((5, False), (6, True)):
+        both_passes("isqrt_cov", [x.flatten(2)], iterations, triu, True)
+
+
+OPERATORS = [
+    dual_squeeze,
+    multi_excite,
+    excitation_gates,
+    cocs_loss,
+    covariance_pool,
+    newton_schulz_sqrt,
+    isqrt_cov,
+]
 
 
 def launches(
-    dtypes: list[torch.dtype], shapes: list[tuple[int, int, int]], layouts: tuple[bool, ...]
+    arch: int,
+    dtypes: list[torch.dtype],
+    shapes: list[tuple[int, int, int]],
+    layouts: tuple[bool, ...],
 ) -> list[Launch]:
+    inputs = [features(t, s, last) for t in dtypes for s in shapes for last in layouts]
+    return launches_with(arch, inputs)
+
+
+def launches_with(arch: int, inputs: list[Tensor]) -> list[Launch]:
     found: dict[Launch, None] = {}
     for call in OPERATORS:
-        for dtype in dtypes:
-            for shape in shapes:
-                for last in layouts:
-                    x = features(dtype, shape, last)
-                    found.update(dict.fromkeys(recorded(lambda call=call, x=x: call(x))))
+        for x in inputs:
+            found.update(dict.fromkeys(recorded(arch, partial(call, x))))
     return list(found)
 
 
-def launches_on_long_tensors() -> list[Launch]:
+def launches_on_long_tensors(arch: int) -> list[Launch]:
     """Strides beyond 2^31 elements; there are no samples, so no memory behind them is needed."""
-    none = torch.empty(0, dtype=torch.bfloat16).as_strided((0, 64, 8, 16), (2**38, 2**31, 16, 1))
-    found: dict[Launch, None] = {}
-    for call in OPERATORS:
-        found.update(dict.fromkeys(recorded(lambda call=call: call(none))))
-    return list(found)
+    none = torch.empty(0, dtype=torch.bfloat16)
+    return launches_with(arch, [none.as_strided((0, 64, 8, 16), (2**38, 2**31, 16, 1))])
 
 
 # What becomes of it -------------------------------------------------------------------------------
@@ -204,16 +238,17 @@ def compiled(launch: Launch, arch: int) -> dict[str, Any]:
 
 
 def work(everything: bool, archs: list[int]) -> Iterator[tuple[Launch, int]]:
-    if everything:
-        every = [*launches(DTYPES, SHAPES, (False, True)), *launches_on_long_tensors()]
-        yield from ((launch, arch) for launch in every for arch in archs)
-        return
-    seen = set()
-    for launch in launches([torch.bfloat16], SHAPES[:2], (False,)):
-        # One form of each kernel for every architecture, the others for the first one.
-        chosen = archs[:1] if launch.name in seen else archs
-        seen.add(launch.name)
-        yield from ((launch, arch) for arch in chosen)
+    for arch in archs:
+        if everything:
+            every = launches(arch, DTYPES, SHAPES, (False, True)) + launches_on_long_tensors(arch)
+            yield from ((launch, arch) for launch in every)
+            continue
+        seen = set()
+        for launch in launches(arch, [torch.bfloat16], SHAPES[:2], (False,)):
+            # One form of each kernel for every architecture, the others for the first one.
+            if arch == archs[0] or launch.name not in seen:
+                yield launch, arch
+            seen.add(launch.name)
 
 
 if __name__ == "__main__":

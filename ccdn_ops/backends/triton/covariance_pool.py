@@ -19,16 +19,29 @@ PANEL = 32  # columns of a panel of float32: newton_schulz_plan.py; ours of floa
 
 
 class Blocks(NamedTuple):
-    """Edges of the tiles of a product, and how much of its sum is done at a time."""
+    """Edges of a product's tiles, how much of its sum is done at a time, and warps for a tile."""
 
     tile: int
     depth: int
+    warps: int
     wide: int  # the tile of a float64 product
 
 
-# A 64 x 64 tile of three TF32 terms fits four warps' registers on every architecture.
-DEVICE_BLOCKS = Blocks(tile=64, depth=32, wide=32)
-INTERPRETER_BLOCKS = Blocks(tile=256, depth=256, wide=256)
+# A 64 x 64 tile of two products in three TF32 terms, 32 deep, takes 220 registers of four warps on
+# sm_90; on sm_80, whose products have all of their operands in registers, and on sm_100 it spills.
+DEVICE_BLOCKS = {
+    8: Blocks(tile=64, depth=16, warps=8, wide=32),
+    9: Blocks(tile=64, depth=32, warps=4, wide=32),
+    10: Blocks(tile=64, depth=16, warps=4, wide=32),
+}
+INTERPRETER_BLOCKS = Blocks(tile=256, depth=256, warps=4, wide=256)
+
+
+def blocks_for(x: Tensor) -> Blocks:
+    """Those of the device of x; one that is newer than all gets the last."""
+    if interpreted():
+        return INTERPRETER_BLOCKS
+    return DEVICE_BLOCKS[min(launcher.architecture(x), max(DEVICE_BLOCKS))]
 
 
 class Operand(NamedTuple):
@@ -55,10 +68,15 @@ def plain(x: Tensor, by_positions: bool) -> Operand:
     return Operand(x, (b, n, d) if by_positions else (b, d, n), x, x, "none")
 
 
-def tile_of(wide: bool) -> int:
-    """The edge of a tile."""
-    block = INTERPRETER_BLOCKS if interpreted() else DEVICE_BLOCKS
-    return block.wide if wide else block.tile
+def tile_of(x: Tensor, wide: bool) -> dict[str, int]:
+    """BLOCK, the edge of a tile, and num_warps."""
+    block = blocks_for(x)
+    return {"BLOCK": block.wide if wide else block.tile, "num_warps": 4 if wide else block.warps}
+
+
+def product_of(x: Tensor, wide: bool) -> dict[str, int]:
+    """And BLOCK_K, how deep a slice of a product is."""
+    return {**tile_of(x, wide), "BLOCK_K": blocks_for(x).depth}
 
 
 def half(n: int, tile: int) -> int:
@@ -108,15 +126,14 @@ def gram(
     rounded: bool = False,
 ) -> None:
     """out = scale (B,) L R^T, side x side and symmetric."""
-    tile = tile_of(wide)
-    depth = (INTERPRETER_BLOCKS if interpreted() else DEVICE_BLOCKS).depth
+    tile = product_of(out, wide)
     product = precision(torch.float64 if wide else left.x.dtype, rounded)
     launcher.launch(
-        launcher.kernels("covariance_pool").gram, len(out) * half(side, tile),
+        launcher.kernels("covariance_pool").gram, len(out) * half(side, tile["BLOCK"]),
         left.x, left.mean, left.rest, right.x, right.mean, right.rest, scale, out,
         side, free, left.mean.shape[1], *left.strides, *right.strides, out.stride(0),
         LEFT_MEAN=left.mean_of, RIGHT_MEAN=right.mean_of, WIDE=wide, PANEL=panel,
-        PRODUCT=product, BLOCK=tile, BLOCK_K=depth,
+        PRODUCT=product, **tile,
     )  # fmt: skip
 
 
@@ -129,11 +146,11 @@ def symmetrise(
     matrix: Tensor, out: Tensor, *, triangle: bool = False, scale: Tensor | None = None
 ) -> None:
     """out, in panels, = (G + G^T) / 2 of rows, or of what an upper triangle stands for; scaled."""
-    n, tile = out.shape[-2], tile_of(out.dtype == torch.float64)
+    n, tile = out.shape[-2], tile_of(out, out.dtype == torch.float64)
     launcher.launch(
-        launcher.kernels("covariance_pool").symmetrise, len(out) * half(n, tile),
+        launcher.kernels("covariance_pool").symmetrise, len(out) * half(n, tile["BLOCK"]),
         matrix, matrix if scale is None else scale, out, n, out.stride(0),
-        SCALED=scale is not None, ROWS=-1 if triangle else 0, PANEL=PANEL, BLOCK=tile,
+        SCALED=scale is not None, ROWS=-1 if triangle else 0, PANEL=PANEL, **tile,
     )  # fmt: skip
 
 
@@ -147,14 +164,14 @@ def multiply(
     (m, x), (other, y) = first, second or first
     side, wide = m.shape[-2], m.dtype == torch.float64
     free = x.x.shape[1] * x.x.shape[2] // side
-    tile = tile_of(wide)
+    tile = product_of(m, wide)
     launcher.launch(
         launcher.kernels("covariance_pool").multiply,
-        len(m) * blocks(side, tile) * blocks(free, tile),
+        len(m) * blocks(side, tile["BLOCK"]) * blocks(free, tile["BLOCK"]),
         m, other, x.x, x.mean, x.rest, y.x, y.mean, y.rest, factors, out.x,
         side, free, x.mean.shape[1], m.stride(0), other.stride(0), *x.strides, *y.strides,
         *out.strides, X_MEAN=x.mean_of, Y_MEAN=y.mean_of, TWO=second is not None, WIDE=wide,
-        PANEL=PANEL, PRODUCT=precision(m.dtype), BLOCK=tile,
+        PANEL=PANEL, PRODUCT=precision(m.dtype), **tile,
     )  # fmt: skip
 
 

@@ -8,8 +8,8 @@ float32, three TF32 products of 495 TFLOP/s, 0.5 us: there arithmetic bounds it.
 x again, D / 64 times in all, from L2. `multiply` reads a D x D matrix and the features, writes
 features and takes 2 D^2 N multiply-adds, every one needed: bounded by arithmetic in float32.
 
-Precision: float32 operands are multiplied in three TF32 terms, and every slice of 32 starts from
-zero and is added in float32, because the accumulators of tensor cores round towards zero.
+Precision: float32 operands are multiplied in three TF32 terms, and every slice of BLOCK_K starts
+from zero and is added in float32, because the accumulators of tensor cores round towards zero.
 
 Matrices are stored as rows (PANEL = 0), as the upper triangle row by row (PANEL = -1), or in
 panels of PANEL columns, the last filled with zeros: panel after panel, each n rows
@@ -67,10 +67,11 @@ def lower_tile(pid, n, BLOCK: tl.constexpr):
     across = tl.cdiv(n, BLOCK)
     tiles = across * (across + 1) // 2
     tile = pid % tiles
-    row = ((tl.sqrt((8 * tile + 1).to(tl.float32)) - 1.0) * 0.5).to(tl.int64)
+    row = ((tl.sqrt((8 * tile + 1).to(tl.float32)) - 1.0) * 0.5).to(tl.int32)
     row = tl.where(row * (row + 1) // 2 > tile, row - 1, row)  # where the root was rounded
     row = tl.where((row + 1) * (row + 2) // 2 <= tile, row + 1, row)
-    return pid // tiles, row, tile - row * (row + 1) // 2
+    column = tile - row * (row + 1) // 2
+    return (pid // tiles).to(tl.int64), row.to(tl.int64), column.to(tl.int64)
 
 
 @triton.jit
@@ -104,7 +105,7 @@ def gram(
 
     A program for each tile of the lower triangle. A sample of scale 0 is 0. WIDE: in float64.
     """
-    b, tile_i, tile_j = lower_tile(tl.program_id(0).to(tl.int64), side, BLOCK)
+    b, tile_i, tile_j = lower_tile(tl.program_id(0), side, BLOCK)
     i = tile_i * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
     j = tile_j * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
     left += b * left_stride_b
@@ -142,7 +143,7 @@ def symmetrise(
 
     A program for each tile of the lower triangle. With SCALED times scale (B,), where 0 gives 0.
     """
-    b, tile_i, tile_j = lower_tile(tl.program_id(0).to(tl.int64), n, BLOCK)
+    b, tile_i, tile_j = lower_tile(tl.program_id(0), n, BLOCK)
     i = tile_i * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
     j = tile_j * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
     wide = out.dtype.element_ty
@@ -169,7 +170,7 @@ def multiply(
     matrix_stride_b, second_stride_b, x_stride_b, x_side_stride, x_free_stride,
     y_stride_b, y_side_stride, y_free_stride, out_stride_b, out_side_stride, out_free_stride,
     X_MEAN: tl.constexpr, Y_MEAN: tl.constexpr, TWO: tl.constexpr, WIDE: tl.constexpr,
-    PANEL: tl.constexpr, PRODUCT: tl.constexpr, BLOCK: tl.constexpr,
+    PANEL: tl.constexpr, PRODUCT: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """out (side x free) = f_0 M X + f_1 X, and with TWO + f_2 M' Y + f_3 Y.
 
@@ -178,10 +179,10 @@ def multiply(
     """
     down = tl.cdiv(side, BLOCK)
     across = tl.cdiv(free, BLOCK)
-    pid = tl.program_id(0).to(tl.int64)
-    b = pid // (down * across)
-    i = pid // across % down * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
-    f = pid % across * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
+    pid = tl.program_id(0)
+    b = (pid // (down * across)).to(tl.int64)
+    i = (pid // across % down).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    f = (pid % across).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     first += b * matrix_stride_b
     x += b * x_stride_b
     x_mean += b * channels
@@ -189,7 +190,7 @@ def multiply(
     factors += b * 4
     total = multiplied(
         first, x, x_mean, x_rest, factors, i, f, side, free, x_side_stride, x_free_stride,
-        X_MEAN, WIDE, PANEL, PRODUCT, BLOCK,
+        X_MEAN, WIDE, PANEL, PRODUCT, BLOCK, BLOCK_K,
     )  # fmt: skip
     if TWO:
         second += b * second_stride_b
@@ -198,7 +199,7 @@ def multiply(
         y_rest += b * channels
         total += multiplied(
             second, y, y_mean, y_rest, factors + 2, i, f, side, free, y_side_stride, y_free_stride,
-            Y_MEAN, WIDE, PANEL, PRODUCT, BLOCK,
+            Y_MEAN, WIDE, PANEL, PRODUCT, BLOCK, BLOCK_K,
         )  # fmt: skip
     nothing = (tl.load(factors) == 0) & (tl.load(factors + 1) == 0)
     total = tl.where(nothing, 0.0, total)
@@ -211,12 +212,12 @@ def multiply(
 def multiplied(
     matrix, x, mean, rest, factors, i, f, side, free, side_stride, free_stride,
     MEAN: tl.constexpr, WIDE: tl.constexpr, PANEL: tl.constexpr, PRODUCT: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """f_0 M X + f_1 X at rows i and columns f."""
     total = tl.zeros([BLOCK, BLOCK], tl.float64 if WIDE else tl.float32)
-    for k0 in range(0, side, PANEL):
-        k = k0 + tl.arange(0, PANEL).to(tl.int64)
+    for k0 in range(0, side, BLOCK_K):
+        k = k0 + tl.arange(0, BLOCK_K).to(tl.int64)
         left = tl.load(matrix + place(i, k, side, PANEL), mask=room(i, k, side, PANEL), other=0.0)
         right = load_features(x, mean, rest, k, f, side, free, side_stride, free_stride, MEAN)
         if WIDE:

@@ -20,7 +20,7 @@ class Blocks(NamedTuple):
     depth: int
 
 
-DEVICE_BLOCKS = Blocks(samples=32, columns=32, depth=32)
+DEVICE_BLOCKS = Blocks(samples=32, columns=32, depth=16)
 INTERPRETER_BLOCKS = Blocks(samples=64, columns=128, depth=128)
 
 

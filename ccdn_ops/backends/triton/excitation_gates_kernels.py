@@ -43,7 +43,12 @@ def logit_gradient(
 ):
     """grad s (1 - s) of one network, an (excitation, order), at sample x d."""
     grad = load_samples(
-        grad_gates + excitation * channels, sample, d, batch, channels, excitations * channels
+        grad_gates + excitation.to(tl.int64) * channels,
+        sample,
+        d,
+        batch,
+        channels,
+        excitations * channels,
     )
     scale = load_samples(
         scales + network * channels, sample, d, batch, channels, networks * channels
@@ -59,12 +64,12 @@ def hidden_layer(
     """hidden (B, P, O, R) = max(kappa_o W_V^T + bias, 0)."""
     across = tl.cdiv(units, BLOCK_R)
     down = tl.cdiv(batch, BLOCK_B)
-    pid = tl.program_id(0).to(tl.int64)
-    network = pid // (across * down)
-    sample = pid // across % down * BLOCK_B + tl.arange(0, BLOCK_B).to(tl.int64)
-    r = pid % across * BLOCK_R + tl.arange(0, BLOCK_R).to(tl.int64)
+    pid = tl.program_id(0)
+    network = (pid // (across * down)).to(tl.int64)
+    sample = (pid // across % down).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
+    r = (pid % across).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     kappa = first
-    if network % orders == 1:
+    if pid // (across * down) % orders == 1:
         kappa = second
     weight += network * units * channels
     total = tl.zeros([BLOCK_B, BLOCK_R], tl.float32)
@@ -88,10 +93,10 @@ def gates_layer(
     """scales (B, P, O, D) = sigmoid(hidden W_U^T + bias), gates (B, P, D) their sum over O."""
     across = tl.cdiv(channels, BLOCK_D)
     down = tl.cdiv(batch, BLOCK_B)
-    pid = tl.program_id(0).to(tl.int64)
-    excitation = pid // (across * down)
-    sample = pid // across % down * BLOCK_B + tl.arange(0, BLOCK_B).to(tl.int64)
-    d = pid % across * BLOCK_D + tl.arange(0, BLOCK_D).to(tl.int64)
+    pid = tl.program_id(0)
+    excitation = (pid // (across * down)).to(tl.int64)
+    sample = (pid // across % down).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
+    d = (pid % across).to(tl.int64) * BLOCK_D + tl.arange(0, BLOCK_D)
     networks = excitations * orders
     gate = tl.zeros([BLOCK_B, BLOCK_D], tl.float32)
     for order in range(0, orders):
@@ -119,16 +124,16 @@ def hidden_gradient(
     """grad_hidden (B, P, O, R) = l W_U where the hidden unit is not 0."""
     across = tl.cdiv(units, BLOCK_R)
     down = tl.cdiv(batch, BLOCK_B)
-    pid = tl.program_id(0).to(tl.int64)
-    network = pid // (across * down)
-    sample = pid // across % down * BLOCK_B + tl.arange(0, BLOCK_B).to(tl.int64)
-    r = pid % across * BLOCK_R + tl.arange(0, BLOCK_R).to(tl.int64)
+    pid = tl.program_id(0)
+    network = (pid // (across * down)).to(tl.int64)
+    sample = (pid // across % down).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
+    r = (pid % across).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     networks = excitations * orders
     total = tl.zeros([BLOCK_B, BLOCK_R], tl.float32)
     for d0 in range(0, channels, BLOCK_D):
         d = d0 + tl.arange(0, BLOCK_D).to(tl.int64)
         left = logit_gradient(
-            grad_gates, scales, network // orders, network, sample, d,
+            grad_gates, scales, pid // (across * down) // orders, network, sample, d,
             batch, excitations, networks, channels,
         )  # fmt: skip
         right = load_tile(weight + network * channels * units, d, r, channels, units)
@@ -147,10 +152,10 @@ def squeeze_gradient(
     """The gradient of kappa_o (B, D): the sum over the excitations of grad_hidden W_V."""
     across = tl.cdiv(channels, BLOCK_D)
     down = tl.cdiv(batch, BLOCK_B)
-    pid = tl.program_id(0).to(tl.int64)
-    order = pid // (across * down)
-    sample = pid // across % down * BLOCK_B + tl.arange(0, BLOCK_B).to(tl.int64)
-    d = pid % across * BLOCK_D + tl.arange(0, BLOCK_D).to(tl.int64)
+    pid = tl.program_id(0)
+    order = (pid // (across * down)).to(tl.int64)
+    sample = (pid // across % down).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
+    d = (pid % across).to(tl.int64) * BLOCK_D + tl.arange(0, BLOCK_D)
     networks = excitations * orders
     total = tl.zeros([BLOCK_B, BLOCK_D], tl.float32)
     for excitation in range(0, excitations):
@@ -181,15 +186,15 @@ def weight_gradients(
     """
     across = tl.cdiv(units, BLOCK_R)
     down = tl.cdiv(channels, BLOCK_D)
-    pid = tl.program_id(0).to(tl.int64)
-    network = pid // (across * down)
-    tile_d = pid // across % down
-    tile_r = pid % across
+    pid = tl.program_id(0)
+    network = (pid // (across * down)).to(tl.int64)
+    tile_d = (pid // across % down).to(tl.int64)
+    tile_r = (pid % across).to(tl.int64)
     d = tile_d * BLOCK_D + tl.arange(0, BLOCK_D).to(tl.int64)
     r = tile_r * BLOCK_R + tl.arange(0, BLOCK_R).to(tl.int64)
     networks = excitations * orders
     kappa = first
-    if network % orders == 1:
+    if pid // (across * down) % orders == 1:
         kappa = second
     reduce = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
     expand = tl.zeros([BLOCK_D, BLOCK_R], tl.float32)
@@ -198,7 +203,7 @@ def weight_gradients(
     for b0 in range(0, batch, BLOCK_B):
         sample = b0 + tl.arange(0, BLOCK_B).to(tl.int64)
         logit = logit_gradient(
-            grad_gates, scales, network // orders, network, sample, d,
+            grad_gates, scales, pid // (across * down) // orders, network, sample, d,
             batch, excitations, networks, channels,
         )  # fmt: skip
         unit = load_samples(hidden + network * units, sample, r, batch, units, networks * units)

@@ -39,6 +39,11 @@ def supports(x: Tensor, *options: Any) -> str | None:
     return f"the Triton kernels serve CUDA devices, not {x.device.type}"
 
 
+def architecture(x: Tensor) -> int:
+    """The device's major compute capability; that of Hopper, 9, where there is no device."""
+    return torch.cuda.get_device_capability(x.device)[0] if x.is_cuda else 9
+
+
 def kernels(operator: str) -> ModuleType:
     """The kernels of an operator; the first call imports triton."""
     if interpreted():

@@ -18,15 +18,14 @@ import triton.language as tl
 
 
 @triton.jit
-def tile_of_sample(channels, positions, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr):
+def tile_of_sample(pid, channels, positions, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr):
     """The sample, the tile along the positions, and the channels and positions of a program."""
     down = tl.cdiv(channels, BLOCK_D)
     across = tl.cdiv(positions, BLOCK_N)
-    pid = tl.program_id(0).to(tl.int64)
-    tile = pid % across
-    d = pid // across % down * BLOCK_D + tl.arange(0, BLOCK_D).to(tl.int64)
-    n = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
-    return pid // (across * down), tile, d, n
+    tile = (pid % across).to(tl.int64)
+    d = (pid // across % down).to(tl.int64) * BLOCK_D + tl.arange(0, BLOCK_D)
+    n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
+    return (pid // (across * down)).to(tl.int64), tile, d, n
 
 
 @triton.jit
@@ -35,7 +34,7 @@ def excite(
     out_stride_d, out_stride_n, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """out[b, p, d, n] = x[b, d, n] gates[b, p, d]; maps of out are dense, map_size entries each."""
-    b, _, d, n = tile_of_sample(channels, positions, BLOCK_D, BLOCK_N)
+    b, _, d, n = tile_of_sample(tl.program_id(0), channels, positions, BLOCK_D, BLOCK_N)
     inside = (d < channels)[:, None] & (n < positions)[None, :]
     at = x + b * stride_b + d[:, None] * stride_d + n[None, :] * stride_n
     value = tl.load(at, mask=inside, other=0.0).to(tl.float32)
@@ -55,7 +54,7 @@ def excite_gradient(
     out_stride_b, out_stride_d, out_stride_n, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """grad_x, and of grad_gates what each tile sees: sums (tiles along the positions, B, P, D)."""
-    b, tile, d, n = tile_of_sample(channels, positions, BLOCK_D, BLOCK_N)
+    b, tile, d, n = tile_of_sample(tl.program_id(0), channels, positions, BLOCK_D, BLOCK_N)
     inside = (d < channels)[:, None] & (n < positions)[None, :]
     at = x + b * stride_b + d[:, None] * stride_d + n[None, :] * stride_n
     value = tl.load(at, mask=inside, other=0.0).to(tl.float32)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends.triton import launcher
-from ccdn_ops.backends.triton.covariance_pool import PANEL, half, precision, tile_of
+from ccdn_ops.backends.triton.covariance_pool import PANEL, half, precision, product_of, tile_of
 from ccdn_ops.backends.triton.launcher import blocks, interpreted
 
 # No matrix is needed seven slots after its own, so that few suffice where none is kept.
@@ -107,13 +107,13 @@ def _product(
     (left, right), (left2, right2) = pairs[0], pairs[-1]
     (a, u_matrix), (b, v_matrix) = u or (0.0, out), v or (0.0, out)
     n, wide = out.shape[-2], out.dtype == torch.float64
-    tile = tile_of(wide)
+    tile = product_of(out, wide)
     matrices = (left, right, left2, right2, u_matrix, v_matrix, out)
     launcher.launch(
-        launcher.kernels("newton_schulz_sqrt").symmetric_product, len(out) * half(n, tile),
+        launcher.kernels("newton_schulz_sqrt").symmetric_product, len(out) * half(n, tile["BLOCK"]),
         *matrices, n, scale, a, b, *(m.stride(0) for m in matrices),
         TWO=len(pairs) == 2, U=u is not None, V=v is not None,
-        PANEL=PANEL, PRODUCT=precision(out.dtype), BLOCK=tile,
+        PANEL=PANEL, PRODUCT=precision(out.dtype), **tile,
     )  # fmt: skip
     return out
 
@@ -199,11 +199,12 @@ def inner_product(left: Tensor, right: Tensor, shift: float = 0.0) -> Tensor:
 
 def write_rows(matrix: Tensor, factors: Tensor, out: Tensor, *, triangle: bool = False) -> None:
     """out = f_0 M + f_1 1, factors (B, 2), as rows or the upper triangle's."""
-    n, tile = matrix.shape[-2], tile_of(wide=False)
+    n, tile = matrix.shape[-2], tile_of(matrix, wide=False)
+    tiles = blocks(n, tile["BLOCK"]) ** 2
     launcher.launch(
-        launcher.kernels("newton_schulz_sqrt").write_rows, len(matrix) * blocks(n, tile) ** 2,
+        launcher.kernels("newton_schulz_sqrt").write_rows, len(matrix) * tiles,
         matrix, factors, out, n, matrix.stride(0),
-        PANEL=PANEL, ROWS=-1 if triangle else 0, BLOCK=tile,
+        PANEL=PANEL, ROWS=-1 if triangle else 0, **tile,
     )  # fmt: skip
 
 

@@ -9,8 +9,8 @@ their own. The derivative's products have two pairs of factors and twice of both
 
 Matrices are in panels of PANEL columns (covariance_pool_kernels.py): a tile of either factor is
 BLOCK rows of one panel, 128 contiguous bytes each, and both factors are read by rows because they
-are symmetric. The accumulators of tensor cores round towards zero: each panel's product starts from
-zero and is added in float32.
+are symmetric. The accumulators of tensor cores round towards zero: the product of every
+slice of BLOCK_K starts from zero and is added in float32.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -34,24 +34,24 @@ def symmetric_product(
     left_stride_b, right_stride_b, left2_stride_b, right2_stride_b,
     u_stride_b, v_stride_b, out_stride_b,
     TWO: tl.constexpr, U: tl.constexpr, V: tl.constexpr,
-    PANEL: tl.constexpr, PRODUCT: tl.constexpr, BLOCK: tl.constexpr,
+    PANEL: tl.constexpr, PRODUCT: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """out = scale (left right) + a u + b v; with TWO scale (left right + left2 right2) + ...
 
     Each is symmetric, and so is the (sum of the) product. U, V: whether there is a u, a v.
     """
-    sample, tile_i, tile_j = lower_tile(tl.program_id(0).to(tl.int64), n, BLOCK)
+    sample, tile_i, tile_j = lower_tile(tl.program_id(0), n, BLOCK)
     i = tile_i * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
     j = tile_j * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
     total = tl.zeros([BLOCK, BLOCK], out.dtype.element_ty)
     total = add_product(
         total, left + sample * left_stride_b, right + sample * right_stride_b, i, j, n,
-        PANEL, PRODUCT,
+        PANEL, PRODUCT, BLOCK_K,
     )  # fmt: skip
     if TWO:
         total = add_product(
             total, left2 + sample * left2_stride_b, right2 + sample * right2_stride_b, i, j, n,
-            PANEL, PRODUCT,
+            PANEL, PRODUCT, BLOCK_K,
         )  # fmt: skip
     total = total * scale
     inside = (i < n)[:, None] & (j < n)[None, :]
@@ -64,12 +64,14 @@ def symmetric_product(
 
 
 @triton.jit
-def add_product(total, left, right, i, j, n, PANEL: tl.constexpr, PRODUCT: tl.constexpr):
+def add_product(
+    total, left, right, i, j, n, PANEL: tl.constexpr, PRODUCT: tl.constexpr, BLOCK_K: tl.constexpr
+):
     """total + left right at rows i and columns j."""
-    for k0 in range(0, n, PANEL):
-        k = k0 + tl.arange(0, PANEL).to(tl.int64)
-        lines = tl.load(left + place(i, k, n, PANEL), mask=(i < n)[:, None], other=0.0)
-        others = tl.load(right + place(j, k, n, PANEL), mask=(j < n)[:, None], other=0.0)
+    for k0 in range(0, n, BLOCK_K):
+        k = k0 + tl.arange(0, BLOCK_K).to(tl.int64)
+        lines = tl.load(left + place(i, k, n, PANEL), mask=room(i, k, n, PANEL), other=0.0)
+        others = tl.load(right + place(j, k, n, PANEL), mask=room(j, k, n, PANEL), other=0.0)
         total += product(lines, tl.trans(others), PRODUCT)
     return total
 
@@ -81,9 +83,9 @@ def inner_product(
 ):  # fmt: skip
     """sums (B, panels), float64: of the entries of (left + shift 1) times right, panel by panel."""
     panels = tl.cdiv(n, PANEL)
-    pid = tl.program_id(0).to(tl.int64)
-    b = pid // panels
-    j = pid % panels * PANEL + tl.arange(0, PANEL).to(tl.int64)
+    pid = tl.program_id(0)
+    b = (pid // panels).to(tl.int64)
+    j = (pid % panels).to(tl.int64) * PANEL + tl.arange(0, PANEL)
     left += b * left_stride_b
     right += b * right_stride_b
     total = tl.zeros([BLOCK, PANEL], tl.float64)
@@ -106,10 +108,10 @@ def write_rows(
     A program for each tile. A sample whose factors are 0 is 0.
     """
     across = tl.cdiv(n, BLOCK)
-    pid = tl.program_id(0).to(tl.int64)
-    b = pid // (across * across)
-    i = pid // across % across * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
-    j = pid % across * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
+    pid = tl.program_id(0)
+    b = (pid // (across * across)).to(tl.int64)
+    i = (pid // across % across).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    j = (pid % across).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = (i < n)[:, None] & (j < n)[None, :]
     value = tl.load(matrix + b * stride_b + place(i, j, n, PANEL), mask=inside, other=0.0)
     scale = tl.load(factors + b * 2)

@@ -1,4 +1,4 @@
-"""dual_squeeze in Triton's interpreter: tests/ops/test_triton_dual_squeeze.py runs this file.
+"""dual_squeeze in Triton's interpreter: tests/ops/test_triton.py runs this file.
 
 Not collected by itself: TRITON_INTERPRET=1 must be set before anything imports triton. Batches are
 small, for the interpreter takes a second for what a device does in microseconds.
