@@ -36,7 +36,7 @@ NAMES = {
     torch.bfloat16: "*bf16",
     torch.float16: "*fp16",
 }
-LAUNCH_OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
+LAUNCH_OPTIONS = ("num_warps", "num_stages", "maxnreg", "enable_fp_fusion")
 # (channels, height, width): both sides, several tiles, multiples of 16 and not, and the ones that
 # Triton makes constants.
 SHAPES = [(64, 8, 16), (128, 8, 8), (130, 5, 13), (1, 7, 7), (49, 1, 1), (1, 1, 1)]
@@ -105,6 +105,7 @@ def recorded(arch: int, call: Callable[[], Any]) -> list[Launch]:
     found: dict[Launch, None] = {}
 
     def record(kernel: Any, programs: Any, *arguments: Any, **options: Any) -> None:
+        options.setdefault("maxnreg", launcher.REGISTERS)
         found[specialise(kernel, arguments, options)] = None
 
     originals = launcher.launch, launcher.architecture

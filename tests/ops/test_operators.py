@@ -234,8 +234,6 @@ def test_two_runs_are_bit_equal(backend: str, operator: Operator) -> None:
 @every
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_dtypes(backend: str, operator: Operator, dtype: torch.dtype) -> None:
-    if backend == "triton" and dtype == torch.float64:
-        pytest.skip("left to the other backends")
     tensors = operator.tensors(dtype)
     found = step(operator.call, tensors)
     wanted = step(operator.reference, [t.detach().double().requires_grad_() for t in tensors])

@@ -25,7 +25,21 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 # The architectures in the order in which a short run prefers them.
 ARCHS = ("90", "80", "100")
-INTERPRETED = ["interpreted/dual_squeeze.py"]
+# The tests of the operators, which get this backend where they get every one.
+TESTS = [
+    "test_operators.py",
+    "test_dual_squeeze.py",
+    "test_second_order_squeeze.py",
+    "test_excitation_gates.py",
+    "test_multi_excite.py",
+    "test_ctm.py",
+    "test_cocs_loss.py",
+    "test_covariance_pool.py",
+    "test_newton_schulz_sqrt.py",
+    "test_isqrt_cov.py",
+    "interpreted/dual_squeeze.py",
+]
+QUICK = "triton and (empty_batch or dtypes)"
 
 
 def run(arguments: list[str], cache: Path, interpret: bool) -> subprocess.CompletedProcess[str]:
@@ -50,32 +64,14 @@ def run_interpreted(cache: Path, *selection: str) -> None:
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
 
 
-# What a backend's kernels can get wrong; the rest of the table is about what calls them.
-OF_KERNELS = "dtypes or empty_batch or nan_stays"
-
-
-def test_interpreter_operators(tmp_path: Path) -> None:
-    run_interpreted(tmp_path, "test_operators.py", "-k", OF_KERNELS)
-
-
-def test_interpreter_cocs_loss(tmp_path: Path) -> None:
-    # Those of its tests that are in float32.
-    chosen = "fp32_exact and offset or cancelling and not dtype1 or an_stays or layouts"
-    run_interpreted(tmp_path, "test_cocs_loss.py", "-k", f"triton and ({chosen})")
-
-
 def test_interpreter(tmp_path: Path) -> None:
-    run_interpreted(tmp_path, "-m", "not slow", *INTERPRETED)
+    run_interpreted(tmp_path, "-m", "not slow", *TESTS, "-k", QUICK)
 
 
 @pytest.mark.slow
-def test_interpreter_operators_whole_table(tmp_path: Path) -> None:
-    run_interpreted(tmp_path, "test_operators.py", "-k", f"not ({OF_KERNELS}) and not any_shape")
-
-
-@pytest.mark.slow
-def test_interpreter_full_grid(tmp_path: Path) -> None:
-    run_interpreted(tmp_path, "-m", "slow", *INTERPRETED)
+@pytest.mark.parametrize("file", TESTS)
+def test_interpreter_full_grid(tmp_path: Path, file: str) -> None:
+    run_interpreted(tmp_path, file, "-k", "triton or interpreted")
 
 
 def jitted() -> set[tuple[str, str]]:

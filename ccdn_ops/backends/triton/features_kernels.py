@@ -19,10 +19,12 @@ import triton.language as tl
 def load_features(
     x, mean, rest, row, column, rows, columns, row_stride, column_stride, MEAN: tl.constexpr
 ):
-    """The (centred) entries at row x column as float32, 0 outside."""
+    """The (centred) entries at row x column, 0 outside; as float32, where they are not float64."""
     inside = (row < rows)[:, None] & (column < columns)[None, :]
     at = x + row[:, None] * row_stride + column[None, :] * column_stride
-    value = tl.load(at, mask=inside, other=0.0).to(tl.float32)
+    value = tl.load(at, mask=inside, other=0.0)
+    if x.dtype.element_ty != tl.float64:
+        value = value.to(tl.float32)
     if MEAN == "row":
         value = value - tl.load(mean + row, mask=row < rows, other=0.0)[:, None]
         value = value - tl.load(rest + row, mask=row < rows, other=0.0)[:, None]
@@ -90,4 +92,5 @@ def sample_traces(mean, squares, traces, channels, positions, BLOCK: tl.constexp
     trace = tl.sum(spread, axis=0) / positions
     square = tl.sum(level, axis=0) + trace
     rounding = 3.637978807091713e-12  # (16 eps)^2
-    tl.store(traces + b, tl.where(trace <= rounding * square, 0.0, trace).to(tl.float32))
+    constant = (trace <= rounding * square) & (trace < float("inf"))
+    tl.store(traces + b, tl.where(constant, 0.0, trace).to(tl.float32))

@@ -95,12 +95,13 @@ def _forward(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor
     if not case.by_positions:
         write_rows(result, per_sample(trace, deviation, 0.0), root, triangle=triu)
         return root, trace, iterates
-    expanded = x.new_empty(x.shape, dtype=torch.float32)  # Xc Q
+    expanded = x.new_empty(x.shape, dtype=case.wide)  # Xc Q
     factors = per_sample(trace, 1.0, case.steps.z, 0.0, 0.0)
     multiply((result, xc), None, factors, plain(expanded, by_positions=True))
     left, right = centred(x, mean, rest, by_positions=False), plain(expanded, by_positions=False)
     scale = or_zero(trace, 1 / (positions * deviation))
-    gram(left, right, scale, root, channels, positions, panel=-1 if triu else 0)
+    panel, wide = -1 if triu else 0, case.plan.wide
+    gram(left, right, scale, root, channels, positions, panel=panel, wide=wide)
     return root, trace, iterates
 
 
@@ -133,15 +134,15 @@ def _backward(
     wide_trace, z = trace.double(), case.steps.z
     c = or_zero(trace, 1 / (positions * wide_trace.sqrt()))
     a = or_zero(trace, 2 / (positions * wide_trace))
-    h = x.new_empty(x.shape, dtype=torch.float32)  # G Xc
+    h = x.new_empty(x.shape, dtype=case.wide)  # G Xc
     multiply(
         (direction, centred(x, mean, rest, by_positions=False)),
         None,
         per_sample(trace, 1.0, 0.0, 0.0, 0.0),
         plain(h, by_positions=False),
     )
-    dq, by_h = empty_matrix(x, case.n, torch.float32), plain(h, by_positions=True)
-    gram(xc, by_h, c, dq, case.n, case.free, panel=PANEL)
+    dq, by_h = empty_matrix(x, case.n, case.wide), plain(h, by_positions=True)
+    gram(xc, by_h, c, dq, case.n, case.free, panel=PANEL, wide=case.plan.wide)
     result = m[case.steps.result]
     inner = inner_product(result, dq, shift=z)
     dm = derivative(case.steps, m, dq)

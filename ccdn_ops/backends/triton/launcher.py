@@ -16,6 +16,10 @@ import torch
 from torch import Tensor
 
 
+# Of a thread, for all kernels but those with large tiles: four times 128 threads fit a processor.
+REGISTERS = 128
+
+
 def interpreted() -> bool:
     """Whether Triton runs its kernels on the CPU; decided when triton is first imported."""
     return os.environ.get("TRITON_INTERPRET") == "1"
@@ -54,10 +58,15 @@ def kernels(operator: str) -> ModuleType:
 
 
 def launch(kernel: Any, programs: int | tuple[int, int], *arguments: Any, **options: Any) -> None:
-    """Run a kernel with so many programs on the device of its tensors; with none, nothing."""
+    """Run a kernel with so many programs on the device of its tensors; with none, nothing.
+
+    Options are the kernel's constants and Triton's: num_warps, maxnreg, ...
+    """
     grid = (programs,) if isinstance(programs, int) else programs
     if 0 in grid:
         return
+    # Unless it is told how many registers it may use, ptxas spills a few for more threads at once.
+    options.setdefault("maxnreg", REGISTERS)
     with _on_device_of(arguments):
         kernel[grid](*arguments, **options)
 
