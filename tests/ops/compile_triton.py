@@ -105,7 +105,7 @@ def recorded(arch: int, call: Callable[[], Any]) -> list[Launch]:
     found: dict[Launch, None] = {}
 
     def record(kernel: Any, programs: Any, *arguments: Any, **options: Any) -> None:
-        options.setdefault("maxnreg", launcher.REGISTERS)
+        options["maxnreg"] = launcher.REGISTERS
         found[specialise(kernel, arguments, options)] = None
 
     originals = launcher.launch, launcher.architecture

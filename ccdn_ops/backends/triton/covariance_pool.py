@@ -75,8 +75,8 @@ def tile_of(x: Tensor, wide: bool) -> dict[str, int]:
 
 
 def product_of(x: Tensor, wide: bool) -> dict[str, int]:
-    """And BLOCK_K, how deep a slice of a product is; all registers there are."""
-    return {**tile_of(x, wide), "BLOCK_K": blocks_for(x).depth, "maxnreg": 255}
+    """And BLOCK_K, how deep a slice of a product is."""
+    return {**tile_of(x, wide), "BLOCK_K": blocks_for(x).depth}
 
 
 def half(n: int, tile: int) -> int:

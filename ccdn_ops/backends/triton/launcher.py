@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-# Of a thread, for all kernels but those with large tiles: four times 128 threads fit a processor.
-REGISTERS = 128
+# Of a thread, all there are: left to itself ptxas spills a few so that more threads run at once.
+REGISTERS = 255
 
 
 def interpreted() -> bool:
@@ -60,15 +59,13 @@ def kernels(operator: str) -> ModuleType:
 def launch(kernel: Any, programs: int | tuple[int, int], *arguments: Any, **options: Any) -> None:
     """Run a kernel with so many programs on the device of its tensors; with none, nothing.
 
-    Options are the kernel's constants and Triton's: num_warps, maxnreg, ...
+    Options are the kernel's constants and Triton's, such as num_warps.
     """
     grid = (programs,) if isinstance(programs, int) else programs
     if 0 in grid:
         return
-    # Unless it is told how many registers it may use, ptxas spills a few for more threads at once.
-    options.setdefault("maxnreg", REGISTERS)
     with _on_device_of(arguments):
-        kernel[grid](*arguments, **options)
+        kernel[grid](*arguments, maxnreg=REGISTERS, **options)
 
 
 def _on_device_of(arguments: tuple[Any, ...]) -> AbstractContextManager[Any]:

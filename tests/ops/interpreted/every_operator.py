@@ -1,0 +1,174 @@
+"""What is the Triton backend's own, for every operator: tests/ops/test_triton.py runs this file.
+
+Not collected by itself: TRITON_INTERPRET=1 must be set before anything imports triton. The numbers
+of the operators are judged in their own tests, which the interpreter runs too; here it runs with
+the blocks of a device, with offsets beyond 32 bits, with halves of two backends, and with the
+products of tensor cores, which it would do in float32.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from harness import Judge, err, features
+from test_operators import OPERATORS, Operator, step
+from torch import Tensor
+from triton.runtime import interpreter
+
+import ccdn_ops
+from ccdn_ops import reference
+from ccdn_ops.backends.triton import (
+    cocs_loss,
+    covariance_pool,
+    dual_squeeze,
+    excitation_gates,
+    launcher,
+    multi_excite,
+)
+from ccdn_ops.backends.triton import features as feature_means
+
+MAP_NORESERVE = 0x4000  # Linux; newer versions of Python have it in mmap
+every = pytest.mark.parametrize("operator", OPERATORS, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def backend() -> Iterator[str]:
+    assert launcher.interpreted()
+    with ccdn_ops.use_backend("triton"):
+        yield "triton"
+
+
+@pytest.fixture
+def device_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (cocs_loss, dual_squeeze, excitation_gates, feature_means, multi_excite):
+        monkeypatch.setattr(module, "INTERPRETER_BLOCKS", module.DEVICE_BLOCKS)
+    monkeypatch.setattr(covariance_pool, "INTERPRETER_BLOCKS", covariance_pool.DEVICE_BLOCKS[9])
+
+
+@every
+def test_blocks_of_the_device(operator: Operator, device_blocks: None) -> None:
+    sizes = {"B": 2, "P": 2, "D": 70, "R": 66, "H": 5, "W": 15}
+    if operator.name == "cocs_loss":
+        sizes["B"], sizes["P"] = 40, 9
+    tensors = operator.tensors(**sizes)
+    exact = step(operator.reference, [t.detach().double().requires_grad_() for t in tensors])
+    plain = step(operator.reference, tensors)
+    for found, own, wanted in zip(step(operator.call, tensors), plain, exact, strict=True):
+        assert err(found, wanted) <= max(3 * err(own, wanted), 5e-7)
+
+
+def spread_out(x: Tensor, stride: int) -> Tensor:
+    """x with its samples `stride` entries apart, in memory of which only they are touched."""
+    size = (x.shape[0] - 1) * stride + x[0].numel()
+    pages = mmap.mmap(-1, size * x.element_size(), flags=mmap.MAP_PRIVATE | MAP_NORESERVE)
+    room = torch.from_numpy(np.frombuffer(pages, dtype=x.numpy().dtype))
+    return room.as_strided(x.shape, (stride, *x.stride()[1:])).copy_(x)
+
+
+@every
+def test_offsets_beyond_32_bits(operator: Operator) -> None:
+    if operator.name in ("excitation_gates", "newton_schulz_sqrt"):
+        pytest.skip("its backends get contiguous tensors")
+    near = [t.detach() for t in operator.tensors(torch.float16, B=2)]
+    far = [spread_out(near[0], 2**31 + 1000), *near[1:]]
+    found = [step(operator.call, [t.requires_grad_() for t in ts]) for ts in (near, far)]
+    assert all(a.equal(b) for a, b in zip(*found, strict=True))
+
+
+@every
+@pytest.mark.parametrize("backward_by", ["triton", "reference"])
+@pytest.mark.parametrize("sizes", [{"D": 40, "R": 35}, {"D": 40, "H": 2, "W": 3, "R": 5}], ids=str)
+def test_halves_of_two_backends(
+    operator: Operator, backward_by: str, sizes: dict[str, int]
+) -> None:
+    tensors = operator.tensors(B=1, **sizes)
+    exact = step(operator.reference, [t.detach().double().requires_grad_() for t in tensors])
+
+    def forward_elsewhere(*tensors: Tensor) -> object:
+        with ccdn_ops.use_backend("reference" if backward_by == "triton" else "triton"):
+            return operator.call(*tensors)
+
+    with ccdn_ops.use_backend(backward_by):
+        found = step(forward_elsewhere, tensors)
+    assert all(err(y, y64) <= 1e-5 for y, y64 in zip(found, exact, strict=True))
+
+
+def test_float64_is_left_to_others() -> None:
+    for operator in OPERATORS:
+        with pytest.raises(RuntimeError, match=r"'triton', which cannot.*no float64"):
+            operator.call(*(t.detach() for t in operator.tensors(torch.float64)))
+
+
+# Products of tensor cores -------------------------------------------------------------------------
+
+
+def round_to_tf32(x: np.ndarray) -> np.ndarray:
+    """cvt.rna.tf32: ten bits behind the point, halves away from zero."""
+    bits = x.astype(np.float32).view(np.uint32)
+    return ((bits + np.uint32(1 << 12)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def round_towards_zero(x: np.ndarray) -> np.ndarray:
+    """float64 to float32 as accumulators of tensor cores round."""
+    nearest = x.astype(np.float32)
+    away = np.abs(nearest.astype(np.float64)) > np.abs(x)
+    return np.where(away, np.nextafter(nearest, np.float32(0)), nearest)
+
+
+def tensor_core_product(a: np.ndarray, b: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """a b + total of TF32 numbers: eight products at a time, summed exactly, then rounded."""
+    for k in range(0, a.shape[1], 8):
+        part = a[:, k : k + 8].astype(np.float64) @ b[k : k + 8].astype(np.float64)
+        total = round_towards_zero(total.astype(np.float64) + part)
+    return total
+
+
+def tf32_dot(terms: int, a: np.ndarray, b: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """What Triton compiles tl.dot with "tf32" (one term) or "tf32x3" (three) to."""
+    big_a, big_b = round_to_tf32(a), round_to_tf32(b)
+    total = np.zeros_like(d)
+    if terms == 3:
+        total = tensor_core_product(round_to_tf32(a - big_a), big_b, total)
+        total = tensor_core_product(big_a, round_to_tf32(b - big_b), total)
+    return d + tensor_core_product(big_a, big_b, total)
+
+
+@pytest.fixture(params=[3, 1])
+def tensor_cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The interpreter's tl.dot rounds as three terms of TF32 do, or one; returns how many."""
+    original = interpreter.InterpreterBuilder.create_dot
+
+    def create_dot(self, a, b, d, input_precision, imprecise):  # type: ignore[no-untyped-def]
+        if "TF32x3" not in str(input_precision):
+            return original(self, a, b, d, input_precision, imprecise)
+        found = tf32_dot(request.param, a.data, b.data, d.data)
+        return interpreter.TensorHandle(found, d.dtype.scalar)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
+    return int(request.param)
+
+
+CHAINS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "covariance_pool": (ccdn_ops.covariance_pool, reference.covariance_pool),
+    "isqrt_cov": (ccdn_ops.isqrt_cov, reference.isqrt_cov),
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize(("channels", "positions"), [(65, 200), (100, 49)])
+@pytest.mark.parametrize("kind", ["dominant", pytest.param("noise", marks=pytest.mark.slow)])
+def test_three_terms_of_tf32_are_float32(
+    tensor_cores: int, device_blocks: None, chain: str, channels: int, positions: int, kind: str
+) -> None:
+    call, literal = CHAINS[chain]
+    x = features(kind, 1, channels, positions)
+    case = Judge(literal, ["BDN"], ["BDD"]).case(f"{chain} of {kind}, {tensor_cores} terms", [x])
+    if tensor_cores == 3:
+        case.check(call)
+    else:  # one is not enough, so the rounding that this test is about happens
+        with pytest.raises(AssertionError, match=f"of {chain}"):
+            case.check(call)
