@@ -155,8 +155,23 @@ def test_another_device() -> None:
     if not torch.cuda.is_available():
         assert found.backend == "reference"
         assert set(found.rejected) >= {"cuda", "triton"}
-        # Each part of ctm has its own reason.
-        assert "multi_excite: " in explain("ctm", *SHAPES["ctm"], device="cuda").rejected["cuda"]
+        # The parts of ctm have one reason, which is said once.
+        parts = explain("ctm", *SHAPES["ctm"], device="cuda")
+        assert parts.rejected["cuda"] == found.rejected["cuda"]
+
+
+def test_parts_with_reasons_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    why_not = registry.why_not
+
+    def refuse(operator: str, backend: str, *arguments: object) -> str | None:
+        if (operator, backend) == ("multi_excite", "triton"):
+            return "too large"
+        return why_not(operator, backend, *arguments)
+
+    monkeypatch.setattr(registry, "why_not", refuse)
+    reason = explain("ctm", *SHAPES["ctm"], device="cuda").rejected["triton"]
+    assert "multi_excite: too large" in reason
+    assert "dual_squeeze: " in reason
 
 
 @pytest.mark.parametrize("operator", ["dual_squeeze", "ctm"])
