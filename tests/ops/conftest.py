@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -26,3 +27,10 @@ def emulation(tmp_path_factory: pytest.TempPathFactory) -> Emulation:
     if compiler() is None:
         pytest.skip("g++ and objcopy are not installed")
     return Emulation(build(tmp_path_factory.mktemp("cuda_emulation")))
+
+
+@pytest.fixture(autouse=True)
+def scratch_memory_of_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under `make sanitize` no call gets the larger memory of an earlier one."""
+    if os.environ.get("CCDN_SANITIZE"):
+        monkeypatch.setattr(scratch, "KEPT_SCRATCH", -1)
