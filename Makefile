@@ -79,7 +79,7 @@ sanitize: $(VENV)/.installed-dev
 	  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1 \
 	    $(abspath $(BIN))/python -m pytest $(CURDIR)/tests/ops -m 'not slow and not gpu' --capture=sys \
-	    --ignore-glob='$(CURDIR)/tests/ops/test_cuda_*' --ignore-glob='$(CURDIR)/tests/ops/test_triton*' || exit 1; \
+	    --ignore-glob='$(CURDIR)/tests/ops/test_cuda*' --ignore-glob='$(CURDIR)/tests/ops/test_triton*' || exit 1; \
 	done
 
 # Everything that wants a CUDA device: benchmarks/gpu_check.py says what, and what its exit codes mean.
