@@ -9,13 +9,14 @@ products of tensor cores, which it would do in float32.
 from __future__ import annotations
 
 import mmap
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
 from harness import Judge, err, features
-from test_operators import OPERATORS, Operator, step
+from test_operators import ITERATIONS, OPERATORS, Operator, step
 from torch import Tensor
 from triton.runtime import interpreter
 
@@ -32,6 +33,7 @@ from ccdn_ops.backends.triton import (
 from ccdn_ops.backends.triton import features as feature_means
 
 MAP_NORESERVE = 0x4000  # Linux; newer versions of Python have it in mmap
+OPERATOR = {operator.name: operator for operator in OPERATORS}
 every = pytest.mark.parametrize("operator", OPERATORS, ids=str)
 
 
@@ -81,7 +83,11 @@ def test_offsets_beyond_32_bits(operator: Operator) -> None:
 
 @every
 @pytest.mark.parametrize("backward_by", ["triton", "reference"])
-@pytest.mark.parametrize("sizes", [{"D": 40, "R": 35}, {"D": 40, "H": 2, "W": 3, "R": 5}], ids=str)
+@pytest.mark.parametrize(
+    "sizes",
+    [{"D": 40, "H": 2, "W": 3, "R": 5}, pytest.param({"D": 40, "R": 35}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_halves_of_two_backends(
     operator: Operator, backward_by: str, sizes: dict[str, int]
 ) -> None:
@@ -101,6 +107,38 @@ def test_float64_is_left_to_others() -> None:
     for operator in OPERATORS:
         with pytest.raises(RuntimeError, match=r"'triton', which cannot.*no float64"):
             operator.call(*(t.detach() for t in operator.tensors(torch.float64)))
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"),
+    [
+        (64, {"channel_means": 2, "gram_matrix": 2, "excite": 1}),
+        (128, {"channel_means": 2, "gram_matrix": 3, "matrix_vector": 2, "excite": 1}),
+    ],
+)
+def test_how_often_ctm_reads_its_maps(
+    device_blocks: None, monkeypatch: pytest.MonkeyPatch, channels: int, expected: dict[str, int]
+) -> None:
+    """What backends/triton/__init__.py says; a kernel reads again what its caches still hold."""
+    x, *weights = (t.detach() for t in OPERATOR["ctm"].tensors(B=1, D=channels, R=16, H=8, W=12))
+    first, last = x.data_ptr(), x.data_ptr() + x.nbytes
+    kernel, reads = "", Counter[str]()
+    load, launch = interpreter.InterpreterBuilder.create_masked_load, launcher.launch
+
+    def counting_load(self, pointers, mask, *rest):  # type: ignore[no-untyped-def]
+        inside = (pointers.data >= first) & (pointers.data < last) & mask.data
+        reads[kernel] += int(inside.sum())
+        return load(self, pointers, mask, *rest)
+
+    def naming_launch(function, *rest, **options):  # type: ignore[no-untyped-def]
+        nonlocal kernel
+        kernel = function.__name__
+        launch(function, *rest, **options)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_masked_load", counting_load)
+    monkeypatch.setattr(launcher, "launch", naming_launch)
+    ccdn_ops.ctm(x, weights, ITERATIONS)
+    assert {name: count / x.numel() for name, count in reads.items() if count} == expected
 
 
 # Products of tensor cores -------------------------------------------------------------------------
