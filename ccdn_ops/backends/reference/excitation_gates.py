@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
+from ccdn_ops.backends.reference.autograd import gradients
 
 
 def excitation_gates(
@@ -64,19 +65,17 @@ def _backward(
     hidden: Tensor,
     scales: Tensor,
 ) -> tuple[Tensor | None, ...]:
-    kappa = torch.stack([first] if second is None else [first, second], 1)
-    logits = grad_gates.unsqueeze(2) * scales * (1 - scales)  # [B, P, O, D]
-    grad_hidden = torch.einsum("bpod,podr->bpor", logits, expand_weight)
-    grad_hidden = torch.where(hidden <= 0, torch.zeros_like(hidden), grad_hidden)
-    grad_kappa = torch.einsum("bpor,pord->bod", grad_hidden, reduce_weight)
-    grad_first, *grad_second = (part.clone() for part in grad_kappa.unbind(1))
-    return (
-        grad_first.contiguous(),
-        grad_second[0].contiguous() if grad_second else None,
-        torch.einsum("bpor,bod->pord", grad_hidden, kappa).contiguous(),
-        grad_hidden.sum(0),
-        torch.einsum("bpod,bpor->podr", logits, hidden).contiguous(),
-        logits.sum(0),
+    inputs = (first, second, reduce_weight, reduce_bias, expand_weight, expand_bias)
+
+    def literal(*given: Tensor) -> Tensor:
+        left = iter(given)
+        return bottlenecks(*(None if x is None else next(left) for x in inputs))[0]  # type: ignore
+
+    found = iter(gradients(literal, [x for x in inputs if x is not None], [grad_gates]))
+    # Clones, because those of first and second are parts of one tensor.
+    return tuple(
+        None if x is None else next(found).clone(memory_format=torch.contiguous_format)
+        for x in inputs
     )
 
 
