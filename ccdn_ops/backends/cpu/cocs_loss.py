@@ -7,14 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.backends.levels import gradients_of_rows, in_rows, level_table
-
-
-def _supports(x: Tensor, *_: object) -> str | None:
-    if x.device.type != "cpu":
-        return f"the native CPU kernels serve CPU tensors, not {x.device.type}"
-    return native.why_missing()
 
 
 def _forward(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -45,5 +40,5 @@ def _backward(grad_losses: Tensor, features: Sequence[Tensor], sums: Tensor) -> 
 
 
 registry.register(
-    "cocs_loss", backend="cpu", forward=_forward, backward=_backward, supports=_supports
+    "cocs_loss", backend="cpu", forward=_forward, backward=_backward, supports=supports
 )

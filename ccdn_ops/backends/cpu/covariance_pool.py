@@ -8,14 +8,8 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
-
-
-def supports(x: Tensor, *options: Any) -> str | None:
-    """Why the native CPU kernels cannot serve these features; None when they can."""
-    if x.device.type != "cpu":
-        return f"the native CPU kernels serve CPU tensors, not {x.device.type}"
-    return native.why_missing()
 
 
 def covariance_shape(x: Tensor) -> Any:

@@ -6,14 +6,9 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
-
-
-def _supports(x: Tensor, iterations: int) -> str | None:
-    if x.device.type != "cpu":
-        return f"the native CPU kernels serve CPU tensors, not {x.device.type}"
-    return native.why_missing()
 
 
 def _plan(x: Tensor, iterations: int) -> DualSqueezePlan:
@@ -72,5 +67,5 @@ def _backward(
 
 
 registry.register(
-    "dual_squeeze", backend="cpu", forward=_forward, backward=_backward, supports=_supports
+    "dual_squeeze", backend="cpu", forward=_forward, backward=_backward, supports=supports
 )

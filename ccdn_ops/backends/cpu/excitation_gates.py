@@ -6,13 +6,8 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
-
-
-def _supports(first: Tensor, *arguments: Tensor | None) -> str | None:
-    if first.device.type != "cpu":
-        return f"the native CPU kernels serve CPU tensors, not {first.device.type}"
-    return native.why_missing()
 
 
 def _forward(
@@ -69,5 +64,5 @@ def _backward(
 
 
 registry.register(
-    "excitation_gates", backend="cpu", forward=_forward, backward=_backward, supports=_supports
+    "excitation_gates", backend="cpu", forward=_forward, backward=_backward, supports=supports
 )

@@ -6,13 +6,8 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.layout import empty_maps, in_lines, in_order_of
-
-
-def _supports(x: Tensor, *arguments: object) -> str | None:
-    if x.device.type != "cpu":
-        return f"the native CPU kernels serve CPU tensors, not {x.device.type}"
-    return native.why_missing()
 
 
 def _forward(x: Tensor, gates: Tensor) -> Tensor:
@@ -35,5 +30,5 @@ def _backward(grad_out: Tensor, x: Tensor, gates: Tensor) -> tuple[Tensor, Tenso
 
 
 registry.register(
-    "multi_excite", backend="cpu", forward=_forward, backward=_backward, supports=_supports
+    "multi_excite", backend="cpu", forward=_forward, backward=_backward, supports=supports
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
-from ccdn_ops.backends.cpu.covariance_pool import supports
+from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan
 
