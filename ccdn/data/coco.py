@@ -17,7 +17,7 @@ import numpy as np
 
 from .faces import Face, ImageFaces, checked_box, checked_landmarks, gather
 from .hrnet import PIXELS_OF_SCALE, centred_box
-from .images import DataError
+from .images import DataError, readable
 from .split_files import find_image, find_split_file
 
 
@@ -28,12 +28,8 @@ def read_coco(root: str | Path, split: str = "train", skip_bad: bool = False) ->
     which logs and counts them in ``skipped``.
     """
     path = find_split_file(Path(root), split, ".json", "a COCO-style JSON file")
-    try:
+    with readable(path, "a JSON file in UTF-8", ValueError, RecursionError):
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a JSON file in UTF-8: {error}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot read: {error.strerror or error}") from None
     images = {}
     for number, image in enumerate(_items(path, content, "images")):
         name, key = image.get("file_name"), image.get("id")

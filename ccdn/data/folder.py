@@ -18,12 +18,13 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from .faces import Face, ImageFaces, Skipped
-from .images import DataError, check_image
+from .images import DataError, check_image, readable
 from .pairs import pair_files, read_pair
 
 BOX_COLUMNS = ("box_left", "box_top", "box_right", "box_bottom")
@@ -125,39 +126,31 @@ def _read_csv(path: Path, points: int | None, skip_bad: bool) -> tuple[list[Face
     faces: list[Face] = []
     skipped = Skipped()
     counts: dict[str, int] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file, skipinitialspace=True)
-            header = [name.strip() for name in next(rows, [])]
-            columns = _read_csv_header(path, header, points)
-            for row in rows:
-                if not any(field.strip() for field in row):
-                    continue
-                try:
-                    face = _read_csv_row(path, rows.line_num, header, row, *columns)
-                    if not os.path.isfile(face.path):  # type: ignore[arg-type]
-                        raise DataError(f"{path}, line {rows.line_num}: no image {face.path}")
-                    if skip_bad:
-                        check_image(face.path)  # type: ignore[arg-type]
-                except DataError as error:
-                    if not skip_bad:
-                        raise
-                    skipped.add(error)
-                    continue
-                counts[face.name] = counts.get(face.name, 0) + 1
-                if counts[face.name] > 1:
-                    face = Face(
-                        f"{face.name}#{counts[face.name]}",
-                        face.landmarks,
-                        face.box,
-                        face.group,
-                        face.path,
-                    )
-                faces.append(face)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a CSV file in UTF-8: {error}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot read: {error.strerror or error}") from None
+    with (
+        readable(path, "a CSV file in UTF-8", UnicodeDecodeError, csv.Error),
+        path.open(newline="", encoding="utf-8-sig") as file,
+    ):
+        rows = csv.reader(file, skipinitialspace=True)
+        header = [name.strip() for name in next(rows, [])]
+        columns = _read_csv_header(path, header, points)
+        for row in rows:
+            if not any(field.strip() for field in row):
+                continue
+            try:
+                face = _read_csv_row(path, rows.line_num, header, row, *columns)
+                if not os.path.isfile(face.path):  # type: ignore[arg-type]
+                    raise DataError(f"{path}, line {rows.line_num}: no image {face.path}")
+                if skip_bad:
+                    check_image(face.path)  # type: ignore[arg-type]
+            except DataError as error:
+                if not skip_bad:
+                    raise
+                skipped.add(error)
+                continue
+            counts[face.name] = counts.get(face.name, 0) + 1
+            if counts[face.name] > 1:
+                face = replace(face, name=f"{face.name}#{counts[face.name]}")
+            faces.append(face)
     return faces, skipped
 
 

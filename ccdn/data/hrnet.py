@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from .faces import Face, ImageFaces, checked_box, checked_landmarks, gather
-from .images import DataError
+from .images import DataError, readable
 from .split_files import find_image, find_split_file
 
 _FIRST = ("image_name", "scale", "center_w", "center_h")
@@ -32,15 +32,13 @@ def read_hrnet(root: str | Path, split: str = "train", skip_bad: bool = False) -
     logs and counts them in ``skipped``.
     """
     path = find_split_file(Path(root), split, ".csv", "a CSV file in HRNet's format")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, row) for row in reader if any(f.strip() for f in row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a CSV file in UTF-8: {error}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot read: {error.strerror or error}") from None
+    with (
+        readable(path, "a CSV file in UTF-8", UnicodeDecodeError, csv.Error),
+        path.open(newline="", encoding="utf-8-sig") as file,
+    ):
+        reader = csv.reader(file)
+        header = [name.strip() for name in next(reader, [])]
+        rows = [(reader.line_num, row) for row in reader if any(f.strip() for f in row)]
     first = _read_header(path, header)
     faces, skipped = gather(rows, lambda row: _read_row(path, header, first, *row), skip_bad)
     return ImageFaces(path.stem, faces, skipped, orient=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,25 @@ except ImportError as error:  # pragma: no cover - needs a broken installation
         "`pip install 'opencv-python-headless>=4.8,<5'` (needs no display libraries)."
     ) from error
 
-__all__ = ["IMAGE_SUFFIXES", "DataError", "check_image", "cv2", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "DataError", "check_image", "cv2", "read_image", "readable"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class DataError(ValueError):
     """Input data that cannot be used; the message names the file and what was expected."""
+
+
+@contextmanager
+def readable(path: Path, what: str, *errors: type[Exception]) -> Iterator[None]:
+    """Around reading a file: DataError where that fails, or, by one of ``errors``, it is not
+    ``what``."""
+    try:
+        yield
+    except errors as error:
+        raise DataError(f"{path}: not {what}: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot read: {error.strerror or error}") from None
 
 
 def read_image(path: str | Path, orient: bool = True) -> np.ndarray:

@@ -9,10 +9,10 @@ from pathlib import Path
 from .images import DataError
 
 
-def check_split(benchmark: str, split: str, sizes: Mapping[str, int]) -> None:
+def check_split(benchmark: str, split: str, splits: Mapping[str, object]) -> None:
     """Raise DataError for a split that the benchmark does not have."""
-    if split not in sizes:
-        raise DataError(f"{benchmark} has no split {split!r}, expected one of {', '.join(sizes)}")
+    if split not in splits:
+        raise DataError(f"{benchmark} has no split {split!r}, expected one of {', '.join(splits)}")
 
 
 def check_size(

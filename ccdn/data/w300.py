@@ -17,7 +17,6 @@ so on; they are read where they lie in the root, in ``Bounding Boxes/`` or ``Bou
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from .faces import Face, ImageFaces, Skipped, checked_box
 from .images import DataError
 from .mat import load_mat
 from .pairs import pair_files, read_pair
+from .sizes import check_split
 
 POINTS = 68
 
@@ -63,8 +63,7 @@ def read_300w(root: str | Path, split: str = "train", skip_bad: bool = False) ->
     counts them in ``skipped`` (and then also checks every image).
     """
     root = Path(root)
-    if split not in SPLITS:
-        raise DataError(f"300W has no split {split!r}, expected one of {', '.join(SPLITS)}")
+    check_split("300W", split, SPLITS)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder, expected the 300W data")
     if (root / MIRROR).is_dir():
@@ -101,8 +100,8 @@ def _read_part(root: Path, part: str, skip_bad: bool, skipped: Skipped) -> list[
     for stem, image, annotation in pair_files(root / part, ignore_suffix="_mirror"):
         pair = read_pair(image, annotation, POINTS, skipped if skip_bad else None)
         if pair is not None:
-            face = Face(f"{part}/{stem}", pair[1], None, part, pair[0])
-            faces.append(replace(face, box=boxes.get(_key(stem))))
+            path, landmarks = pair
+            faces.append(Face(f"{part}/{stem}", landmarks, boxes.get(_key(stem)), part, path))
     return faces
 
 
