@@ -39,7 +39,7 @@ OPERATORS: dict[str, tuple[str, Callable[[Tensor, Call], Work]]] = {
     "newton_schulz_sqrt": ("(B, D, D)", newton_schulz_sqrt.work),
     "isqrt_cov": ("(B, D, N) or (B, D, H, W)", isqrt_cov.work),
 }
-# Those that are made of others, which choose a backend each.
+# Those that are made of others, which choose a backend each where none has the whole.
 PARTS = {"second_order_squeeze": ("dual_squeeze",), "ctm": ctm.PARTS}
 
 
@@ -105,7 +105,10 @@ def explain(
     _check_first(operator, x, expected)
     call = Call(iterations, excitations, orders, hidden, triu)
 
-    choices = {part: _choice(part, x, call) for part in PARTS.get(operator, (operator,))}
+    parts = PARTS.get(operator, (operator,))
+    if operator in PARTS and registry.offered(operator, *_arguments(operator, x, call)):
+        parts = (operator,)
+    choices = {part: _choice(part, x, call) for part in parts}
     if orders == 1:
         choices = {part: c for part, c in choices.items() if (operator, part) != _NO_SECOND}
     chosen = {part: backend for part, (backend, _) in choices.items()}
@@ -190,6 +193,9 @@ def _arguments(operator: str, x: Tensor, call: Call) -> tuple[Any, ...]:
         return (x.flatten(2).select(2, 0) if x.dim() > 2 else x,)
     if operator == "multi_excite":
         return x, x
+    if operator == "ctm":
+        hidden = excitation_gates.hidden_units(x.shape[1], call)
+        return x, x.new_empty(call.excitations, call.orders, hidden, x.shape[1])
     if operator == "covariance_pool":
         return (x.flatten(2),)
     if operator == "newton_schulz_sqrt":

@@ -160,6 +160,16 @@ def test_another_device() -> None:
         assert parts.rejected["cuda"] == found.rejected["cuda"]
 
 
+def test_a_backend_that_has_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "why_no_cuda_kernels", lambda device=None: None)
+    whole = explain("ctm", *SHAPES["ctm"], device="cuda")
+    assert (whole.backend, whole.kernel) == ("cuda", "ccdn_ops.backends.cuda.ctm")
+    parts = explain("ctm", *SHAPES["ctm"], device="cuda", orders=1)
+    assert parts.backend == "cuda"
+    assert "cuda.multi_excite" in parts.kernel
+    assert "cuda.ctm" not in parts.kernel
+
+
 def test_parts_with_reasons_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     why_not = registry.why_not
 
