@@ -16,17 +16,14 @@ import re
 import sys
 from pathlib import Path
 
+from ccdn_ops.report import PARTS
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 BEGIN = "<!-- benchmarks/backend_table.py begins -->"
 END = "<!-- benchmarks/backend_table.py ends -->"
 BACKENDS = {"cpu": "C++ on the CPU", "triton": "Triton", "cuda": "CUDA C++"}
-# Without a module anywhere: made of what serves these.
-PARTS = {
-    "second_order_squeeze": ("dual_squeeze",),
-    "ctm": ("dual_squeeze", "excitation_gates", "multi_excite"),
-}
 
 
 def operators() -> list[str]:
@@ -84,8 +81,8 @@ def table() -> str:
     rows = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     notes = (
         "Every operator has a reference in plain PyTorch. *interpreted*: its tests run in Triton's "
-        "interpreter; *emulated*: its kernels, compiled for the CPU, pass the tests; both compile "
-        "for sm_80 to sm_120. "
+        "interpreter; *emulated*: its kernels, compiled for the CPU, pass the tests. CUDA kernels "
+        "compile for sm_80, sm_90, sm_100 and sm_120, Triton's for the first three. "
     )
     if gpu_records():
         notes += "Figures of a GPU are in benchmarks/results."
