@@ -6,7 +6,6 @@ What a device alone can show (races between warps, speed) is not here.
 from __future__ import annotations
 
 import itertools
-import mmap
 import os
 import signal
 import subprocess
@@ -14,10 +13,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from cuda_emulation import Emulation
+from far_memory import reserved
 from harness import CHANNELS, KINDS, POSITIONS, check_close, err, features, tolerances, truth
 from harness import LAYOUTS as HARNESS_LAYOUTS
 from harness import laid_out as harness_layout
@@ -29,7 +28,6 @@ from ccdn_ops.backends.cuda.device import supports
 from ccdn_ops.plans import TERMS, dual_squeeze_plan
 
 LAYOUTS = ("positions_inner", "channels_inner")
-MAP_NORESERVE = 0x4000  # Linux; newer versions of Python have it in mmap
 
 
 @pytest.fixture(autouse=True)
@@ -199,12 +197,9 @@ def test_offsets_beyond_32_bits(emulation: Emulation, channels: int, positions: 
     g = upstream_of(x)
     near = emulation.dual_squeeze(x, 2, (g, g))
     stride = 2**31 + 1000
-    flags = mmap.MAP_PRIVATE | MAP_NORESERVE
 
     def spread_out(shape, _, dtype):  # type: ignore[no-untyped-def]
-        size = ((shape[0] - 1) * stride + channels * positions) * dtype.itemsize
-        room = np.frombuffer(mmap.mmap(-1, size, flags=flags), dtype=np.float16)
-        return torch.from_numpy(room).as_strided(shape, (stride, positions, 1))
+        return reserved(shape, (stride, positions, 1), dtype)
 
     far = emulation.dual_squeeze(x, 2, (g, g), features_in=spread_out)
     assert all(a.equal(b) for a, b in zip(near, far, strict=True))

@@ -8,12 +8,22 @@ can show (races between warps, speed) is not here.
 from __future__ import annotations
 
 import ctypes
+from array import array
 from collections.abc import Iterator
 
 import cuda_emulation
 import pytest
 import torch
 from cuda_emulation import Emulation
+from far_memory import (
+    CHANNELS,
+    FAR_CALLS,
+    FAR_GATES,
+    FarCall,
+    FarGates,
+    check_last_sample,
+    spread_out,
+)
 from harness import err
 from test_dual_squeeze import (  # noqa: F401
     test_a_covariance_that_overflows_shows,
@@ -107,6 +117,70 @@ def test_barriers(
     for thread_order, largest_grid in ((1, 0), (2, 0), (3, 3), (0, 1)):
         emulation.settings(thread_order, largest_grid)
         assert_equal(step(operator.call, tensors), once)
+
+
+# Beyond 2^31 elements -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unguarded(emulation: Emulation) -> Iterator[str]:
+    """As backend; tensors are where they are, because guards would fill them."""
+    with emulation.serving(guards=False):
+        yield "cuda"
+
+
+@pytest.mark.parametrize(
+    "operator",
+    # The others' backends get contiguous tensors.
+    [o for o in SERVED if o.name not in ("excitation_gates", "newton_schulz_sqrt")],
+    ids=str,
+)
+def test_offsets_beyond_32_bits(unguarded: str, operator: Operator) -> None:
+    near = [t.detach() for t in operator.tensors(torch.float16, B=2)]
+    far = [spread_out(near[0], 2**31 + 1000), *near[1:]]
+    found = [step(operator.call, [t.requires_grad_() for t in ts]) for ts in (near, far)]
+    assert_equal(*found)
+
+
+@pytest.mark.parametrize(
+    "call", [c for c in FAR_CALLS if c.operator in cuda_emulation.operators()], ids=str
+)
+def test_samples_beyond_32_bits(unguarded: str, emulation: Emulation, call: FarCall) -> None:
+    check_last_sample("cuda", call, emulation.only_last)
+
+
+@pytest.mark.parametrize("gates", FAR_GATES, ids=str)
+def test_gates_beyond_32_bits(unguarded: str, emulation: Emulation, gates: FarGates) -> None:
+    """Launches of tiles of 32 samples, or of one network's weights; of 32 sums behind them."""
+    down = -(-gates.batch // 32)
+    both = [down - 1, 2 * down - 1]  # networks, of one excitation, or squeezes
+    if gates.many_samples:
+        forward = [both, [down - 1]]
+        backward = [both, both]
+    else:
+        networks = 2 * gates.excitations
+        last, sums = [networks - 2, networks - 1], networks * CHANNELS // 32
+        forward = [last, [gates.excitations - 1]]
+        backward = [[*last, *(networks + b for b in last), 2 * networks + sums - 1]]
+        backward += [[*(2 + b for b in last), 2 + networks + sums - 1]]
+    gates.check("cuda", lambda: emulation.only(forward), lambda: emulation.only(backward))
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize(("batch", "channels"), [(2**40 + 1, 300), (2**20 + 3, 2**30)])
+def test_sums_of_cocs_beyond_32_bits(
+    emulation: Emulation, batch: int, channels: int, backward: bool
+) -> None:
+    """How large the workspace of two levels is: the second one's place is beyond the first's."""
+    sizes = [(batch, 5, channels), (7, 3, 11)]
+    levels = array("q", [n for size in sizes for n in (0, 0, *size, 0, 0, 0, 0)])
+    found = emulation.module.cocs_loss_workspace_cuda(0, 2, levels.buffer_info()[0], backward)
+    wanted = 0
+    for b, p, d in sizes:
+        samples = min(max(4096 // d, 1), 64)
+        chunks = 1 if backward else -(-b // samples)
+        wanted += 8 * (p * p + chunks * p * d)
+    assert found == wanted
 
 
 def test_divisions(emulation: Emulation) -> None:

@@ -13,7 +13,7 @@ import mmap
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -179,7 +179,27 @@ class Emulation:
         self.native.emulated_settings(thread_order, largest_grid, STREAM)
 
     @contextmanager
-    def serving(self, *names: str) -> Iterator[None]:
+    def only_last(self, samples: int) -> Iterator[None]:
+        """Within, launches run the blocks with the last of so many samples, and few others."""
+        setting = self.native.emulated_last_of_samples
+        setting(ctypes.c_int64(samples))
+        try:
+            yield
+        finally:
+            setting(ctypes.c_int64(0))
+
+    @contextmanager
+    def only(self, launches: Sequence[Sequence[int]]) -> Iterator[None]:
+        """Within, launches run these blocks: a list for each launch."""
+        for blocks in launches:
+            numbers = (ctypes.c_uint * len(blocks))(*blocks)
+            self.native.emulated_only_blocks(len(blocks), numbers)
+        before = self.native.emulated_launches()
+        yield
+        assert self.native.emulated_launches() == before + len(launches)
+
+    @contextmanager
+    def serving(self, *names: str, guards: bool = True) -> Iterator[None]:
         """Within, the CUDA backend serves CPU tensors of these operators (default: of all)."""
         self.settings()
         served = {}
@@ -188,8 +208,8 @@ class Emulation:
             assert real is not None
             served[name, "cuda"] = replace(
                 real,
-                forward=guarded(real.forward),
-                backward=guarded(real.backward),
+                forward=guarded(real.forward) if guards else real.forward,
+                backward=guarded(real.backward) if guards else real.backward,
                 supports=lambda *_: None,
             )
         with (

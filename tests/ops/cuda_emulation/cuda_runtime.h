@@ -62,9 +62,29 @@ inline unsigned thread_order = 0;
 // Grids are cut to this many blocks when it is not 0: the kernels' grid-stride loops do the rest.
 inline unsigned largest_grid = 0;
 inline int64_t launches = 0;
+// Launches run only the blocks listed for them here, one list after another, as long as there are
+// lists; else, when this is not 0, the last blocks, in which the last of so many samples is.
+inline std::vector<std::vector<unsigned>> only_blocks;
+inline int64_t last_of_samples = 0;
 // A launch on another stream fails.
 inline cudaStream_t expected_stream = nullptr;
 inline cudaError_t last_error = cudaSuccess;
+
+inline std::vector<unsigned> chosen_blocks(unsigned count) {
+  std::vector<unsigned> found;
+  if (!only_blocks.empty()) {
+    found = only_blocks.front();
+    only_blocks.erase(only_blocks.begin());
+    return found;
+  }
+  unsigned first = 0;
+  if (last_of_samples != 0) {
+    const int64_t share = (count + last_of_samples - 1) / last_of_samples + 1;
+    if (share < count) first = count - unsigned(share);
+  }
+  for (unsigned b = first; b < count; ++b) found.push_back(b);
+  return found;
+}
 
 // The coroutines live as long as the process and are started once; from then on they change by
 // _setjmp and _longjmp, which cost no system call.
@@ -171,7 +191,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (largest_grid != 0) gridDim.x = std::min(gridDim.x, largest_grid);
   const std::tuple<std::remove_cv_t<Parameters>...> held(std::forward<Arguments>(arguments)...);
   const std::function<void()> body = [&] { std::apply(kernel, held); };
-  for (unsigned b = 0; b < gridDim.x; ++b) {
+  for (unsigned b : chosen_blocks(gridDim.x)) {
     blockIdx = dim3(b, 0, 0);
     if (!Block::current().run(blockDim.x, body)) return last_error = cudaErrorLaunchFailure;
   }

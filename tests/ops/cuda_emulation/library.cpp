@@ -12,6 +12,13 @@ EXPORTED void emulated_settings(unsigned thread_order, unsigned largest_grid, in
   emulation::expected_stream = reinterpret_cast<cudaStream_t>(stream);
 }
 
+EXPORTED void emulated_last_of_samples(int64_t samples) { emulation::last_of_samples = samples; }
+
+// The blocks of a launch to come: the next one without such a list.
+EXPORTED void emulated_only_blocks(int count, const unsigned* blocks) {
+  emulation::only_blocks.emplace_back(blocks, blocks + count);
+}
+
 EXPORTED int64_t emulated_launches() { return emulation::launches; }
 
 EXPORTED int emulated_max_terms() { return ccdn::cuda::kMaxTerms; }

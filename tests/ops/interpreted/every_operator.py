@@ -8,13 +8,23 @@ products of tensor cores, which it would do in float32.
 
 from __future__ import annotations
 
-import mmap
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from far_memory import (
+    FAR_CALLS,
+    FAR_GATES,
+    FarCall,
+    FarGates,
+    check_last_sample,
+    spread_out,
+)
 from harness import Judge, err, features
 from test_operators import ITERATIONS, OPERATORS, Operator, step
 from torch import Tensor
@@ -31,8 +41,8 @@ from ccdn_ops.backends.triton import (
     multi_excite,
 )
 from ccdn_ops.backends.triton import features as feature_means
+from ccdn_ops.backends.triton.launcher import blocks
 
-MAP_NORESERVE = 0x4000  # Linux; newer versions of Python have it in mmap
 OPERATOR = {operator.name: operator for operator in OPERATORS}
 every = pytest.mark.parametrize("operator", OPERATORS, ids=str)
 
@@ -63,22 +73,66 @@ def test_blocks_of_the_device(operator: Operator, device_blocks: None) -> None:
         assert err(found, wanted) <= max(3 * err(own, wanted), 5e-7)
 
 
-def spread_out(x: Tensor, stride: int) -> Tensor:
-    """x with its samples `stride` entries apart, in memory of which only they are touched."""
-    size = (x.shape[0] - 1) * stride + x[0].numel()
-    pages = mmap.mmap(-1, size * x.element_size(), flags=mmap.MAP_PRIVATE | MAP_NORESERVE)
-    room = torch.from_numpy(np.frombuffer(pages, dtype=x.numpy().dtype))
-    return room.as_strided(x.shape, (stride, *x.stride()[1:])).copy_(x)
-
-
-@every
+@pytest.mark.parametrize(
+    "operator",
+    # The others' backends get contiguous tensors.
+    [o for o in OPERATORS if o.name not in ("excitation_gates", "newton_schulz_sqrt")],
+    ids=str,
+)
 def test_offsets_beyond_32_bits(operator: Operator) -> None:
-    if operator.name in ("excitation_gates", "newton_schulz_sqrt"):
-        pytest.skip("its backends get contiguous tensors")
     near = [t.detach() for t in operator.tensors(torch.float16, B=2)]
     far = [spread_out(near[0], 2**31 + 1000), *near[1:]]
     found = [step(operator.call, [t.requires_grad_() for t in ts]) for ts in (near, far)]
     assert all(a.equal(b) for a, b in zip(*found, strict=True))
+
+
+@contextmanager
+def only(choose: Callable[[str, int], Iterable[int]]) -> Iterator[None]:
+    """Within, launches run the programs choose(kernel, how many there are) alone."""
+    builder, original, first = interpreter.interpreter_builder, launcher.launch, 0
+
+    def launch(kernel, programs, *rest, **options):  # type: ignore[no-untyped-def]
+        nonlocal first
+        for program in choose(kernel.__name__, programs):
+            first = program
+            original(kernel, 1, *rest, **options)
+
+    def set_grid_idx(x: int, y: int, z: int) -> None:
+        builder.grid_idx = (first + x, y, z)
+
+    with (
+        mock.patch.object(builder, "set_grid_idx", set_grid_idx),
+        mock.patch.object(launcher, "launch", launch),
+    ):
+        yield
+
+
+@pytest.mark.parametrize(
+    "call",
+    [  # a vector of every sample for each Chebyshev term, which PyTorch adds up
+        pytest.param(c, marks=pytest.mark.slow) if c.operator == "dual_squeeze" else c
+        for c in FAR_CALLS
+    ],
+    ids=str,
+)
+def test_samples_beyond_32_bits(call: FarCall) -> None:
+    def only_last(batch: int) -> AbstractContextManager[None]:
+        return only(lambda _, programs: range(programs - blocks(programs, batch), programs))
+
+    check_last_sample("triton", call, only_last)
+
+
+@pytest.mark.parametrize("gates", FAR_GATES, ids=str)
+def test_gates_beyond_32_bits(gates: FarGates) -> None:
+    def at_the_end(kernel: str, programs: int) -> list[int]:
+        # Sums over all samples, or over all excitations.
+        if kernel == ("weight_gradients" if gates.many_samples else "squeeze_gradient"):
+            return []
+        if gates.many_samples and kernel != "gates_layer":  # of both networks, or squeezes
+            return [programs // 2 - 1, programs - 1]
+        return [programs - 2, programs - 1]
+
+    gates.check("triton", partial(only, at_the_end), partial(only, at_the_end))
 
 
 @every
