@@ -25,6 +25,11 @@ void sample_bytes(const DualSqueezeShape& shape, bool backward, int64_t& sample,
   worker = Workers<T>(nullptr, sizes).bytes;
 }
 
+bool wide_forward(const DualSqueezeShape& shape) {
+  const int64_t small = shape.side == Side::channels ? shape.channels : shape.positions;
+  return shape.dtype == Dtype::f32 && small <= kWideSide;
+}
+
 // Samples go to threads, or the threads share each sample when there are few.
 struct Schedule {
   int workers;
@@ -37,7 +42,7 @@ struct Schedule {
     shared = workers > 1 && 2 * shape.batch <= workers;
     if (!shared && workers > shape.batch) workers = shape.batch < 1 ? 1 : int(shape.batch);
     int64_t sample, worker;
-    if (shape.dtype == Dtype::f64) {
+    if (shape.dtype == Dtype::f64 || (!backward && wide_forward(shape))) {
       sample_bytes<double>(shape, backward, sample, worker);
     } else {
       sample_bytes<float>(shape, backward, sample, worker);
@@ -77,7 +82,9 @@ Status run(const Job& job, bool backward, void* workspace, int requested) {
   const Schedule schedule(s, requested, backward);
   char* memory = reinterpret_cast<char*>(round_up(reinterpret_cast<int64_t>(workspace), 64));
   const DualSqueezeKernels& kernels = CCDN_KERNELS(dual_squeeze_kernels);
-  const SampleKernel kernel = (backward ? kernels.backward : kernels.forward)[dtype];
+  const SampleKernel kernel = backward          ? kernels.backward[dtype]
+                              : wide_forward(s) ? kernels.wide_forward
+                                                : kernels.forward[dtype];
   if (schedule.shared) {
     for (int64_t sample = 0; sample < s.batch; ++sample) {
       const Status status = kernel(job, sample, memory, schedule.workers);

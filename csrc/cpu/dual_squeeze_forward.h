@@ -8,39 +8,41 @@
 namespace ccdn {
 namespace CCDN_ISA {
 
-template <class S, class T>
+// S holds the features, T computes, and Saved is what the backward pass will read.
+template <class S, class T, class Saved = T>
 CCDN_TARGET Status forward(const Job& job, int64_t sample, char* memory, int threads) {
   const DualSqueezeShape& shape = *job.shape;
   const Sizes s(shape, sizeof(T));
   Carver carver(memory);
   const ForwardMemory<T> m(carver, s);
   const Workers<T> workers(memory + carver.used(), s);
-  T* mean = static_cast<T*>(job.mean) + sample * s.channels;
-  const Features<S, T> x = features_of<S, T>(shape, s, job.x, sample, mean, m.rest);
+  const Features<S, T> x = features_of<S, T>(shape, s, job.x, sample, m.mean, m.rest);
 
   // The mean, in double; where that is no wider than the features, what the rounding of a long sum
   // has left of it comes from a second pass. Without it a constant would show a deviation.
-  SumsWork<S, T, 1> sums{&x, false, s.channel_rows, {nullptr}, {m.mean}, workers};
+  SumsWork<S, T, 1> sums{&x, false, s.channel_rows, {nullptr}, {m.sums}, workers};
   Status status = spread(sums, threads, sums_phase<S, T, 1>);
   if (status != Status::ok) return status;
   for (int64_t d = 0; d < s.channels; ++d) {
-    const double exact = m.mean[d] / double(s.positions);
-    mean[d] = T(exact);
-    m.rest[d] = T(exact - double(mean[d]));
+    const double exact = m.sums[d] / double(s.positions);
+    m.mean[d] = T(exact);
+    m.rest[d] = T(exact - double(m.mean[d]));
   }
   if constexpr (sizeof(T) == sizeof(double)) {
     sums.centre = true;
     status = spread(sums, threads, sums_phase<S, T, 1>);
     if (status != Status::ok) return status;
     for (int64_t d = 0; d < s.channels; ++d) {
-      const T before = mean[d], missing = m.mean[d] / double(s.positions);
-      mean[d] = before + missing;
-      m.rest[d] = (before - mean[d]) + missing;
+      const double before = m.mean[d], missing = m.sums[d] / double(s.positions);
+      m.mean[d] = before + missing;
+      m.rest[d] = (before - m.mean[d]) + missing;
     }
   }
+  Saved* mean = static_cast<Saved*>(job.mean) + sample * s.channels;
   S* first = static_cast<S*>(job.first) + sample * s.channels;
   double mean_squares = 0;
   for (int64_t d = 0; d < s.channels; ++d) {
+    mean[d] = Saved(m.mean[d]);
     narrow(mean[d], first[d]);
     mean_squares += double(mean[d]) * double(mean[d]);
   }
@@ -52,23 +54,23 @@ CCDN_TARGET Status forward(const Job& job, int64_t sample, char* memory, int thr
   status = gram_matrix(gram, threads);
   if (status != Status::ok) return status;
   if (shape.saves_gram) {
-    matrix_to_rows(s, m.matrix, static_cast<T*>(job.gram) + sample * s.small * s.small);
+    matrix_to_rows(s, m.matrix, static_cast<Saved*>(job.gram) + sample * s.small * s.small);
   }
   double trace = 0;
   for (int64_t i = 0; i < s.small; ++i) {
     const int64_t j = i / s.panel;
     trace += double(m.matrix[(j * s.padded + i) * s.panel + i % s.panel]);
   }
-  const double rounding = 16 * (sizeof(T) == 4 ? 0x1p-23 : 0x1p-52);
+  const double rounding = 16 * (sizeof(Saved) == 4 ? 0x1p-23 : 0x1p-52);
   const bool constant =
       std::isfinite(trace) && trace <= rounding * rounding * (trace + mean_squares);
-  static_cast<T*>(job.trace)[sample] = constant ? T(0) : T(trace);
+  static_cast<Saved*>(job.trace)[sample] = constant ? Saved(0) : Saved(trace);
   S* second = static_cast<S*>(job.second) + sample * s.channels;
   if (constant) {
-    for (int64_t d = 0; d < s.channels; ++d) narrow(T(0), second[d]);
+    for (int64_t d = 0; d < s.channels; ++d) narrow(Saved(0), second[d]);
     return Status::ok;
   }
-  trace = double(T(trace));  // what the backward pass will see
+  trace = double(Saved(trace));  // what the backward pass will see
 
   // sum = h_K(A) 1, h_K(t) = t q_K(t), or q_K(G) Xc^T 1.
   if (s.by_channels) {
@@ -101,7 +103,7 @@ CCDN_TARGET Status forward(const Job& job, int64_t sample, char* memory, int thr
     status = spread(squeeze, threads, sums_phase<S, T, 1>);
     if (status != Status::ok) return status;
   }
-  for (int64_t d = 0; d < s.channels; ++d) narrow(T(factor * kappa[d]), second[d]);
+  for (int64_t d = 0; d < s.channels; ++d) narrow(Saved(factor * kappa[d]), second[d]);
   return Status::ok;
 }
 

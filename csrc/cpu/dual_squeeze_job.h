@@ -73,15 +73,16 @@ class Carver {
 // Scratch of one sample's forward pass.
 template <class T>
 struct ForwardMemory {
-  T *panels, *matrix, *rest, *single;
-  double *mean, *start, *ones, *previous, *current, *next, *sum, *line;
+  T *panels, *matrix, *mean, *rest, *single;
+  double *sums, *start, *ones, *previous, *current, *next, *sum, *line;
 
   ForwardMemory(Carver& carver, const Sizes& s) {
     panels = carver.take<T>(s.padded * s.chunk);
     matrix = carver.take<T>(s.padded * s.padded);
+    mean = carver.take<T>(round_up(s.channels, s.panel));
     rest = carver.take<T>(round_up(s.channels, s.panel));
     single = carver.take<T>(s.padded);
-    mean = carver.take<double>(s.line);
+    sums = carver.take<double>(s.line);
     start = carver.take<double>(s.padded);
     ones = carver.take<double>(s.chunk);
     previous = carver.take<double>(s.padded);
@@ -164,8 +165,13 @@ struct Job {
 // one sample's scratch and behind it that of each worker.
 using SampleKernel = Status (*)(const Job& job, int64_t sample, char* memory, int workers);
 
+// The forward pass of float features computes in double up to this small side. A matrix of so few
+// lines costs nothing, and it has no many lines whose rounding would average out.
+constexpr int64_t kWideSide = 16;
+
 struct DualSqueezeKernels {
   SampleKernel forward[4], backward[4];  // by Dtype
+  SampleKernel wide_forward;             // of float in double
 };
 
 CCDN_DECLARE_KERNELS(DualSqueezeKernels, dual_squeeze_kernels)

@@ -11,6 +11,7 @@ const DualSqueezeKernels& dual_squeeze_kernels() {
        forward<Half, float>},
       {backward<float, float>, backward<double, double>, backward<BFloat16, float>,
        backward<Half, float>},
+      forward<float, double, float>,
   };
   return kernels;
 }

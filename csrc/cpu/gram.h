@@ -158,12 +158,13 @@ Status gram_matrix(GramWork<S, T>& w, int workers) {
   return status;
 }
 
-template <class T>
-CCDN_TARGET void matrix_to_rows(const Sizes& s, const T* matrix, T* rows) {
+template <class T, class Out>
+CCDN_TARGET void matrix_to_rows(const Sizes& s, const T* matrix, Out* rows) {
   for (int64_t j = 0; j < s.small; j += kPanel<T>) {
     const int64_t count = s.small - j < kPanel<T> ? s.small - j : kPanel<T>;
     for (int64_t i = 0; i < s.small; ++i) {
-      std::memcpy(rows + i * s.small + j, matrix + j * s.padded + i * kPanel<T>, count * sizeof(T));
+      const T* in = matrix + j * s.padded + i * kPanel<T>;
+      for (int64_t c = 0; c < count; ++c) rows[i * s.small + j + c] = Out(in[c]);
     }
   }
 }
