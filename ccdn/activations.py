@@ -6,16 +6,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ccdn.config import ConfigError
+from ccdn.data.crop import from_unit
 from ccdn.progress import plain_warnings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ccdn.data import Layout
     from ccdn.models import CCDN
 
 EXAMPLES = """\
@@ -71,6 +73,36 @@ def draw_map(crop: np.ndarray, heat: np.ndarray, strength: float = 0.55) -> np.n
     return np.round(blend).clip(0, 255).astype(np.uint8)
 
 
+def activation_sheet(
+    model: CCDN, crops: np.ndarray, shown: Sequence[np.ndarray], layout: Layout, name: str = ""
+) -> np.ndarray:
+    """A row for each face: its landmarks, a map for each excitation, and their mean where there are
+    several; uint8 RGB.
+
+    crops: uint8 (B, S, S, 3), the network's input; shown: the same crops, square, at the size to
+    draw them. name: of the network, for the first caption.
+    """
+    import torch
+
+    from ccdn.drawing import contact_sheet, draw_landmarks
+
+    device = next(model.parameters()).device
+    batch = torch.from_numpy(crops).permute(0, 3, 1, 2).to(device).float().div_(255)
+    with torch.no_grad():
+        heat = face_maps(activation_maps(model, batch)).cpu().numpy()
+        landmarks = model(batch).landmarks.cpu().numpy()
+    pictures: list[np.ndarray] = []
+    excitations = heat.shape[1]
+    for picture, maps, points in zip(shown, heat, landmarks, strict=True):
+        pictures.append(draw_landmarks(picture, from_unit(points, picture.shape[0]), layout))
+        pictures += [draw_map(picture, single) for single in maps]
+        if excitations > 1:
+            pictures.append(draw_map(picture, maps.mean(0)))
+    captions = [name or "landmarks", *(f"excitation {p + 1}" for p in range(excitations))]
+    captions += ["mean"] if excitations > 1 else []
+    return contact_sheet(pictures, len(captions), captions * len(shown))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_args(arguments)
@@ -121,10 +153,8 @@ def _side(text: str) -> int:
 
 
 def _run(options: argparse.Namespace, out: Path) -> int:
-    import torch
-
     from ccdn.data import crop_image, crop_matrix, detect_faces, read_image, square_box
-    from ccdn.drawing import contact_sheet, draw_landmarks, write_picture
+    from ccdn.drawing import write_picture
     from ccdn.predict import NoFace, Predictor, check_box
 
     photo = Path(options.photo)
@@ -139,20 +169,7 @@ def _run(options: argparse.Namespace, out: Path) -> int:
     squares = [square_box(box, predictor.config.data.margin) for box in boxes]
     crops = np.stack([crop_image(image, crop_matrix(square, size), size) for square in squares])
     shown = [crop_image(image, crop_matrix(square, side), side) for square in squares]
-    batch = torch.from_numpy(crops).permute(0, 3, 1, 2).to(predictor.device).float().div_(255)
-    with torch.no_grad():
-        heat = face_maps(activation_maps(predictor.model, batch)).cpu().numpy()
-        landmarks = predictor.model(batch).landmarks.cpu().numpy()
-    pictures: list[np.ndarray] = []
-    excitations = heat.shape[1]
-    for picture, maps, points in zip(shown, heat, landmarks, strict=True):
-        pictures.append(draw_landmarks(picture, points * side - 0.5, predictor.layout))
-        pictures += [draw_map(picture, single) for single in maps]
-        if excitations > 1:
-            pictures.append(draw_map(picture, maps.mean(0)))
-    captions: list[Any] = ["landmarks", *(f"excitation {p + 1}" for p in range(excitations))]
-    captions += ["mean"] if excitations > 1 else []
-    sheet = contact_sheet(pictures, len(captions), captions * len(shown))
+    sheet = activation_sheet(predictor.model, crops, shown, predictor.layout)
     write_picture(out, sheet)
     return len(shown)
 

@@ -106,6 +106,17 @@ def contact_sheet(
     return sheet
 
 
+def stack_sheets(sheets: Sequence[Image]) -> Image:
+    """Put sheets below each other, on the same dark ground. Raises ValueError without sheets."""
+    if not sheets:
+        raise ValueError("expected sheets, found none")
+    width = max(sheet.shape[1] for sheet in sheets)
+    padded = [
+        np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=24) for s in sheets
+    ]
+    return np.concatenate(padded)
+
+
 def write_picture(path: Path, image: Image) -> None:
     """Write an RGB picture in the format of the path's suffix. Raises OSError, naming the file."""
     try:

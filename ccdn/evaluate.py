@@ -1,4 +1,4 @@
-"""Measure a model: `python -m ccdn.evaluate --weights runs/x/last.pt --data DIR`."""
+"""Measure models and files of predictions: `python -m ccdn.evaluate --weights W --data DIR`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +18,34 @@ from ccdn.config import (
     config_to_dict,
     resolve_data,
 )
-from ccdn.progress import bar, plain_warnings
+from ccdn.progress import plain_warnings
 
 if TYPE_CHECKING:
-    from ccdn.data import FaceSet
+    import torch
 
+    from ccdn.data import FaceSet
+    from ccdn.evaluation.measure import Measured, Network
+    from ccdn.evaluation.prediction_files import PredictionFile
+
+PROTOCOLS = ("300w", "cofw29", "cofw68", "aflw", "wflw")
 EXAMPLES = """\
 examples:
   python -m ccdn.evaluate --weights runs/a/last.pt               on the test split of its own data
+  python -m ccdn.evaluate --weights runs/a/last.pt --data ~/300w --protocol 300w
   python -m ccdn.evaluate --weights runs/a/last.pt --data ~/300w --split helen
   python -m ccdn.evaluate --weights runs/a/last.pt --data synthetic data.synthetic.pose=60
-  python -m ccdn.evaluate --weights runs/a/last.pt --split common,challenging --out results
+  python -m ccdn.evaluate --weights runs/p4/last.pt --weights p2=runs/p2/last.pt --data ~/300w
+  python -m ccdn.evaluate --weights runs/a/last.pt --data ~/300w --predictions rival.npz
+  python -m ccdn.evaluate --predictions cofss.txt --data ~/COFW68 --protocol cofw68
 
-It writes results.json, ced.png and faces.png (one faces_SPLIT.png a split when there are several)
-into --out, by default the folder of the weights.
+Files of predictions: .npz with pred (N, L, 2) and, if there, names, gt, bbox (x y width height) and
+subset_NAME; .json {"faces": [{"name", "landmarks"}, ...]}; COFW-68's .txt of four lines a face. A
+file that holds the truth needs no --data.
+
+Into --out (default: the folder of the first weights, else evaluation) it writes results.json;
+tables.txt, .csv, .json and .tex, for the paper's protocols with its published rows;
+predictions.npz, which reads back; ced.png, and from weights faces.png (one faces_SPLIT.png for each
+set opened), exemplars.png, activations.png and gallery.npz, for the page of python -m ccdn.report.
 
 exit codes: 0 done, 2 wrong usage, weights or data, 130 interrupted
 """
@@ -59,16 +72,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ccdn.evaluate",
-        description="Measure a model: NME, failure rate and AUC beside those of the mean shape.",
+        description="Measure models and files of predictions: NME, failure rate and AUC, beside the"
+        " mean shape's and the published ones.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--weights", required=True, metavar="FILE", help="a checkpoint, e.g. last.pt"
+        "--weights",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="a checkpoint, e.g. last.pt; several are compared",
+    )
+    parser.add_argument(
+        "--predictions",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="landmarks that another method predicted; several are compared",
     )
     parser.add_argument(
         "--data", metavar="DIR", help="folder of the faces, or synthetic; default: as trained"
     )
+    parser.add_argument("--protocol", choices=PROTOCOLS, help="the paper's table to fill")
     parser.add_argument(
         "--split",
         type=lambda text: [name for name in text.split(",") if name],
@@ -97,78 +123,153 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from ccdn.evaluation.predictions import predict_faces
-    from ccdn.evaluation.report import draw_ced, draw_faces, score_split, table, to_json
-    from ccdn.files import write_json
-    from ccdn.training.checkpoint import library_versions, load_model
-    from ccdn.training.faces import describe, evaluation_crops, open_split, size_boxes
+    from ccdn.evaluation.output import Circumstances, write_all
+    from ccdn.evaluation.protocols import protocol_of
     from ccdn.training.trainer import pick_device
 
-    weights = Path(options.weights)
+    if not options.weights and not options.predictions:
+        raise ConfigError("what shall be measured? --weights FILE, --predictions FILE, or several")
     device = pick_device(options.device)
-    model, checkpoint = load_model(weights, device)
-    config = _config(checkpoint.config, options)
-    data = config.data
-    out = Path(options.out) if options.out else weights.parent
-    if options.flip_test and _flip_of(config.model.points) is None:
-        raise ConfigError(
-            f"--flip-test: no mirror permutation is known for {config.model.points} points"
-        )
-    opened = {split: open_split(data, split, config.model.points) for split in data.eval_splits}
-    seen = {split: _seen(checkpoint.config, data, split, opened[split]) for split in opened}
-    results, sets = [], {}
-    for split, faces in opened.items():
-        crops = evaluation_crops(faces, config)
-        sets[split] = (describe(data, faces, split), crops)
-        predictions = predict_faces(
-            model,
-            crops,
-            checkpoint.mean_shape.numpy(),
-            device,
-            options.batch_size,
-            options.flip_test,
-            progress=lambda starts, split=split: bar(starts, split),  # type: ignore[misc]
-        )
-        result = score_split(split, predictions, size_boxes(faces))
-        results.append(result)
-        several = len(data.eval_splits) > 1
-        name = f"faces_{split.replace('/', '_')}.png" if several else "faces.png"
-        draw_faces(result, crops, out / name)
-        sets[split][0]["missing_boxes"] = len(crops.missing_boxes)
-        sets[split][0]["seen_in_training"] = seen[split]
-    draw_ced(results, out / "ced.png")
-    write_json(
-        out / "results.json",
-        {
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "weights": str(weights),
-            "trained_steps": checkpoint.step,
-            "trained_epochs": checkpoint.epoch,
-            "trained_on": checkpoint.data,
-            "averaged_weights": checkpoint.averaged is not None,
-            "flip_test": options.flip_test,
-            "box": data.box,
-            "margin": data.margin,
-            "splits": {r.split: {**to_json(r), "data": sets[r.split][0]} for r in results},
-            "config": config_to_dict(config),
-            "versions": library_versions(),
-        },
+    networks = _networks(options, device)
+    files = _files(options, [network.name for network in networks])
+    if options.data is None and not networks:
+        config, protocol = Config(), _protocol(options)
+        measured = [_by_itself(options, files)]
+    else:
+        config = networks[0].config if networks else _config(_standard(files), options)
+        protocol = protocol_of(config.data.kind)
+        measured = _measure(options, config, networks, files, device)
+    out = Path(options.out or (networks[0].path.parent if networks else "evaluation"))
+    about = Circumstances(
+        config, networks, files, protocol, options.flip_test, options.batch_size, device
     )
-    print(table(results))
-    missing = sum(found["missing_boxes"] for found, _ in sets.values())
-    print(
-        f"box {data.box}, margin {data.margin:g}; {_named(data, sets)}"
-        + (f"; no detection, landmark box taken: {missing}" if missing else "")
-        + ("; with flip test" if options.flip_test else "")
-    )
-    for split, count in seen.items():
-        if count:
-            print(
-                f"warning: {count} of the {len(opened[split])} faces of {split} are faces that the"
-                " model was trained on",
-                file=sys.stderr,
+    print(write_all(out, measured, about))
+
+
+def _named(texts: Sequence[str], taken: Sequence[str], first: str | None) -> dict[str, Path]:
+    """Names and files of [NAME=]FILE; without a name it is `first`, else the file's own."""
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, rest = text.partition("=")
+        if not equals or Path(text).exists():
+            path = Path(text)
+            own = path.stem if first is None else path.resolve().parent.name
+            name = first if first is not None and not found else own
+        else:
+            path = Path(rest)
+        if name in found or name in taken or name == "mean shape":
+            raise ConfigError(
+                f"two methods are called {name!r}: --weights NAME=FILE tells them apart"
             )
-    print(f"written: {out}/results.json, ced.png, faces*.png")
+        found[name] = path
+    return found
+
+
+def _networks(options: argparse.Namespace, device: torch.device) -> list[Network]:
+    from ccdn.evaluation.measure import Network
+    from ccdn.training.checkpoint import load_model
+
+    networks: list[Network] = []
+    for name, path in _named(options.weights, (), "model").items():
+        model, checkpoint = load_model(path, device)
+        config = _config(checkpoint.config, options)
+        points = config.model.points
+        if networks and points != networks[0].config.model.points:
+            expected = networks[0].config.model.points
+            raise ConfigError(f"{path}: found a network of {points} points, expected {expected}")
+        if options.flip_test and _flip_of(points) is None:
+            raise ConfigError(f"--flip-test: no mirror permutation is known for {points} points")
+        networks.append(Network(name, path, model, checkpoint, config))
+    return networks
+
+
+def _files(options: argparse.Namespace, taken: Sequence[str]) -> dict[str, PredictionFile]:
+    from ccdn.evaluation.prediction_files import read_predictions
+
+    named = _named(options.predictions, taken, None)
+    return {name: read_predictions(path) for name, path in named.items()}
+
+
+def _standard(files: dict[str, PredictionFile]) -> Config:
+    """A configuration where no weights bring one: the points are those of the files."""
+    config = Config()
+    config.model.points = next(iter(files.values())).predicted.shape[1]
+    return config
+
+
+def _protocol(options: argparse.Namespace) -> Any:
+    from ccdn.evaluation.protocols import PROTOCOLS as KNOWN
+
+    return None if options.protocol is None else KNOWN[options.protocol]
+
+
+def _by_itself(options: argparse.Namespace, files: dict[str, PredictionFile]) -> Measured:
+    """Score files on the truth that the first of them holds."""
+    from ccdn.evaluation.measure import measure
+
+    protocol = _protocol(options)
+    first = next(iter(files.values()))
+    reference = first.reference({} if protocol is None else protocol.sizes)
+    if protocol is not None and reference.truth.shape[1] != protocol.points:
+        raise ConfigError(
+            f"{first.path}: found {reference.truth.shape[1]} points, expected the"
+            f" {protocol.points} of {options.protocol}"
+        )
+    if options.split:
+        unknown = [name for name in options.split if name not in reference.subsets]
+        if unknown:
+            known = ", ".join(reference.subsets)
+            raise ConfigError(f"{first.path}: found the subsets {known}, expected {unknown[0]!r}")
+        kept = {name: reference.subsets[name] for name in options.split}
+        reference = replace(reference, subsets=kept)
+    return measure(
+        next(iter(reference.subsets)), reference, None, (), files, _cpu(), options.batch_size, False
+    )
+
+
+def _cpu() -> torch.device:
+    import torch
+
+    return torch.device("cpu")
+
+
+def _measure(
+    options: argparse.Namespace,
+    config: Config,
+    networks: Sequence[Network],
+    files: dict[str, PredictionFile],
+    device: torch.device,
+) -> list[Measured]:
+    """Open every split once, warn of what was seen in training, and measure."""
+    from ccdn.evaluation.measure import measure, reference_of
+    from ccdn.evaluation.protocols import one_pass, protocol_of
+    from ccdn.training.faces import describe, open_split
+
+    data, points = config.data, config.model.points
+    passes = one_pass(data.kind, data.eval_splits)
+    opened = {split: open_split(data, split, points) for split in passes}
+    found = []
+    for split, faces in opened.items():
+        seen = {n.name: _seen(n.checkpoint.config, data, split, faces) for n in networks}
+        protocol = protocol_of(data.kind)
+        reference = reference_of(faces, data.kind, split, passes[split], protocol)
+        one = measure(
+            split, reference, faces, networks, files, device, options.batch_size, options.flip_test
+        )
+        one.description.update(describe(data, faces, split))
+        if one.runs:
+            one.description["missing_boxes"] = len(one.runs[0].crops.missing_boxes)
+            one.description["seen_in_training"] = seen[networks[0].name]
+        for name, count in seen.items():
+            if count:
+                who = "the model" if len(networks) == 1 else name
+                print(
+                    f"warning: {count} of the {len(faces)} faces of {split} are faces that {who}"
+                    " was trained on",
+                    file=sys.stderr,
+                )
+        found.append(one)
+    return found
 
 
 def _config(trained: Config, options: argparse.Namespace) -> Config:
@@ -183,6 +284,14 @@ def _config(trained: Config, options: argparse.Namespace) -> Config:
     if options.data is not None:
         # Another folder may be of another kind, and its splits have other names.
         values["data"].update(root=options.data, kind="auto", eval_splits=[])
+    protocol = _protocol(options)
+    if protocol is not None:
+        if values["model"]["points"] != protocol.points:
+            raise ConfigError(
+                f"--protocol {options.protocol} has {protocol.points} points, found"
+                f" {values['model']['points']}"
+            )
+        values["data"].update(kind=protocol.kind, eval_splits=list(protocol.splits))
     config = config_from_dict(values, "the checkpoint's configuration", changes)
     data = config.data
     if options.split:
@@ -194,17 +303,6 @@ def _flip_of(points: int) -> Any:
     from ccdn.data import generic_layout
 
     return generic_layout(points).flip
-
-
-def _named(data: Any, sets: dict[str, Any]) -> str:
-    if data.kind != "synthetic":
-        return f"{data.kind} in {data.root}"
-    made = [found["generator"] for found, _ in sets.values()]
-    return (
-        f"generated faces, version {made[0]['version']}, seed"
-        f" {' and '.join(str(one['seed']) for one in made)}, yaw up to"
-        f" {made[0]['pose_degrees']:g} degrees"
-    )
 
 
 def _seen(trained: Config, data: DataConfig, split: str, faces: FaceSet) -> int:

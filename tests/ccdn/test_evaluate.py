@@ -51,7 +51,10 @@ def test_the_mean_shape_scores_as_its_baseline(
         0.25,
         "folder",
     )
-    assert {path.name for path in out.iterdir()} == {"results.json", "ced.png", "faces.png"}
+    tables = {f"tables.{suffix}" for suffix in ("txt", "csv", "json", "tex")}
+    pictures = {"ced.png", "faces.png", "exemplars.png", "activations.png"}
+    data = {"results.json", "predictions.npz", "gallery.npz"}
+    assert {path.name for path in out.iterdir()} == tables | pictures | data
 
 
 def test_generated_faces_are_described(

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from ccdn.config import load_config, resolve_data
 from ccdn.data import layout
 from ccdn.drawing import contact_sheet, draw_box, draw_landmarks, enlarge, write_picture
+from ccdn.evaluation.figures import draw_ced, draw_exemplars, draw_face, draw_faces, exemplars
+from ccdn.evaluation.measure import reference_of
 from ccdn.evaluation.predictions import predict_crops, predict_faces
-from ccdn.evaluation.report import draw_ced, draw_faces, score_split, table
+from ccdn.evaluation.scoring import MEAN_SHAPE, MODEL, Reference, score
+from ccdn.evaluation.tables import as_text, score_table
 from ccdn.models import Output
-from ccdn.training.faces import evaluation_crops, open_split, size_boxes
+from ccdn.training.faces import evaluation_crops, open_split
 
 
 class Brightest(nn.Module):
@@ -82,24 +85,36 @@ def test_an_oracle_has_no_error_in_the_picture(opened, tmp_path: Path) -> None: 
     in_pixels = np.stack([faces.face(i).landmarks for i in range(len(faces))])
     assert np.abs(found.truth - in_pixels).max() < 1e-3
     assert np.abs(found.predicted - in_pixels).max() < 1e-3
-    result = score_split("test", found, size_boxes(faces))
-    assert result.errors.max() < 1e-5
-    assert result.baseline_errors.mean() > 0.05
-    text = table([result])
-    assert text.splitlines()[3].split()[:6] == ["test", "20", "model", "0.00", "0.00", "0.00"]
-    assert text.splitlines()[4].split()[:2] == ["mean", "shape"]
+    reference = reference_of(faces, "folder", "test", ["test"], None)
+    (result,) = score(reference, {MODEL: found.predicted, MEAN_SHAPE: found.mean_shape})
+    assert result.errors[MODEL].max() < 1e-5
+    assert result.errors[MEAN_SHAPE].mean() > 0.05
+    lines = as_text(score_table([result])).splitlines()
+    assert lines[3].split()[:6] == ["test", "20", "model", "0.00", "0.00", "0.00"]
+    assert lines[4].split()[:4] == ["test", "20", "mean", "shape"]
     draw_ced([result], tmp_path / "ced.png")
-    draw_faces(result, crops, tmp_path / "faces.png")
-    assert all((tmp_path / name).stat().st_size > 1000 for name in ("ced.png", "faces.png"))
+    draw_faces(result.errors[MEAN_SHAPE], found, crops, tmp_path / "faces.png")
+    draw_exemplars(
+        [result], MEAN_SHAPE, lambda i: draw_face(found, crops, i), tmp_path / "exemplars.png"
+    )
+    names = ("ced.png", "faces.png", "exemplars.png")
+    assert all((tmp_path / name).stat().st_size > 1000 for name in names)
+
+
+def test_exemplars_are_the_best_the_median_and_the_worst() -> None:
+    errors = np.array([5.0, 1.0, 9.0, 3.0, 7.0, 2.0, 8.0, 4.0, 6.0])
+    found = exemplars(errors, 1)
+    assert found == {"best": [1], "median": [0], "worst": [2]}
+    assert exemplars(errors, 9)["worst"] == [4, 6, 2]
+    assert exemplars(errors[:2]) == {"best": [1], "median": [1], "worst": [0]}
 
 
 def test_a_layout_without_eyes_is_measured_by_its_box_and_says_so() -> None:
-    from ccdn.evaluation.predictions import Predictions
-
     truth = np.random.default_rng(0).uniform(0, 50, (4, 19, 2))
-    found = Predictions(truth + 1, truth, truth + 5, np.zeros((4, 2, 3)), 32)
-    text = table([score_split("test", found, np.tile([0, 0, 50, 50], (4, 1)))])
-    assert "FR@10 (by face size)" in text
+    boxes = np.tile([0, 0, 50, 50], (4, 1))
+    reference = Reference(list("abcd"), truth, boxes, {"test": np.arange(4)})
+    text = as_text(score_table(score(reference, {MODEL: truth + 1})))
+    assert "FR@10 face size" in text
     assert text.splitlines()[3].split()[3:6] == ["-", "-", "2.83"]
 
 

@@ -1,0 +1,205 @@
+"""`python -m ccdn.evaluate` over several methods: files of predictions, subsets, weights."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ccdn import evaluate
+from ccdn.config import load_config
+from ccdn.data import FaceSet, open_faces
+from ccdn.data.synthetic import SyntheticFaces, write_protocol
+from ccdn.evaluation import measure
+from ccdn.evaluation.gallery import load_gallery
+from ccdn.models import build_model
+from ccdn.training.checkpoint import Checkpoint, save_checkpoint
+
+# Of the README of the golden predictions: NME inter-ocular and inter-pupil of every set.
+GOLDEN = {
+    "helen": (2.519, 3.503),
+    "lfpw": (2.687, 3.711),
+    "common": (2.587, 3.587),
+    "challenging": (4.662, 6.733),
+    "full": (2.994, 4.203),
+}
+GOLDEN_RATES = {
+    "common": {"inter_ocular": {"fr10": 0, "auc8": 67.66}, "inter_pupil": {"fr10": 0}},
+    "challenging": {
+        "inter_ocular": {"fr10": 1.48, "fr8": 3.70, "auc8": 42.44},
+        "inter_pupil": {"fr10": 8.15},
+    },
+    "full": {
+        "inter_ocular": {"fr10": 0.29, "fr8": 0.73, "auc8": 62.72, "auc10": 70.09},
+        "inter_pupil": {"fr10": 1.60},
+    },
+}
+
+
+@pytest.fixture
+def weights(small: list[str], tmp_path: Path) -> Callable[..., Path]:
+    """weights(name, overrides) writes a checkpoint that answers almost the same shape always."""
+
+    def make(name: str, *overrides: str) -> Path:
+        config = load_config("tiny", [*small, *overrides])
+        torch.manual_seed(0)
+        model = build_model(config.model)
+        shape = torch.rand(config.model.points, 2)
+        model.set_mean_shape(shape)
+        path = tmp_path / name / "last.pt"
+        save_checkpoint(path, Checkpoint(config, model.state_dict(), shape))
+        return path
+
+    return make
+
+
+def run(*arguments: str | Path) -> int:
+    return evaluate.main([str(argument) for argument in arguments])
+
+
+def test_golden_predictions_of_300w(shared: Path, tmp_path: Path) -> None:
+    file = f"SPIGA={shared / 'golden/spiga_300w_public.npz'}"
+    assert run("--predictions", file, "--protocol", "300w", "--out", tmp_path) == 0
+    splits = json.loads((tmp_path / "results.json").read_text())["splits"]
+    for split, expected in GOLDEN.items():
+        scores = splits[split]["others"]["SPIGA"]
+        found = (scores["inter_ocular"]["nme"], scores["inter_pupil"]["nme"])
+        assert found == pytest.approx(expected, abs=1e-3), split
+        assert splits[split]["faces"] == splits[split]["official_faces"]
+    for split, norms in GOLDEN_RATES.items():
+        for norm, rates in norms.items():
+            for key, value in rates.items():
+                allowed = 0.02 if key.startswith("auc") else 0.01
+                found_rate = splits[split]["others"]["SPIGA"][norm][key]
+                assert found_rate == pytest.approx(value, abs=allowed), (split, norm, key)
+    rows = list(csv.reader((tmp_path / "tables.csv").open()))
+    ours = [row for row in rows if row and row[0] == "SPIGA"]
+    assert [round(float(cell), 2) for cell in ours[0][1:4]] == [3.59, 6.73, 4.20]
+    assert [round(float(cell), 2) for cell in ours[1][1:4]] == [2.59, 4.66, 2.99]
+
+
+def test_golden_predictions_of_cofw68(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    golden = shared / "golden/spiga_cofw68.npz"
+    assert run("--predictions", golden, "--protocol", "cofw68", "--out", tmp_path) == 0
+    scores = json.loads((tmp_path / "results.json").read_text())["splits"]["test"]["others"]
+    ocular, pupil = (scores["spiga_cofw68"][norm] for norm in ("inter_ocular", "inter_pupil"))
+    assert (ocular["nme"], pupil["nme"]) == pytest.approx((3.935, 5.509), abs=1e-3)
+    assert (ocular["fr10"], pupil["fr10"]) == pytest.approx((0.79, 2.96), abs=0.01)
+    text = capsys.readouterr().out
+    assert "Table 3: NME and failure rate at 10 % on COFW, inter-pupil [%]" in text
+    assert "on COFW-68's 68 points" in text
+
+
+def test_golden_predictions_beside_a_network_on_the_same_helen_faces(
+    shared: Path, weights: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The photographs were cut and scaled: faces are recognised, and the scores are the same."""
+    arguments = ["--weights", weights("a"), "--data", shared / "300w", "--protocol", "300w"]
+    arguments += ["--predictions", f"SPIGA={shared / 'golden/spiga_300w_public.npz'}"]
+    assert run(*arguments, "--out", tmp_path / "out", "--batch-size", "64") == 0
+    text = capsys.readouterr().out
+    assert "not the official test set: full 330 of 689, common 330 of 554" in text
+    splits = json.loads((tmp_path / "out/results.json").read_text())["splits"]
+    assert set(splits) == {"full", "common", "helen"}
+    assert splits["helen"]["official_faces"] == 330
+    scores = splits["helen"]["others"]["SPIGA"]
+    assert scores["inter_ocular"]["nme"] == pytest.approx(2.519, abs=2e-3)
+    assert splits["helen"]["model"]["inter_ocular"]["nme"] > 5
+
+
+@pytest.fixture(scope="module")
+def wflw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few generated faces in WFLW's official format."""
+    root = tmp_path_factory.mktemp("wflw")
+    made = [SyntheticFaces(n, seed=n, size=96, points=98) for n in (1, 12)]
+    write_protocol("wflw", root, *made)
+    return root
+
+
+@pytest.mark.filterwarnings("ignore:.*not the official one")
+def test_every_face_is_predicted_once(
+    wflw: Path, weights: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    real = measure.predict_faces
+
+    def counted(model, crops, *more, **named):  # type: ignore[no-untyped-def]
+        calls.append(len(crops))
+        return real(model, crops, *more, **named)
+
+    monkeypatch.setattr(measure, "predict_faces", counted)
+    path = weights("w", "model.points=98")
+    assert run("--weights", path, "--data", wflw, "--protocol", "wflw", "--out", tmp_path) == 0
+    assert calls == [12]
+    splits = json.loads((tmp_path / "results.json").read_text())["splits"]
+    faces: FaceSet = open_faces("wflw", wflw, "test")
+    for name, found in splits.items():
+        expected = sum(name == "test" or faces.face(i).attributes[name] for i in range(12))
+        assert found["faces"] == expected, name
+    tables = json.loads((tmp_path / "tables.json").read_text())
+    assert {table["name"] for table in tables} == {
+        "scores",
+        "table5-inter-ocular",
+        "table5-inter-pupil",
+    }
+    ours = next(t for t in tables if t["name"] == "table5-inter-ocular")["rows"][-1]
+    assert ours["cells"][1] == splits["test"]["model"]["inter_ocular"]["nme"]
+
+
+def test_two_networks_of_two_and_four_excitations(
+    face_folder: Path, weights: Callable[..., Path], tmp_path: Path
+) -> None:
+    four, two = weights("p4", "model.excitations=4"), weights("p2", "model.excitations=2")
+    out = tmp_path / "out"
+    given = ["--weights", four, "--weights", two, "--data", face_folder, "--out", out]
+    assert run(*given) == 0
+    split = json.loads((out / "results.json").read_text())["splits"]["test"]
+    assert split["others"].keys() == {"p2"}
+    gallery = load_gallery(out / "gallery.npz")
+    assert len(gallery.pictures) == 20
+    assert all(picture[:2] == b"\xff\xd8" for picture in gallery.pictures)
+    # Its own predictions, read back, are scored as they were.
+    again = tmp_path / "again"
+    assert run("--predictions", f"again={out / 'predictions.npz'}", "--out", again) == 0
+    scores = json.loads((again / "results.json").read_text())["splits"]["test"]["others"]["again"]
+    assert scores == split["model"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "what shall be measured"),
+        (["--predictions", "gone.npz"], "gone.npz: file not found"),
+        (["--predictions", "P", "--protocol", "wflw"], "found 5 points, expected the 98 of wflw"),
+        (["--predictions", "P", "--split", "pose"], "found the subsets test, expected 'pose'"),
+        (["--predictions", "P", "--predictions", "P"], "two methods are called 'five'"),
+        (["--weights", "W", "--protocol", "wflw"], "--protocol wflw has 98 points, found 68"),
+        (
+            ["--weights", "W", "--weights", "V", "--data", "synthetic"],
+            "found a network of 5 points, expected 68",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    arguments: list[str],
+    message: str,
+    weights: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    points = np.random.default_rng(0).uniform(0, 9, (3, 5, 2))
+    np.savez(tmp_path / "five.npz", pred=points, gt=points)
+    places = {"P": tmp_path / "five.npz"}
+    places |= {"W": weights("w"), "V": weights("v", "model.points=5")}
+    out = ["--out", tmp_path / "out"] if arguments else []
+    assert run(*(places.get(a, a) for a in arguments), *out) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1, err
