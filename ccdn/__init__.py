@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
     from ccdn.config import Config
     from ccdn.models import CCDN
+    from ccdn.predict import Predictor
 
-__all__ = ["load"]
+__all__ = ["Predictor", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Predictor":  # on demand: it brings OpenCV
+        from ccdn.predict import Predictor
+
+        return Predictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(

@@ -1,33 +1,40 @@
-"""Draw landmarks on pictures: `python -m ccdn.predict IMAGE --weights runs/x/last.pt`."""
+"""Landmarks on pictures and video: `python -m ccdn.predict INPUT --weights runs/x/last.pt`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ccdn.config import ConfigError
 from ccdn.progress import bar, plain_warnings
 
+if TYPE_CHECKING:
+    from ccdn.inputs import Source
+    from ccdn.outputs import StillResults
+
 EXAMPLES = """\
 examples:
   python -m ccdn.predict photo.jpg --weights runs/a/last.pt      every face that the detector finds
-  python -m ccdn.predict photos/ --weights runs/a/last.pt --out drawn
+  python -m ccdn.predict photos/ --weights runs/a/last.pt --out drawn --write picture,csv
   python -m ccdn.predict face.png --weights runs/a/last.pt --box 40,60,240,260
   python -m ccdn.predict face.png --weights runs/a/last.pt --pts face.pts
+  python -m ccdn.predict film.mp4 --weights runs/a/last.pt
+  python -m ccdn.predict camera:0 --weights runs/a/last.pt --show
 
 For each picture NAME it writes into --out (default: predictions) NAME_landmarks.png, NAME.json and,
-for each face, a .pts file (1-based, as 300W's). A box, and the detector's, is that of a face from
-brows to chin; the margin of training is added to it.
+for each face, a .pts file (1-based, as 300W's); for a video NAME_landmarks.mp4 and NAME.json. With
+--write csv all pictures' landmarks go into landmarks.csv, a video's into NAME.csv. A box, and the
+detector's, is that of a face from brows to chin; the margin of training is added to it.
 
-exit codes: 0 done, 2 wrong usage, weights or pictures, 3 no face found, 130 interrupted; of
-several pictures the others are still done
+exit codes: 0 done, 1 some inputs could not be read (they are named, the others are done), 2 wrong
+usage or weights, 3 no face found anywhere, 130 interrupted
 """
 
 
@@ -35,28 +42,37 @@ class NoFace(Exception):  # noqa: N818  (an outcome with an exit code of its own
     """A picture in which the detector found no face."""
 
 
-@dataclass(frozen=True)
-class FoundFace:
-    """landmarks: (L, 2) float32 pixels, 0-based. box: (4,) the face's box, before margin and
-    squaring.
+class Faces(NamedTuple):
+    """The faces of a picture, largest first. landmarks: (N, L, 2) float32 pixels, 0-based; boxes:
+    (N, 4) float64 x0 y0 x1 y1, before margin and squaring.
     """
 
     landmarks: np.ndarray
-    box: np.ndarray
+    boxes: np.ndarray
 
 
 class Predictor:
-    """A trained network, ready for pictures.
+    """A trained network, ready for pictures: `landmarks, boxes = Predictor(weights)(image_bgr)`.
 
-    weights: a checkpoint of ccdn.train. Raises CheckpointError for a file that is none.
+    weights: a checkpoint of ccdn.train or a safetensors file of ccdn.export. batch_size: faces that
+    go through the network at once. Raises CheckpointError for a file that is neither.
     """
 
-    def __init__(self, weights: str | Path, device: str = "auto", flip_test: bool = False) -> None:
+    def __init__(
+        self,
+        weights: str | Path,
+        device: str = "auto",
+        flip_test: bool = False,
+        batch_size: int = 16,
+    ) -> None:
         from ccdn.data import generic_layout
         from ccdn.training.checkpoint import load_model
         from ccdn.training.trainer import pick_device
 
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, found {batch_size}")
         self.device = pick_device(device)
+        self.batch_size = batch_size
         self.model, self.checkpoint = load_model(Path(weights), self.device)
         self.config = self.checkpoint.config
         self.layout = generic_layout(self.config.model.points)
@@ -64,32 +80,61 @@ class Predictor:
             raise ConfigError(f"no mirror permutation is known for {self.layout.points} points")
         self.flip = self.layout.flip if flip_test else None
 
-    def __call__(
-        self, image: np.ndarray, boxes: Sequence[np.ndarray] | None = None
-    ) -> list[FoundFace]:
-        """Landmarks of every face. image: uint8 (H, W, 3) RGB.
+    def __call__(self, image_bgr: np.ndarray, boxes: Sequence[np.ndarray] | None = None) -> Faces:
+        """Every face of a picture, uint8 (H, W, 3) in OpenCV's order of channels.
 
         boxes: (4,) x0 y0 x1 y1 in pixels around each face, brows to chin; None asks the detector.
+        Raises ValueError for another array, and for a box that is empty or not finite.
         """
+        if image_bgr.dtype != np.uint8 or image_bgr.ndim != 3 or image_bgr.shape[2] != 3:
+            raise ValueError(
+                f"image must be uint8 (H, W, 3), found {image_bgr.dtype} {image_bgr.shape}"
+            )
+        image = np.ascontiguousarray(image_bgr[:, :, ::-1])
+        found = self.detect(image) if boxes is None else list(boxes)
+        return self.landmarks([image], [found])[0]
+
+    def detect(self, image: np.ndarray) -> list[np.ndarray]:
+        """Boxes of the faces that the detector finds in a picture, uint8 RGB, largest first."""
+        from ccdn.data import detect_faces
+
+        return detect_faces(image)
+
+    def landmarks(
+        self, images: Sequence[np.ndarray], boxes: Sequence[Sequence[np.ndarray]]
+    ) -> list[Faces]:
+        """Landmarks of the faces in boxes of several pictures, uint8 RGB, in batches of faces."""
         import torch
 
-        from ccdn.data import crop_image, crop_matrix, detect_faces, square_box
+        from ccdn.data import crop_image, crop_matrix, square_box
         from ccdn.evaluation.predictions import crop_to_image, predict_crops
 
-        found = detect_faces(image) if boxes is None else list(boxes)
-        if not found:
-            return []
-        size = self.config.model.input_size
-        margin = self.config.data.margin
-        matrices = [crop_matrix(square_box(box, margin), size) for box in found]
-        crops = np.stack(
-            [crop_image(image, matrix, size).transpose(2, 0, 1) for matrix in matrices]
+        size, margin = self.config.model.input_size, self.config.data.margin
+        crops: list[np.ndarray] = []
+        matrices: list[np.ndarray] = []
+        for image, found in zip(images, boxes, strict=True):
+            for box in found:
+                matrices.append(crop_matrix(square_box(box, margin), size))
+                crops.append(crop_image(image, matrices[-1], size).transpose(2, 0, 1))
+        points: list[np.ndarray] = []
+        for start in range(0, len(crops), self.batch_size):
+            batch = torch.from_numpy(np.stack(crops[start : start + self.batch_size]))
+            points.extend(predict_crops(self.model, batch.to(self.device), self.flip).cpu().numpy())
+        placed = iter(
+            crop_to_image(unit, matrix, size).astype(np.float32)
+            for unit, matrix in zip(points, matrices, strict=True)
         )
-        landmarks = predict_crops(self.model, torch.from_numpy(crops).to(self.device), self.flip)
-        return [
-            FoundFace(crop_to_image(unit, matrix, size).astype(np.float32), np.asarray(box))
-            for unit, matrix, box in zip(landmarks.cpu().numpy(), matrices, found, strict=True)
-        ]
+        results = []
+        for found in boxes:
+            landmarks = [next(placed) for _ in found]
+            empty = np.zeros((0, self.layout.points, 2), np.float32)
+            results.append(
+                Faces(
+                    np.stack(landmarks) if landmarks else empty,
+                    np.asarray(list(found), np.float64).reshape(-1, 4),
+                )
+            )
+        return results
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,13 +156,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ccdn.predict",
-        description="Find faces in pictures and draw their landmarks.",
+        description="Find faces in pictures or video and draw their landmarks.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("inputs", nargs="+", metavar="IMAGE_OR_FOLDER")
     parser.add_argument(
-        "--weights", required=True, metavar="FILE", help="a checkpoint of ccdn.train"
+        "inputs", nargs="+", metavar="INPUT", help="a picture, a folder, a video or camera:N"
+    )
+    parser.add_argument(
+        "--weights",
+        required=True,
+        metavar="FILE",
+        help="a checkpoint of ccdn.train or a safetensors file of ccdn.export",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
@@ -126,10 +176,41 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--pts", metavar="FILE", help="a .pts file whose landmarks give the box")
     parser.add_argument("--out", default="predictions", metavar="DIR", help="where the files go")
     parser.add_argument(
+        "--write",
+        type=_formats,
+        default={"picture", "json", "pts"},
+        metavar="KIND[,KIND]",
+        help="what is written: picture, json, csv, pts (default: picture,json,pts)",
+    )
+    parser.add_argument(
+        "--batch-size", type=_positive, default=16, metavar="N", help="faces at once (default: 16)"
+    )
+    parser.add_argument(
+        "--frames", type=_positive, metavar="N", help="at most so many frames of a video or camera"
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="show a video or camera in a window; q ends it"
+    )
+    parser.add_argument(
         "--flip-test", action="store_true", help="average with the mirrored picture's landmarks"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     return parser
+
+
+def _formats(text: str) -> set[str]:
+    from ccdn.outputs import FORMATS
+
+    found = set(text.split(","))
+    if not found <= set(FORMATS):
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(FORMATS)}, found {text!r}")
+    return found
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+    return int(text)
 
 
 def parse_box(text: str) -> np.ndarray:
@@ -145,58 +226,183 @@ def parse_box(text: str) -> np.ndarray:
     return box
 
 
-def _run(options: argparse.Namespace) -> int:
-    from ccdn.data import DataError, landmark_box, read_pts
+@dataclass
+class _Tally:
+    """What became of the inputs. faces: found in all of them."""
 
-    files = _pictures(options.inputs)
-    boxes = None
-    if options.box is not None:
-        boxes = [options.box]
-    elif options.pts is not None:
-        boxes = [landmark_box(read_pts(options.pts))]
-    if boxes is not None and len(files) > 1:
-        raise ConfigError(f"--box and --pts go with one picture, found {len(files)}")
+    faces: int = 0
+    written: int = 0
+    empty: int = 0
+    bad: list[str] = field(default_factory=list)
+
+    def add_bad(self, error: Exception) -> None:
+        self.bad.append(str(error))
+        print(f"ccdn.predict: {error}", file=sys.stderr)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from ccdn.data import DataError
+    from ccdn.inputs import sources
+
+    found = sources(options.inputs)
+    boxes = _given_boxes(options, found)
     out = Path(options.out)
-    _spare_annotations(files, out, options.pts)
-    predictor = Predictor(options.weights, options.device, options.flip_test)
-    names = _names(files)
-    code = done = 0
+    stills = [source.path for source in found if not source.is_stream]
+    _spare_annotations(stills, out, options.pts)
+    predictor = Predictor(options.weights, options.device, options.flip_test, options.batch_size)
+    names = _names([source.path for source in found])
+    tally = _Tally()
+    _predict_stills(predictor, stills, boxes, options, names, tally)
+    for source in found:
+        if source.is_stream:
+            try:
+                _predict_stream(predictor, source, options, names[source.path], tally)
+            except DataError as error:
+                tally.add_bad(error)
+    if len(found) > 1:
+        print(
+            f"{len(found)} inputs: {tally.written} written, {tally.faces} faces,"
+            f" {tally.empty} without a face, {len(tally.bad)} not readable"
+        )
+    if tally.written:
+        print(f"written to {options.out}")
+    if tally.bad:
+        return 1
+    return 0 if tally.faces else 3
+
+
+def _given_boxes(options: argparse.Namespace, found: Sequence[Source]) -> list[np.ndarray] | None:
+    from ccdn.data import landmark_box, read_pts
+
+    if options.box is None and options.pts is None:
+        return None
+    if len(found) > 1 or found[0].is_stream:
+        what = "a video" if found[0].is_stream else len(found)
+        raise ConfigError(f"--box and --pts go with one picture, found {what}")
+    return [options.box if options.box is not None else landmark_box(read_pts(options.pts))]
+
+
+def _predict_stills(
+    predictor: Predictor,
+    files: Sequence[Path],
+    boxes: list[np.ndarray] | None,
+    options: argparse.Namespace,
+    names: dict[Path, str],
+    tally: _Tally,
+) -> None:
+    """Pictures one after the other, their faces through the network in batches."""
+    from ccdn.outputs import StillResults
+
+    if not files:
+        return
+    source = "detector" if boxes is None else "given"
+    results = StillResults(Path(options.out), options.write, predictor.layout, source)
+    waiting: list[tuple[Path, np.ndarray, list[np.ndarray]]] = []
+    for path, image in _images(files, tally):
+        if boxes is not None:
+            _check_given(path, boxes[0], image)
+        waiting.append((path, image, predictor.detect(image) if boxes is None else boxes))
+        faces = sum(len(found) for _, _, found in waiting)
+        if faces >= options.batch_size or len(waiting) >= options.batch_size:
+            _flush(predictor, waiting, results, names, tally, len(files) == 1)
+    _flush(predictor, waiting, results, names, tally, len(files) == 1)
+    results.close()
+
+
+def _images(files: Sequence[Path], tally: _Tally) -> Iterator[tuple[Path, np.ndarray]]:
+    """Each picture that can be read; the others are reported."""
+    from ccdn.data import DataError, read_image
+
     for path in bar(files, "pictures"):
         try:
-            count = _one(predictor, path, boxes, out, names[path])
-            done += 1
-            if len(files) == 1:
-                print(f"{path}: {count} {'face' if count == 1 else 'faces'}")
-        except NoFace as error:
-            print(f"ccdn.predict: {error}", file=sys.stderr)
-            code = code or 3
+            image = read_image(path)
         except DataError as error:
-            print(f"ccdn.predict: {error}", file=sys.stderr)
-            code = 2
-    if len(files) > 1:
-        print(f"{len(files)} pictures, faces found in {done}")
-    if done:
-        print(f"written to {options.out}")
-    return code
+            tally.add_bad(error)
+            continue
+        yield path, image
 
 
-def _pictures(inputs: Sequence[str]) -> list[Path]:
+def _flush(
+    predictor: Predictor,
+    waiting: list[tuple[Path, np.ndarray, list[np.ndarray]]],
+    results: StillResults,
+    names: dict[Path, str],
+    tally: _Tally,
+    single: bool,
+) -> None:
+    images = [image for _, image, _ in waiting]
+    found = predictor.landmarks(images, [boxes for _, _, boxes in waiting])
+    for (path, image, _), faces in zip(waiting, found, strict=True):
+        count = len(faces.boxes)
+        if not count:
+            tally.empty += 1
+            print(
+                f"ccdn.predict: {path}: the detector found no face; --box x0,y0,x1,y1 tells where"
+                " one is",
+                file=sys.stderr,
+            )
+        elif single:
+            print(f"{path}: {count} {'face' if count == 1 else 'faces'}")
+        results.add(path, names[path], image, faces)
+        tally.written += 1
+        tally.faces += count
+    waiting.clear()
+
+
+def _predict_stream(
+    predictor: Predictor, source: Source, options: argparse.Namespace, name: str, tally: _Tally
+) -> None:
+    """The frames of a video or camera; the files are finished also when it is interrupted."""
+    from ccdn.data.images import cv2
+    from ccdn.inputs import Stream
+    from ccdn.outputs import StreamResults
+
+    stream = Stream(source)
+    results = StreamResults(Path(options.out), name, options.write, predictor.layout, stream.rate)
+    # A camera's picture is shown at once; a file's faces go through the network in batches.
+    together = 1 if options.show or source.camera is not None else options.batch_size
+    waiting: list[np.ndarray] = []
+    frames = seen = 0
+    ended = False
+
+    def flush() -> None:
+        nonlocal seen, ended
+        found = predictor.landmarks(waiting, [predictor.detect(image) for image in waiting])
+        for image, faces in zip(waiting, found, strict=True):
+            drawn = results.add(image, faces)
+            seen += len(faces.boxes)
+            if options.show:
+                cv2.imshow(name, drawn[:, :, ::-1])
+                ended = ended or cv2.waitKey(1) & 0xFF == ord("q")
+        waiting.clear()
+
+    try:
+        for frame in bar(stream.frames(options.frames), name):
+            waiting.append(frame)
+            frames += 1
+            if len(waiting) >= together:
+                flush()
+            if ended:
+                break
+        flush()
+    finally:
+        stream.close()
+        results.close(source.path)
+        if options.show:
+            cv2.destroyAllWindows()
+    tally.written += 1
+    tally.faces += seen
+    tally.empty += seen == 0
+    print(f"{source.path}: {seen} faces in {frames} frames")
+
+
+def _check_given(path: Path, box: np.ndarray, image: np.ndarray) -> None:
     from ccdn.data import DataError
-    from ccdn.data.images import IMAGE_SUFFIXES
 
-    files: list[Path] = []
-    for name in inputs:
-        path = Path(name)
-        if path.is_dir():
-            inside = [p for p in sorted(path.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
-            inside = [p for p in inside if not p.name.startswith(".")]
-            if not inside:
-                kinds = ", ".join(IMAGE_SUFFIXES)
-                raise DataError(f"{path}: expected pictures ({kinds}) in the folder, found none")
-            files += inside
-        else:
-            files.append(path)
-    return list(dict.fromkeys(files))
+    try:
+        check_box(path, box, image)
+    except DataError as error:  # of the command line, not of the picture
+        raise ConfigError(str(error)) from None
 
 
 def _names(files: Sequence[Path]) -> dict[Path, str]:
@@ -243,44 +449,6 @@ def check_box(path: Path, box: np.ndarray, image: np.ndarray) -> None:
             f"{path}: found the box {x0:g},{y0:g},{x1:g},{y1:g}, expected one that overlaps the"
             f" picture of {width} x {height} pixels and is at most five times as large"
         )
-
-
-def _one(
-    predictor: Predictor, path: Path, boxes: list[np.ndarray] | None, out: Path, name: str
-) -> int:
-    from ccdn.data import read_image, write_pts
-    from ccdn.drawing import draw_box, draw_landmarks, write_picture
-    from ccdn.files import write_json
-
-    image = read_image(path)
-    for box in boxes or ():
-        check_box(path, box, image)
-    faces = predictor(image, boxes)
-    if not faces:
-        raise NoFace(f"{path}: the detector found no face; --box x0,y0,x1,y1 tells where one is")
-    drawn = image
-    records: list[dict[str, Any]] = []
-    for i, face in enumerate(faces):
-        drawn = draw_box(drawn, face.box)
-        drawn = draw_landmarks(drawn, face.landmarks, predictor.layout)
-        pts = f"{name}.pts" if len(faces) == 1 else f"{name}_{i + 1}.pts"
-        write_pts(out / pts, face.landmarks)
-        landmarks = np.round(face.landmarks.astype(np.float64), 3).tolist()
-        box = np.round(face.box.astype(np.float64), 3).tolist()
-        records.append({"box": box, "landmarks": landmarks, "pts": pts})
-    write_picture(out / f"{name}_landmarks.png", drawn)
-    write_json(
-        out / f"{name}.json",
-        {
-            "image": str(path),
-            "width": image.shape[1],
-            "height": image.shape[0],
-            "coordinates": "pixels, 0-based, x right, y down; .pts files are 1-based",
-            "box_source": "detector" if boxes is None else "given",
-            "faces": records,
-        },
-    )
-    return len(faces)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from ccdn.config import load_config
 from ccdn.data import write_pts
+from ccdn.models import build_model
+from ccdn.training.checkpoint import Checkpoint, save_checkpoint
+from ccdn.training.faces import open_training_faces
 
 FACES = 20
 SMALL = [
@@ -82,3 +86,16 @@ def same_threads() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def mean_shape_weights(face_folder: Path, small: list[str], tmp_path: Path) -> Path:
+    """A checkpoint of a model that answers the mean shape."""
+    config = load_config("tiny", [*small, f"data.root={face_folder}", "data.kind=folder"])
+    faces = open_training_faces(config)
+    model = build_model(config.model)
+    model.head.weight.data.zero_()
+    model.set_mean_shape(faces.mean_shape)
+    state = Checkpoint(config, model.state_dict(), faces.mean_shape, data=faces.description)
+    save_checkpoint(tmp_path / "weights.pt", state)
+    return tmp_path / "weights.pt"

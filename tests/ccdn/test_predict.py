@@ -1,0 +1,318 @@
+"""`python -m ccdn.predict` and `ccdn.Predictor`: pictures, folders, video, cameras."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import ccdn
+from ccdn import inputs, predict
+from ccdn.data import detect_faces, landmark_box, read_300w, read_pts, square_box
+from ccdn.data.boxes import overlap
+
+
+@pytest.fixture
+def weights(mean_shape_weights: Path) -> Path:
+    return mean_shape_weights
+
+
+def run(*arguments: str | Path) -> int:
+    return predict.main([str(argument) for argument in arguments])
+
+
+def test_from_python(weights: Path, face_folder: Path) -> None:
+    """OpenCV's order of channels comes in, landmarks in pixels and boxes come out."""
+    predictor = ccdn.Predictor(weights)
+    image = cv2.imread(str(face_folder / "face00.png"))
+    box = landmark_box(read_pts(face_folder / "face00.pts"))
+    landmarks, boxes = predictor(image, [box, box + 5])
+    assert (landmarks.shape, landmarks.dtype, boxes.shape) == ((2, 68, 2), np.float32, (2, 4))
+    # The mean shape answers for every face: it moves with the box.
+    assert np.allclose(landmarks[1], landmarks[0] + 5, atol=1e-3)
+    empty = predictor(np.full((90, 90, 3), 128, np.uint8))
+    assert (empty.landmarks.shape, empty.boxes.shape) == ((0, 68, 2), (0, 4))
+    with pytest.raises(ValueError, match=r"uint8 \(H, W, 3\), found float64"):
+        predictor(np.zeros((9, 9, 3)))
+    with pytest.raises(ValueError, match="batch_size: expected at least 1"):
+        ccdn.Predictor(weights, batch_size=0)
+
+
+def test_channels_are_in_opencv_s_order(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+    predictor = ccdn.Predictor(weights)
+    monkeypatch.setattr(predictor, "detect", lambda image: seen.append(image) or [])
+    blue = np.zeros((4, 4, 3), np.uint8)
+    blue[:, :, 0] = 255
+    predictor(blue)
+    assert seen[0][0, 0].tolist() == [0, 0, 255]  # RGB
+
+
+def test_batches_do_not_change_the_landmarks(
+    weights: Path, face_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [cv2.imread(str(path)) for path in sorted(face_folder.glob("*.png"))[:5]]
+    boxes = [[np.array([10.0 + i, 10, 70, 80])] * (i % 3) for i in range(5)]
+    one = ccdn.Predictor(weights, batch_size=1).landmarks(images, boxes)
+    many = ccdn.Predictor(weights, batch_size=4).landmarks(images, boxes)
+    assert [len(faces.boxes) for faces in many] == [0, 1, 2, 0, 1]
+    for a, b in zip(one, many, strict=True):
+        assert np.allclose(a.landmarks, b.landmarks, atol=1e-3)
+
+
+def test_100_pictures_of_which_3_are_broken(
+    weights: Path,
+    tmp_path: Path,
+    face_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    picture = (face_folder / "face00.png").read_bytes()
+    for i in range(100):
+        (folder / f"{i:03}.png").write_bytes(picture)
+    broken = ("004.png", "050.png", "099.png")
+    for name, content in zip(broken, (b"", picture[:200], b"no picture"), strict=True):
+        (folder / name).write_bytes(content)
+    # The cascade does not see made-up faces; what it does see is the business of another test.
+    found = [np.array([10.0, 10, 80, 90])]
+    monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: found)
+    assert run(folder, "--weights", weights, "--out", out, "--write", "json,csv,pts") == 1
+    printed = capsys.readouterr()
+    assert len(list(out.glob("*.json"))) == len(list(out.glob("*.pts"))) == 97
+    for name in broken:
+        assert name in printed.err
+    assert printed.err.count("\n") == 3
+    assert "100 inputs: 97 written, 97 faces, 0 without a face, 3 not readable" in printed.out
+    rows = list(csv.DictReader((out / "landmarks.csv").open()))
+    assert len(rows) == 97
+    record = json.loads((out / "000.json").read_text())["faces"][0]
+    assert [float(rows[0]["x0"]), float(rows[0]["y67"])] == pytest.approx(
+        [record["landmarks"][0][0], record["landmarks"][67][1]]
+    )
+
+
+def write_video(path: Path, frames: Sequence[np.ndarray]) -> None:
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (width, height))
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+
+
+def test_a_video(
+    weights: Path, tmp_path: Path, face_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = [cv2.imread(str(path)) for path in sorted(face_folder.glob("*.png"))[:7]]
+    write_video(tmp_path / "film.avi", frames)
+    boxes = iter([[np.array([10.0 + i, 10, 80, 90])] * (i % 2) for i in range(7)])
+    monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: next(boxes))
+    out = tmp_path / "out"
+    arguments = ["--weights", weights, "--out", out, "--batch-size", "3"]
+    assert run(tmp_path / "film.avi", *arguments, "--write", "picture,json,csv") == 0
+    found = json.loads((out / "film.json").read_text())
+    assert [len(frame["faces"]) for frame in found["frames"]] == [0, 1, 0, 1, 0, 1, 0]
+    assert (found["width"], found["height"], found["frames_per_second"]) == (96, 96, 10)
+    assert found["frames"][3]["faces"][0]["box"][0] == 13
+    rows = list(csv.DictReader((out / "film.csv").open()))
+    assert [row["frame"] for row in rows] == ["1", "3", "5"]
+    film = cv2.VideoCapture(str(out / "film_landmarks.mp4"))
+    drawn = []
+    while (read := film.read())[0]:
+        drawn.append(read[1])
+    assert len(drawn) == 7
+    changed = [np.abs(a.astype(int) - b).max() > 100 for a, b in zip(drawn, frames, strict=True)]
+    assert changed == [False, True, False, True, False, True, False]
+
+
+class FakeCamera:
+    """What cv2.VideoCapture gives for a camera: frames without end, no rate."""
+
+    def __init__(self, place: Any) -> None:
+        self.place = place
+
+    def isOpened(self) -> bool:  # noqa: N802  (OpenCV's name)
+        return self.place == 3
+
+    def get(self, _: int) -> float:
+        return 0.0
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        return True, np.full((60, 60, 3), 90, np.uint8)
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_camera(
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inputs.cv2, "VideoCapture", FakeCamera)
+    out = tmp_path / "out"
+    arguments = ["--weights", weights, "--out", out, "--frames", "4", "--write", "json"]
+    assert run("camera:3", *arguments) == 3  # it looks at a wall
+    assert "camera_3: 0 faces in 4 frames" in capsys.readouterr().out
+    found = json.loads((out / "camera_3.json").read_text())
+    assert (len(found["frames"]), found["frames_per_second"]) == (4, 25)
+    assert run("camera:0", *arguments) == 1
+    assert "camera_0: expected a camera, it cannot be opened" in capsys.readouterr().err
+    assert run("camera:x", *arguments) == 2
+    assert "camera:x: expected the number of a camera" in capsys.readouterr().err
+
+
+def test_a_film_that_is_none_is_named(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "film.mp4").write_bytes(b"no film")
+    arguments = ["--weights", weights, "--out", tmp_path / "out"]
+    assert run(tmp_path / "film.mp4", tmp_path / "gone.avi", *arguments) == 1
+    printed = capsys.readouterr()
+    assert "film.mp4: expected a video that OpenCV can read" in printed.err
+    assert "gone.avi: video not found" in printed.err
+    assert "2 inputs: 0 written" in printed.out
+    assert run(tmp_path / "film.mp4", *arguments, "--box", "1,1,5,5") == 2
+    assert "go with one picture, found a video" in capsys.readouterr().err
+
+
+def test_two_photographs_in_one_picture_are_two_results(
+    weights: Path, shared: Path, tmp_path: Path
+) -> None:
+    faces = read_300w(shared / "300w", "helen/testset")
+    images = [faces.image(i) for i in (0, 1)]
+    height = max(image.shape[0] for image in images)
+    padded = [np.pad(i, ((0, height - i.shape[0]), (0, 0), (0, 0))) for i in images]
+    both = np.concatenate(padded, axis=1)
+    cv2.imwrite(str(tmp_path / "both.png"), both[:, :, ::-1])
+    out = tmp_path / "out"
+    assert run(tmp_path / "both.png", "--weights", weights, "--out", out) == 0
+    found = json.loads((out / "both.json").read_text())["faces"]
+    assert len(found) == 2
+    assert {face["pts"] for face in found} == {"both_1.pts", "both_2.pts"}
+    shift = np.array([[0, 0], [images[0].shape[1], 0]])
+    for i in (0, 1):
+        wanted = square_box(landmark_box(faces.face(i).landmarks + shift[i]))
+        assert max(overlap(np.array(face["box"]), wanted) for face in found) > 0.5
+
+
+def test_a_sample_photograph_has_its_own_face_first(shared: Path) -> None:
+    """Every sample but the crowd, where each of many faces has as good a claim."""
+    checked = 0
+    for path in sorted((shared / "samples/mmpose_json").glob("*/*.json")):
+        content = json.loads(path.read_text())
+        names = {image["id"]: Path(image["file_name"]).name for image in content["images"]}
+        for note in content["annotations"]:
+            if sum(other["image_id"] == note["image_id"] for other in content["annotations"]) > 1:
+                continue
+            image = cv2.imread(str(path.parent / names[note["image_id"]]))
+            points = np.array(note["keypoints"]).reshape(-1, 3)[:, :2]
+            found = detect_faces(np.ascontiguousarray(image[:, :, ::-1]))
+            wanted = square_box(landmark_box(points))
+            assert overlap(found[0], wanted) > 0.5, names[note["image_id"]]
+            checked += 1
+    assert checked == 7
+
+
+def test_landmarks_in_a_box(
+    weights: Path, face_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, pts = face_folder / "face00.png", face_folder / "face00.pts"
+    out = tmp_path / "drawn"
+    common = ["--weights", str(weights), "--out", str(out)]
+    assert predict.main([str(image), "--pts", str(pts), *common]) == 0
+    assert f"{image}: 1 face" in capsys.readouterr().out
+    found, truth = read_pts(out / "face00.pts"), read_pts(pts)
+    eyes = np.linalg.norm(truth[36] - truth[45])
+    assert np.linalg.norm(found - truth, axis=1).mean() < 0.5 * eyes
+    record = json.loads((out / "face00.json").read_text())
+    assert np.allclose(record["faces"][0]["landmarks"], found, atol=1e-2)
+    drawn, plain = cv2.imread(str(out / "face00_landmarks.png")), cv2.imread(str(image))
+    assert drawn.shape == plain.shape
+    assert (drawn != plain).any()
+    x0, y0 = truth.min(0)
+    x1, y1 = truth.max(0)
+    assert predict.main([str(image), "--box", f"{x0},{y0},{x1},{y1}", *common]) == 0
+    assert np.allclose(read_pts(out / "face00.pts"), found, atol=1e-2)
+
+
+def test_pictures_that_cannot_be_used(
+    weights: Path, face_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--weights", str(weights), "--out", str(tmp_path / "out")]
+    assert predict.main([str(tmp_path / "gone.jpg"), *common]) == 1
+    assert "gone.jpg: image not found" in capsys.readouterr().err
+    grey = tmp_path / "grey.png"
+    cv2.imwrite(str(grey), np.full((80, 80, 3), 128, np.uint8))
+    assert predict.main([str(grey), *common]) == 3
+    assert "grey.png: the detector found no face" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert predict.main([str(tmp_path / "empty"), *common]) == 2
+    assert "empty: expected pictures" in capsys.readouterr().err
+    assert predict.main([str(grey), "--weights", str(grey)]) == 2
+    assert "grey.png: expected a checkpoint" in capsys.readouterr().err
+    box = ["--box", "0,0,9,9"]
+    assert predict.main([str(face_folder), *box, *common]) == 2
+    assert "one picture, found 20" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        predict.main([str(grey), "--box", "9,9,0,0", *common])
+    assert stop.value.code == 2
+    assert "x0 < x1" in capsys.readouterr().err
+
+
+def test_a_folder_goes_on_after_a_bad_picture(
+    weights: Path, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a_broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    photo = min((shared / "300w/helen/testset").glob("*.jpg"))
+    (folder / "b_face.jpg").write_bytes(photo.read_bytes())
+    out = tmp_path / "out"
+    assert predict.main([str(folder), "--weights", str(weights), "--out", str(out)]) == 1
+    err = capsys.readouterr().err
+    assert "a_broken.jpg" in err
+    assert "b_face" not in err
+    assert json.loads((out / "b_face.json").read_text())["faces"]
+
+
+@pytest.mark.parametrize("box", ["-50,-50,-10,-10", "1e30,1,2e30,5", "0,0,1e30,1e30"])
+def test_a_box_beside_the_picture(
+    box: str, weights: Path, face_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = [str(face_folder / "face00.png"), f"--box={box}", "--out", str(out)]
+    assert predict.main([*arguments, "--weights", str(weights)]) == 2
+    printed = capsys.readouterr()
+    assert "overlaps the picture of 96 x 96 pixels" in printed.err
+    assert printed.out == ""  # nothing was written, and nothing else is claimed
+    assert not out.exists()
+
+
+def test_annotations_are_not_replaced(
+    weights: Path, face_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, pts = face_folder / "face00.png", face_folder / "face00.pts"
+    before = pts.read_bytes()
+    arguments = [str(image), "--pts", str(pts), "--weights", str(weights)]
+    assert predict.main([*arguments, "--out", str(face_folder)]) == 2
+    assert "face00.pts" in capsys.readouterr().err
+    assert pts.read_bytes() == before
+
+
+def test_results_have_names_of_their_own() -> None:
+    files = ["a.jpg", "a.png", "a_2.png", "b/a.png", "b/c.png", "a_jpg.png", "solo_7.jpg"]
+    names = predict._names([Path(name) for name in files])
+    assert len(set(names.values())) == len(files)
+    # A picture a with several faces would write a_1, a_2, ...
+    assert names[Path("a_2.png")] == "a_2_png"
+    assert (names[Path("b/c.png")], names[Path("solo_7.jpg")]) == ("c", "solo_7")
