@@ -41,7 +41,8 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m ccdn.train --config tiny --data synthetic --out $(DEMO) --overwrite
 	$(BIN)/python -m ccdn.evaluate --weights $(DEMO)/last.pt --out $(DEMO)
 	@echo
-	@echo 'Look at $(DEMO)/faces.png (green: predicted, white: truth), $(DEMO)/ced.png and $(DEMO)/curves.png'
+	@echo 'Open in a browser: scores, curves, faces (green: predicted, white: truth), activation maps, settings:'
+	@$(BIN)/python -m ccdn.report $(DEMO) --title 'CCDN on generated faces'
 
 test: lint
 	$(BIN)/python -m pytest tests -m 'not slow and not gpu'

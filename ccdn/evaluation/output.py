@@ -215,7 +215,7 @@ def _throughput(measured: Sequence[Measured], about: Circumstances) -> dict[str,
         "faces_per_second": {
             run.network.name: round(run.faces_per_second, 2) for run in measured[0].runs
         },
-        "what": "reading, cropping and the network, one process",
+        "what": "reading (or generating) faces, cropping, the network; one process",
         "faces": len(measured[0].reference.truth),
         "batch_size": about.batch_size,
         "device": str(about.device),

@@ -1,0 +1,72 @@
+"""One HTML page of one or several runs: `python -m ccdn.report runs/a runs/b`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ccdn.config import ConfigError
+from ccdn.progress import plain_warnings
+
+EXAMPLES = """\
+examples:
+  python -m ccdn.report runs/a                      writes runs/a/report.html
+  python -m ccdn.report runs/ccdn runs/fcdn runs/baseline --out compared.html
+  python -m ccdn.report ours=runs/a rival=evaluation --title 'On 300W'
+
+A run is a folder of python -m ccdn.train, of python -m ccdn.evaluate, or of both. The page holds
+everything it shows: it opens without a network, and can be sent as one file. It has no more than
+the folders have: without an evaluation there are no scores, without a training no curves.
+
+exit codes: 0 done, 2 wrong usage or a folder without results
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    plain_warnings()
+    from ccdn.data import DataError
+    from ccdn.evaluation.html import write_page
+
+    try:
+        runs = _named(options.runs)
+        out = Path(options.out) if options.out else next(iter(runs.values())) / "report.html"
+        size = write_page(out, runs, options.title)
+    except (ConfigError, DataError, OSError, ValueError) as error:
+        print(f"ccdn.report: {error}", file=sys.stderr)
+        return 2
+    print(f"{out.resolve()} ({size / 1e6:.1f} MB)")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ccdn.report",
+        description="Write one HTML page with the scores, curves, faces and settings of runs.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="the folder of a run")
+    parser.add_argument("--out", metavar="FILE", help="the page (default: RUN/report.html)")
+    parser.add_argument("--title", default="Facial landmarks", help="the page's heading")
+    return parser
+
+
+def _named(texts: Sequence[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, rest = text.partition("=")
+        plain = not equals or Path(text).is_dir()
+        path = Path(text if plain else rest)
+        name = path.resolve().name if plain else name
+        if name in found:
+            raise ConfigError(f"two runs are called {name!r}: NAME=RUN tells them apart")
+        found[name] = path
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

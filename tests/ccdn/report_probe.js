@@ -1,0 +1,30 @@
+// Uses the report as a reader does, and tells the page around it what was seen. LIMIT: an NME in %.
+addEventListener("load", () => {
+  const limit = LIMIT;
+  const $ = (s) => document.querySelector(s);
+  const numbers = () => [...document.querySelectorAll("#scores tbody tr")].map((r) => r.cells[3].textContent);
+  const found = { width: innerWidth, overflow: document.documentElement.scrollWidth - innerWidth };
+  $("#scores th:nth-child(4) button").click();
+  found.up = numbers();
+  $("#scores th:nth-child(4) button").click();
+  found.down = numbers();
+  $("#ced-end").value = 3; $("#ced-end").dispatchEvent(new Event("change"));
+  $("#ced-at").value = 1000; $("#ced-at").dispatchEvent(new Event("input"));
+  found.read = $("#ced-read").textContent;
+  found.ced = [...$("#ced-values tbody").rows].map((r) => [r.cells[1].textContent, r.cells[3].textContent]);
+  found.lines = document.querySelectorAll("#ced-chart path").length;
+  const svg = $("#ced-chart svg"), box = svg.getBoundingClientRect();
+  svg.dispatchEvent(new PointerEvent("pointermove", { clientX: box.left + box.width / 2, clientY: box.top + 50 }));
+  found.pointed = $("#ced-read").textContent;
+  const tiles = () => [...document.querySelectorAll("#gallery-grid figcaption")].map((c) => parseFloat(c.textContent));
+  found.worst = tiles();
+  $("#gallery-order").value = "best"; $("#gallery-order").dispatchEvent(new Event("input"));
+  found.best = tiles();
+  $("#gallery-low").value = String(limit); $("#gallery-low").dispatchEvent(new Event("input"));
+  found.above = tiles();
+  $("#gallery-truth").checked = false; $("#gallery-truth").dispatchEvent(new Event("input"));
+  found.truth = document.querySelectorAll("#gallery-grid .truth").length;
+  found.pred = document.querySelectorAll("#gallery-grid .pred").length;
+  found.curves = document.querySelectorAll("#training path").length;
+  parent.postMessage(JSON.stringify(found), "*");
+});
