@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ccdn.arguments import positive
 from ccdn.config import (
     Config,
     ConfigError,
@@ -106,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         "--flip-test", action="store_true", help="average with the mirrored picture's landmarks"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--batch-size", type=_positive, default=32, metavar="N")
+    parser.add_argument("--batch-size", type=positive, default=32, metavar="N")
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -114,12 +115,6 @@ def _parser() -> argparse.ArgumentParser:
         help="fields of the data, e.g. data.box=gt",
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
-    return int(text)
 
 
 def _run(options: argparse.Namespace) -> None:

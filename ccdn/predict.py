@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ccdn.arguments import positive
 from ccdn.config import ConfigError
 from ccdn.progress import bar, plain_warnings
 
@@ -183,10 +184,10 @@ def _parser() -> argparse.ArgumentParser:
         help="what is written: picture, json, csv, pts (default: picture,json,pts)",
     )
     parser.add_argument(
-        "--batch-size", type=_positive, default=16, metavar="N", help="faces at once (default: 16)"
+        "--batch-size", type=positive, default=16, metavar="N", help="faces at once (default: 16)"
     )
     parser.add_argument(
-        "--frames", type=_positive, metavar="N", help="at most so many frames of a video or camera"
+        "--frames", type=positive, metavar="N", help="at most so many frames of a video or camera"
     )
     parser.add_argument(
         "--show", action="store_true", help="show a video or camera in a window; q ends it"
@@ -205,12 +206,6 @@ def _formats(text: str) -> set[str]:
     if not found <= set(FORMATS):
         raise argparse.ArgumentTypeError(f"expected some of {', '.join(FORMATS)}, found {text!r}")
     return found
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
-    return int(text)
 
 
 def parse_box(text: str) -> np.ndarray:

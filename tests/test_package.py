@@ -245,6 +245,8 @@ def test_sdist_wheel_and_use(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "installed")
     assert any(name.startswith("ccdn_ops/_C.") for name in names)
     assert {"ccdn_ops/py.typed", "ccdn/configs/paper.yaml"} <= names
+    page = {f"ccdn/evaluation/page/page.{suffix}" for suffix in ("html", "css", "js")}
+    assert {"ccdn/evaluation/published.yaml", *page} <= names
     assert not any(name.startswith(("tests", "benchmarks", "csrc")) for name in names)
     done = run_installed(tmp_path / "installed", "-m", "ccdn_ops")
     assert "on cpu: cpu" in done.stdout, done.stdout + done.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 
 from ccdn import evaluate
@@ -112,6 +113,31 @@ def test_golden_predictions_beside_a_network_on_the_same_helen_faces(
     scores = splits["helen"]["others"]["SPIGA"]
     assert scores["inter_ocular"]["nme"] == pytest.approx(2.519, abs=2e-3)
     assert splits["helen"]["model"]["inter_ocular"]["nme"] > 5
+
+
+@pytest.mark.filterwarnings("ignore:.*not the official one")
+def test_cofw68_text_against_its_annotation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """COFW-68 lies on disk as its authors publish it; its images are not needed to score."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "COFW68_Data" / "test_annotations"
+    folder.mkdir(parents=True)
+    lines = []
+    for number in (1, 2, 3):
+        points = random.uniform(20, 200, (68, 2))
+        occluded = np.zeros((1, 68))
+        scipy.io.savemat(folder / f"{number}_points.mat", {"Points": points, "Occ": occluded})
+        eyes = np.linalg.norm(points[36] - points[45])
+        x, y = points.T + np.array([[0.03 * number * eyes], [0]])  # an NME of 3, 6 and 9 %
+        lines[:0] = [str(number), *(" ".join(map(repr, v.tolist())) for v in (x, y)), "0 " * 68]
+    (tmp_path / "method.txt").write_text("\n".join(lines))
+    data = ["--data", folder.parent, "--protocol", "cofw68", "--out", tmp_path / "out"]
+    assert run("--predictions", tmp_path / "method.txt", *data) == 0
+    split = json.loads((tmp_path / "out/results.json").read_text())["splits"]["test"]
+    assert split["others"]["method"]["inter_ocular"]["nme"] == pytest.approx(6, abs=1e-4)
+    assert (split["faces"], split["official_faces"]) == (3, 507)
+    assert "not the official test set: test 3 of 507 faces" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
