@@ -372,7 +372,9 @@ def _predict_stream(
         waiting.clear()
 
     try:
-        for frame in bar(stream.frames(options.frames), name):
+        counts = [count for count in (stream.count, options.frames) if count is not None]
+        total = min(counts, default=None)
+        for frame in bar(stream.frames(options.frames), name, total):
             waiting.append(frame)
             frames += 1
             if len(waiting) >= together:

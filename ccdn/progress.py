@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
@@ -81,6 +81,22 @@ def plain_warnings() -> None:
     warnings.showwarning = show
 
 
-def bar(items: Iterable[Item], name: str) -> Iterable[Item]:
-    """A tqdm bar over `items` on a terminal, nothing elsewhere."""
-    return tqdm(items, desc=name, leave=False, disable=None)
+def bar(
+    items: Iterable[Item], name: str, total: int | None = None, seconds: float = 15.0
+) -> Iterator[Item]:
+    """Pass `items` on, with a tqdm bar on a terminal and elsewhere a line every `seconds`.
+
+    total: how many there are, where `len` does not tell.
+    """
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=name, total=total, leave=False)
+        return
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    shown = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        if time.monotonic() - shown >= seconds:
+            shown = time.monotonic()
+            of = "" if total is None else f"/{total}"
+            print(f"{name}: {done}{of}", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import torch
 
 from ccdn import evaluate
 from ccdn.config import load_config
-from ccdn.data import FaceSet, open_faces
+from ccdn.data import open_faces
 from ccdn.data.synthetic import SyntheticFaces, write_protocol
 from ccdn.evaluation import measure
 from ccdn.evaluation.gallery import load_gallery
+from ccdn.evaluation.protocols import PROTOCOLS as KNOWN
 from ccdn.models import build_model
 from ccdn.training.checkpoint import Checkpoint, save_checkpoint
 
@@ -140,19 +142,25 @@ def test_cofw68_text_against_its_annotation(
     assert "not the official test set: test 3 of 507 faces" in capsys.readouterr().out
 
 
-@pytest.fixture(scope="module")
-def wflw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few generated faces in WFLW's official format."""
-    root = tmp_path_factory.mktemp("wflw")
-    made = [SyntheticFaces(n, seed=n, size=96, points=98) for n in (1, 12)]
-    write_protocol("wflw", root, *made)
-    return root
+# Of each protocol: the kind of its data, the tables that are filled, a cell of ours.
+PROTOCOLS = {
+    "300w": ("300w", {"table2-inter-pupil", "table2-inter-ocular"}, ("full", 3)),
+    "wflw": ("wflw", {"table5-inter-ocular", "table5-inter-pupil"}, ("test", 1)),
+    "cofw29": ("cofw", {"table3-inter-pupil", "table3-inter-ocular"}, ("test", 1)),
+    "aflw": ("aflw", {"table4-face-size"}, ("test", 1)),
+}
 
 
 @pytest.mark.filterwarnings("ignore:.*not the official one")
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_face_is_predicted_once(
-    wflw: Path, weights: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    protocol: str, weights: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Generated faces in each official format: subsets are read off one set, tables are filled."""
+    kind, names, (split, column) = PROTOCOLS[protocol]
+    points = KNOWN[protocol].points
+    made = [SyntheticFaces(n, seed=n, size=64, points=points) for n in (1, 8)]
+    write_protocol(kind, tmp_path / "data", *made)
     calls: list[int] = []
     real = measure.predict_faces
 
@@ -161,22 +169,21 @@ def test_every_face_is_predicted_once(
         return real(model, crops, *more, **named)
 
     monkeypatch.setattr(measure, "predict_faces", counted)
-    path = weights("w", "model.points=98")
-    assert run("--weights", path, "--data", wflw, "--protocol", "wflw", "--out", tmp_path) == 0
-    assert calls == [12]
-    splits = json.loads((tmp_path / "results.json").read_text())["splits"]
-    faces: FaceSet = open_faces("wflw", wflw, "test")
+    path = weights("w", f"model.points={points}")
+    data = ["--data", tmp_path / "data", "--protocol", protocol, "--out", tmp_path / "out"]
+    assert run("--weights", path, *data) == 0
+    assert calls == [8]
+    splits = json.loads((tmp_path / "out/results.json").read_text())["splits"]
     for name, found in splits.items():
-        expected = sum(name == "test" or faces.face(i).attributes[name] for i in range(12))
-        assert found["faces"] == expected, name
-    tables = json.loads((tmp_path / "tables.json").read_text())
-    assert {table["name"] for table in tables} == {
-        "scores",
-        "table5-inter-ocular",
-        "table5-inter-pupil",
-    }
-    ours = next(t for t in tables if t["name"] == "table5-inter-ocular")["rows"][-1]
-    assert ours["cells"][1] == splits["test"]["model"]["inter_ocular"]["nme"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert found["faces"] == len(open_faces(kind, tmp_path / "data", name)), name
+    tables = {t["name"]: t for t in json.loads((tmp_path / "out/tables.json").read_text())}
+    assert tables.keys() == names | {"scores"}
+    for name in names:
+        norm = name.split("-", 1)[1].replace("-", "_")
+        ours = tables[name]["rows"][-1]
+        assert ours["cells"][column] == splits[split]["model"][norm]["nme"]
 
 
 def test_two_networks_of_two_and_four_excitations(
