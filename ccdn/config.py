@@ -18,6 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ccdn.model_config import ModelConfig, check_model_config
+from ccdn.train_config import CocsConfig as CocsConfig
+from ccdn.train_config import LossConfig as LossConfig
+from ccdn.train_config import TrainConfig, check_train_config
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 EVAL_SPLITS = {
@@ -76,64 +79,6 @@ class DataConfig:
     cache: bool = True  # keep decoded images in memory
     skip_bad: bool = False  # leave out (and count) files that cannot be read
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
-
-
-@dataclass
-class CocsConfig:
-    """Weights of the COCS terms at stage T, stage T-1 and the fused maps (eq. 9)."""
-
-    t: float = 0.025
-    t1: float = 0.01
-    g: float = 0.05
-
-    def gammas(self) -> tuple[float, float, float]:
-        """The weights in the order of the model's features: T, T-1, G."""
-        return (self.t, self.t1, self.g)
-
-
-@dataclass
-class LossConfig:
-    """How the squared error of eq. 9 is measured and summed.
-
-    With pixels the terms of COCS nearly vanish beside the landmarks' (gamma was chosen by the paper
-    without saying the unit).
-    """
-
-    coordinates: str = "unit"  # unit: [0, 1] of the crop | pixels of the crop
-    over_points: str = "sum"  # sum | mean
-    over_batch: str = "mean"  # mean | sum, as eq. 9 prints it
-
-
-@dataclass
-class TrainConfig:
-    """The optimisation; the defaults are the paper's where it speaks."""
-
-    epochs: int = 150
-    batch_size: int = 16
-    optimizer: str = "adam"  # adam | adamw | sgd
-    lr: float = 2.5e-4
-    betas: list[float] = field(default_factory=lambda: [0.5, 0.999])
-    momentum: float = 0.9  # of sgd
-    weight_decay: float = 0.0
-    schedule: str = "step"  # step | cosine | onecycle | constant
-    milestones: list[int] = field(default_factory=lambda: [40, 100])  # epochs, of step
-    gamma: float = 0.5  # factor at each milestone
-    warmup: float = 0.0  # epochs of linear warm-up (onecycle: where the peak lies)
-    final_lr: float = 0.01  # last rate of cosine and onecycle, as a share of lr
-    clip: float = 0.0  # largest gradient norm; 0: not clipped
-    loss: LossConfig = field(default_factory=LossConfig)
-    cocs: CocsConfig = field(default_factory=CocsConfig)
-    ema: float = 0.0  # decay of averaged weights; 0: off
-    selection: str = "last"  # last | holdout
-    seed: int = 0
-    workers: int = 0  # processes that prepare batches; 0: a thread of this process
-    threads: int = 0  # torch threads; 0: as torch finds
-    channels_last: bool = False
-    device: str = "auto"  # auto | cpu | cuda | cuda:1 ...
-    checkpoint_steps: int = 0  # also save last.pt every so many steps; 0: after each epoch only
-    log_steps: int = 10  # a line of metrics.jsonl every so many steps
-    eval_epochs: int = 0  # score the held-out part every so many epochs; 0: only as selection needs
-    out: str = "runs/default"
 
 
 @dataclass
@@ -233,12 +178,6 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "data.kind": ("auto", *EVAL_SPLITS),
     "data.box": ("provided", "gt", "detector"),
     "data.missing_box": ("error", "gt"),
-    "train.optimizer": ("adam", "adamw", "sgd"),
-    "train.schedule": ("step", "cosine", "onecycle", "constant"),
-    "train.selection": ("last", "holdout"),
-    "train.loss.coordinates": ("unit", "pixels"),
-    "train.loss.over_points": ("sum", "mean"),
-    "train.loss.over_batch": ("mean", "sum"),
 }
 _LOWEST: dict[str, float] = {
     "data.limit": 1,
@@ -248,30 +187,10 @@ _LOWEST: dict[str, float] = {
     "data.synthetic.size": 16,
     "data.synthetic.pose": 0,
     "data.synthetic.occlusion": 0,
-    "train.epochs": 1,
-    "train.batch_size": 1,
-    "train.lr": 0,
-    "train.momentum": 0,
-    "train.weight_decay": 0,
-    "train.warmup": 0,
-    "train.final_lr": 0,
-    "train.clip": 0,
-    "train.cocs.t": 0,
-    "train.cocs.t1": 0,
-    "train.cocs.g": 0,
-    "train.ema": 0,
-    "train.seed": 0,
-    "train.workers": 0,
-    "train.threads": 0,
-    "train.checkpoint_steps": 0,
-    "train.log_steps": 1,
-    "train.eval_epochs": 0,
 }
 _BELOW: dict[str, float] = {
     "data.holdout": 1,
     "data.margin": 10,
-    "train.ema": 1,
-    "train.momentum": 1,
 }
 
 
@@ -407,16 +326,11 @@ def _check_values(config: Config) -> None:
     for key, bound in _BELOW.items():
         if value(key) >= bound:
             raise ConfigError(f"{key}: expected less than {bound:g}, found {value(key)}")
-    if len(config.train.betas) != 2:
-        raise ConfigError(f"train.betas: expected 2 values, found {config.train.betas}")
     try:
         check_model_config(config.model)
+        check_train_config(config.train)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    if not all(0 <= beta < 1 for beta in config.train.betas):
-        raise ConfigError(
-            f"train.betas: expected numbers from 0 to below 1, found {config.train.betas}"
-        )
     points = config.data.points
     if points is not None and points != config.model.points:
         raise ConfigError(f"data.points is {points}, model.points is {config.model.points}")

@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     from ccdn.evaluation.output import Circumstances, write_all
     from ccdn.evaluation.protocols import protocol_of
-    from ccdn.training.trainer import pick_device
+    from ccdn.training.optimisation import pick_device
 
     if not options.weights and not options.predictions:
         raise ConfigError("what shall be measured? --weights FILE, --predictions FILE, or several")

@@ -68,7 +68,7 @@ class Predictor:
     ) -> None:
         from ccdn.data import generic_layout
         from ccdn.training.checkpoint import load_model
-        from ccdn.training.trainer import pick_device
+        from ccdn.training.optimisation import pick_device
 
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, found {batch_size}")

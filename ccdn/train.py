@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ccdn.config import (
     Config,
@@ -21,6 +23,12 @@ from ccdn.config import (
 )
 from ccdn.files import atomic_write, remove_leftovers
 from ccdn.progress import plain_warnings
+from ccdn.training.starts import read_starts, record_start
+
+if TYPE_CHECKING:
+    from ccdn.training.checkpoint import Checkpoint
+    from ccdn.training.processes import Processes
+    from ccdn.training.trainer import Trainer
 
 EXAMPLES = """\
 examples:
@@ -29,13 +37,29 @@ examples:
   python -m ccdn.train --config tiny --data ~/my_faces model.points=21 data.box=gt
   python -m ccdn.train --config paper --data ~/300w train.batch_size=32 train.lr=5e-4
   python -m ccdn.train --resume --out runs/a                     go on where runs/a stopped
+  python -m ccdn.train --config paper --data ~/300w --dry-run    what it would take
+  torchrun --nproc-per-node 8 -m ccdn.train --config paper --data ~/300w --out runs/a
+  torchrun --nnodes 2 --nproc-per-node 8 --max-restarts 3 --rdzv-backend c10d \\
+      --rdzv-endpoint HOST:29400 --rdzv-id a -m ccdn.train --config paper --data ~/300w --out runs/a
   python -m ccdn.train --config paper --print-config             all fields and their values
+
+Processes that torchrun starts anew go on from the last checkpoint.
 
 exit codes: 0 done, 1 training cannot go on, 2 wrong usage or data, 130 and 143 interrupted (a
 checkpoint is saved first)
 """
 
-RUN_FILES = ("last.pt", "best.pt", "metrics.jsonl", "curves.png", "config.yaml")
+RUN_FILES = (
+    "last.pt",
+    "previous.pt",
+    "best.pt",
+    "weights.safetensors",
+    "metrics.jsonl",
+    "curves.png",
+    "samples.png",
+    "config.yaml",
+    "run.json",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,8 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except _user_errors() as error:
-        print(f"ccdn.train: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0" or not getattr(error, "told", False):
+            print(f"ccdn.train: {error}", file=sys.stderr)
         return 1 if type(error).__name__ == "TrainingError" else 2
+    except _lost_process() as error:
+        print(f"ccdn.train: another process is gone: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("ccdn.train: interrupted", file=sys.stderr)
         return 130
@@ -59,6 +87,13 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from ccdn.training.trainer import TrainingError
 
     return (ConfigError, DataError, BatchError, CheckpointError, TrainingError, OSError)
+
+
+def _lost_process() -> tuple[type[Exception], ...]:
+    """What gloo and NCCL raise when a process they wait for has ended."""
+    import torch
+
+    return (torch.distributed.DistError,)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,6 +115,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a run that is in the folder already"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build everything, try a batch, print the plan (memory, steps, time) and stop",
     )
     parser.add_argument(
         "--print-config", action="store_true", help="print the whole configuration and stop"
@@ -106,59 +146,114 @@ def _run(options: argparse.Namespace) -> int:
         if options.print_config:
             print(config_to_yaml(config), end="")
             return 0
-    out = Path(options.out or (config or Config()).train.out)
     if options.config is None and options.out is None:
         raise ConfigError("--resume without --config: which run? --out DIR")
+    out = Path(options.out or (config or Config()).train.out)
 
-    from ccdn.training.checkpoint import CheckpointError, load_checkpoint
+    from ccdn.training.processes import processes
+
+    with processes("auto" if config is None else config.train.device) as team:
+        return _train(options, config, out, team)
+
+
+def _train(options: argparse.Namespace, config: Config | None, out: Path, team: Processes) -> int:
     from ccdn.training.faces import open_training_faces
-    from ccdn.training.trainer import Interrupted, Trainer, check_resumable
+    from ccdn.training.trainer import Interrupted, Trainer
+
+    # One process looks at the folder and the others do as it says: they may not even see it.
+    plan: tuple[Config, Checkpoint | None] | Exception | None = None
+    if team.first:
+        try:
+            plan = _plan(options, config, out)
+        except _user_errors() as error:
+            plan = error
+    plan = team.from_first(plan)
+    if isinstance(plan, Exception):
+        plan.told = True  # type: ignore[attr-defined]  # once is enough, by the first process
+        raise plan
+    if plan is None:
+        return 0
+    config, checkpoint = plan
+    faces = open_training_faces(config)
+    trainer = Trainer(config, faces, out, checkpoint, processes=team)
+    if options.dry_run:
+        from ccdn.training.dry_run import dry_run
+
+        report = dry_run(trainer)
+        if team.first:
+            print(report)
+        return 0
+    if team.first:
+        _prepare_folder(out, config, checkpoint, team.size)
+        _announce(trainer, config, resumed=checkpoint is not None)
+    try:
+        trainer.fit()
+    except Interrupted as stop:
+        if team.first:
+            print(
+                f"ccdn.train: stopped by {stop} after step {trainer.step}; {out / 'last.pt'} is"
+                f" saved. Go on with:\n  python -m ccdn.train --resume --out {out}",
+                file=sys.stderr,
+            )
+        return 130 if stop.signum == signal.SIGINT else 143
+    if team.first:
+        print(f"done: {out / 'last.pt'}", file=sys.stderr)
+    return 0
+
+
+def _plan(
+    options: argparse.Namespace, config: Config | None, out: Path
+) -> tuple[Config, Checkpoint | None] | None:
+    """The configuration, and the checkpoint to go on from; None where there is nothing to do."""
+    from ccdn.training.checkpoint import CheckpointError
+    from ccdn.training.resume import check_resumable, has_checkpoint, load_last
 
     last = out / "last.pt"
+    resume = options.resume or _begun_by_this_torchrun(out)
     checkpoint = None
-    if options.resume and last.exists():
-        checkpoint = load_checkpoint(last)
+    if resume and has_checkpoint(out):
+        checkpoint, source, wrong = load_last(out)
+        if wrong is not None:
+            print(f"{wrong}; going on from {source} instead", file=sys.stderr, flush=True)
         if config is None:
             values = config_to_dict(checkpoint.config)
-            config = config_from_dict(values, str(last), _overrides(options))
+            config = config_from_dict(values, str(source), _overrides(options))
             if options.print_config:
                 print(config_to_yaml(config), end="")
-                return 0
+                return None
     if config is None:
         raise CheckpointError(f"{last}: expected the checkpoint of a run, found nothing")
     config = replace(config, data=resolve_data(config.data))
     if checkpoint is not None:
         check_resumable(config, checkpoint.config, last)
-    elif not options.resume and not options.overwrite:
+    elif not resume and not options.overwrite and not options.dry_run:
         present = [name for name in RUN_FILES if (out / name).exists()]
         if present:
-            resume = "--resume goes on with it, " if last.exists() else ""
+            go_on = "--resume goes on with it, " if has_checkpoint(out) else ""
             raise ConfigError(
-                f"{out} holds a run's files already ({', '.join(present)}): {resume}"
+                f"{out} holds a run's files already ({', '.join(present)}): {go_on}"
                 "--overwrite replaces them, --out names another folder"
             )
-    total = config.train.epochs
-    if checkpoint is not None and checkpoint.epoch >= total:
-        print(f"{last}: the run is complete, {total} epochs", file=sys.stderr)
-        return 0
-
-    faces = open_training_faces(config)
-    trainer = Trainer(config, faces, out, checkpoint)
-    _prepare_folder(out, config, fresh=checkpoint is None)
-    _announce(trainer, config, resumed=checkpoint is not None)
-    if options.resume and checkpoint is None:
+    if checkpoint is not None and checkpoint.epoch >= config.train.epochs:
+        print(f"{last}: the run is complete, {config.train.epochs} epochs", file=sys.stderr)
+        return None
+    if resume and checkpoint is None:
         print(f"{last} is not there: a new run begins", file=sys.stderr, flush=True)
-    try:
-        trainer.fit()
-    except Interrupted as stop:
-        print(
-            f"ccdn.train: stopped by {stop} after step {trainer.step}; {last} is saved. Go on with:"
-            f"\n  python -m ccdn.train --resume --out {out}",
-            file=sys.stderr,
-        )
-        return 130 if stop.signum == signal.SIGINT else 143
-    print(f"done: {last}", file=sys.stderr)
-    return 0
+    return config, checkpoint
+
+
+def _begun_by_this_torchrun(out: Path) -> bool:
+    """Whether torchrun started this process anew, for a run that is in the folder already.
+
+    It counts restarts after a failure, but not those after agents came or went; the run folder
+    knows torchrun's --rdzv-id.
+    """
+    from ccdn.training.processes import restarted, run_id
+
+    if restarted():
+        return True
+    starts = read_starts(out)
+    return run_id() is not None and bool(starts) and starts[-1].get("torchrun") == run_id()
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:
@@ -170,32 +265,41 @@ def _overrides(options: argparse.Namespace) -> list[str]:
     return named + list(options.overrides)
 
 
-def _prepare_folder(out: Path, config: Config, fresh: bool) -> None:
+def _prepare_folder(
+    out: Path, config: Config, checkpoint: Checkpoint | None, processes: int
+) -> None:
+    from ccdn.training.resume import set_aside_damaged
+
     out.mkdir(parents=True, exist_ok=True)
     for name in RUN_FILES:
         remove_leftovers(out / name)
-        if fresh:
+        if checkpoint is None:
             (out / name).unlink(missing_ok=True)
+    if checkpoint is not None:
+        set_aside_damaged(out)
     with atomic_write(out / "config.yaml") as file:
         file.write(config_to_yaml(config).encode())
+    record_start(out, config, 0 if checkpoint is None else checkpoint.step, processes)
 
 
-def _announce(trainer: object, config: Config, resumed: bool) -> None:
-    from ccdn.training.trainer import Trainer
-
-    assert isinstance(trainer, Trainer)
+def _announce(trainer: Trainer, config: Config, resumed: bool) -> None:
     weights = sum(p.numel() for p in trainer.model.parameters())
     faces = trainer.faces
     held = "" if faces.holdout is None else f", {len(faces.holdout)} held out"
     lines = [
         f"{len(faces.crops)} training faces of {faces.description['name']}{held};"
         f" box {config.data.box}, margin {config.data.margin:g}",
-        f"{weights / 1e6:.2f} million weights on {trainer.device};"
+        f"{weights / 1e6:.2f} million weights on {_where(trainer)};"
         f" {config.train.epochs} epochs of {trainer.steps} steps; run folder {trainer.out}",
     ]
     if resumed:
         lines.append(f"going on after step {trainer.step} (epoch {trainer.place.epoch + 1})")
     print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _where(trainer: Trainer) -> str:
+    size = trainer.processes.size
+    return f"{trainer.device.type} in {size} processes" if size > 1 else str(trainer.device)
 
 
 if __name__ == "__main__":

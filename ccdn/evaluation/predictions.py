@@ -54,13 +54,17 @@ def predict_crops(model: nn.Module, images: Tensor, flip: Sequence[int] | None =
     flip: the permutation of the landmarks under mirroring, (L,). The model is used in the mode it
     is in.
     """
-    x = images.float().div_(255)
+    x = images.to(_dtype(model)).div_(255)
     landmarks: Tensor = model(x).landmarks
     if flip is None:
         return landmarks
     mirrored = model(x.flip(3)).landmarks[:, list(flip)]
     mirrored = torch.stack([1 - mirrored[..., 0], mirrored[..., 1]], dim=-1)
     return (landmarks + mirrored) / 2
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next((weight.dtype for weight in model.parameters()), torch.float32)
 
 
 def predict_faces(

@@ -128,11 +128,11 @@ class CCDN(nn.Module):
 
     def forward(self, images: Tensor) -> Output:
         maps = self.maps(images)
-        flat = self.head(maps.pooled.flatten(1))
+        flat = _regress(self.head, maps.pooled)
         if self.head_fine is not None and self.head_coarse is not None:
             pooled_coarse, pooled_fine, _ = maps.features
-            flat = flat + self.head_fine(pooled_fine.flatten(1))
-            flat = flat + self.head_coarse(pooled_coarse.flatten(1))
+            flat = flat + _regress(self.head_fine, pooled_fine)
+            flat = flat + _regress(self.head_coarse, pooled_coarse)
         return Output(self._points(flat), maps.features, maps.intermediate)
 
     def maps(self, images: Tensor) -> Maps:
@@ -163,11 +163,21 @@ class CCDN(nn.Module):
             self.stack, self.norms_stack, self.heads_stack, strict=False
         ):
             x = hourglass(x)
-            landmarks.append(self._points(head(F.relu(norm(x)).mean((2, 3)))))
+            landmarks.append(self._points(_regress(head, F.relu(norm(x)).mean((2, 3)))))
         return self.stack[-1](x), tuple(landmarks)
 
     def _points(self, flat: Tensor) -> Tensor:
         return flat.view(-1, self.points, 2)
+
+
+def _regress(head: nn.Module, pooled: Tensor) -> Tensor:
+    """Coordinates of pooled features. Outside autocast: the 8 bits of bfloat16 are half a pixel."""
+    pooled = pooled.flatten(1)
+    kind = pooled.device.type
+    if not torch.is_autocast_enabled(kind):
+        return head(pooled)
+    with torch.autocast(kind, enabled=False):
+        return head(pooled.to(next(head.parameters()).dtype))
 
 
 def _norm_relu(norm: nn.Module | None, x: Tensor) -> Tensor:

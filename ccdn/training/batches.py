@@ -60,27 +60,68 @@ def epoch_order(faces: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(faces)
 
 
+class Share(NamedTuple):
+    """The part of every batch that is one process's: that of `rank` of `size`.
+
+    parts: the batch is done in so many parts, one after the other, each by all processes together.
+    """
+
+    rank: int = 0
+    size: int = 1
+    parts: int = 1
+
+    def of(self, batch: np.ndarray) -> np.ndarray:
+        """This process's samples of a batch, part after part; all have equally many."""
+        return batch.reshape(self.parts, self.size, -1)[:, self.rank].reshape(-1)
+
+
+WHOLE = Share()
+
+
+def usable_batch(faces: int, batch_size: int, share: Share = WHOLE) -> int:
+    """The images of a batch: batch_size, or as many of the faces as there are for all parts of it.
+
+    Raises ValueError where batch_size is no multiple of the parts, or there is no face for each.
+    """
+    pieces = share.size * share.parts
+    named = f"{share.size} processes x {share.parts} accumulated parts"
+    if batch_size % pieces:
+        raise ValueError(f"a batch of {batch_size} cannot be shared equally by {named}")
+    if faces < pieces:
+        raise ValueError(f"{faces} training faces are too few for {named}")
+    return min(batch_size, faces // pieces * pieces)
+
+
 def batch_keys(
-    faces: int, batch_size: int, seed: int, first: Place, epochs: int
+    faces: int, batch_size: int, seed: int, first: Place, epochs: int, share: Share = WHOLE
 ) -> Iterator[tuple[Place, list[int]]]:
     """The place and the indices of every batch from `first` to the end of the last epoch."""
-    steps = steps_per_epoch(faces, batch_size)
+    size = usable_batch(faces, batch_size, share)
+    steps = steps_per_epoch(faces, size)
     for epoch in range(first.epoch, epochs):
         order = epoch_order(faces, seed, epoch)
         for step in range(first.step if epoch == first.epoch else 0, steps):
-            chosen = order[step * batch_size : (step + 1) * batch_size]
-            yield Place(epoch, step), chosen.tolist()
+            chosen = order[step * size : (step + 1) * size]
+            yield Place(epoch, step), share.of(chosen).tolist()
 
 
 def batches(
-    crops: Crops, batch_size: int, seed: int, first: Place, epochs: int, workers: int = 0
+    crops: Crops,
+    batch_size: int,
+    seed: int,
+    first: Place,
+    epochs: int,
+    workers: int = 0,
+    share: Share = WHOLE,
 ) -> Generator[Batch, None, None]:
     """Every batch from `first` on; the same ones whatever `workers` is.
 
-    workers 0: one thread of this process prepares them; else so many processes. Close the iterator
-    to stop them early. Raises BatchError for a face that cannot be read.
+    batch_size: images over all processes. share: which of them are this process's; together the
+    processes get the batch that one alone would get. workers 0: one thread of this process prepares
+    them; else so many processes. Close the iterator to stop them early. Raises BatchError for a
+    face that cannot be read, ValueError for a batch that cannot be shared.
     """
-    keys = batch_keys(len(crops), batch_size, seed, first, epochs)
+    keys = batch_keys(len(crops), batch_size, seed, first, epochs, share)
     if workers == 0:
         yield from _by_thread(_Fetch(crops), keys)
     else:

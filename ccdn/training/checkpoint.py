@@ -8,6 +8,8 @@ import importlib.metadata
 import io
 import platform
 import warnings
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ccdn.models import CCDN
 
 FORMAT = "ccdn-checkpoint-1"
+_LATER = {"scaler", "processes"}  # fields that older files have not
 _KINDS = {"config": dict, "model": dict, "mean_shape": Tensor, "data": dict, "step": int}
 
 
@@ -35,9 +38,10 @@ class Checkpoint:
     """The state of a run after `step` optimiser steps.
 
     epoch, step_in_epoch: where the next batch is taken. mean_shape: (L, 2) float32 in [0, 1] of the
-    crop, the mean of the training faces. running, epoch_sums: sums behind the log's next lines.
-    best: the best held-out score so far. data: what the faces were. threads: torch's, on which the
-    last bits depend.
+    crop, the mean of the training faces. scaler: of the loss, in fp16. running, epoch_sums: sums
+    behind the log's next lines. best: the best held-out score so far. data: what the faces were.
+    threads: torch's, on which the last bits depend; processes: how many trained together. There is
+    no state of random generators: all draws follow from the seed and the place in the run.
     """
 
     config: Config
@@ -45,6 +49,7 @@ class Checkpoint:
     mean_shape: Tensor
     averaged: dict[str, Tensor] | None = None
     optimizer: dict[str, Any] | None = None
+    scaler: dict[str, Any] = field(default_factory=dict)
     epoch: int = 0
     step_in_epoch: int = 0
     step: int = 0
@@ -54,6 +59,7 @@ class Checkpoint:
     best: dict[str, float] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     threads: int = 0
+    processes: int = 1
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
 
@@ -73,10 +79,13 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(
+    path: Path, checkpoint: Checkpoint, before_replacing: Callable[[], None] | None = None
+) -> None:
     """Write a checkpoint atomically: a crash leaves the previous file or this one, complete.
 
-    Raises OSError when it cannot be written, e.g. on a full disk.
+    before_replacing is called when the new file is written and the old one still there. Raises
+    OSError when it cannot be written, e.g. on a full disk.
     """
     content = {entry.name: getattr(checkpoint, entry.name) for entry in fields(Checkpoint)}
     content["config"] = config_to_dict(checkpoint.config)
@@ -87,6 +96,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     torch.save({"format": FORMAT, **content}, buffer)
     with atomic_write(path) as file:
         file.write(buffer.getbuffer())
+        if before_replacing is not None:
+            before_replacing()
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
@@ -111,12 +122,13 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch says of foreign pickles is not for users
+            _check_sums(buffer)
             content = torch.load(buffer, map_location=device, weights_only=True)
     except Exception as error:
         # RuntimeError, EOFError, OSError, UnpicklingError, ...: it depends on where the damage is
         raise CheckpointError(
             f"{path}: expected a checkpoint of ccdn.train, found another kind of file or a"
-            f" truncated one ({path.stat().st_size} bytes)"
+            f" truncated or damaged one ({path.stat().st_size} bytes)"
         ) from error
     found_format = content.get("format") if isinstance(content, dict) else type(content).__name__
     if found_format != FORMAT:
@@ -124,7 +136,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
             f"{path}: expected a checkpoint of ccdn.train ({FORMAT!r}), found {found_format!r}"
         )
     names = {entry.name for entry in fields(Checkpoint)}
-    missing = sorted(names - set(content))
+    missing = sorted(names - set(content) - _LATER)
     if missing:
         raise CheckpointError(f"{path}: the checkpoint lacks {', '.join(missing)}")
     for name, kind in _KINDS.items():
@@ -135,7 +147,16 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
         content["config"] = config_from_dict(content["config"], source=str(path))
     except ConfigError as error:
         raise CheckpointError(f"{path}: its configuration does not fit here: {error}") from error
-    return Checkpoint(**{name: content[name] for name in names})
+    return Checkpoint(**{name: content[name] for name in names & set(content)})
+
+
+def _check_sums(buffer: io.BytesIO) -> None:
+    """Raise where a part of the archive has not the sum written beside it; torch does not look."""
+    with zipfile.ZipFile(buffer) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} has another check sum than when it was written")
+    buffer.seek(0)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:

@@ -1,33 +1,44 @@
-"""The training loop: steps, records, checkpoints, and going on where a run stopped."""
+"""The training loop: steps, epochs, checkpoints, and going on where a run stopped."""
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch.utils.data import Subset
 
-from ccdn.config import Config, ConfigError, TrainConfig, differences
-from ccdn.data.layouts import layout_or_none
-from ccdn.evaluation.metrics import best_norm, nme
+from ccdn.config import Config, ConfigError
+from ccdn.evaluation.metrics import best_norm
 from ccdn.evaluation.predictions import predict_faces
-from ccdn.models import LEVELS, build_model, objective
-from ccdn.progress import Progress
-from ccdn.training.batches import Batch, Place, batches, steps_per_epoch
+from ccdn.evaluation.running import NME
+from ccdn.models import build_model
+from ccdn.training.batches import Batch, Place, Share, batches, steps_per_epoch, usable_batch
 from ccdn.training.checkpoint import Checkpoint, CheckpointError, load_weights, save_checkpoint
 from ccdn.training.faces import TrainingFaces
-from ccdn.training.log import MetricsLog, draw_curves
+from ccdn.training.optimisation import (
+    make_optimizer,
+    pick_device,
+    place,
+    rate_factor,
+    train_mode,
+    use_deterministic_operators,
+)
+from ccdn.training.portable import save_portable
+from ccdn.training.processes import ALONE, Processes
+from ccdn.training.records import Records
+from ccdn.training.resume import LAST, save_last, what_changed
 from ccdn.training.schedule import AveragedWeights, learning_rate
+from ccdn.training.step import NotFiniteError, Step
 
-CURVES_EVERY = 20.0  # seconds between two drawings of the curves
+Item = TypeVar("Item")
 
 
 class TrainingError(RuntimeError):
@@ -43,13 +54,18 @@ class Interrupted(Exception):  # noqa: N818  (no error: the user asked for it)
 
 
 class Trainer:
-    """One run in one folder: last.pt, best.pt (selection: holdout), metrics.jsonl, curves.png.
+    """One run in one folder, on one process or on several that do the same steps together.
 
-    All that is random follows from (seed, epoch, index) and (seed, step), so a run that goes on
-    from a checkpoint ends, on one machine and thread count, with the weights of one that never
-    stopped. resume: the checkpoint to go on from. after_step is called with the number of steps
-    done. Raises CheckpointError when the checkpoint does not fit the faces or the model,
-    ConfigError for a model that cannot be built.
+    The folder gets last.pt and the one before it, previous.pt; best.pt (selection: holdout);
+    epoch-0010.pt ... (keep_epochs); at the end weights.safetensors; metrics.jsonl, curves.png and
+    samples.png. The first process alone writes.
+
+    All that is random follows from (seed, epoch, index) and (seed, step, process), so a run that
+    goes on from a checkpoint ends, on one machine and thread count, with the weights of one that
+    never stopped. resume: the checkpoint to go on from, the same on all processes. after_step is
+    called with the number of steps done. Raises CheckpointError when the checkpoint does not fit
+    the faces or the model, ConfigError for a model that cannot be built or a batch that the
+    processes cannot share equally.
     """
 
     def __init__(
@@ -59,59 +75,62 @@ class Trainer:
         out: Path,
         resume: Checkpoint | None = None,
         after_step: Callable[[int], None] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.config = config
         self.faces = faces
         self.out = Path(out)
         self.after_step = after_step
-        self.device = pick_device(config.train.device)
-        if config.train.threads:
-            torch.set_num_threads(config.train.threads)
-        torch.manual_seed(config.train.seed)
+        self.processes = processes
+        train = config.train
+        self.device = pick_device(train.device, processes.local_rank)
+        if train.threads:
+            torch.set_num_threads(train.threads)
+        use_deterministic_operators(train)
+        torch.manual_seed(train.seed)
         try:
             self.model = build_model(config.model)
+            self.share = Share(processes.rank, processes.size, train.accumulate)
+            wanted = train.batch_size * (processes.size if train.batch_scope == "process" else 1)
+            self.batch_size = usable_batch(len(faces.crops), wanted, self.share)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.model.set_mean_shape(faces.mean_shape)
-        self.model.to(self.device)
-        if config.train.channels_last:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = make_optimizer(self.model, config.train)
-        self.averaged: AveragedWeights | None = None
-        if config.train.ema:
-            self.averaged = AveragedWeights(self.model, config.train.ema)
-        self.steps = steps_per_epoch(len(faces.crops), config.train.batch_size)
-        self._batch_size = min(config.train.batch_size, len(faces.crops))
+        place(self.model, train, self.device, processes)
+        self.optimizer = make_optimizer(self.model, train)
+        self.averaged = AveragedWeights(self.model, train.ema) if train.ema else None
+        self.steps = steps_per_epoch(len(faces.crops), self.batch_size)
         self.place = Place(0, 0)
         self.step = 0
         self.running: dict[str, float] = {}
         self.epoch_sums: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.saved_step = -1
+        self.do_step = Step(self.model, self.optimizer, config, self.device, processes)
         if resume is not None:
             self._load(resume)
-        self._eyes = _eye_indices(config.model.points)
         self._stop = 0
+        self._waited = 0.0
 
     def fit(self) -> None:
         """Train to the last epoch.
 
         Raises Interrupted after SIGINT or SIGTERM (a checkpoint is saved), TrainingError for a loss
-        that is not finite (the last good checkpoint stays), BatchError for a face that cannot be
-        read.
+        that is not finite (the last good checkpoint stays, and the batch is saved beside it),
+        BatchError for a face that cannot be read.
         """
         train = self.config.train
-        self.log = MetricsLog(self.out / "metrics.jsonl", self.step if self.step else None)
-        self.progress = Progress(train.epochs * self.steps, self.step, self._batch_size)
-        self._curves_drawn = self._epoch_start = self._record_start = time.monotonic()
-        self._record_step = self.step
-        stream = batches(
-            self.faces.crops, train.batch_size, train.seed, self.place, train.epochs, train.workers
+        total = train.epochs * self.steps
+        self.records = Records(
+            self.out, self.step, total, self.batch_size, train.tensorboard, self.processes.first
         )
-        self.model.train()
+        self._epoch_start = self._record_start = time.monotonic()
+        self._record_step = self.step
+        stream = self.batches()
+        train_mode(self.model, train)
         try:
             with self._signals():
-                for batch in stream:
+                for batch in self._timed(stream):
                     self._one_step(batch)
                     if self.place.step == 0:
                         self._end_epoch()
@@ -119,15 +138,29 @@ class Trainer:
                         self.save()
                     if self.after_step is not None:
                         self.after_step(self.step)
-                    if self._stop:
+                    if self._stop_agreed():
                         if self.saved_step != self.step:
                             self.save()
-                        raise Interrupted(self._stop)
+                        raise Interrupted(self._stop or signal.SIGTERM)
+            self.records.draw(self.step, self.do_step.sample, always=True)
+            if self.processes.first:
+                save_portable(self.out / "weights.safetensors", self.checkpoint())
         finally:
             stream.close()
-            self.progress.close()
-            self.log.close()
-        draw_curves(self.out / "metrics.jsonl", self.out / "curves.png")
+            self.records.close()
+
+    def batches(self) -> Generator[Batch, None, None]:
+        """This process's part of every batch from where the run is."""
+        train = self.config.train
+        return batches(
+            self.faces.crops,
+            self.batch_size,
+            train.seed,
+            self.place,
+            train.epochs,
+            train.workers,
+            self.share,
+        )
 
     def checkpoint(self) -> Checkpoint:
         """The state after the steps done so far; its tensors are the live ones."""
@@ -137,6 +170,7 @@ class Trainer:
             mean_shape=self.faces.mean_shape,
             averaged=None if self.averaged is None else self.averaged.weights,
             optimizer=self.optimizer.state_dict(),
+            scaler=self.do_step.scaler.state_dict(),
             epoch=self.place.epoch,
             step_in_epoch=self.place.step,
             step=self.step,
@@ -146,13 +180,19 @@ class Trainer:
             best=self.best,
             data=self.faces.description,
             threads=torch.get_num_threads(),
+            processes=self.processes.size,
         )
 
-    def save(self, name: str = "last.pt") -> None:
+    def save(self, name: str = LAST) -> None:
         """Write a checkpoint; the log's lines up to it reach the disk first."""
-        self.log.sync()
+        if not self.processes.first:
+            return
+        self.records.sync()
         try:
-            save_checkpoint(self.out / name, self.checkpoint())
+            if name == LAST:
+                save_last(self.out, self.checkpoint())
+            else:
+                save_checkpoint(self.out / name, self.checkpoint())
         except OSError as error:
             raise TrainingError(
                 f"{self.out / name}: could not be written: {error.strerror or error}; "
@@ -162,38 +202,17 @@ class Trainer:
                     else "there was none before it"
                 )
             ) from error
-        if name == "last.pt":
+        if name == LAST:
             self.saved_step = self.step
 
     def _one_step(self, batch: Batch) -> None:
         train = self.config.train
-        # For layers that draw, such as dropout: what they draw depends on the step only.
-        torch.manual_seed((train.seed * 1_000_003 + self.step) % 2**63)
-        images = batch.images.to(self.device, non_blocking=True).float().div_(255)
-        if train.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        target = batch.landmarks.to(self.device, non_blocking=True)
         rate = learning_rate(train, self.step, self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-
-        output = self.model(images)
-        loss = objective(
-            output, target, train.cocs.gammas(), train.loss, self.config.model.input_size
-        )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), train.clip or math.inf)
-        terms = {"loss": loss.total.detach(), "landmarks": loss.landmarks.detach()}
-        terms.update(zip((f"cocs_{level}" for level in LEVELS), loss.cocs.detach(), strict=False))
-        terms["gradient"] = norm
-        error = self._train_nme(output.landmarks.detach(), target)
-        if error is not None:
-            terms["nme"] = error
-        values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
-        if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient"])):
-            raise TrainingError(self._not_finite(batch, values))
-        self.optimizer.step()
+        rate *= rate_factor(train, self.processes.size)
+        try:
+            values = self.do_step(batch, self.step, rate)
+        except NotFiniteError as error:
+            raise TrainingError(self._not_finite(batch, error)) from error
         self.step += 1
         if self.averaged is not None:
             self.averaged.update(self.model, self.step)
@@ -205,20 +224,29 @@ class Trainer:
         )
         _add(self.running, values)
         _add(self.epoch_sums, values)
-        at = round(self.step / self.steps, 4)
         if self.step % train.log_steps == 0:
-            self._record_steps(at, rate)
+            self._record_steps(rate)
         shown = f", NME {values['nme']:.2f} %" if "nme" in values else ""
         text = f"epoch {batch.place.epoch + 1}/{train.epochs}, loss {values['loss']:.4f}{shown}"
-        self.progress.step(self.step, text)
+        self.records.show(self.step, text)
 
-    def _record_steps(self, at: float, rate: float) -> None:
+    def _record_steps(self, rate: float) -> None:
         now = time.monotonic()
-        images = (self.step - self._record_step) * self._batch_size
-        record = {"kind": "step", "step": self.step, "at": at, "lr": rate, **_mean(self.running)}
-        record["images_per_second"] = round(images / max(1e-9, now - self._record_start), 1)
-        self.log.write(record)
-        self._record_start, self._record_step = now, self.step
+        seconds = max(1e-9, now - self._record_start)
+        images = (self.step - self._record_step) * self.batch_size
+        self.records.write(
+            {
+                "kind": "step",
+                "step": self.step,
+                "at": round(self.step / self.steps, 4),
+                "lr": rate,
+                **_mean(self.running),
+                "images_per_second": round(images / seconds, 1),
+                # The share of the time in which this process had no batch to work on.
+                "waiting": round(self._waited / seconds, 4),
+            }
+        )
+        self._record_start, self._record_step, self._waited = now, self.step, 0.0
         self.running = {}
 
     def _end_epoch(self) -> None:
@@ -239,54 +267,63 @@ class Trainer:
         record["seconds"] = round(now - self._epoch_start, 2)
         self._epoch_start = now
         self.epoch_sums = {}
-        self.log.write(record)
+        self.records.write(record)
         if improved and train.selection == "holdout":
             self.save("best.pt")
+        if train.keep_epochs and epoch % train.keep_epochs == 0:
+            self.save(f"epoch-{epoch:04}.pt")
         self.save()
         parts = [f"epoch {epoch}/{train.epochs}", f"loss {means['loss']:.4f}"]
         parts += [f"NME {means['nme']:.2f} %"] if "nme" in means else []
         parts += [f"held out {record['holdout_nme']:.2f} %"] if "holdout_nme" in record else []
-        self.progress.say(", ".join(parts))
-        if now - self._curves_drawn > CURVES_EVERY:
-            draw_curves(self.out / "metrics.jsonl", self.out / "curves.png")
-            self._curves_drawn = time.monotonic()
+        self.records.say(", ".join(parts))
+        self.records.draw(self.step, self.do_step.sample)
 
     def _holdout_nme(self) -> float:
-        assert self.faces.holdout is not None
-        own = None
+        """NME of the held-out faces in %, each process predicting its share of them."""
+        holdout, boxes = self.faces.holdout, self.faces.holdout_boxes
+        assert holdout is not None
+        assert boxes is not None
+        # Statistics that are not synchronised are each process's own; the first one's are saved.
+        own = {name: value.clone() for name, value in self.model.state_dict().items()}
         if self.averaged is not None:
-            own = {name: value.clone() for name, value in self.model.state_dict().items()}
             self.model.load_state_dict(self.averaged.weights)
+        self.processes.same_buffers(self.model)
+        mine = self.processes.share(len(holdout))
         result = predict_faces(
-            self.model, self.faces.holdout, self.faces.mean_shape.numpy(), self.device
+            self.model, Subset(holdout, mine), self.faces.mean_shape.numpy(), self.device
         )
-        if own is not None:
-            self.model.load_state_dict(own)
-        norm = best_norm(self.config.model.points)
-        errors = nme(result.predicted, result.truth, norm, self.faces.holdout_boxes)
-        return float(100 * errors.mean())
+        self.model.load_state_dict(own)
+        train_mode(self.model, self.config.train)
+        error = NME(best_norm(self.config.model.points)).to(self.device)
+        error.update(
+            torch.from_numpy(result.predicted),
+            torch.from_numpy(result.truth),
+            torch.tensor(mine),
+            torch.from_numpy(boxes[mine]),
+        )
+        return 100 * float(error.compute())
 
-    def _train_nme(self, landmarks: Tensor, target: Tensor) -> Tensor | None:
-        """Mean inter-ocular NME of a batch in %; None for a layout without eye corners."""
-        if self._eyes is None:
-            return None
-        left, right = self._eyes
-        distance = (target[:, left] - target[:, right]).norm(dim=1).clamp_min(1e-6)
-        return 100 * ((landmarks - target).norm(dim=2).mean(1) / distance).mean()
-
-    def _not_finite(self, batch: Batch, values: dict[str, float]) -> str:
-        what = "loss" if not math.isfinite(values["loss"]) else "gradient"
+    def _not_finite(self, batch: Batch, error: NotFiniteError) -> str:
+        name = "bad_batch.pt" if self.processes.first else f"bad_batch.{self.processes.rank}.pt"
+        self.out.mkdir(parents=True, exist_ok=True)
+        torch.save(
+            {**batch._asdict(), "place": tuple(batch.place), "model": self.model.state_dict()},
+            self.out / name,
+        )
         kept = "no checkpoint was saved yet"
-        if (self.out / "last.pt").exists():
-            kept = f"{self.out / 'last.pt'} holds the last good state"
+        if (self.out / LAST).exists():
+            kept = f"{self.out / LAST} holds the last good state"
         return (
-            f"the {what} is not finite in step {self.step + 1} (epoch {batch.place.epoch + 1}):"
-            f" loss {values['loss']}, gradient norm {values['gradient']}; the batch's indices are"
-            f" {batch.indices.tolist()}; {kept}; a lower train.lr or train.clip=1 may help"
+            f"the {error.what} is not finite in step {self.step + 1} (epoch"
+            f" {batch.place.epoch + 1}): loss {error.values['loss']}, gradient norm"
+            f" {error.values['gradient']}; the batch's indices are {batch.indices.tolist()};"
+            f" {self.out / name} holds the batch and the weights that met it; {kept};"
+            " a lower train.lr or train.clip=1 may help"
         )
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        source = self.out / "last.pt"
+        source = self.out / LAST
         if checkpoint.optimizer is None:
             raise CheckpointError(f"{source}: holds weights only; a run cannot go on from it")
         if checkpoint.faces != len(self.faces.crops):
@@ -294,11 +331,19 @@ class Trainer:
                 f"{source}: the run began with {checkpoint.faces} training faces, found"
                 f" {len(self.faces.crops)}"
             )
+        size = self.processes.size
+        if self.config.train.batch_scope == "process" and checkpoint.processes != size:
+            raise CheckpointError(
+                f"{source}: the run began with {checkpoint.processes} processes, found {size};"
+                " with train.batch_scope process that changes the batch"
+            )
         load_weights(self.model, checkpoint.model, source)
         try:
             self.optimizer.load_state_dict(checkpoint.optimizer)
         except (ValueError, KeyError) as error:
             raise CheckpointError(f"{source}: its optimiser does not fit: {error}") from error
+        if self.do_step.scaler.is_enabled() and checkpoint.scaler:
+            self.do_step.scaler.load_state_dict(checkpoint.scaler)
         if (checkpoint.averaged is None) != (self.averaged is None):
             raise CheckpointError(f"{source}: train.ema is on in one of run and checkpoint only")
         if self.averaged is not None and checkpoint.averaged is not None:
@@ -309,6 +354,27 @@ class Trainer:
         self.running = dict(checkpoint.running)
         self.epoch_sums = dict(checkpoint.epoch_sums)
         self.best = dict(checkpoint.best)
+        if self.processes.first:
+            for line in what_changed(checkpoint, torch.get_num_threads(), size):
+                warnings.warn(line, stacklevel=2)
+
+    def _timed(self, stream: Iterator[Item]) -> Iterator[Item]:
+        """The items of a stream, adding the time it takes to get them to `_waited`."""
+        while True:
+            start = time.monotonic()
+            try:
+                item = next(stream)
+            except StopIteration:
+                return
+            self._waited += time.monotonic() - start
+            yield item
+
+    def _stop_agreed(self) -> bool:
+        """Whether a signal reached one of the processes; the same answer on all of them."""
+        if self.processes.group is None:
+            return bool(self._stop)
+        flag = torch.tensor(float(bool(self._stop)), device=self.device)
+        return float(self.processes.mean(flag)) > 0
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -334,74 +400,6 @@ class Trainer:
             restore()
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of a name; auto is the first CUDA device, or the CPU. Raises ConfigError for one
-    that is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"train.device: expected auto, cpu or cuda, found {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise ConfigError(f"train.device is {name!r}, but torch finds {found} CUDA devices")
-    return device
-
-
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD over all weights; vectors (biases, normalisations) are not decayed."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=True)
-
-
-# Fields that may differ between a checkpoint and the run that goes on from it.
-_FREE = {
-    "train.device",
-    "train.workers",
-    "train.threads",
-    "train.checkpoint_steps",
-    "train.out",
-    "data.root",
-    "data.eval_splits",
-    "data.cache",
-}
-
-
-def check_resumable(wanted: Config, saved: Config, source: Path) -> None:
-    """Raise CheckpointError, naming the fields, when a run with `wanted` cannot go on from `saved`.
-
-    train.epochs may change where the rate does not depend on it (schedule step or constant).
-    """
-    free = set(_FREE)
-    if wanted.train.schedule in ("step", "constant"):
-        free.add("train.epochs")
-    found = differences(saved, wanted)
-    changed = [key for key in found if key not in free]
-    if changed:
-        named = "; ".join(
-            f"{key} was {found[key][0]!r}, now {found[key][1]!r}" for key in changed[:3]
-        )
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise CheckpointError(f"{source}: cannot go on with another configuration: {named}{more}")
-
-
-def _eye_indices(points: int) -> tuple[int, int] | None:
-    known = layout_or_none(points)
-    return None if known is None else known.ocular
-
-
 def _add(sums: dict[str, float], values: dict[str, float]) -> None:
     sums["count"] = sums.get("count", 0.0) + 1
     for key, value in values.items():
@@ -410,4 +408,4 @@ def _add(sums: dict[str, float], values: dict[str, float]) -> None:
 
 def _mean(sums: dict[str, float]) -> dict[str, float]:
     count = sums.get("count", 0.0)
-    return {key: round(value / count, 7) for key, value in sums.items() if key != "count"}
+    return {key: value / count for key, value in sums.items() if key != "count"}

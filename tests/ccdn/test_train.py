@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ccdn.config import load_config
-from ccdn.train import main
+from ccdn.train import RUN_FILES, main
 from ccdn.training.checkpoint import load_checkpoint
 
 
@@ -30,7 +31,11 @@ def test_a_run_from_start_to_end_and_again(
     assert "20 training faces" in err
     assert "epoch 3/3" in err
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"last.pt", "config.yaml", "metrics.jsonl", "curves.png"}
+    assert names == set(RUN_FILES) - {"best.pt"}
+    (start,) = json.loads((tmp_path / "run/run.json").read_text())["starts"]
+    assert (start["step"], start["seed"], start["box"], start["processes"]) == (0, 0, "gt", 1)
+    assert start["versions"]["torch"]
+    assert load_checkpoint(tmp_path / "run/weights.safetensors").step == 15
     saved = load_checkpoint(tmp_path / "run/last.pt")
     assert load_config(tmp_path / "run/config.yaml") == saved.config
     assert (saved.config.data.kind, saved.data["faces"]) == ("folder", 20)

@@ -18,7 +18,8 @@ from ccdn.config import Config, load_config, resolve_data
 from ccdn.training.batches import BatchError
 from ccdn.training.checkpoint import CheckpointError, load_checkpoint
 from ccdn.training.faces import TrainingFaces, open_training_faces
-from ccdn.training.trainer import Interrupted, Trainer, TrainingError, check_resumable
+from ccdn.training.resume import check_resumable
+from ccdn.training.trainer import Interrupted, Trainer, TrainingError
 
 # 20 faces in batches of 4: 5 steps an epoch, 15 in all.
 KILL_AFTER = 9  # the last checkpoint is then of step 8, in the middle of the second epoch
@@ -53,7 +54,8 @@ def records(out: Path) -> list[dict[str, Any]]:
     lines = (out / "metrics.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in lines]
     return [
-        {k: v for k, v in r.items() if k not in ("seconds", "images_per_second")} for r in found
+        {k: v for k, v in r.items() if k not in ("seconds", "images_per_second", "waiting")}
+        for r in found
     ]
 
 

@@ -1,0 +1,109 @@
+"""Train and measure a grid of runs: `python -m ccdn.ablate --grid table7 --data DIR --out DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ccdn.ablation import Cell, Grid, Table, cells, grids, load_grid, write_tables
+from ccdn.config import ConfigError
+
+EXAMPLES = """\
+examples:
+  python -m ccdn.ablate --grid variants --data ~/300w --out runs/variants
+  python -m ccdn.ablate --grid table6 --data ~/300w --out runs/gamma \\
+      --launcher "torchrun --nproc-per-node 8"
+  python -m ccdn.ablate --grid own.yaml --data synthetic --out runs/own train.epochs=5
+  python -m ccdn.ablate --grid table7 --out runs/excitations --list
+
+The same command goes on where it stopped: runs that are done are kept, the one that was interrupted
+continues at its last checkpoint. --out gets a folder for each run, and table.md, table.csv and
+table.tex (NME, mean ± sample deviation over the seeds) and cells.csv after each of them.
+
+exit codes: 0 done, 1 a run cannot go on, 2 wrong usage or data, 130 and 143 interrupted
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    options = _parser().parse_intermixed_args(arguments)
+    try:
+        return _run(options)
+    except (ConfigError, OSError) as error:
+        print(f"ccdn.ablate: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ccdn.ablate: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ccdn.ablate",
+        description="Train and measure a grid: variant x excitations x gamma x seeds.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    known = ", ".join(grids())
+    parser.add_argument("--grid", required=True, help=f"a grid ({known}) or a YAML file")
+    parser.add_argument("--data", metavar="DIR", help="folder of the faces, or the word synthetic")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the grid")
+    parser.add_argument("--launcher", metavar="COMMAND", help="starts each training, e.g. torchrun")
+    parser.add_argument("--list", action="store_true", help="print the runs and stop")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="section.field=value", help="fields of every run"
+    )
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    grid = load_grid(options.grid)
+    grid.overrides += options.overrides
+    out = Path(options.out)
+    todo = cells(grid)
+    if options.list:
+        for cell in todo:
+            done = "done" if (out / cell.name / "results.json").exists() else "open"
+            print(f"{cell.name}  {done}  {' '.join([*grid.overrides, *cell.overrides()])}")
+        return 0
+    for number, cell in enumerate(todo):
+        print(f"run {number + 1} of {len(todo)}: {cell.name}", file=sys.stderr, flush=True)
+        code = _cell(cell, grid, out, options)
+        if code:
+            print(f"ccdn.ablate: {cell.name} ended with exit code {code}", file=sys.stderr)
+            return code
+        table = write_tables(grid, out)
+    _report(table, out)
+    return 0
+
+
+def _cell(cell: Cell, grid: Grid, out: Path, options: argparse.Namespace) -> int:
+    from ccdn import evaluate, train
+
+    folder = out / cell.name
+    results = folder / "results.json"
+    # Also of a run that is done: training refuses to go on with another configuration.
+    arguments = ["--config", grid.config, "--out", str(folder), "--resume"]
+    arguments += ["--data", options.data] if options.data else []
+    arguments += [*grid.overrides, *cell.overrides()]
+    if options.launcher is None:
+        code = train.main(arguments)
+    else:
+        code = subprocess.call([*shlex.split(options.launcher), "-m", "ccdn.train", *arguments])
+    if code or results.exists():
+        return code
+    weights = folder / ("best.pt" if (folder / "best.pt").exists() else "last.pt")
+    return evaluate.main(["--weights", str(weights)])
+
+
+def _report(table: Table, out: Path) -> None:
+    print(table.markdown(), end="")
+    print(f"NME in %, mean ± sample deviation over the seeds; written: {out}/table.md, .csv, .tex")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""`--dry-run`: everything built, one batch tried, nothing written."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+
+import torch
+from tqdm import tqdm
+
+from ccdn.training.optimisation import train_mode
+from ccdn.training.schedule import learning_rate
+from ccdn.training.trainer import Trainer
+
+TRIES = 3  # steps with the same batch; the first, which warms up, is not counted
+
+
+def dry_run(trainer: Trainer) -> str:
+    """Read a batch, do a few steps with it, and say what the run would take.
+
+    The trainer's weights are those of these steps afterwards.
+    """
+    train, device = trainer.config.train, trainer.device
+    start = time.monotonic()
+    stream = trainer.batches()
+    try:
+        batch = next(stream)
+    finally:
+        stream.close()
+    reading = time.monotonic() - start
+    train_mode(trainer.model, train)
+    seconds = []
+    for number in range(TRIES):
+        start = time.monotonic()
+        values = trainer.do_step(batch, number, learning_rate(train, number, trainer.steps))
+        seconds.append(time.monotonic() - start)
+    step = min(seconds[1:])
+    weights = list(trainer.model.parameters())
+    count = sum(weight.numel() for weight in weights)
+    own = sum(weight.nbytes for weight in weights)
+    state = sum(
+        value.nbytes
+        for entry in trainer.optimizer.state.values()
+        for value in entry.values()
+        if torch.is_tensor(value)
+    )
+    averaged = 0 if trainer.averaged is None else own
+    left = train.epochs * trainer.steps - trainer.step
+    faces, size = trainer.faces, trainer.processes.size
+    held = 0 if faces.holdout is None else len(faces.holdout)
+    lines = [
+        f"faces      {len(faces.crops)} to train on, {held} held out; {faces.description['name']}",
+        f"batch      {trainer.batch_size} images: {size} processes x {train.accumulate} parts x"
+        f" {trainer.batch_size // size // train.accumulate}",
+        f"weights    {count / 1e6:.2f} million, {_bytes(own)}; optimiser {_bytes(state)},"
+        f" averages {_bytes(averaged)}; a checkpoint {_bytes(own + state + averaged)}",
+        f"memory     {_memory(device)}",
+        f"step       {step:.3f} s on {device}, {train.precision}; first batch read in"
+        f" {reading:.2f} s; loss {values['loss']:.4f}",
+        f"plan       {left} steps, {train.epochs} epochs of {trainer.steps}; about"
+        f" {tqdm.format_interval(int(left * step))} if the data keep up",
+        f"run folder {trainer.out} (nothing written)",
+    ]
+    return "\n".join(lines)
+
+
+def _memory(device: torch.device) -> str:
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        peak = torch.cuda.max_memory_allocated(device)
+        return f"{_bytes(peak)} at the peak, {_bytes(free)} of {_bytes(total)} free"
+    # Of this process, with everything that it imported; kilobytes but on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return f"{_bytes(peak)} at the peak of this process"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"

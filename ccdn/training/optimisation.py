@@ -1,0 +1,132 @@
+"""What a configuration makes of a device, a network and its optimiser."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ccdn.config import ConfigError, TrainConfig
+from ccdn.training.processes import ALONE, Processes
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device of a name; auto is the CUDA device of this process's number, or the CPU. Raises
+    ConfigError for one that is not there.
+    """
+    if name == "auto":
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        name = f"cuda:{local_rank}"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"train.device: expected auto, cpu or cuda, found {name!r}")
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", local_rank)
+    if device.type == "cuda" and device.index >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ConfigError(f"train.device is {name!r}, but torch finds {found} CUDA devices")
+    return device
+
+
+def compute_dtype(config: TrainConfig) -> torch.dtype:
+    """The type of weights and images; autocast lowers it where it is safe."""
+    return torch.float64 if config.precision == "fp64" else torch.float32
+
+
+def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[object]:
+    """The context of a forward pass in the configuration's precision."""
+    dtype = _AUTOCAST.get(config.precision)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def make_scaler(config: TrainConfig, device: torch.device) -> torch.amp.GradScaler:
+    """Scales losses, so that gradients in fp16 do not vanish; switched off elsewhere."""
+    return torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+
+
+def use_deterministic_operators(config: TrainConfig) -> None:
+    """train.deterministic, for this process. cuBLAS reads its variable when it is first used."""
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True)
+
+
+def place(
+    model: nn.Module, config: TrainConfig, device: torch.device, processes: Processes = ALONE
+) -> nn.Module:
+    """Move a network to its device, type and memory format, with its kind of batch normalisation.
+
+    Weights keep their names. Raises ConfigError for synchronised statistics on a CPU.
+    """
+    sync = config.batch_norm == "sync"
+    if sync and device.type == "cpu":
+        raise ConfigError("train.batch_norm: sync wants GPUs, found the CPU; local or frozen?")
+    if sync or (config.batch_norm == "auto" and processes.size > 1 and device.type == "cuda"):
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model.to(device, compute_dtype(config))
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def distribute(
+    model: nn.Module, config: TrainConfig, device: torch.device, processes: Processes = ALONE
+) -> nn.Module:
+    """What is called in the training step: the network, compiled, and averaging gradients over the
+    processes.
+    """
+    if config.compile != "none":
+        mixed = config.precision in _AUTOCAST
+        if config.compile == "inductor" and mixed and device.type == "cpu":
+            raise ConfigError(
+                f"train.compile is inductor and train.precision {config.precision} on the CPU,"
+                " where its gradients under autocast are wrong; expected aot_eager, or fp32"
+            )
+        model.compile(backend=config.compile)
+    if processes.group is None:
+        return model
+    return DistributedDataParallel(
+        model,
+        device_ids=None if device.type == "cpu" else [device.index],
+        process_group=processes.group,
+        gradient_as_bucket_view=True,
+    )
+
+
+def train_mode(model: nn.Module, config: TrainConfig) -> None:
+    """Training mode; batch normalisation keeps its running statistics where they are frozen."""
+    model.train()
+    if config.batch_norm == "frozen":
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam, AdamW or SGD over all weights; vectors (biases, normalisations) are not decayed."""
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=True)
+
+
+def rate_factor(config: TrainConfig, processes: int) -> float:
+    """What train.lr_scaling multiplies the learning rate by."""
+    power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[config.lr_scaling]
+    return float(processes) ** power

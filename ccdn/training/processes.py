@@ -1,0 +1,123 @@
+"""The processes of one training, as torchrun starts them, and what they tell each other.
+
+Plain torch.distributed: DistributedDataParallel, autocast, GradScaler and torchrun's elastic agent
+are kept well by torch itself. What accelerate or Lightning Fabric would add is the choice of a
+device and a wrapped data loader; here the order of the samples and the process group of COCS must
+be exact, so both would be worked around, for a dependency more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run. group is None where it is alone."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    group: ProcessGroup | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.rank == 0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of a tensor over the processes; the same on each of them."""
+        if self.group is None:
+            return values
+        values = values.clone()
+        dist.all_reduce(values, group=self.group)
+        return values / self.size
+
+    def from_first(self, value: Value) -> Value:
+        """The first process's value, on each of them."""
+        if self.group is None:
+            return value
+        held = [value]
+        dist.broadcast_object_list(held, src=0, group=self.group)
+        return held[0]
+
+    def any(self, value: bool) -> bool:
+        """Whether it is true on one of them."""
+        if self.group is None:
+            return value
+        held: list[bool | None] = [None] * self.size
+        dist.all_gather_object(held, value, group=self.group)
+        return any(held)
+
+    def wait(self) -> None:
+        """Return when all of them are here."""
+        if self.group is not None:
+            dist.barrier(group=self.group)
+
+    def same_buffers(self, model: nn.Module) -> None:
+        """Give the first process's buffers, such as running statistics, to all."""
+        if self.group is not None:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0, group=self.group)
+
+    def share(self, count: int) -> list[int]:
+        """The indices 0..count-1 that are this process's to evaluate, equally many on each.
+
+        A few come twice where count is no multiple; the metrics of `ccdn.evaluation.running` count
+        a face once.
+        """
+        rounds = -(-count // self.size)
+        return [(self.rank + i * self.size) % count for i in range(rounds)]
+
+
+ALONE = Processes()
+
+
+def launched() -> bool:
+    """Whether torchrun, or what sets the same variables, started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def restarted() -> bool:
+    """Whether torchrun has started the run's processes anew, after one of them died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def run_id() -> str | None:
+    """torchrun's --rdzv-id, which outlives its agents; None where there is none of its own."""
+    found = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return None if found == "none" else found
+
+
+@contextmanager
+def processes(device: str = "auto", timeout: timedelta | None = None) -> Iterator[Processes]:
+    """Join the processes that torchrun started, for the block; ALONE where it did not.
+
+    device: train.device; nccl where each process has a GPU, else gloo.
+    """
+    if not launched():
+        yield ALONE
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    cuda = device != "cpu" and torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size(), local, dist.group.WORLD)
+    finally:
+        dist.destroy_process_group()

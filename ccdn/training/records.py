@@ -1,0 +1,125 @@
+"""What the first process of a run shows and writes: progress, metrics.jsonl, pictures, events."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ccdn.config import ConfigError
+from ccdn.data.crop import from_unit
+from ccdn.data.layouts import layout_or_none
+from ccdn.drawing import WHITE, contact_sheet, draw_landmarks, enlarge, write_picture
+from ccdn.progress import Progress
+from ccdn.training.log import MetricsLog, draw_curves
+
+if TYPE_CHECKING:
+    from ccdn.training.step import Sample
+
+PICTURES_EVERY = 20.0  # seconds between two drawings of the curves and samples
+
+
+class Records:
+    """The records of a run in `folder`; every method does nothing where `active` is false.
+
+    step: the optimiser steps done before; total: those of the whole run. tensorboard: also write
+    TensorBoard events, for which ConfigError is raised without that package.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        step: int,
+        total: int,
+        batch_size: int,
+        tensorboard: bool = False,
+        active: bool = True,
+    ) -> None:
+        self.folder = folder
+        self.active = active
+        self._drawn = time.monotonic()
+        self._events: Any = None
+        if not active:
+            return
+        if tensorboard:
+            self._events = _event_writer(folder / "events", step)
+        self._log = MetricsLog(folder / "metrics.jsonl", step if step else None)
+        self._progress = Progress(total, step, batch_size)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Add a record to metrics.jsonl, and its numbers to the events."""
+        if not self.active:
+            return
+        self._log.write(record)
+        if self._events is not None:
+            kind = record["kind"]
+            for key, value in record.items():
+                if key not in ("kind", "step") and value is not None:
+                    self._events.add_scalar(f"{kind}/{key}", value, record["step"])
+
+    def sync(self) -> None:
+        """Bring the records to the disk."""
+        if self.active:
+            self._log.sync()
+
+    def show(self, step: int, text: str) -> None:
+        """Move the progress bar."""
+        if self.active:
+            self._progress.step(step, text)
+
+    def say(self, text: str) -> None:
+        """Print a line of its own."""
+        if self.active:
+            self._progress.say(text)
+
+    def draw(self, step: int, sample: Sample | None, always: bool = False) -> None:
+        """Draw curves.png and samples.png, now and then."""
+        if not self.active or not (always or time.monotonic() - self._drawn > PICTURES_EVERY):
+            return
+        draw_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
+        if sample is not None:
+            sheet = draw_sample(sample)
+            write_picture(self.folder / "samples.png", sheet)
+            if self._events is not None:
+                self._events.add_image("samples", sheet, step, dataformats="HWC")
+        self._drawn = time.monotonic()
+
+    def close(self) -> None:
+        """End the bar and close the files."""
+        if self.active:
+            self._progress.close()
+            self._log.close()
+            if self._events is not None:
+                self._events.close()
+
+
+def draw_sample(sample: Sample, count: int = 8, side: int = 192) -> np.ndarray:
+    """Training crops with the truth in white and the network's landmarks in green, uint8 RGB."""
+    images = sample.images[:count].permute(0, 2, 3, 1).cpu().numpy()
+    size = images.shape[1]
+    predicted, truth = (
+        from_unit(points[:count].double().cpu().numpy(), size)
+        for points in (sample.predicted, sample.truth)
+    )
+    layout = layout_or_none(truth.shape[1])
+    cells = []
+    for image, found, wanted in zip(images, predicted, truth, strict=True):
+        large, points = enlarge(image, wanted, side)
+        _, guessed = enlarge(image, found, side)
+        drawn = draw_landmarks(large, points, layout, WHITE, size=1.5)
+        cells.append(draw_landmarks(drawn, guessed, layout, size=1.5))
+    return contact_sheet(cells, 4)
+
+
+def _event_writer(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            "train.tensorboard: the package tensorboard is not installed:"
+            " pip install 'ccdn[tensorboard]', or train.tensorboard=false"
+        ) from error
+    # Events of steps that a resumed run does again are hidden.
+    return SummaryWriter(str(folder), purge_step=step + 1)

@@ -1,0 +1,114 @@
+"""Going on where a run stopped: the checkpoint to go on from, and whether it fits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from ccdn.config import Config, differences
+from ccdn.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+
+LAST, PREVIOUS = "last.pt", "previous.pt"
+
+# Fields that may differ between a checkpoint and the run that goes on from it.
+_FREE = {
+    "train.device",
+    "train.workers",
+    "train.threads",
+    "train.checkpoint_steps",
+    "train.keep_epochs",
+    "train.tensorboard",
+    "train.deterministic",
+    "train.out",
+    "data.root",
+    "data.eval_splits",
+    "data.cache",
+}
+
+
+def save_last(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write last.pt atomically; the one that was last becomes previous.pt. Raises OSError."""
+    last, previous = folder / LAST, folder / PREVIOUS
+
+    def keep() -> None:
+        if not last.exists():
+            return
+        link = folder / f".{PREVIOUS}.link.tmp"
+        link.unlink(missing_ok=True)
+        try:
+            os.link(last, link)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(last, link)
+        os.replace(link, previous)
+
+    save_checkpoint(last, checkpoint, before_replacing=keep)
+
+
+def load_last(folder: Path) -> tuple[Checkpoint, Path, str | None]:
+    """The newest whole checkpoint of a run, its file, and what was wrong with last.pt if that is
+    not it.
+
+    Raises CheckpointError, saying what is wrong with last.pt, when neither it nor previous.pt can
+    be read.
+    """
+    last, previous = folder / LAST, folder / PREVIOUS
+    try:
+        return load_checkpoint(last), last, None
+    except CheckpointError as error:
+        if not previous.is_file():
+            raise
+        try:
+            return load_checkpoint(previous), previous, str(error)
+        except CheckpointError:
+            raise error from None
+
+
+def set_aside_damaged(folder: Path) -> None:
+    """Rename a last.pt that cannot be read to damaged.pt, lest it become previous.pt."""
+    last = folder / LAST
+    if last.exists():
+        try:
+            load_checkpoint(last)
+        except CheckpointError:
+            os.replace(last, folder / "damaged.pt")
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run in the folder has saved a checkpoint."""
+    return (folder / LAST).exists() or (folder / PREVIOUS).exists()
+
+
+def check_resumable(wanted: Config, saved: Config, source: Path) -> None:
+    """Raise CheckpointError, naming the fields, when a run with `wanted` cannot go on from `saved`.
+
+    train.epochs may change where the rate does not depend on it (schedule step or constant).
+    """
+    free = set(_FREE)
+    if wanted.train.schedule in ("step", "constant"):
+        free.add("train.epochs")
+    found = differences(saved, wanted)
+    changed = [key for key in found if key not in free]
+    if changed:
+        named = "; ".join(
+            f"{key} was {found[key][0]!r}, now {found[key][1]!r}" for key in changed[:3]
+        )
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise CheckpointError(f"{source}: cannot go on with another configuration: {named}{more}")
+
+
+def what_changed(checkpoint: Checkpoint, threads: int, processes: int) -> list[str]:
+    """What may change the last bits, or more, of a run that goes on: a line for each."""
+    found = []
+    if checkpoint.threads and checkpoint.threads != threads:
+        found.append(
+            f"the run had {checkpoint.threads} torch threads, now {threads}: its last bits may"
+            " differ from those of a run that never stopped"
+        )
+    if checkpoint.processes != processes:
+        found.append(
+            f"the run had {checkpoint.processes} processes, now {processes}: each batch holds the"
+            " same faces, sums are taken in another order, and statistics of batch normalisation"
+            " that are not synchronised are of other parts"
+        )
+    return found

@@ -1,0 +1,128 @@
+"""`python -m ccdn.ablate`: each run once, whatever stops the grid, and tables over the seeds."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from ccdn import train
+from ccdn.ablate import main
+from ccdn.ablation import Cell, Grid, cells, grids, load_grid, make_table, write_tables
+from ccdn.config import ConfigError, load_config
+
+
+@pytest.mark.parametrize("name", grids())
+def test_the_grids_that_ship(name: str) -> None:
+    """Every cell is a configuration."""
+    grid = load_grid(name)
+    for cell in cells(grid):
+        config = load_config(grid.config, [*grid.overrides, *cell.overrides()])
+        assert config.train.seed == cell.seed
+        assert config.model.ctm == (cell.variant != "baseline")
+
+
+def test_table_6_has_the_paper_s_weights() -> None:
+    configs = [load_config("paper", cell.overrides()) for cell in cells(load_grid("table6"))]
+    found = [config.train.cocs.gammas() for config in configs if config.train.seed == 0]
+    a, b, c = 0.01, 0.025, 0.05
+    assert found == [(a, a, a), (a, a, b), (b, a, b), (b, a, c), (b, a, 0.1)]
+
+
+def test_the_baseline_is_one_row_of_each_seed() -> None:
+    grid = Grid(variants=["baseline", "ccdn"], excitations=[1, 4], gammas=[[], [1.0, 2.0, 3.0]])
+    names = [cell.name for cell in cells(grid)]
+    rows = ["baseline", "ccdn_p1", "ccdn_p1_g1-2-3", "ccdn_p4", "ccdn_p4_g1-2-3"]
+    assert names[:5] == [f"{row}_seed0" for row in rows]
+    assert len(names) == len(set(names)) == 15
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("variants: [alexnet]", "found 'alexnet'"),
+        ("gammas: [[0.1, 0.2]]", "gammas: expected 3 each"),
+        ("excitations: [0]", "expected 1 or more"),
+        ("seeds: []", "the grid is empty"),
+        ("seed: [1]", "seed"),
+        ("- 1", "expected the fields of a grid"),
+    ],
+)
+def test_a_grid_that_cannot_be_used(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"own\.yaml") as error:
+        load_grid(str(path))
+    assert message in str(error.value)
+
+
+def scores(nme: float) -> dict[str, float]:
+    return {"nme": nme, "fr10": 1.0, "auc8": 50.0}
+
+
+def test_tables_average_over_the_seeds_done(tmp_path: Path) -> None:
+    grid = Grid(variants=["baseline", "ccdn"], seeds=[0, 1, 2])
+    values = {("baseline", 0): 5.0, ("ccdn", 0): 3.0, ("ccdn", 1): 3.5, ("ccdn", 2): 3.1}
+    for (variant, seed), value in values.items():
+        folder = tmp_path / Cell(variant, 4 * (variant == "ccdn"), (), seed).name
+        folder.mkdir()
+        splits = {"test": {"model": {"inter_ocular": scores(value), "inter_pupil": None}}}
+        (folder / "results.json").write_text(json.dumps({"splits": splits}))
+    table = write_tables(grid, tmp_path)
+    deviation = statistics.stdev([3.0, 3.5, 3.1])
+    assert table.rows == [
+        ["Baseline", "-", "-", "1", "5.00"],
+        ["CCDN", "4", "-", "3", f"3.20 ± {deviation:.2f}"],
+    ]
+    assert table.columns[-1] == "test, inter-ocular"
+    assert f"| CCDN | 4 | - | 3 | 3.20 ± {deviation:.2f} |" in (tmp_path / "table.md").read_text()
+    assert rf"3.20 $\pm$ {deviation:.2f} \\" in (tmp_path / "table.tex").read_text()
+    with (tmp_path / "table.csv").open() as file:
+        assert list(csv.reader(file)) == [table.columns, *table.rows]
+    with (tmp_path / "cells.csv").open() as file:
+        assert [float(row["nme"]) for row in csv.DictReader(file)] == [5.0, 3.0, 3.5, 3.1]
+
+
+def test_a_grid_goes_on_where_it_stopped(
+    face_folder: Path,
+    small: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("config: tiny\nvariants: [baseline, fcdn]\nexcitations: [2]\nseeds: [0]\n")
+    out = tmp_path / "out"
+    faces = ["--data", str(face_folder), "train.epochs=2", "data.eval_splits=[train]"]
+    command = ["--grid", str(path), "--out", str(out), *small, *faces]
+
+    trained: list[str] = []
+    real = train.main
+
+    def stopped(arguments: list[str]) -> int:
+        """The second run ends in its middle, as after a signal."""
+        trained.append(arguments[arguments.index("--out") + 1])
+        shorter = ["train.epochs=1", "train.schedule=constant"] if len(trained) == 2 else []
+        code = real([*arguments, "train.schedule=constant", *shorter])
+        return 143 if shorter else code
+
+    monkeypatch.setattr(train, "main", stopped)
+    assert main(command) == 143
+    done = out / "baseline_seed0/results.json"
+    written = done.stat().st_mtime_ns
+    assert main([*command, "--list"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in listed] == ["done", "open"]
+    assert main(command) == 0
+    assert "going on after step 5" in capsys.readouterr().err
+    assert done.stat().st_mtime_ns == written
+    grid = load_grid(str(path))
+    table = make_table(grid, out)
+    assert [row[3] for row in table.rows] == ["1", "1"]
+    assert (out / "table.md").read_text() == table.markdown()
+    # Another configuration is another grid.
+    assert main([*command, "train.lr=1"]) == 2
+    assert "train.lr was" in capsys.readouterr().err
