@@ -120,6 +120,12 @@ class CropDataset(Dataset[Sample]):
         for index in range(len(self)):
             self._region(index, self.faces.face(index))
 
+    def region(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What any draw of a face may need: pixels uint8 (H, W, 3), the matrix (2, 3) from the
+        image to them, which only scales and moves, and the square box, margin included.
+        """
+        return self._region(index, self.faces.face(index))
+
     def batch(self, indices: Sequence[int]) -> Sample:
         """The items of several indices, stacked: as ``collate`` of them, without a loader."""
         return collate([self[int(index)] for index in indices])

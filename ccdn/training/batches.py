@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ccdn.training.device_crops import DeviceCrops
+
 AHEAD = 4  # batches prepared in advance
 
 
@@ -106,7 +108,7 @@ def batch_keys(
 
 
 def batches(
-    crops: Crops,
+    crops: Crops | DeviceCrops,
     batch_size: int,
     seed: int,
     first: Place,
@@ -137,20 +139,23 @@ class _Fetch(Dataset):
     epochs.
     """
 
-    def __init__(self, crops: Crops) -> None:
+    def __init__(self, crops: Crops | DeviceCrops) -> None:
         self.crops = crops
 
     def __getitem__(self, key: tuple[Place, list[int]]) -> Batch | _Failure:
         place, indices = key
         try:
             self.crops.set_epoch(place.epoch)
-            items = [self.crops[index] for index in indices]
+            if isinstance(self.crops, DeviceCrops):
+                items = self.crops.batch(indices)
+                return Batch(place, items["image"], items["landmarks"], torch.tensor(indices))
+            found = [self.crops[index] for index in indices]
         except (ValueError, OSError) as error:
             return _Failure(str(error))
         return Batch(
             place,
-            torch.stack([torch.as_tensor(item["image"]) for item in items]),
-            torch.stack([torch.as_tensor(item["landmarks"]) for item in items]),
+            torch.stack([torch.as_tensor(item["image"]) for item in found]),
+            torch.stack([torch.as_tensor(item["landmarks"]) for item in found]),
             torch.tensor(indices),
         )
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import Subset
 
 from ccdn.config import Config, ConfigError
+from ccdn.data import CropDataset
 from ccdn.evaluation.metrics import best_norm
 from ccdn.evaluation.predictions import predict_faces
 from ccdn.evaluation.running import NME
 from ccdn.models import build_model
 from ccdn.training.batches import Batch, Place, Share, batches, steps_per_epoch, usable_batch
 from ccdn.training.checkpoint import Checkpoint, CheckpointError, load_weights, save_checkpoint
+from ccdn.training.device_crops import DeviceCrops
 from ccdn.training.faces import TrainingFaces
 from ccdn.training.optimisation import (
     make_optimizer,
@@ -36,6 +35,7 @@ from ccdn.training.processes import ALONE, Processes
 from ccdn.training.records import Records
 from ccdn.training.resume import LAST, save_last, what_changed
 from ccdn.training.schedule import AveragedWeights, learning_rate
+from ccdn.training.signals import StopWish
 from ccdn.training.step import NotFiniteError, Step
 
 Item = TypeVar("Item")
@@ -100,6 +100,14 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, train)
         self.averaged = AveragedWeights(self.model, train.ema) if train.ema else None
         self.steps = steps_per_epoch(len(faces.crops), self.batch_size)
+        self.crops: CropDataset | DeviceCrops = faces.crops
+        if config.data.on_device:
+            if train.workers:
+                raise ConfigError(
+                    f"data.on_device: crops are made by this process; found train.workers"
+                    f" {train.workers}, expected 0"
+                )
+            self.crops = DeviceCrops(faces.crops, self.device)
         self.place = Place(0, 0)
         self.step = 0
         self.running: dict[str, float] = {}
@@ -109,7 +117,7 @@ class Trainer:
         self.do_step = Step(self.model, self.optimizer, config, self.device, processes)
         if resume is not None:
             self._load(resume)
-        self._stop = 0
+        self._stop = StopWish()
         self._waited = 0.0
 
     def fit(self) -> None:
@@ -129,7 +137,7 @@ class Trainer:
         stream = self.batches()
         train_mode(self.model, train)
         try:
-            with self._signals():
+            with self._stop.listen():
                 for batch in self._timed(stream):
                     self._one_step(batch)
                     if self.place.step == 0:
@@ -138,10 +146,10 @@ class Trainer:
                         self.save()
                     if self.after_step is not None:
                         self.after_step(self.step)
-                    if self._stop_agreed():
+                    if self._stop.agreed(self.processes, self.device):
                         if self.saved_step != self.step:
                             self.save()
-                        raise Interrupted(self._stop or signal.SIGTERM)
+                        raise Interrupted(self._stop.signum or signal.SIGTERM)
             self.records.draw(self.step, self.do_step.sample, always=True)
             if self.processes.first:
                 save_portable(self.out / "weights.safetensors", self.checkpoint())
@@ -153,7 +161,7 @@ class Trainer:
         """This process's part of every batch from where the run is."""
         train = self.config.train
         return batches(
-            self.faces.crops,
+            self.crops,
             self.batch_size,
             train.seed,
             self.place,
@@ -368,36 +376,6 @@ class Trainer:
                 return
             self._waited += time.monotonic() - start
             yield item
-
-    def _stop_agreed(self) -> bool:
-        """Whether a signal reached one of the processes; the same answer on all of them."""
-        if self.processes.group is None:
-            return bool(self._stop)
-        flag = torch.tensor(float(bool(self._stop)), device=self.device)
-        return float(self.processes.mean(flag)) > 0
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn SIGINT or SIGTERM into a stop after the current step; a second one stops at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
-
-        def restore() -> None:
-            for which, handler in previous.items():
-                signal.signal(which, handler)
-
-        def stop(signum: int, frame: FrameType | None) -> None:
-            self._stop = signum
-            restore()
-
-        for which in previous:
-            signal.signal(which, stop)
-        try:
-            yield
-        finally:
-            restore()
 
 
 def _add(sums: dict[str, float], values: dict[str, float]) -> None:

@@ -139,3 +139,41 @@ def test_a_killed_process_changes_nothing(
     assert len(steps(one)) == STEPS
     assert largest_difference(one, two) < 1e-9
     assert largest_difference(one, hurt) < 1e-9
+
+
+PREDICT = """
+import sys
+from pathlib import Path
+import numpy as np
+from ccdn.evaluation.predictions import predict_faces
+from ccdn.evaluation.shared import predict_shared
+from ccdn.training.checkpoint import load_model
+from ccdn.training.faces import evaluation_crops, open_split
+from ccdn.training.processes import processes
+
+model, saved = load_model(Path(sys.argv[1]))
+crops = evaluation_crops(open_split(saved.config.data, "train", 68), saved.config)
+with processes("cpu") as team:
+    mean = saved.mean_shape.numpy()
+    found = predict_shared(team, model, crops, mean, batch_size=3)
+    alone = predict_faces(model, crops, mean)
+    assert len(found.predicted) == len(crops) == 20
+    for name in ("predicted", "truth", "matrices", "mean_shape"):
+        assert np.abs(getattr(found, name) - getattr(alone, name)).max() < 1e-3, name
+    assert team.size == 3
+    if team.first:
+        Path(sys.argv[2]).touch()
+"""
+
+
+@pytest.mark.slow
+def test_prediction_is_shared(face_folder: Path, small: list[str], tmp_path: Path) -> None:
+    """By three processes, of which two do a face again to come out even."""
+    from ccdn.train import main
+
+    out = tmp_path / "run"
+    assert main([*arguments(face_folder, small, out, "train.epochs=1")[2:]]) == 0
+    script = tmp_path / "predict.py"
+    script.write_text(PREDICT)
+    finish([*one_node(3), str(script), str(out / "last.pt"), str(tmp_path / "done")])
+    assert (tmp_path / "done").exists()
