@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ccdn.ablation import Cell, Grid, Table, cells, grids, load_grid, write_tables
+from ccdn.ablation import Cell, Grid, cells, grids, load_grid, write_tables
 from ccdn.config import ConfigError
+from ccdn.evaluation.tables import as_text
 
 EXAMPLES = """\
 examples:
@@ -77,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
             print(f"ccdn.ablate: {cell.name} ended with exit code {code}", file=sys.stderr)
             return code
         table = write_tables(grid, out)
-    _report(table, out)
+    print(f"{as_text(table)}\n{table.title}; written: {out}/table.md, .csv, .tex, cells.csv")
     return 0
 
 
@@ -98,11 +99,6 @@ def _cell(cell: Cell, grid: Grid, out: Path, options: argparse.Namespace) -> int
         return code
     weights = folder / ("best.pt" if (folder / "best.pt").exists() else "last.pt")
     return evaluate.main(["--weights", str(weights)])
-
-
-def _report(table: Table, out: Path) -> None:
-    print(table.markdown(), end="")
-    print(f"NME in %, mean ± sample deviation over the seeds; written: {out}/table.md, .csv, .tex")
 
 
 if __name__ == "__main__":

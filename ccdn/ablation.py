@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ccdn.config import CONFIG_FOLDER, ConfigError
 from ccdn.evaluation.metrics import NORMS
+from ccdn.evaluation.tables import NORM_NAMES, Row, Table, as_csv, as_latex
 from ccdn.files import atomic_write
 
 GRID_FOLDER = CONFIG_FOLDER / "grids"
@@ -137,38 +138,6 @@ def read_scores(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows over the seeds that are done: `columns` names them, a cell is text."""
-
-    columns: list[str]
-    rows: list[list[str]]
-
-    def markdown(self) -> str:
-        """As a Markdown table."""
-        rule = ["---"] * 3 + ["---:"] * (len(self.columns) - 3)
-        return "".join(f"| {' | '.join(row)} |\n" for row in (self.columns, rule, *self.rows))
-
-    def csv(self) -> str:
-        """As comma-separated values."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
-        return text.getvalue()
-
-    def latex(self) -> str:
-        """As a LaTeX tabular with the rules of booktabs."""
-
-        def line(row: Sequence[str]) -> str:
-            return " & ".join(_escape(cell) for cell in row) + r" \\"
-
-        body = "\n".join(line(row) for row in self.rows)
-        places = "lll" + "r" * (len(self.columns) - 3)
-        return (
-            f"\\begin{{tabular}}{{{places}}}\n\\toprule\n{line(self.columns)}\n\\midrule\n"
-            f"{body}\n\\bottomrule\n\\end{{tabular}}\n"
-        )
-
-
 def make_table(grid: Grid, out: Path) -> Table:
     """NME in %, mean ± sample deviation over the seeds done, of each row, split and norm."""
     scores = {cell: read_scores(out / cell.name) for cell in cells(grid)}
@@ -186,18 +155,31 @@ def make_table(grid: Grid, out: Path) -> Table:
             for split, norm in columns
         ]
         weights = " ".join(f"{gamma:g}" for gamma in gammas)
-        rows.append([NAMES[variant], str(excitations or "-"), weights or "-", str(len(own))])
-        rows[-1] += entries
-    named = [f"{split}, {norm.replace('_', '-')}" for split, norm in columns]
-    return Table(["variant", "P", "gamma of T, T-1, G", "seeds", *named], rows)
+        named = (NAMES[variant], str(excitations or "-"), weights or "-", str(len(own)))
+        rows.append(Row((*named, *entries)))
+    headings = [f"{split}, {NORM_NAMES[norm]}" for split, norm in columns]
+    title = "NME in %, mean ± sample deviation over the seeds"
+    fixed = ("variant", "P", "gamma of T, T-1, G", "seeds")
+    return Table("ablation", title, (*fixed, *headings), tuple(rows))
+
+
+def as_markdown(table: Table) -> str:
+    """A table of text in Markdown, its title below."""
+    rule = ["---"] * len(table.columns)
+    lines = [table.columns, rule, *(row.cells for row in table.rows)]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines) + f"\n{table.title}\n"
 
 
 def write_tables(grid: Grid, out: Path) -> Table:
     """Write table.md, table.csv, table.tex, and cells.csv with a line for each score."""
     table = make_table(grid, out)
-    pictures = {"table.md": table.markdown(), "table.csv": table.csv(), "table.tex": table.latex()}
-    pictures["cells.csv"] = _cells_csv(grid, out)
-    for name, text in pictures.items():
+    texts = {
+        "table.md": as_markdown(table),
+        "table.csv": as_csv([table]),
+        "table.tex": as_latex(table),
+        "cells.csv": _cells_csv(grid, out),
+    }
+    for name, text in texts.items():
         with atomic_write(out / name) as file:
             file.write(text.encode())
     return table
@@ -221,12 +203,6 @@ def _mean(values: Sequence[float]) -> str:
         return "-"
     mean = f"{statistics.fmean(values):.2f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
-
-
-def _escape(text: str) -> str:
-    for plain, latex in (("_", r"\_"), ("%", r"\%"), ("±", r"$\pm$")):
-        text = text.replace(plain, latex)
-    return text
 
 
 def _read(path: Path) -> Any:

@@ -174,7 +174,7 @@ def _regress(head: nn.Module, pooled: Tensor) -> Tensor:
     """Coordinates of pooled features. Outside autocast: the 8 bits of bfloat16 are half a pixel."""
     pooled = pooled.flatten(1)
     kind = pooled.device.type
-    if not torch.is_autocast_enabled(kind):
+    if kind == "meta" or not torch.is_autocast_enabled(kind):  # meta has no autocast
         return head(pooled)
     with torch.autocast(kind, enabled=False):
         return head(pooled.to(next(head.parameters()).dtype))

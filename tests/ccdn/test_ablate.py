@@ -11,7 +11,7 @@ import pytest
 
 from ccdn import train
 from ccdn.ablate import main
-from ccdn.ablation import Cell, Grid, cells, grids, load_grid, make_table, write_tables
+from ccdn.ablation import Cell, Grid, as_markdown, cells, grids, load_grid, make_table, write_tables
 from ccdn.config import ConfigError, load_config
 
 
@@ -73,15 +73,15 @@ def test_tables_average_over_the_seeds_done(tmp_path: Path) -> None:
         (folder / "results.json").write_text(json.dumps({"splits": splits}))
     table = write_tables(grid, tmp_path)
     deviation = statistics.stdev([3.0, 3.5, 3.1])
-    assert table.rows == [
-        ["Baseline", "-", "-", "1", "5.00"],
-        ["CCDN", "4", "-", "3", f"3.20 ± {deviation:.2f}"],
+    rows = [
+        ("Baseline", "-", "-", "1", "5.00"),
+        ("CCDN", "4", "-", "3", f"3.20 ± {deviation:.2f}"),
     ]
+    assert [row.cells for row in table.rows] == rows
     assert table.columns[-1] == "test, inter-ocular"
     assert f"| CCDN | 4 | - | 3 | 3.20 ± {deviation:.2f} |" in (tmp_path / "table.md").read_text()
-    assert rf"3.20 $\pm$ {deviation:.2f} \\" in (tmp_path / "table.tex").read_text()
-    with (tmp_path / "table.csv").open() as file:
-        assert list(csv.reader(file)) == [table.columns, *table.rows]
+    assert rf"CCDN & 4 & - & 3 & 3.20 ± {deviation:.2f} \\" in (tmp_path / "table.tex").read_text()
+    assert f"CCDN,4,-,3,3.20 ± {deviation:.2f}" in (tmp_path / "table.csv").read_text()
     with (tmp_path / "cells.csv").open() as file:
         assert [float(row["nme"]) for row in csv.DictReader(file)] == [5.0, 3.0, 3.5, 3.1]
 
@@ -121,8 +121,8 @@ def test_a_grid_goes_on_where_it_stopped(
     assert done.stat().st_mtime_ns == written
     grid = load_grid(str(path))
     table = make_table(grid, out)
-    assert [row[3] for row in table.rows] == ["1", "1"]
-    assert (out / "table.md").read_text() == table.markdown()
+    assert [row.cells[3] for row in table.rows] == ["1", "1"]
+    assert (out / "table.md").read_text() == as_markdown(table)
     # Another configuration is another grid.
     assert main([*command, "train.lr=1"]) == 2
     assert "train.lr was" in capsys.readouterr().err
