@@ -113,6 +113,7 @@ def test_a_grid_goes_on_where_it_stopped(
     assert main(command) == 143
     done = out / "baseline_seed0/results.json"
     written = done.stat().st_mtime_ns
+    capsys.readouterr()
     assert main([*command, "--list"]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in listed] == ["done", "open"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ccdn.files import atomic_write
 from ccdn.models import Output, objective
 from ccdn.train import main
 from ccdn.training import trainer as trainer_module
-from ccdn.training.checkpoint import CheckpointError, load_checkpoint
+from ccdn.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ccdn.training.faces import open_training_faces
 from ccdn.training.optimisation import rate_factor
 from ccdn.training.resume import load_last
@@ -26,8 +27,11 @@ from ccdn.training.trainer import Trainer, TrainingError
 
 
 @pytest.fixture
-def run(face_folder: Path, small: list[str], tmp_path: Path) -> Any:
-    """Start a run in tmp_path/NAME with more options; the exit code."""
+def run(
+    face_folder: Path, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """Start a run in tmp_path/NAME with more options; the exit code. It draws no curves."""
+    monkeypatch.setattr("ccdn.training.records.draw_curves", lambda *_: None)
 
     def start(name: str, *more: str) -> int:
         own = ["--config", "tiny", "--data", str(face_folder), "--out", str(tmp_path / name)]
@@ -136,7 +140,7 @@ def test_losses_of_single_coordinates(kind: str, unit: str) -> None:
     loss = LossConfig(kind=kind, coordinates=unit)
     found = objective(Output(landmarks, ()), target, (), loss, size).total
     scale = 1 if unit == "pixels" else 1 / size
-    assert float(found) == pytest.approx(scale * sum(map(expected, pixels.tolist())) / 2, rel=1e-12)
+    assert found.item() == pytest.approx(scale * sum(map(expected, pixels.tolist())) / 2, rel=1e-12)
     found.backward()
     assert torch.isfinite(landmarks.grad).all()
 
@@ -243,18 +247,21 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     monkeypatch.undo()
     assert load_checkpoint(tmp_path / "full/last.pt").epoch == 2
     assert [path.name for path in (tmp_path / "full").glob(".*.tmp")] == []
-    assert run("full", "train.epochs=4", "--resume") == 0
-    assert run("whole", "train.epochs=4") == 0
-    assert losses(tmp_path / "full") == losses(tmp_path / "whole")
+    assert run("full", "train.epochs=3", "--resume") == 0
+    assert list(steps(tmp_path / "full")) == list(range(1, 16))
 
 
 def test_another_number_of_threads_warns(
     run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("a", "train.epochs=1") == 0
-    assert run("a", "train.epochs=2", "train.threads=2", "--resume") == 0
-    assert "the run had 1 torch threads, now 2" in capsys.readouterr().err
-    assert run("a", "train.epochs=3", "train.threads=2", "--resume") == 0
+    last = tmp_path / "a/last.pt"
+    saved = load_checkpoint(last)
+    assert saved.threads == 1
+    save_checkpoint(last, replace(saved, threads=3))
+    assert run("a", "train.epochs=2", "--resume") == 0
+    assert "the run had 3 torch threads, now 1" in capsys.readouterr().err
+    assert run("a", "train.epochs=3", "--resume") == 0
     assert "torch threads" not in capsys.readouterr().err
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torchruns import finish, one_node, steps, train_module
 
+from ccdn.train import main
 from ccdn.training.batches import Place, Share, batch_keys, usable_batch
 from ccdn.training.checkpoint import load_checkpoint
 from ccdn.training.processes import Processes
@@ -77,7 +78,7 @@ def arguments(folder: Path, small: list[str], out: Path, *more: str) -> list[str
 def test_two_processes_and_one(face_folder: Path, small: list[str], tmp_path: Path) -> None:
     more = ("data.holdout=0.25", "train.eval_epochs=1", "train.epochs=2", "train.ema=0.9")
     one, two = tmp_path / "one", tmp_path / "two"
-    finish([sys.executable, *arguments(face_folder, small, one, *more)])
+    assert main(arguments(face_folder, small, one, *more)[2:]) == 0
     told = finish(one_node(2) + arguments(face_folder, small, two, *more))
     assert "cpu in 2 processes" in told
     assert largest_difference(one, two) < 1e-9
@@ -93,8 +94,6 @@ def test_accumulated_parts_are_one_batch(
     face_folder: Path, small: list[str], tmp_path: Path
 ) -> None:
     """But for COCS, whose Q is that of a part."""
-    from ccdn.train import main
-
     for name, parts in (("whole", 1), ("parts", 2)):
         own = (f"train.accumulate={parts}", "train.cocs.t=0", "train.cocs.t1=0", "train.cocs.g=0")
         assert main(arguments(face_folder, small, tmp_path / name, *own)[2:]) == 0
@@ -169,8 +168,6 @@ with processes("cpu") as team:
 @pytest.mark.slow
 def test_prediction_is_shared(face_folder: Path, small: list[str], tmp_path: Path) -> None:
     """By three processes, of which two do a face again to come out even."""
-    from ccdn.train import main
-
     out = tmp_path / "run"
     assert main([*arguments(face_folder, small, out, "train.epochs=1")[2:]]) == 0
     script = tmp_path / "predict.py"
