@@ -37,7 +37,7 @@ examples:
   python -m ccdn.evaluate --weights runs/a/last.pt --data synthetic data.synthetic.pose=60
   python -m ccdn.evaluate --weights runs/p4/last.pt --weights p2=runs/p2/last.pt --data ~/300w
   python -m ccdn.evaluate --weights runs/a/last.pt --data ~/300w --predictions rival.npz
-  python -m ccdn.evaluate --predictions cofss.txt --data ~/COFW68 --protocol cofw68
+  python -m ccdn.evaluate --predictions cfss.txt --data ~/COFW68 --protocol cofw68
 
 Files of predictions: .npz with pred (N, L, 2) and, if there, names, gt, bbox (x y width height) and
 subset_NAME; .json {"faces": [{"name", "landmarks"}, ...]}; COFW-68's .txt of four lines a face. A

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ccdn.data import FaceSet, aflw, cofw, w300, wflw
+from ccdn.data import FaceSet, aflw, cofw, subset_masks, w300, wflw
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,10 @@ def members(kind: str, faces: FaceSet, opened: str, split: str) -> np.ndarray:
     """The indices of a split's faces in the opened split that holds it, (n,) int64."""
     if split == opened:
         return np.arange(len(faces))
-    found = [faces.face(i) for i in range(len(faces))]
-    if kind == "300w":
-        mask = [face.group in w300.SPLITS[split] for face in found]
-    else:
-        mask = [face.attributes[split] for face in found]
-    return np.flatnonzero(mask)
+    if kind != "300w":
+        return np.flatnonzero(subset_masks(faces)[split])
+    parts = w300.SPLITS[split]
+    return np.flatnonzero([faces.face(i).group in parts for i in range(len(faces))])
 
 
 def _holds(kind: str, outer: str, inner: str) -> bool:

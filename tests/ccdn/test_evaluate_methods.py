@@ -13,7 +13,7 @@ import pytest
 import scipy.io
 import torch
 
-from ccdn import evaluate
+from ccdn import evaluate, report
 from ccdn.config import load_config
 from ccdn.data import open_faces
 from ccdn.data.synthetic import SyntheticFaces, write_protocol
@@ -115,6 +115,15 @@ def test_golden_predictions_beside_a_network_on_the_same_helen_faces(
     scores = splits["helen"]["others"]["SPIGA"]
     assert scores["inter_ocular"]["nme"] == pytest.approx(2.519, abs=2e-3)
     assert splits["helen"]["model"]["inter_ocular"]["nme"] > 5
+    assert report.main([str(tmp_path / "out"), "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "not the official test set: full 330 of 689" in page
+    curves = json.loads(page.split('id="data">')[1].split("</script>")[0])["runs"][0]["sets"][0]
+    assert {name: len(e) for name, e in curves["errors"]["inter_ocular"].items()} == {
+        "model": 330,
+        "SPIGA": 330,
+        "mean shape": 330,
+    }
 
 
 @pytest.mark.filterwarnings("ignore:.*not the official one")
