@@ -361,3 +361,21 @@ def ctm_backward_cuda(
     workspace: int,
     stream: int,
 ) -> int: ...
+def covariance_pool_workspace_cuda(shape: CovarianceShape, backward: bool) -> int: ...
+def covariance_pool_forward_cuda(
+    shape: CovarianceShape,
+    x: int,
+    covariance: int,
+    trace: int,
+    workspace: int,
+    stream: int,
+) -> int: ...
+def covariance_pool_backward_cuda(
+    shape: CovarianceShape,
+    grad: int,
+    x: int,
+    trace: int,
+    grad_x: int,
+    workspace: int,
+    stream: int,
+) -> int: ...

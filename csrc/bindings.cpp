@@ -367,6 +367,27 @@ void bind_covariance_pool(py::module_& module) {
             shape, at(grad), at(x), at(trace), at(grad_x), at(workspace), workers));
       },
       ReleaseGil());
+
+#ifdef CCDN_CUDA_ARCHS
+  module.def("covariance_pool_workspace_cuda", &ccdn::covariance_pool_workspace_cuda,
+             py::arg("shape"), py::arg("backward"));
+  module.def(
+      "covariance_pool_forward_cuda",
+      [](const Shape& shape, Address x, Address covariance, Address trace, Address workspace,
+         Address stream) {
+        return static_cast<int>(ccdn::covariance_pool_forward_cuda(
+            shape, at(x), at(covariance), at(trace), at(workspace), at(stream)));
+      },
+      ReleaseGil());
+  module.def(
+      "covariance_pool_backward_cuda",
+      [](const Shape& shape, Address grad, Address x, Address trace, Address grad_x,
+         Address workspace, Address stream) {
+        return static_cast<int>(ccdn::covariance_pool_backward_cuda(
+            shape, at(grad), at(x), at(trace), at(grad_x), at(workspace), at(stream)));
+      },
+      ReleaseGil());
+#endif
 }
 
 void bind_newton_schulz_sqrt(py::module_& module) {

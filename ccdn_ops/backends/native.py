@@ -200,6 +200,16 @@ def multi_excite_shape(x: Tensor, line_stride: int, excitations: int) -> Any:
     )
 
 
+def covariance_shape(x: Tensor) -> Any:
+    """The argument struct of csrc/common/covariance_pool.h for x (B, D, N) with any strides."""
+    return require().CovarianceShape(DTYPE_CODES[x.dtype], *x.shape, *x.stride())
+
+
+def like_gradient(x: Tensor, grad_x: Tensor) -> Tensor:
+    """x with the strides of its gradient, because the kernel writes where it reads."""
+    return x if grad_x.stride() == x.stride() else torch.empty_like(x).copy_(x)
+
+
 def workspace(size: int, device: torch.device) -> Tensor:
     """`size` bytes of scratch memory on the device."""
     return torch.empty(size, dtype=torch.uint8, device=device)

@@ -31,4 +31,14 @@ Status covariance_pool_backward_cpu(const CovarianceShape& shape, const void* gr
                                     const void* trace, void* grad_x, void* workspace,
                                     int workers) noexcept;
 
+int64_t covariance_pool_workspace_cuda(const CovarianceShape& shape, bool backward);
+
+Status covariance_pool_forward_cuda(const CovarianceShape& shape, const void* x, void* covariance,
+                                    void* trace, void* workspace, void* stream) noexcept;
+
+// x and grad_x have the same strides.
+Status covariance_pool_backward_cuda(const CovarianceShape& shape, const void* grad, const void* x,
+                                     const void* trace, void* grad_x, void* workspace,
+                                     void* stream) noexcept;
+
 }  // namespace ccdn

@@ -65,12 +65,6 @@ Pointer* at(void* workspace, int64_t offset) {
   return reinterpret_cast<Pointer*>(static_cast<char*>(workspace) + offset);
 }
 
-// Blocks for pieces of a few lines each, of which `lines` make a sample.
-int64_t line_pieces(int64_t batch, int64_t lines, bool line_is_contiguous) {
-  const int64_t count = lines_of_block(line_is_contiguous);
-  return batch * ((lines + count - 1) / count);
-}
-
 // What both directions begin with: the features as their kernels see them, the means (or what the
 // stored ones round off), the matrix and, on the positions side, the vector Xc^T 1.
 template <typename T>

@@ -27,6 +27,13 @@ MAPS = tuple(
     for channels_last in (0, 1)
 )
 
+# How the operands of a product are multiplied (csrc/cuda/product.cuh): double in double, float32 in
+# three terms of TF32, float16 in one, bfloat16 as it is; 16-bit types where float32 is needed too.
+OWN_PRODUCTS = ("float 3", "double 0", "__nv_bfloat16 16", "__half 1")
+EXACT_PRODUCTS = ("float 3", "double 0", "__nv_bfloat16 3", "__half 3")
+# From or to matrices of the accumulation type: whether that is double.
+MATRICES = ("float 0", "double 1", "__nv_bfloat16 0", "__half 0")
+
 # Every kernel of csrc/cuda and its instances: the element type and the numbers of its template.
 EXPECTED = {
     "dual_squeeze": {
@@ -45,6 +52,14 @@ EXPECTED = {
         "unit_sums": FEATURES,
         "level_losses": tuple(f"{element} {backward}" for element in FEATURES for backward in "01"),
         "unit_gradients": FEATURES,
+    },
+    "covariance_pool": {
+        "channel_means": FEATURES,
+        "covariance_traces": FEATURES,
+        "sample_factors": ACCUMULATORS,
+        "gram": tuple(f"{product} 0" for product in OWN_PRODUCTS),
+        "symmetrise": MATRICES,
+        "multiply": tuple(f"{product} 0" for product in EXACT_PRODUCTS),
     },
     "ctm": {
         "pool_gates": FEATURES,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -12,21 +10,11 @@ from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 
 
-def covariance_shape(x: Tensor) -> Any:
-    """The argument struct of csrc/common/covariance_pool.h for x (B, D, N) with any strides."""
-    return native.require().CovarianceShape(native.DTYPE_CODES[x.dtype], *x.shape, *x.stride())
-
-
-def like_gradient(x: Tensor, grad_x: Tensor) -> Tensor:
-    """x with the strides of its gradient, because the kernel writes where it reads."""
-    return x if grad_x.stride() == x.stride() else torch.empty_like(x).copy_(x)
-
-
 def _forward(x: Tensor) -> tuple[Tensor, Tensor]:
     batch, channels, _ = x.shape
     covariance = x.new_empty(batch, channels, channels)
     trace = x.new_empty(batch, dtype=native.accumulation_dtype(x.dtype))
-    module, workers, shape = native.require(), torch.get_num_threads(), covariance_shape(x)
+    module, workers, shape = native.require(), torch.get_num_threads(), native.covariance_shape(x)
     scratch = scratch_memory(module.covariance_pool_workspace_cpu(shape, workers, False))
     native.launch(
         "covariance_pool",
@@ -40,8 +28,8 @@ def _forward(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _backward(grad: Tensor, x: Tensor, trace: Tensor) -> Tensor:
     grad_x = torch.empty_like(x)
-    x = like_gradient(x, grad_x)
-    module, workers, shape = native.require(), torch.get_num_threads(), covariance_shape(x)
+    x = native.like_gradient(x, grad_x)
+    module, workers, shape = native.require(), torch.get_num_threads(), native.covariance_shape(x)
     scratch = scratch_memory(module.covariance_pool_workspace_cpu(shape, workers, True))
     native.launch(
         "covariance_pool_backward",

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
-from ccdn_ops.backends.cpu.covariance_pool import covariance_shape, like_gradient
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan
@@ -18,7 +17,7 @@ def _shape(x: Tensor, iterations: int, triu: bool, slots: int) -> Any:
     _, channels, positions = x.shape
     plan = newton_schulz_plan(channels, positions, iterations, x.dtype, True)
     return native.require().IsqrtCovShape(
-        covariance_shape(x), plan.wide, plan.side == "positions", triu, iterations, slots
+        native.covariance_shape(x), plan.wide, plan.side == "positions", triu, iterations, slots
     )
 
 
@@ -56,7 +55,7 @@ def _backward(
     save: bool,
 ) -> Tensor:
     grad_x = torch.empty_like(x)
-    x = like_gradient(x, grad_x)
+    x = native.like_gradient(x, grad_x)
     module, workers = native.require(), torch.get_num_threads()
     shape = _shape(x, iterations, triu, iterates.shape[1])
     scratch = scratch_memory(module.isqrt_cov_workspace_cpu(shape, workers, True))

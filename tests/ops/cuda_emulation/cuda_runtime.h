@@ -4,8 +4,8 @@
 //
 // What it catches: wrong values and indices, out-of-bounds shared memory (with -fsanitize=bounds),
 // barriers that not every thread of a block reaches, and, because the order in which threads run
-// between two barriers can be chosen, missing barriers. What it cannot: warp-level operations,
-// memory ordering, limits of registers and of shared memory.
+// between two barriers can be chosen, missing barriers. cuda/instructions.cuh has the instructions
+// of a warp. What it cannot: memory ordering, limits of registers and of shared memory.
 #pragma once
 
 #include <setjmp.h>
@@ -92,34 +92,46 @@ class Block {
  public:
   static constexpr size_t kStackBytes = 64 << 10;
 
-  // False when some threads ended while others waited at a barrier.
+  // False when some threads ended, or waited for their warp, while others waited at a barrier.
   bool run(unsigned threads, const std::function<void()>& body) {
     while (fibers_.size() < threads) fibers_.push_back(std::make_unique<Fiber>());
     body_ = &body;
-    for (unsigned t = 0; t < threads; ++t) fibers_[t]->done = false;
+    for (unsigned t = 0; t < threads; ++t) fibers_[t]->state = State::running;
+    std::fill(std::begin(turns_), std::end(turns_), 0u);
     std::vector<unsigned> order(threads);
     std::iota(order.begin(), order.end(), 0u);
     if (thread_order == 1) std::reverse(order.begin(), order.end());
     std::mt19937 random(thread_order);
     for (;;) {
       if (thread_order > 1) std::shuffle(order.begin(), order.end(), random);
-      unsigned ended = 0;
+      for (unsigned t : order) resume(t);
+      // A warp goes on alone to the next barrier of the block.
       for (unsigned t : order) {
-        threadIdx = dim3(t, 0, 0);
-        resume(*fibers_[t]);
-        ended += fibers_[t]->done;
+        while (fibers_[t]->state == State::at_warp) {
+          if (!release_warp(t / 32, threads)) return failed();
+          for (unsigned other : order) {
+            if (other / 32 == t / 32) resume(other);
+          }
+        }
       }
+      unsigned ended = 0;
+      for (unsigned t : order) ended += fibers_[t]->state == State::done;
       if (ended == threads) return true;
-      if (ended != 0) {
-        fibers_.clear();  // the others are in the middle of a kernel that ends here
-        return false;
-      }
+      if (ended != 0) return failed();
+      for (unsigned t : order) fibers_[t]->state = State::running;
     }
   }
 
-  void barrier() {
+  enum class State { running, at_warp, at_block, done };
+
+  // The thread's turn ends here, at a barrier of its block or of its warp.
+  void barrier(State reached) {
+    running_->state = reached;
     if (_setjmp(running_->place) == 0) _longjmp(scheduler_, 1);
   }
+
+  // How often a warp has met at a barrier of its own.
+  unsigned turn(unsigned warp) const { return turns_[warp]; }
 
   static Block& current() {
     static Block block;
@@ -132,10 +144,29 @@ class Block {
     jmp_buf place;
     std::unique_ptr<char[]> stack{new char[kStackBytes]};
     bool started = false;
-    bool done = false;
+    State state = State::running;
   };
 
-  __attribute__((noinline)) void resume(Fiber& fiber) {
+  // Whether all threads of the warp have met; they may go on then.
+  bool release_warp(unsigned warp, unsigned threads) {
+    const unsigned first = warp * 32, end = std::min(first + 32, threads);
+    for (unsigned t = first; t < end; ++t) {
+      if (fibers_[t]->state != State::at_warp) return false;
+    }
+    for (unsigned t = first; t < end; ++t) fibers_[t]->state = State::running;
+    ++turns_[warp];
+    return true;
+  }
+
+  bool failed() {
+    fibers_.clear();  // they are in the middle of a kernel that ends here
+    return false;
+  }
+
+  __attribute__((noinline)) void resume(unsigned t) {
+    Fiber& fiber = *fibers_[t];
+    if (fiber.state != State::running) return;
+    threadIdx = dim3(t, 0, 0);
     running_ = &fiber;
     if (_setjmp(scheduler_) != 0) return;
     if (fiber.started) _longjmp(fiber.place, 1);
@@ -152,25 +183,29 @@ class Block {
     Block& block = current();
     for (;;) {
       (*block.body_)();
-      block.running_->done = true;
-      block.barrier();
+      block.barrier(State::done);
     }
   }
 
   std::vector<std::unique_ptr<Fiber>> fibers_;
   const std::function<void()>* body_ = nullptr;
   Fiber* running_ = nullptr;
+  unsigned turns_[32] = {};
   jmp_buf scheduler_;
 };
 
-}  // namespace emulation
-
-inline void __syncthreads() {
-  // threadIdx is one variable for all coroutines: each finds its own again after its turn.
+// threadIdx is one variable for all coroutines: each finds its own again after its turn.
+inline void wait_at(Block::State reached) {
   const dim3 mine = threadIdx;
-  emulation::Block::current().barrier();
+  Block::current().barrier(reached);
   threadIdx = mine;
 }
+inline void sync_warp() { wait_at(Block::State::at_warp); }
+inline unsigned turn_of_warp() { return Block::current().turn(threadIdx.x / 32); }
+
+}  // namespace emulation
+
+inline void __syncthreads() { emulation::wait_at(emulation::Block::State::at_block); }
 
 // Products are not fused with sums here unless the compiler is asked for it.
 inline double __dmul_rn(double a, double b) { return a * b; }

@@ -1,8 +1,11 @@
 // What the tests ask of the emulation itself; tests/ops/cuda_emulation/__init__.py compiles it.
 #include <cuda_runtime.h>
 
+#include <cuda/instructions.cuh>
+
 #include "cuda/multi_excite_plan.h"
 #include "cuda/recurrence.cuh"
+#include "cuda/symmetric_plan.h"
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
@@ -43,4 +46,19 @@ EXPORTED void emulated_excite_plan(int64_t batch, int64_t excitations, int64_t c
                         blocks.chunks, blocks.columns, blocks.rows}) {
     *found++ = value;
   }
+}
+
+// 1: products of TF32 have the first of their three terms alone.
+EXPORTED void emulated_tf32_terms(int terms) { emulation::tf32_terms = terms; }
+
+EXPORTED float emulated_to_tf32(float value) { return ccdn::cuda::to_tf32(value); }
+
+EXPORTED void emulated_triangle_tile(int64_t number, int64_t* found) {
+  const ccdn::cuda::TriangleTile tile(number);
+  found[0] = tile.row;
+  found[1] = tile.column;
+}
+
+EXPORTED int64_t emulated_panel_place(int64_t i, int64_t j, int64_t n) {
+  return ccdn::cuda::panel_place<float>(i, j, n);
 }

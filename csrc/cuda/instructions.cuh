@@ -1,0 +1,85 @@
+// The PTX instructions that C++ has no words for, from sm_80 on: products of tensor cores, and
+// copies from device to shared memory that pass by the registers.
+//
+// A warp calls them together. Included as <cuda/instructions.cuh>.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace ccdn::cuda {
+
+// The nearest TF32 number, halves away from zero: ten bits behind the point.
+__device__ __forceinline__ float to_tf32(float value) {
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+  return __uint_as_float(bits);
+}
+
+// What that rounding leaves of the value, rounded as well.
+__device__ __forceinline__ float tf32_rest(float value, float rounded) {
+  return to_tf32(value - rounded);
+}
+
+__device__ __forceinline__ uint32_t float_bits(float value) { return __float_as_uint(value); }
+
+// sum[i][j] += a[i] b[j], m16n8k8, with fragments as fragment.h places them.
+template <int kRows, int kColumns>
+__device__ __forceinline__ void multiply_tf32(float (&sum)[kRows][kColumns][4],
+                                              const uint32_t (&a)[kRows][4],
+                                              const uint32_t (&b)[kColumns][2]) {
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) {
+      float (&s)[4] = sum[i][j];
+      asm volatile(
+          "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+          : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3])
+          : "r"(a[i][0]), "r"(a[i][1]), "r"(a[i][2]), "r"(a[i][3]), "r"(b[j][0]), "r"(b[j][1]));
+    }
+  }
+}
+
+// The same, m16n8k16, of pairs of bfloat16.
+template <int kRows, int kColumns>
+__device__ __forceinline__ void multiply_bf16(float (&sum)[kRows][kColumns][4],
+                                              const uint32_t (&a)[kRows][4],
+                                              const uint32_t (&b)[kColumns][2]) {
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) {
+      float (&s)[4] = sum[i][j];
+      asm volatile(
+          "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+          : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3])
+          : "r"(a[i][0]), "r"(a[i][1]), "r"(a[i][2]), "r"(a[i][3]), "r"(b[j][0]), "r"(b[j][1]));
+    }
+  }
+}
+
+// 16 bytes into shared memory, or zeros where they are not `inside`. There when the group that it
+// is committed to has been waited for, and for other threads after a barrier.
+__device__ __forceinline__ void copy_async(void* to, const void* from, bool inside) {
+  const uint32_t place = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+               :
+               : "r"(place), "l"(from), "r"(inside ? 16 : 0)
+               : "memory");
+}
+
+__device__ __forceinline__ void commit_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Until at most so many of the thread's groups are under way.
+template <int kGroups>
+__device__ __forceinline__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+
+}  // namespace ccdn::cuda

@@ -1,0 +1,151 @@
+// Stands in for csrc/cuda/instructions.cuh: what the PTX ISA says of its instructions, in C++.
+//
+// Products are as tensor cores make them: the products of one instruction and what they are added
+// to are summed as if exactly, then rounded towards zero. Copies are made when they are waited for.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstring>
+
+namespace emulation {
+
+// 1: what TF32 rounds off is lost, as if products had one term instead of three.
+inline int tf32_terms = 3;
+
+inline float of_bits(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+inline float towards_zero(double value) {
+  uint64_t bits;
+  std::memcpy(&bits, &value, 8);
+  bits &= ~((uint64_t(1) << 29) - 1);
+  double cut;
+  std::memcpy(&cut, &bits, 8);
+  return float(cut);
+}
+
+// What the lanes of a warp give to an instruction: one is filled while the last one is still read.
+struct Operands {
+  uint32_t a[32][8][4], b[32][8][2];
+};
+inline Operands& operands(unsigned warp, bool odd) {
+  static Operands all[32][2];
+  return all[warp][odd];
+}
+
+// The entry of a or b at a place, by the tables of the PTX ISA: `groupID` is the row of a (the
+// column of b) modulo 8, `threadID_in_group` counts along the depth.
+inline float entry_tf32(const uint32_t (&fragment)[32][8][4], int tile, int row, int k) {
+  return of_bits(fragment[row % 8 * 4 + k % 4][tile][(row >= 8) + 2 * (k >= 4)]);
+}
+inline float entry_tf32(const uint32_t (&fragment)[32][8][2], int tile, int k, int column) {
+  return of_bits(fragment[column * 4 + k % 4][tile][k >= 4]);
+}
+inline float half_of(uint32_t pair, int k) {
+  return of_bits(k % 2 ? pair & 0xFFFF0000u : pair << 16);
+}
+inline float entry_bf16(const uint32_t (&fragment)[32][8][4], int tile, int row, int k) {
+  return half_of(fragment[row % 8 * 4 + k % 8 / 2][tile][(row >= 8) + 2 * (k >= 8)], k);
+}
+inline float entry_bf16(const uint32_t (&fragment)[32][8][2], int tile, int k, int column) {
+  return half_of(fragment[column * 4 + k % 8 / 2][tile][k >= 8], k);
+}
+
+template <int kDepth, int kRows, int kColumns, typename A, typename B>
+void multiply(float (&sum)[kRows][kColumns][4], const uint32_t (&a)[kRows][4],
+              const uint32_t (&b)[kColumns][2], A entry_of_a, B entry_of_b) {
+  const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  Operands& all = operands(warp, turn_of_warp() % 2);
+  std::memcpy(all.a[lane], a, sizeof(a));
+  std::memcpy(all.b[lane], b, sizeof(b));
+  sync_warp();
+  for (int i = 0; i < kRows; ++i) {
+    for (int j = 0; j < kColumns; ++j) {
+      for (int e = 0; e < 4; ++e) {
+        const int row = int(lane) / 4 + (e >= 2 ? 8 : 0), column = int(lane) % 4 * 2 + e % 2;
+        double total = sum[i][j][e];
+        for (int k = 0; k < kDepth; ++k) {
+          total += double(entry_of_a(all.a, i, row, k)) * double(entry_of_b(all.b, j, k, column));
+        }
+        sum[i][j][e] = towards_zero(total);
+      }
+    }
+  }
+}
+
+struct Copy {
+  void* to;
+  const void* from;
+  bool inside;
+};
+inline std::vector<std::vector<Copy>>& copies_of_thread() {
+  static std::vector<std::vector<Copy>> groups[1024];
+  return groups[threadIdx.x];
+}
+
+}  // namespace emulation
+
+namespace ccdn::cuda {
+
+inline uint32_t float_bits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return bits;
+}
+
+inline float to_tf32(float value) {
+  if (!std::isfinite(value)) return value;
+  return emulation::of_bits((float_bits(value) + (1u << 12)) & 0xFFFFE000u);
+}
+
+inline float tf32_rest(float value, float rounded) {
+  return emulation::tf32_terms == 1 ? 0.f : to_tf32(value - rounded);
+}
+
+template <int kRows, int kColumns>
+void multiply_tf32(float (&sum)[kRows][kColumns][4], const uint32_t (&a)[kRows][4],
+                   const uint32_t (&b)[kColumns][2]) {
+  emulation::multiply<8>(
+      sum, a, b,
+      [](const auto& f, int t, int r, int k) { return emulation::entry_tf32(f, t, r, k); },
+      [](const auto& f, int t, int k, int c) { return emulation::entry_tf32(f, t, k, c); });
+}
+
+template <int kRows, int kColumns>
+void multiply_bf16(float (&sum)[kRows][kColumns][4], const uint32_t (&a)[kRows][4],
+                   const uint32_t (&b)[kColumns][2]) {
+  emulation::multiply<16>(
+      sum, a, b,
+      [](const auto& f, int t, int r, int k) { return emulation::entry_bf16(f, t, r, k); },
+      [](const auto& f, int t, int k, int c) { return emulation::entry_bf16(f, t, k, c); });
+}
+
+inline void copy_async(void* to, const void* from, bool inside) {
+  auto& groups = emulation::copies_of_thread();
+  if (groups.empty()) groups.emplace_back();
+  groups.back().push_back({to, from, inside});
+}
+
+inline void commit_copies() { emulation::copies_of_thread().emplace_back(); }
+
+template <int kGroups>
+void wait_for_copies() {
+  // The last list is not committed yet.
+  auto& groups = emulation::copies_of_thread();
+  while (groups.size() > kGroups + 1) {
+    for (const emulation::Copy& copy : groups.front()) {
+      if (copy.inside) {
+        std::memcpy(copy.to, copy.from, 16);
+      } else {
+        std::memset(copy.to, 0, 16);
+      }
+    }
+    groups.erase(groups.begin());
+  }
+}
+
+}  // namespace ccdn::cuda
