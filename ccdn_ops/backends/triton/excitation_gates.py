@@ -86,7 +86,7 @@ def _backward(
         kernels.weight_gradients, p * o * blocks(d, block.columns) * blocks(r, block.columns),
         grad_gates, scales, hidden, grad_hidden, first, first if second is None else second,
         *grad_weights, *sizes,
-        BLOCK_D=block.columns, BLOCK_R=block.columns, BLOCK_B=block.depth,
+        BLOCK_D=block.columns, BLOCK_R=block.columns, BLOCK_B=block.depth, num_warps=8,
     )  # fmt: skip
     return tuple(grads)
 
