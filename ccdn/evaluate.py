@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ccdn.data import FaceSet
     from ccdn.evaluation.measure import Measured, Network
     from ccdn.evaluation.prediction_files import PredictionFile
+    from ccdn.training.processes import Processes
 
 PROTOCOLS = ("300w", "cofw29", "cofw68", "aflw", "wflw")
 EXAMPLES = """\
@@ -34,6 +35,7 @@ examples:
   python -m ccdn.evaluate --weights runs/a/last.pt               on the test split of its own data
   python -m ccdn.evaluate --weights runs/a/last.pt --data ~/300w --protocol 300w
   python -m ccdn.evaluate --weights runs/a/last.pt --data ~/300w --split helen
+  torchrun --nproc-per-node 8 -m ccdn.evaluate --weights runs/a/last.pt --data ~/wflw
   python -m ccdn.evaluate --weights runs/a/last.pt --data synthetic data.synthetic.pose=60
   python -m ccdn.evaluate --weights runs/p4/last.pt --weights p2=runs/p2/last.pt --data ~/300w
   python -m ccdn.evaluate --weights runs/a/last.pt --data ~/300w --predictions rival.npz
@@ -118,13 +120,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from ccdn.training.processes import processes
+
+    if not options.weights and not options.predictions:
+        raise ConfigError("what shall be measured? --weights FILE, --predictions FILE, or several")
+    with processes(options.device) as team:
+        _run_in(team, options)
+
+
+def _run_in(team: Processes, options: argparse.Namespace) -> None:
+    """Measure, the networks' part shared by the team; the first process alone writes."""
     from ccdn.evaluation.output import Circumstances, write_all
     from ccdn.evaluation.protocols import protocol_of
     from ccdn.training.optimisation import pick_device
 
-    if not options.weights and not options.predictions:
-        raise ConfigError("what shall be measured? --weights FILE, --predictions FILE, or several")
-    device = pick_device(options.device)
+    device = pick_device(options.device, team.local_rank)
     networks = _networks(options, device)
     files = _files(options, [network.name for network in networks])
     if options.data is None and not networks:
@@ -133,12 +143,13 @@ def _run(options: argparse.Namespace) -> None:
     else:
         config = networks[0].config if networks else _config(_standard(files), options)
         protocol = protocol_of(config.data.kind)
-        measured = _measure(options, config, networks, files, device)
+        measured = _measure(options, config, networks, files, device, team)
     out = Path(options.out or (networks[0].path.parent if networks else "evaluation"))
     about = Circumstances(
         config, networks, files, protocol, options.flip_test, options.batch_size, device
     )
-    print(write_all(out, measured, about))
+    if team.first:
+        print(write_all(out, measured, about))
 
 
 def _named(texts: Sequence[str], taken: Sequence[str], first: str | None) -> dict[str, Path]:
@@ -234,6 +245,7 @@ def _measure(
     networks: Sequence[Network],
     files: dict[str, PredictionFile],
     device: torch.device,
+    team: Processes,
 ) -> list[Measured]:
     """Open every split once, warn of what was seen in training, and measure."""
     from ccdn.evaluation.measure import measure, reference_of
@@ -249,14 +261,22 @@ def _measure(
         protocol = protocol_of(data.kind)
         reference = reference_of(faces, data.kind, split, passes[split], protocol)
         one = measure(
-            split, reference, faces, networks, files, device, options.batch_size, options.flip_test
+            split,
+            reference,
+            faces,
+            networks,
+            files,
+            device,
+            options.batch_size,
+            options.flip_test,
+            team,
         )
         one.description.update(describe(data, faces, split))
         if one.runs:
             one.description["missing_boxes"] = len(one.runs[0].crops.missing_boxes)
             one.description["seen_in_training"] = seen[networks[0].name]
         for name, count in seen.items():
-            if count:
+            if count and team.first:
                 who = "the model" if len(networks) == 1 else name
                 print(
                     f"warning: {count} of the {len(faces)} faces of {split} are faces that {who}"

@@ -14,11 +14,13 @@ from ccdn.config import Config
 from ccdn.data import CropDataset, FaceSet
 from ccdn.evaluation.metrics import Array
 from ccdn.evaluation.prediction_files import PredictionFile
-from ccdn.evaluation.predictions import Predictions, predict_faces
+from ccdn.evaluation.predictions import Predictions
 from ccdn.evaluation.protocols import Protocol, members
 from ccdn.evaluation.scoring import MEAN_SHAPE, Reference, SplitResult, score
+from ccdn.evaluation.shared import predict_shared
 from ccdn.progress import bar
 from ccdn.training.faces import evaluation_crops, size_boxes
+from ccdn.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     import torch
@@ -86,9 +88,10 @@ def measure(
     device: torch.device,
     batch_size: int,
     flip_test: bool,
+    processes: Processes = ALONE,
 ) -> Measured:
-    """Run the networks, align the files, score all on every subset; the mean shape of the first
-    network's training faces comes last.
+    """Run the networks, shared by the processes, align the files, score all on every subset; the
+    mean shape of the first network's training faces comes last.
     """
     predicted: dict[str, Array] = {}
     runs = []
@@ -97,7 +100,8 @@ def measure(
         crops = evaluation_crops(faces, network.config)
         label = split if len(networks) == 1 else f"{split}, {network.name}"
         start = time.perf_counter()
-        found = predict_faces(
+        found = predict_shared(
+            processes,
             network.model,
             crops,
             network.checkpoint.mean_shape.numpy(),
@@ -107,6 +111,7 @@ def measure(
             progress=lambda starts, label=label: bar(starts, label),  # type: ignore[misc]
         )
         seconds = time.perf_counter() - start
+        crops.missing_boxes.update(*processes.gather(crops.missing_boxes))
         runs.append(NetworkRun(network, found, crops, len(crops) / seconds))
         predicted[network.name] = found.predicted
     for name, file in files.items():

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.utils.data import Subset
 
@@ -37,8 +36,7 @@ def predict_shared(
     found = predict_faces(model, part, mean_shape, device, batch_size, flip_test, bar)
     if processes.group is None:
         return found
-    held: list[Any] = [None] * processes.size
-    dist.all_gather_object(held, (mine, found), group=processes.group)
+    held = processes.gather((mine, found))
     indices = np.concatenate([own for own, _ in held])
     _, order = np.unique(indices, return_index=True)  # each face once, in the order of the set
     arrays = {

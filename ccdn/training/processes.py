@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -55,18 +55,13 @@ class Processes:
         dist.broadcast_object_list(held, src=0, group=self.group)
         return held[0]
 
-    def any(self, value: bool) -> bool:
-        """Whether it is true on one of them."""
+    def gather(self, value: Value) -> list[Value]:
+        """Every process's value, in the order of their ranks, on each of them."""
         if self.group is None:
-            return value
-        held: list[bool | None] = [None] * self.size
+            return [value]
+        held: list[Any] = [None] * self.size
         dist.all_gather_object(held, value, group=self.group)
-        return any(held)
-
-    def wait(self) -> None:
-        """Return when all of them are here."""
-        if self.group is not None:
-            dist.barrier(group=self.group)
+        return held
 
     def same_buffers(self, model: nn.Module) -> None:
         """Give the first process's buffers, such as running statistics, to all."""

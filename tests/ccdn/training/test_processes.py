@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from pathlib import Path
@@ -140,37 +141,20 @@ def test_a_killed_process_changes_nothing(
     assert largest_difference(one, hurt) < 1e-9
 
 
-PREDICT = """
-import sys
-from pathlib import Path
-import numpy as np
-from ccdn.evaluation.predictions import predict_faces
-from ccdn.evaluation.shared import predict_shared
-from ccdn.training.checkpoint import load_model
-from ccdn.training.faces import evaluation_crops, open_split
-from ccdn.training.processes import processes
-
-model, saved = load_model(Path(sys.argv[1]))
-crops = evaluation_crops(open_split(saved.config.data, "train", 68), saved.config)
-with processes("cpu") as team:
-    mean = saved.mean_shape.numpy()
-    found = predict_shared(team, model, crops, mean, batch_size=3)
-    alone = predict_faces(model, crops, mean)
-    assert len(found.predicted) == len(crops) == 20
-    for name in ("predicted", "truth", "matrices", "mean_shape"):
-        assert np.abs(getattr(found, name) - getattr(alone, name)).max() < 1e-3, name
-    assert team.size == 3
-    if team.first:
-        Path(sys.argv[2]).touch()
-"""
-
-
 @pytest.mark.slow
-def test_prediction_is_shared(face_folder: Path, small: list[str], tmp_path: Path) -> None:
-    """By three processes, of which two do a face again to come out even."""
+def test_evaluation_is_shared(face_folder: Path, small: list[str], tmp_path: Path) -> None:
+    """By three processes, of which one does a face again to come out even."""
+    from ccdn import evaluate
+
     out = tmp_path / "run"
-    assert main([*arguments(face_folder, small, out, "train.epochs=1")[2:]]) == 0
-    script = tmp_path / "predict.py"
-    script.write_text(PREDICT)
-    finish([*one_node(3), str(script), str(out / "last.pt"), str(tmp_path / "done")])
-    assert (tmp_path / "done").exists()
+    assert main(arguments(face_folder, small, out, "train.epochs=1")[2:]) == 0
+    own = ["--weights", str(out / "last.pt"), "--split", "train", "--device", "cpu"]
+    assert evaluate.main([*own, "--out", str(tmp_path / "one")]) == 0
+    finish([*one_node(3), "-m", "ccdn.evaluate", *own, "--out", str(tmp_path / "three")])
+    one, three = (
+        json.loads((tmp_path / name / "results.json").read_text())["splits"]["train"]
+        for name in ("one", "three")
+    )
+    assert one["faces"] == three["faces"] == 20
+    for norm, scores in one["model"].items():
+        assert three["model"][norm] == pytest.approx(scores, abs=1e-4)
