@@ -17,17 +17,17 @@ from ccdn.config import ConfigError, load_config
 
 @pytest.mark.parametrize("name", grids())
 def test_the_grids_that_ship(name: str) -> None:
-    """Every cell is a configuration."""
+    """Every row is a configuration."""
     grid = load_grid(name)
-    for cell in cells(grid):
+    for cell in [cell for cell in cells(grid) if cell.seed == grid.seeds[0]]:
         config = load_config(grid.config, [*grid.overrides, *cell.overrides()])
         assert config.train.seed == cell.seed
         assert config.model.ctm == (cell.variant != "baseline")
 
 
 def test_table_6_has_the_paper_s_weights() -> None:
-    configs = [load_config("paper", cell.overrides()) for cell in cells(load_grid("table6"))]
-    found = [config.train.cocs.gammas() for config in configs if config.train.seed == 0]
+    first = [cell for cell in cells(load_grid("table6")) if cell.seed == 0]
+    found = [load_config("paper", cell.overrides()).train.cocs.gammas() for cell in first]
     a, b, c = 0.01, 0.025, 0.05
     assert found == [(a, a, a), (a, a, b), (b, a, b), (b, a, c), (b, a, 0.1)]
 

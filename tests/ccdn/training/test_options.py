@@ -48,6 +48,7 @@ def losses(out: Path) -> list[float]:
 def test_precisions_learn_alike(precision: str, run: Any, tmp_path: Path) -> None:
     """The same first loss to the precision of the pooled features, and learning after it."""
     more = ("train.cocs.t=0", "train.cocs.t1=0", "train.cocs.g=0", "data.augmentation=none")
+    more += ("train.epochs=2",)
     assert run("fp32", *more) == 0
     assert run(precision, f"train.precision={precision}", *more) == 0
     full, other = losses(tmp_path / "fp32"), losses(tmp_path / precision)
