@@ -379,3 +379,43 @@ def covariance_pool_backward_cuda(
     workspace: int,
     stream: int,
 ) -> int: ...
+def newton_schulz_sqrt_workspace_cuda(shape: NewtonSchulzShape, backward: bool) -> int: ...
+def newton_schulz_sqrt_forward_cuda(
+    shape: NewtonSchulzShape,
+    a: int,
+    root: int,
+    trace: int,
+    iterates: int,
+    workspace: int,
+    stream: int,
+) -> int: ...
+def newton_schulz_sqrt_backward_cuda(
+    shape: NewtonSchulzShape,
+    grad: int,
+    a: int,
+    trace: int,
+    iterates: int,
+    grad_a: int,
+    workspace: int,
+    stream: int,
+) -> int: ...
+def isqrt_cov_workspace_cuda(shape: IsqrtCovShape, backward: bool) -> int: ...
+def isqrt_cov_forward_cuda(
+    shape: IsqrtCovShape,
+    x: int,
+    root: int,
+    trace: int,
+    iterates: int,
+    workspace: int,
+    stream: int,
+) -> int: ...
+def isqrt_cov_backward_cuda(
+    shape: IsqrtCovShape,
+    grad: int,
+    x: int,
+    trace: int,
+    iterates: int,
+    grad_x: int,
+    workspace: int,
+    stream: int,
+) -> int: ...

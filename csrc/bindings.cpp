@@ -417,6 +417,28 @@ void bind_newton_schulz_sqrt(py::module_& module) {
             shape, at(grad), at(a), at(trace), at(iterates), at(grad_a), at(workspace), workers));
       },
       ReleaseGil());
+
+#ifdef CCDN_CUDA_ARCHS
+  module.def("newton_schulz_sqrt_workspace_cuda", &ccdn::newton_schulz_sqrt_workspace_cuda,
+             py::arg("shape"), py::arg("backward"));
+  module.def(
+      "newton_schulz_sqrt_forward_cuda",
+      [](const Shape& shape, Address a, Address root, Address trace, Address iterates,
+         Address workspace, Address stream) {
+        return static_cast<int>(ccdn::newton_schulz_sqrt_forward_cuda(
+            shape, at(a), at(root), at(trace), at(iterates), at(workspace), at(stream)));
+      },
+      ReleaseGil());
+  module.def(
+      "newton_schulz_sqrt_backward_cuda",
+      [](const Shape& shape, Address grad, Address a, Address trace, Address iterates,
+         Address grad_a, Address workspace, Address stream) {
+        return static_cast<int>(
+            ccdn::newton_schulz_sqrt_backward_cuda(shape, at(grad), at(a), at(trace), at(iterates),
+                                                   at(grad_a), at(workspace), at(stream)));
+      },
+      ReleaseGil());
+#endif
 }
 
 void bind_isqrt_cov(py::module_& module) {
@@ -446,6 +468,28 @@ void bind_isqrt_cov(py::module_& module) {
             shape, at(grad), at(x), at(trace), at(iterates), at(grad_x), at(workspace), workers));
       },
       ReleaseGil());
+
+#ifdef CCDN_CUDA_ARCHS
+  module.def("isqrt_cov_workspace_cuda", &ccdn::isqrt_cov_workspace_cuda, py::arg("shape"),
+             py::arg("backward"));
+  module.def(
+      "isqrt_cov_forward_cuda",
+      [](const Shape& shape, Address x, Address root, Address trace, Address iterates,
+         Address workspace, Address stream) {
+        return static_cast<int>(ccdn::isqrt_cov_forward_cuda(
+            shape, at(x), at(root), at(trace), at(iterates), at(workspace), at(stream)));
+      },
+      ReleaseGil());
+  module.def(
+      "isqrt_cov_backward_cuda",
+      [](const Shape& shape, Address grad, Address x, Address trace, Address iterates,
+         Address grad_x, Address workspace, Address stream) {
+        return static_cast<int>(ccdn::isqrt_cov_backward_cuda(shape, at(grad), at(x), at(trace),
+                                                              at(iterates), at(grad_x),
+                                                              at(workspace), at(stream)));
+      },
+      ReleaseGil());
+#endif
 }
 
 py::tuple cuda_archs() {

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ccdn_ops._version import __version__
 from ccdn_ops.layout import is_channels_last
+from ccdn_ops.newton_schulz_plan import newton_schulz_plan
 
 if TYPE_CHECKING:
     from ccdn_ops.plans import DualSqueezePlan
@@ -208,6 +209,23 @@ def covariance_shape(x: Tensor) -> Any:
 def like_gradient(x: Tensor, grad_x: Tensor) -> Tensor:
     """x with the strides of its gradient, because the kernel writes where it reads."""
     return x if grad_x.stride() == x.stride() else torch.empty_like(x).copy_(x)
+
+
+def newton_schulz_shape(a: Tensor, iterations: int, slots: int) -> Any:
+    """The argument struct of csrc/common/newton_schulz_sqrt.h."""
+    batch, size, _ = a.shape
+    wide = newton_schulz_plan(size, None, iterations, a.dtype, True).wide
+    code = DTYPE_CODES[a.dtype]
+    return require().NewtonSchulzShape(code, wide, batch, size, iterations, slots)
+
+
+def isqrt_cov_shape(x: Tensor, iterations: int, triu: bool, slots: int) -> Any:
+    """The argument struct of csrc/common/isqrt_cov.h for x (B, D, N) with any strides."""
+    _, channels, positions = x.shape
+    plan = newton_schulz_plan(channels, positions, iterations, x.dtype, True)
+    return require().IsqrtCovShape(
+        covariance_shape(x), plan.wide, plan.side == "positions", triu, iterations, slots
+    )
 
 
 def workspace(size: int, device: torch.device) -> Tensor:

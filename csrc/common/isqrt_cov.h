@@ -24,4 +24,13 @@ Status isqrt_cov_backward_cpu(const IsqrtCovShape& shape, const void* grad, cons
                               const void* trace, const void* iterates, void* grad_x,
                               void* workspace, int workers) noexcept;
 
+int64_t isqrt_cov_workspace_cuda(const IsqrtCovShape& shape, bool backward);
+
+Status isqrt_cov_forward_cuda(const IsqrtCovShape& shape, const void* x, void* root, void* trace,
+                              void* iterates, void* workspace, void* stream) noexcept;
+
+Status isqrt_cov_backward_cuda(const IsqrtCovShape& shape, const void* grad, const void* x,
+                               const void* trace, const void* iterates, void* grad_x,
+                               void* workspace, void* stream) noexcept;
+
 }  // namespace ccdn

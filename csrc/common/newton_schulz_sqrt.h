@@ -29,4 +29,14 @@ Status newton_schulz_sqrt_backward_cpu(const NewtonSchulzShape& shape, const voi
                                        const void* a, const void* trace, const void* iterates,
                                        void* grad_a, void* workspace, int workers) noexcept;
 
+int64_t newton_schulz_sqrt_workspace_cuda(const NewtonSchulzShape& shape, bool backward);
+
+Status newton_schulz_sqrt_forward_cuda(const NewtonSchulzShape& shape, const void* a, void* root,
+                                       void* trace, void* iterates, void* workspace,
+                                       void* stream) noexcept;
+
+Status newton_schulz_sqrt_backward_cuda(const NewtonSchulzShape& shape, const void* grad,
+                                        const void* a, const void* trace, const void* iterates,
+                                        void* grad_a, void* workspace, void* stream) noexcept;
+
 }  // namespace ccdn

@@ -284,10 +284,10 @@ __global__ void __launch_bounds__(kMatrixThreads)
   }
 }
 
-// out = scale M + shift 1, in panels; out may be M.
+// out = scale M + shift 1, in panels, or `by` M where there are no factors; out may be M.
 template <typename Acc>
 __global__ void __launch_bounds__(kMatrixThreads)
-    scale_and_shift(int64_t batch, int64_t n, Matrix<const Acc> from, Factors factors,
+    scale_and_shift(int64_t batch, int64_t n, Matrix<const Acc> from, Factors factors, Acc by,
                     Matrix<Acc> to) {
   const int64_t size = panel_size<Acc>(n), step = int64_t(gridDim.x) * kMatrixThreads;
   for (int64_t at = int64_t(blockIdx.x) * kMatrixThreads + threadIdx.x; at < batch * size;
@@ -296,7 +296,9 @@ __global__ void __launch_bounds__(kMatrixThreads)
     const int64_t row = place / kPanelColumns<Acc>, i = row % n;
     const int64_t j = row / n * kPanelColumns<Acc> + place % kPanelColumns<Acc>;
     Acc value = 0;
-    if (!factors.none(b)) {
+    if (!factors.data) {
+      value = by * from.sample(b)[place];
+    } else if (!factors.none(b)) {
       value = Acc(factors.scale(b)) * from.sample(b)[place];
       if (i == j) value += Acc(factors.shift(b));
     }

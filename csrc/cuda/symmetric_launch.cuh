@@ -151,11 +151,20 @@ void launch_write_rows(Launcher& launch, int64_t batch, int64_t n, Matrix<Acc> f
          read_only(from), factors, RowMatrix<T>{static_cast<T*>(to), triangle});
 }
 
+// to = scale M + shift 1, or `by` M.
 template <typename Acc>
 void launch_scale(Launcher& launch, int64_t batch, int64_t n, Matrix<Acc> from, Factors factors,
-                  Matrix<Acc> to) {
+                  double by, Matrix<Acc> to) {
   launch(scale_and_shift<Acc>, matrix_blocks(batch * panel_size<Acc>(n)), kMatrixThreads, batch, n,
-         read_only(from), factors, to);
+         read_only(from), factors, Acc(by), to);
+}
+
+// <left + shift 1, right> of each sample.
+template <typename Acc>
+void launch_inner_product(Launcher& launch, int64_t batch, int64_t n, Matrix<Acc> left,
+                          Matrix<Acc> right, double shift, double* sums) {
+  launch(inner_product<Acc>, batch, kMatrixThreads, batch, n, read_only(left), read_only(right),
+         shift, sums);
 }
 
 }  // namespace ccdn::cuda

@@ -34,6 +34,18 @@ EXACT_PRODUCTS = ("float 3", "double 0", "__nv_bfloat16 3", "__half 3")
 # From or to matrices of the accumulation type: whether that is double.
 MATRICES = ("float 0", "double 1", "__nv_bfloat16 0", "__half 0")
 
+# And of both matrix roots, where float32 may be computed in double too.
+ROOT_PRODUCTS = (*EXACT_PRODUCTS, "float 0")
+ROOT_MATRICES = (*MATRICES, "float 1")
+MATRIX_ROOT = {
+    "symmetrise": ROOT_MATRICES,
+    "write_rows": ROOT_MATRICES,
+    "scale_and_shift": ACCUMULATORS,
+    "inner_product": ACCUMULATORS,
+    "sample_factors": ACCUMULATORS,
+    "symmetric_product": ("0", "3"),
+}
+
 # Every kernel of csrc/cuda and its instances: the element type and the numbers of its template.
 EXPECTED = {
     "dual_squeeze": {
@@ -72,6 +84,14 @@ EXPECTED = {
         "gates_expand_backward": ACCUMULATORS,
         "gates_reduce_backward": ACCUMULATORS,
     },
+    "isqrt_cov": {
+        "channel_means": FEATURES,
+        "covariance_traces": FEATURES,
+        "gram": tuple(f"{product} {expanded}" for product in ROOT_PRODUCTS for expanded in "01"),
+        "multiply": tuple(f"{product} {form}" for product in ROOT_PRODUCTS for form in "012"),
+        **MATRIX_ROOT,
+    },
+    "newton_schulz_sqrt": {"matrix_traces": FEATURES, **MATRIX_ROOT},
     "multi_excite": {
         "excite": MAPS,
         "excite_backward": MAPS,
@@ -99,9 +119,10 @@ def demangled(symbol: str) -> tuple[str, str]:
     assert name is not None, f"{symbol} is not in ccdn::cuda"
     length = int(name[1])
     kernel, rest = name[2][:length], name[2][length:]
-    arguments = re.match(r"I(f|d|13__nv_bfloat16|6__half)((?:L[bij]\d+E)*)E", rest)
+    arguments = re.match(r"I(f|d|13__nv_bfloat16|6__half)?((?:L[bij]\d+E)*)E", rest)
     assert arguments is not None, f"{symbol} has unknown template arguments"
-    return kernel, " ".join([MANGLED[arguments[1]], *re.findall(r"\d+", arguments[2])])
+    types = [MANGLED[arguments[1]]] if arguments[1] else []
+    return kernel, " ".join([*types, *re.findall(r"\d+", arguments[2])])
 
 
 def usage(report: str) -> list[Usage]:

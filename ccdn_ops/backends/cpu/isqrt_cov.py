@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -11,14 +9,6 @@ from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan
-
-
-def _shape(x: Tensor, iterations: int, triu: bool, slots: int) -> Any:
-    _, channels, positions = x.shape
-    plan = newton_schulz_plan(channels, positions, iterations, x.dtype, True)
-    return native.require().IsqrtCovShape(
-        native.covariance_shape(x), plan.wide, plan.side == "positions", triu, iterations, slots
-    )
 
 
 def _forward(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -33,7 +23,7 @@ def _forward(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor
     size = positions if plan.side == "positions" else channels
     iterates = x.new_empty(plan.saved_shape(batch, size), dtype=wide)
     module, workers = native.require(), torch.get_num_threads()
-    shape = _shape(x, iterations, triu, plan.slots)
+    shape = native.isqrt_cov_shape(x, iterations, triu, plan.slots)
     scratch = scratch_memory(module.isqrt_cov_workspace_cpu(shape, workers, False))
     native.launch(
         "isqrt_cov",
@@ -57,7 +47,7 @@ def _backward(
     grad_x = torch.empty_like(x)
     x = native.like_gradient(x, grad_x)
     module, workers = native.require(), torch.get_num_threads()
-    shape = _shape(x, iterations, triu, iterates.shape[1])
+    shape = native.isqrt_cov_shape(x, iterations, triu, iterates.shape[1])
     scratch = scratch_memory(module.isqrt_cov_workspace_cpu(shape, workers, True))
     native.launch(
         "isqrt_cov_backward",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -13,13 +11,6 @@ from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan
 
 
-def _shape(a: Tensor, iterations: int, slots: int) -> Any:
-    batch, size, _ = a.shape
-    wide = newton_schulz_plan(size, None, iterations, a.dtype, True).wide
-    code = native.DTYPE_CODES[a.dtype]
-    return native.require().NewtonSchulzShape(code, wide, batch, size, iterations, slots)
-
-
 def _forward(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     batch, size, _ = a.shape
     plan = newton_schulz_plan(size, None, iterations, a.dtype, save)
@@ -27,7 +18,7 @@ def _forward(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Te
     root, trace = torch.empty_like(a), a.new_empty(batch, dtype=wide)
     iterates = a.new_empty(plan.saved_shape(batch, size), dtype=wide)
     module, workers = native.require(), torch.get_num_threads()
-    shape = _shape(a, iterations, plan.slots)
+    shape = native.newton_schulz_shape(a, iterations, plan.slots)
     scratch = scratch_memory(module.newton_schulz_sqrt_workspace_cpu(shape, workers, False))
     native.launch(
         "newton_schulz_sqrt",
@@ -44,7 +35,7 @@ def _backward(
 ) -> Tensor:
     grad_a = torch.empty_like(a)
     module, workers = native.require(), torch.get_num_threads()
-    shape = _shape(a, iterations, iterates.shape[1])
+    shape = native.newton_schulz_shape(a, iterations, iterates.shape[1])
     scratch = scratch_memory(module.newton_schulz_sqrt_workspace_cpu(shape, workers, True))
     native.launch(
         "newton_schulz_sqrt_backward",
