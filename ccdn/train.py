@@ -72,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0" or not getattr(error, "told", False):
             print(f"ccdn.train: {error}", file=sys.stderr)
         return 1 if type(error).__name__ == "TrainingError" else 2
-    except _lost_process() as error:
+    except RuntimeError as error:
+        if not _is_lost_process(error):
+            raise
         print(f"ccdn.train: another process is gone: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -89,11 +91,15 @@ def _user_errors() -> tuple[type[Exception], ...]:
     return (ConfigError, DataError, BatchError, CheckpointError, TrainingError, OSError)
 
 
-def _lost_process() -> tuple[type[Exception], ...]:
-    """What gloo and NCCL raise when a process they wait for has ended."""
+def _is_lost_process(error: RuntimeError) -> bool:
+    """Whether gloo or NCCL says that a process they wait for has ended; gloo's errors in a backward
+    pass have no type of their own.
+    """
     import torch
 
-    return (torch.distributed.DistError,)
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return "RANK" in os.environ and "gloo/transport" in str(error)
 
 
 def _parser() -> argparse.ArgumentParser:

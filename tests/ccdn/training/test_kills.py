@@ -183,7 +183,10 @@ def test_an_agent_that_dies_and_comes_back(
         role = [f"--rdzv-conf=is_host={int(host)},keep_alive_interval=1,keep_alive_max_attempt=3"]
         command = [*torchrun(*meeting, *role), str(script), str(go), *own]
         with log.open("wb") as file:
-            return subprocess.Popen(command, env=environment(), stdout=file, stderr=file)
+            # An agent that shares its store with the workers tells its address in the first
+            # round only: a new one would wait for it.
+            variables = environment(TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
+            return subprocess.Popen(command, env=variables, stdout=file, stderr=file)
 
     agents = [agent(True, logs[0]), agent(False, logs[1])]
     try:
