@@ -73,16 +73,21 @@ def trained(model: CCDN, function: object, autocast: bool, channels_last: bool) 
 
 def compare(backend: str, variant: str, autocast: bool, channels_last: bool) -> None:
     compiled = torch.compile(step, fullgraph=True, backend=backend)
-    model = network(**VARIANTS[variant])
-    expected = trained(model, step, autocast, channels_last)
-    again = network(**VARIANTS[variant])
-    found = trained(again, compiled, autocast, channels_last)
-    # The sum over all weights: single small gradients are rounding under autocast.
-    tolerance = 0.1 if autocast else 1e-4
-    error = sum((f - e).square().sum() for f, e in zip(found[1:], expected[1:], strict=True))
-    size = sum(e.square().sum() for e in expected[1:])
-    assert error.sqrt() <= tolerance * size.sqrt()
-    torch.testing.assert_close(found[0], expected[0], rtol=tolerance, atol=0)
+    expected = trained(network(**VARIANTS[variant]), step, autocast, channels_last)
+    found = trained(network(**VARIANTS[variant]), compiled, autocast, channels_last)
+    model = network(**VARIANTS[variant]).double()
+    loss = step(model, *(t.double() for t in inputs(False)))
+    loss.backward()
+    exact = [loss.detach(), *(w.grad for w in model.parameters())]
+    # Over all weights: single small gradients are rounding under autocast.
+    size = sum(e.square().sum() for e in exact[1:]).sqrt()
+    error, eager = (
+        sum((v - e).square().sum() for v, e in zip(values[1:], exact[1:], strict=True)).sqrt()
+        for values in (found, expected)
+    )
+    # bfloat16 rounds elsewhere where operators are fused: twice eager's own error.
+    assert error <= 2 * eager + 1e-5 * size, f"{error / size:.1e}, eager {eager / size:.1e}"
+    torch.testing.assert_close(found[0].double(), exact[0], rtol=1e-1 if autocast else 1e-4, atol=0)
     compare_use(backend, variant, autocast, channels_last)
 
 
@@ -97,7 +102,6 @@ def compare_use(backend: str, variant: str, autocast: bool, channels_last: bool)
         exact = model.double()(crops.double()).landmarks
     error = (found_landmarks.double() - exact).norm()
     eager = (expected_landmarks.double() - exact).norm()
-    # bfloat16 rounds elsewhere where operators are fused: twice eager's own error.
     assert error <= 2 * eager + 1e-6 * exact.norm(), f"{error:.1e}, eager {eager:.1e}"
 
 
@@ -128,8 +132,10 @@ def test_use_in_code_under_autocast(variant: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.xfail(
-    reason="torch 2.13 on the CPU: inductor's backward pass under autocast reads a buffer that it"
-    " has given away (UnboundLocalError in its code), or its gradients are far from eager's",
+    torch.__version__ < "2.14",
+    reason="inductor's backward pass under autocast on the CPU, before torch 2.14: it reads a buffer"
+    " that it has given away (UnboundLocalError in its code), or its gradients are wrong, with the"
+    " Baseline too, which has none of our operators",
     strict=False,
 )
 @pytest.mark.parametrize("channels_last", [False, True])
