@@ -87,10 +87,12 @@ def distribute(
     """
     if config.compile != "none":
         mixed = config.precision in _AUTOCAST
-        if config.compile == "inductor" and mixed and device.type == "cpu":
+        on_cpu = device.type == "cpu"
+        if config.compile == "inductor" and mixed and on_cpu and torch.__version__ < "2.14":
             raise ConfigError(
                 f"train.compile is inductor and train.precision {config.precision} on the CPU,"
-                " where its gradients under autocast are wrong; expected aot_eager, or fp32"
+                f" where torch {torch.__version__} has wrong gradients under autocast;"
+                " expected aot_eager, fp32, or torch 2.14"
             )
         model.compile(backend=config.compile)
     if processes.group is None:

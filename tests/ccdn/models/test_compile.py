@@ -133,9 +133,9 @@ def test_use_in_code_under_autocast(variant: str) -> None:
 @pytest.mark.slow
 @pytest.mark.xfail(
     torch.__version__ < "2.14",
-    reason="inductor's backward pass under autocast on the CPU, before torch 2.14: it reads a buffer"
-    " that it has given away (UnboundLocalError in its code), or its gradients are wrong, with the"
-    " Baseline too, which has none of our operators",
+    reason="inductor's backward pass under autocast on the CPU, before torch 2.14, reads a buffer"
+    " that it has given away (UnboundLocalError in its code) or has wrong gradients: also of the"
+    " Baseline, which has none of our operators",
     strict=False,
 )
 @pytest.mark.parametrize("channels_last", [False, True])

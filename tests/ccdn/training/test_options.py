@@ -75,11 +75,12 @@ def test_fp16_leaves_out_steps_that_overflow(
     assert all(math.isfinite(loss) for loss in losses(tmp_path / "huge"))
 
 
+@pytest.mark.skipif(torch.__version__ >= "2.14", reason="torch 2.14 and newer do it right")
 def test_autocast_of_inductor_on_the_cpu_is_refused(
     run: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("a", "train.compile=inductor", "train.precision=bf16") == 2
-    assert "expected aot_eager, or fp32" in capsys.readouterr().err
+    assert "expected aot_eager, fp32, or torch 2.14" in capsys.readouterr().err
 
 
 @pytest.mark.slow
