@@ -194,7 +194,7 @@ __device__ __forceinline__ void multiply_slice(const Slice<kProduct>& left,
     }
   } else {
     using Fragment = Tf32Fragment;
-#pragma unroll
+#pragma unroll 2
     for (int k0 = 0; k0 < kSlice; k0 += Fragment::kDepth) {
       uint32_t a[kRowFragments][4], b[kColumnFragments][2];
       uint32_t a_rest[kRowFragments][4], b_rest[kColumnFragments][2];

@@ -231,7 +231,7 @@ __global__ void __launch_bounds__(kProductThreads<kProduct>, 1)
 // out, in panels, = scale (G + G^T) / 2 of rows, or of what an upper triangle stands for. Piece: a
 // square of the matrix with its padding, whose mirror image is turned in shared memory.
 template <typename T, bool kDoubles>
-__global__ void __launch_bounds__(kMatrixThreads)
+__global__ void __launch_bounds__(kMatrixThreads, 1)
     symmetrise(int64_t batch, int64_t n, RowMatrix<const T> from, Factors factors,
                Matrix<ProductAcc<kDoubles ? kDouble : kTf32x3>> to) {
   using Acc = ProductAcc<kDoubles ? kDouble : kTf32x3>;
@@ -265,7 +265,7 @@ __global__ void __launch_bounds__(kMatrixThreads)
 
 // rows = scale M + shift 1.
 template <typename T, bool kDoubles>
-__global__ void __launch_bounds__(kMatrixThreads)
+__global__ void __launch_bounds__(kMatrixThreads, 1)
     write_rows(int64_t batch, int64_t n,
                Matrix<const ProductAcc<kDoubles ? kDouble : kTf32x3>> from, Factors factors,
                RowMatrix<T> to) {
@@ -286,7 +286,7 @@ __global__ void __launch_bounds__(kMatrixThreads)
 
 // out = scale M + shift 1, in panels, or `by` M where there are no factors; out may be M.
 template <typename Acc>
-__global__ void __launch_bounds__(kMatrixThreads)
+__global__ void __launch_bounds__(kMatrixThreads, 1)
     scale_and_shift(int64_t batch, int64_t n, Matrix<const Acc> from, Factors factors, Acc by,
                     Matrix<Acc> to) {
   const int64_t size = panel_size<Acc>(n), step = int64_t(gridDim.x) * kMatrixThreads;
@@ -326,7 +326,7 @@ __device__ inline double matrix_block_sum(double value) {
 
 // <left + shift 1, right> (B,). Piece: a sample.
 template <typename Acc>
-__global__ void __launch_bounds__(kMatrixThreads)
+__global__ void __launch_bounds__(kMatrixThreads, 1)
     inner_product(int64_t batch, int64_t n, Matrix<const Acc> left, Matrix<const Acc> right,
                   double shift, double* sums) {
   const int64_t size = panel_size<Acc>(n);
@@ -347,7 +347,7 @@ __global__ void __launch_bounds__(kMatrixThreads)
 // The trace (B,) of the covariance from the sums of squares of the centred rows, 0 for a constant
 // sample. Piece: a sample.
 template <typename T>
-__global__ void __launch_bounds__(kMatrixThreads)
+__global__ void __launch_bounds__(kMatrixThreads, 1)
     covariance_traces(int64_t batch, int64_t channels, int64_t positions, const double* squares,
                       const Accumulator<T>* means, Accumulator<T>* traces) {
   using Acc = Accumulator<T>;
@@ -369,7 +369,7 @@ __global__ void __launch_bounds__(kMatrixThreads)
 
 // The trace (B,) of matrices in rows. Piece: a sample.
 template <typename T>
-__global__ void __launch_bounds__(kMatrixThreads)
+__global__ void __launch_bounds__(kMatrixThreads, 1)
     matrix_traces(int64_t batch, int64_t n, const T* a, Accumulator<T>* traces) {
   for (int64_t b = blockIdx.x; b < batch; b += gridDim.x) {
     double sum = 0;
@@ -393,7 +393,7 @@ enum class FactorOf {
 
 // factors (B, 2) = by (what it says, shift times that), 0 where the trace is, NaN where infinite.
 template <typename Acc>
-__global__ void __launch_bounds__(kMatrixThreads)
+__global__ void __launch_bounds__(kMatrixThreads, 1)
     sample_factors(int64_t batch, const Acc* traces, FactorOf kind, double by, double shift,
                    const double* inner, const double* other, double* factors) {
   const int64_t step = int64_t(gridDim.x) * kMatrixThreads;
