@@ -109,8 +109,8 @@ def per_sample(like: Tensor, *values: Tensor | float) -> Tensor:
 
 
 def or_zero(trace: Tensor, value: Tensor) -> Tensor:
-    """value, and 0 where the trace is."""
-    return torch.where(trace == 0, 0.0, value)
+    """value, 0 where the trace is, and NaN where it is infinite: what overflows must show."""
+    return torch.where(trace == 0, 0.0, value + (trace - trace))
 
 
 def gram(

@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends.triton import launcher
-from ccdn_ops.backends.triton.covariance_pool import PANEL, half, precision, product_of, tile_of
+from ccdn_ops.backends.triton.covariance_pool import (
+    PANEL,
+    half,
+    or_zero,
+    precision,
+    product_of,
+    tile_of,
+)
 from ccdn_ops.backends.triton.launcher import blocks, interpreted
 
 # No matrix is needed seven slots after its own, so that few suffice where none is kept.
@@ -219,4 +226,4 @@ def root_gradient(
     found = derivative(plan, m, grad)
     root = trace.double().sqrt()
     shift = (inner / 2 - inner_product(found, m[0])) / root
-    return found, 0 + torch.where(trace == 0, 0.0, 1 / root), torch.where(trace == 0, 0.0, shift)
+    return found, or_zero(trace, 1 / root), or_zero(trace, shift)
