@@ -59,7 +59,7 @@ def _import_native() -> tuple[ModuleType | None, ImportError | None]:
 
 
 # csrc/common/status.h: what this file and the native module must agree on.
-INTERFACE = 5
+INTERFACE = 6
 
 _C: Any
 _C, _import_error = _import_native()
