@@ -167,9 +167,9 @@ def _read_csv_header(
         twice = sorted({name for name in header if header.count(name) > 1})
         raise DataError(f"{path}, line 1: found the column {twice[0]!r} twice")
     position = {name: column for column, name in enumerate(header)}
-    count = 1 + max(
-        (int(name[1:]) for name in header if re.fullmatch(r"[xy]\d+", name)), default=-1
-    )
+    # As many points as columns of an axis: a number in a name may be of any size.
+    axes = [name[0] for name in header if re.fullmatch(r"[xy]\d+", name)]
+    count = max(axes.count("x"), axes.count("y"))
     missing = [f"{axis}{i}" for i in range(count) for axis in "xy" if f"{axis}{i}" not in position]
     if count == 0 or missing:
         raise DataError(f"{path}, line 1: missing column {missing[0] if missing else 'x0'}")

@@ -77,6 +77,8 @@ def test_csv_with_and_without_boxes(table: Callable[[str], Path]) -> None:
         ("image\na.png\n", "line 1: missing column x0"),
         ("image,x0,y0,x0\n", "line 1: found the column 'x0' twice"),
         ("image,x0,y0,z\n", "line 1: unknown column 'z'"),
+        (f"image,x0,y0,x{'9' * 5000}\n", "line 1: missing column x1"),
+        ("image,x0,y0,x4000000000,y4000000000\n", "line 1: missing column x1"),
         ("image,x0,y0,box_left\n", "line 1: expected all or none of box_left"),
         (f"{HEADER}\na.png,1,2,3\n", "line 2: found 4 fields, expected 5"),
         (f"{HEADER}\na.png,1,2,3,4\na.png,1,2,,4\n", "line 3: found x1 = '', expected a finite"),
