@@ -65,7 +65,10 @@ JAW_POINTS = 33
 # Where the curves are sampled; the landmarks are among the samples.
 _LID_T = np.linspace(0, 1, 13)
 _LID_BOW = np.power(4 * _LID_T * (1 - _LID_T), 0.72)
+_UPPER_BOW = _LID_BOW * (1 + 0.18 * (_LID_T - 0.5))
 _BROW_T = np.linspace(0, 1, 9)
+_BROW_PEAK = 1 - ((_BROW_T - 0.38) / 0.62) ** 2
+_BROW_BODY = 0.25 + 0.75 * np.minimum(1.0, _BROW_T / 0.55)
 LIP_T = np.linspace(-1, 1, 17)
 _LIP_GAP = np.power(1 - LIP_T**2, 0.6)
 _LIP_UPPER = np.power(1 - LIP_T**2, 0.8)
@@ -128,19 +131,29 @@ class Anatomy:
 
         `extra` moves the middle away from the eye: the crease, or the rim of the socket.
         """
-        i = self.identity
-        outer, inner = self.eye_corners(side)
-        line = outer + _LID_T[:, None] * (inner - outer)
-        shut = self.shut(side)
-        cheek = 1 - 0.35 * max(0.0, self.smile)
-        low = i.eye_lower * cheek * (1 - 0.35 * shut)
-        if upper:
-            wide = 1 + 0.25 * max(0.0, self.expression.raised)
-            height = -i.eye_upper * wide * (1 - shut) + low * shut - extra
-            line[:, 1] += height * _LID_BOW * (1 + 0.18 * (_LID_T - 0.5))
-        else:
-            line[:, 1] += (low + extra) * _LID_BOW
+        line = self._lids[side, upper].copy()
+        if extra:
+            line[:, 1] += -extra * _UPPER_BOW if upper else extra * _LID_BOW
         return line
+
+    @cached_property
+    def _lids(self) -> dict[tuple[int, bool], np.ndarray]:
+        """Lids by side and whether it is the upper one."""
+        i = self.identity
+        wide = 1 + 0.25 * max(0.0, self.expression.raised)
+        cheek = 1 - 0.35 * max(0.0, self.smile)
+        lids = {}
+        for side in (-1, 1):
+            outer, inner = self.eye_corners(side)
+            shut = self.shut(side)
+            low = i.eye_lower * cheek * (1 - 0.35 * shut)
+            high = -i.eye_upper * wide * (1 - shut) + low * shut
+            straight = outer + _LID_T[:, None] * (inner - outer)
+            for upper in (True, False):
+                line = straight.copy()
+                line[:, 1] += high * _UPPER_BOW if upper else low * _LID_BOW
+                lids[side, upper] = line
+        return lids
 
     def eye_outline(self, side: int) -> np.ndarray:
         """The opening between the lids as a polygon (24, 2)."""
@@ -155,17 +168,27 @@ class Anatomy:
 
     def brow(self, side: int, upper: bool) -> np.ndarray:
         """Points (9, 2) of a brow's edge, from the outer to the inner end."""
+        return self._brows[side, upper].copy()
+
+    @cached_property
+    def _brows(self) -> dict[tuple[int, bool], np.ndarray]:
+        """Brows' edges by side and whether it is the upper one."""
         i, e, t = self.identity, self.expression, _BROW_T
         inner_x = i.brow_inner - 0.03 * e.frown
         x = i.brow_outer + (inner_x - i.brow_outer) * t
         rise = 0.11 * e.raised
         arch = i.brow_arch * (1 + 0.5 * max(0.0, e.raised))
-        peak = 1 - ((t - 0.38) / 0.62) ** 2
-        y = i.brow_y - rise - arch * peak + i.brow_tilt * (t - 0.5)
-        y = y + 0.09 * e.frown * t**2 + 0.05 * (1 - t) ** 4
-        thick = i.brow_thick * (0.25 + 0.75 * np.minimum(1.0, t / 0.55))
-        y = y + (-0.5 if upper else 0.5) * thick + side * i.asymmetry
-        return np.stack([side * x, y], axis=1)
+        y = i.brow_y - rise - arch * _BROW_PEAK + i.brow_tilt * (t - 0.5)
+        y += (0.09 * e.frown) * t**2 + 0.05 * (1 - t) ** 4
+        brows = {}
+        for side in (-1, 1):
+            for upper in (True, False):
+                edge = np.empty((len(t), 2))
+                edge[:, 0] = side * x
+                half = (-0.5 if upper else 0.5) * i.brow_thick
+                edge[:, 1] = y + half * _BROW_BODY + side * i.asymmetry
+                brows[side, upper] = edge
+        return brows
 
     # ---- nose ----------------------------------------------------------------------------------
 

@@ -40,8 +40,10 @@ class Camera:
     def project(self, points: np.ndarray) -> np.ndarray:
         """Points (..., 3) of the head frame as pixels and depth towards the camera (..., 3)."""
         seen = self.turned(points)
-        factor = self.scale * self.distance / (self.distance - seen[..., 2:])
-        return np.concatenate([seen[..., :2] * factor + self.centre, seen[..., 2:]], axis=-1)
+        flat = seen[..., :2]
+        flat *= self.scale * self.distance / (self.distance - seen[..., 2:])
+        flat += self.centre
+        return seen
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def _outline(head: Head, camera: Camera, roll: float) -> np.ndarray:
     paths, normal = head.jaw_paths
     tilt = rotation(0.0, 0.0, roll)[:2, :2]
     flat = camera.project(paths)[..., :2]
-    outward = np.einsum("nsk,nk->ns", flat, normal @ tilt.T)
+    across, down = (normal @ tilt.T).T[..., None]
+    outward = flat[..., 0] * across + flat[..., 1] * down
     # A tie, as where the walk starts on the outline, is the jaw itself.
     best = np.argmax(outward - 1e-9 * np.arange(flat.shape[1]), axis=1)
     return paths[np.arange(len(paths)), best]

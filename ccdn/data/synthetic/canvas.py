@@ -8,10 +8,12 @@ opaque and wait in a queue, so that all of them are bent in one go: a face has s
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import cv2
 import numpy as np
 
-from ccdn.data.synthetic.head import Head
+from ccdn.data.synthetic.head import MESH_ANGLES, Head
 
 REACH = 2.3  # u covers -REACH..REACH
 TOP, BOTTOM = -1.95, 2.25  # heights covered
@@ -36,11 +38,14 @@ class Canvas:
         """Rows and columns."""
         return self.paint.shape[0], self.paint.shape[1]
 
-    def coordinates(self, angle: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Column and row (float32) of surface points given by angle and height."""
-        u = self.head.half_width(y) * angle
+    @cached_property
+    def mesh_cells(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the head's mesh lies: column and row, (ROWS, COLUMNS) float32."""
+        y = self.head.mesh_heights
+        u = self.head.half_width(y)[:, None] * MESH_ANGLES
         column = ((u + REACH) * self.density).astype(np.float32)
-        row = np.broadcast_to((y - TOP) * self.density, column.shape).astype(np.float32)
+        row = np.empty_like(column)
+        row[:] = ((y - TOP) * self.density)[:, None]
         return column, row
 
     def _cells(self, points: np.ndarray, unrolled: bool) -> np.ndarray:
@@ -97,7 +102,7 @@ class Canvas:
 
 
 _CIRCLE = {
-    n: np.stack([np.cos(t), np.sin(t)], axis=1)
+    n: (np.cos(t), np.sin(t))
     for n in (8, 12, 20)
     for t in [np.linspace(0, 2 * np.pi, n, endpoint=False)]
 }
@@ -105,4 +110,8 @@ _CIRCLE = {
 
 def ellipse(x: float, y: float, rx: float, ry: float, samples: int = 12) -> np.ndarray:
     """An ellipse as a polygon (samples, 2); samples is 8, 12 or 20."""
-    return _CIRCLE[samples] * (rx, ry) + (x, y)
+    points = np.empty((samples, 2))
+    cosine, sine = _CIRCLE[samples]
+    points[:, 0] = cosine * rx + x
+    points[:, 1] = sine * ry + y
+    return points

@@ -193,13 +193,13 @@ class SyntheticFaces:
         ears(picture, view, look, light, near=True)
         hidden = glasses(picture, view, layer, draw)
         hidden |= occlude(picture, view, look, draw, self.occlusion)
-        visible = _visible(view.pixels, layer.depth, hidden | layer.hair)
-        covered = ~_visible(view.pixels, np.full_like(layer.depth, -np.inf), hidden)
+        inside, behind, covered, hair = _hides(view.pixels, layer.depth, hidden, layer.hair)
+        visible = inside & ~(behind | covered | hair)
         pixels, blurred = photograph(picture, draw)
         attributes = {
             "illumination": light.hard,
             "makeup": look.makeup > 0.5,
-            "occlusion": bool(covered.mean() > 0.05),
+            "occlusion": bool((covered | ~inside).mean() > 0.05),
             "blur": blurred,
         }
         return Picture(pixels, visible, attributes)
@@ -218,14 +218,14 @@ def _pose_range(pose: float | tuple[float, float, float]) -> tuple[float, float,
     return largest[0], largest[1], largest[2]
 
 
-def _visible(pixels: np.ndarray, depth: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Whether each point (n, 3) is in the picture, not behind the surface and not hidden."""
+def _hides(pixels: np.ndarray, depth: np.ndarray, *masks: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of points (n, 3): whether each is in the picture, behind the surface, and under each mask."""
     size = depth.shape[0]
     column, row = (np.rint(pixels[:, k]).astype(int) for k in (0, 1))
     inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
-    column, row = column.clip(0, size - 1), row.clip(0, size - 1)
+    column, row = (np.minimum(np.maximum(place, 0), size - 1) for place in (column, row))
     # On an outline depth falls steeply: a point is behind only what is nearer all around it.
     around = np.ones((3, 3), np.uint8)
     behind = cv2.erode(depth, around)[row, column] > pixels[:, 2] + 0.10
-    covered = cv2.erode(hidden.astype(np.uint8), around)[row, column] > 0
-    return inside & ~behind & ~covered
+    under = (cv2.erode(mask.view(np.uint8), around)[row, column] > 0 for mask in masks)
+    return inside, behind, *under

@@ -24,11 +24,39 @@ RELIEF_DENSITY = 32.0  # cells of the relief map per head unit
 # The reach is a whole number of cells, so that the map is symmetric.
 _RELIEF_X, _RELIEF_TOP, _RELIEF_BOTTOM = 1.25, -1.125, 2.25
 _STEEP = np.linspace(0, 1, 120) ** 2  # from the end of the outline to its widest place
-_SLIDE = 24  # steps of the walk from the jaw towards the middle of the face
+# Steps of the walk from the jaw towards the middle of the face.
+_WALK = (np.linspace(0, 1, 24) ** 2 * 0.62)[None, :, None]
+
+
+def _front(sine: np.ndarray, cosine: np.ndarray) -> np.ndarray:
+    """How far forward a section comes at an angle, 0 (the side, and all behind) to 1."""
+    return np.power(np.maximum(1 - np.abs(sine) ** 2.35, 0), 0.46) * (cosine > 0)
+
+
+# Angles (COLUMNS,) of the mesh, closest in front.
+_MESH_T = np.linspace(-1, 1, COLUMNS)
+MESH_ANGLES = BEHIND * (0.6 * _MESH_T + 0.4 * _MESH_T**3)
+_MESH_T = np.linspace(-1, 1, ROWS)
+_MESH_ROWS = 0.55 * _MESH_T + 0.45 * np.sin(np.pi / 2 * _MESH_T)
+_MESH_SINE, _MESH_COSINE = (f(MESH_ANGLES).astype(np.float32) for f in (np.sin, np.cos))
+_MESH_FRONT = _front(_MESH_SINE, _MESH_COSINE).astype(np.float32)
 
 
 def _bell(values: np.ndarray, centre: float, width: float) -> np.ndarray:
     return np.exp(-(((values - centre) / width) ** 2))
+
+
+# The relief map's columns and rows, and what of it is the same in every face.
+_RELIEF_COLUMNS = np.arange(-_RELIEF_X, _RELIEF_X, 1 / RELIEF_DENSITY)
+_RELIEF_ROWS = np.arange(_RELIEF_TOP, _RELIEF_BOTTOM, 1 / RELIEF_DENSITY)
+_RIDGE_ACROSS = [_bell(_RELIEF_COLUMNS, 0.0, w) for w in (0.10, 0.105, 0.12, 0.125, 0.125, 0.13)]
+_BROWS_ACROSS, _CHEEKS_ACROSS = (
+    _bell(_RELIEF_COLUMNS, -x, width) + _bell(_RELIEF_COLUMNS, x, width)
+    for x, width in ((0.42, 0.32), (0.60, 0.24))
+)
+_TEETH_ACROSS, _GROOVE_ACROSS, _CHIN_ACROSS = (
+    _bell(_RELIEF_COLUMNS, 0.0, w) for w in (0.42, 0.30, 0.22)
+)
 
 
 def _hat(values: np.ndarray, knots: np.ndarray, heights: np.ndarray) -> np.ndarray:
@@ -68,12 +96,6 @@ class Head:
         rows = cv2.GaussianBlur(rows, (1, 21), 0, sigmaY=4.0, borderType=cv2.BORDER_REPLICATE)
         return y, rows * i.depth
 
-    def _section(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Front, side and back depth at heights y."""
-        heights, rows = self._profile
-        front, side, back = (np.interp(y, heights, rows[:, k]) for k in range(3))
-        return front, side, back
-
     @cached_property
     def _widths(self) -> tuple[np.ndarray, np.ndarray]:
         """Heights (n,), closest at crown and chin where the outline is steep, and half widths."""
@@ -95,8 +117,7 @@ class Head:
     def relief(self) -> np.ndarray:
         """Heights over the smooth head, a map over the front view (float32)."""
         i, e, an = self.anatomy.identity, self.anatomy.expression, self.anatomy
-        x = np.arange(-_RELIEF_X, _RELIEF_X, 1 / RELIEF_DENSITY)
-        y = np.arange(_RELIEF_TOP, _RELIEF_BOTTOM, 1 / RELIEF_DENSITY)
+        x, y = _RELIEF_COLUMNS, _RELIEF_ROWS
         across: list[np.ndarray] = []
         down: list[np.ndarray] = []
 
@@ -112,11 +133,10 @@ class Head:
         share = np.array(
             [0.0, i.nose_ridge * 0.42, 0.5 * (i.nose_ridge * 0.42 + 1), 1.0, 0.80, 0.13, 0.0]
         )
-        widths = (0.10, 0.105, 0.12, 0.125, 0.125, 0.13, 0.13)
         for k in range(1, 6):
             unit = np.zeros(7)
             unit[k] = share[k] * i.nose_out
-            add(_bell(x, 0.0, widths[k]), _hat(y, ridge, unit))
+            add(_RIDGE_ACROSS[k], _hat(y, ridge, unit))
         wing = 0.72 * an.nose_half
         wings = _bell(x, -wing, 0.085) + _bell(x, wing, 0.085)
         add(wings, _bell(y, base - 0.085, 0.085), 0.13)
@@ -125,15 +145,13 @@ class Head:
         add(both, _bell(y, -0.01, 0.16), -0.15)
         ball = _bell(x, -i.eye_x, 0.17) + _bell(x, i.eye_x, 0.17)
         add(ball, _bell(y, 0.0, 0.12), 0.085)
-        brow = _bell(x, -0.42, 0.32) + _bell(x, 0.42, 0.32)
-        add(brow, _bell(y, i.brow_y + 0.03, 0.11), i.brow_ridge)
-        cheeks = _bell(x, -0.60, 0.24) + _bell(x, 0.60, 0.24)
+        add(_BROWS_ACROSS, _bell(y, i.brow_y + 0.03, 0.11), i.brow_ridge)
         smile = max(0.0, e.smile)
-        add(cheeks, _bell(y, 0.42 - 0.06 * smile, 0.22), i.cheek + 0.05 * smile)
+        add(_CHEEKS_ACROSS, _bell(y, 0.42 - 0.06 * smile, 0.22), i.cheek + 0.05 * smile)
         # Mouth: the bulge of the teeth, two lips, the groove, the chin.
         m, half = an.mouth_y, an.mouth_half
         middle = m + 0.45 * an.drop
-        add(_bell(x, 0.0, 0.42), _bell(y, middle, 0.26), 0.07)
+        add(_TEETH_ACROSS, _bell(y, middle, 0.26), 0.07)
         high, top, bottom, low = (float(edge[8, 1]) for edge in an.lips.values())
         lip_x = np.maximum(1 - (x / (half + 0.03)) ** 2, 0)
         pout = 1 + 0.8 * e.pucker
@@ -144,8 +162,8 @@ class Head:
         corners = _bell(x, -half - 0.02, 0.06) + _bell(x, half + 0.02, 0.06)
         lift = float(an.lips["upper_outer"][0, 1])
         add(corners, _bell(y, lift, 0.07), -0.03 - 0.03 * smile)
-        add(_bell(x, 0.0, 0.30), _bell(y, low + 0.08, 0.07), -0.045)
-        add(_bell(x, 0.0, 0.22), _bell(y, an.chin_y - 0.20, 0.14), i.chin_out)
+        add(_GROOVE_ACROSS, _bell(y, low + 0.08, 0.07), -0.045)
+        add(_CHIN_ACROSS, _bell(y, an.chin_y - 0.20, 0.14), i.chin_out)
         # Not a matrix product: its rounding may depend on the number of threads.
         rows, columns = np.array(down, np.float32), np.array(across, np.float32)
         return cv2.GaussianBlur(np.einsum("ky,kx->yx", rows, columns), (3, 3), 0.65)
@@ -159,23 +177,56 @@ class Head:
 
     # ---- surface -------------------------------------------------------------------------------
 
-    def surface(self, angle: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Points (..., 3) at angles around the head and heights; the arguments broadcast to 2-D."""
-        front, side, back = self._section(y)
-        width = self.half_width(y)
-        sine, cosine = np.sin(angle), np.cos(angle)
-        x = width * sine
+    @cached_property
+    def _sections(self) -> tuple[np.ndarray, np.ndarray]:
+        """Heights (n,) and the sections there, (n, 4): half width, and depth of the side, from it
+        to the front, and from it to the back.
+        """
+        y, width = self._widths
+        heights, rows = self._profile
         # The section shrinks to a point at crown and chin; its depth must do so with the width.
         reach = np.minimum(width / (0.62 * self.anatomy.identity.width), 1)
         closing = np.power(reach * (2 - reach), 0.8)
-        round_ = np.power(np.maximum(1 - np.abs(sine) ** 2.35, 0), 0.46)
-        upper = np.where(y < WIDEST, closing, 1.0)
-        forward = (front - side) * np.where(y < WIDEST, closing, 0.5 + 0.5 * closing)
-        z = side + np.where(cosine > 0, forward * round_, back * upper * cosine)
-        cell = self.relief_cell(x, np.broadcast_to(y, x.shape))
-        bump = cv2.remap(self.relief, *cell, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        z = z + bump * np.minimum(np.maximum(3.0 * cosine, 0), 1)
-        return np.stack([x, np.broadcast_to(y, x.shape), z], axis=-1)
+        upper = y < WIDEST
+        table = np.empty((len(y), 4))
+        table[:, 0] = width
+        table[:, 1] = side = np.interp(y, heights, rows[:, 1])
+        forward = np.interp(y, heights, rows[:, 0]) - side
+        table[:, 2] = forward * np.where(upper, closing, 0.5 + 0.5 * closing)
+        table[:, 3] = np.interp(y, heights, rows[:, 2]) * np.where(upper, closing, 1.0)
+        return y, table
+
+    def _section(self, y: np.ndarray) -> np.ndarray:
+        """Rows of the table of sections at heights y (n,), between its heights linear: (4, n)."""
+        heights, table = self._sections
+        place = np.interp(y, heights, np.arange(len(heights)))
+        low = np.minimum(place.astype(np.intp), len(heights) - 2)
+        below = table[low]
+        return (below + (table[low + 1] - below) * (place - low)[:, None]).T
+
+    def _depth(
+        self, section: np.ndarray, round_: np.ndarray, cosine: np.ndarray, bump: np.ndarray
+    ) -> np.ndarray:
+        """z of the surface; arguments broadcast."""
+        _, side, forward, rear = section
+        z = side + forward * round_ + rear * np.minimum(cosine, 0)
+        return z + bump * np.minimum(np.maximum(3.0 * cosine, 0), 1)
+
+    def surface(self, angle: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Points (n, 3) at angles (n,) around the head and heights (n,)."""
+        section = self._section(y)
+        sine, cosine = np.sin(angle), np.cos(angle)
+        points = np.empty((len(y), 3))
+        points[:, 0] = x = section[0] * sine
+        points[:, 1] = y
+        points[:, 2] = self._depth(section, _front(sine, cosine), cosine, self._bump(x, y))
+        return points
+
+    def _bump(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The relief at front-view coordinates, of their shape."""
+        cell = self.relief_cell(x, y)
+        found = cv2.remap(self.relief, *cell, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return found.reshape(x.shape)
 
     def angle(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Angle around the head of front-view points."""
@@ -183,26 +234,38 @@ class Head:
 
     def lift(self, points: np.ndarray) -> np.ndarray:
         """Front-view points (n, 2) on the surface, (n, 3)."""
-        x, y = points[None, :, 0], points[None, :, 1]
-        return self.surface(self.angle(x, y), y)[0]
-
-    @cached_property
-    def mesh_angles(self) -> np.ndarray:
-        """Angles (COLUMNS,) of the mesh, closest in front."""
-        t = np.linspace(-1, 1, COLUMNS)
-        return BEHIND * (0.6 * t + 0.4 * t**3)
+        x, y = points.T
+        return self.surface(self.angle(x, y), y)
 
     @cached_property
     def mesh_heights(self) -> np.ndarray:
         """Heights (ROWS,) of the mesh, from crown to chin, closest at both ends."""
         top, bottom = -self.anatomy.identity.crown, self.anatomy.chin_y
-        t = np.linspace(-1, 1, ROWS)
-        return (top + bottom) / 2 + (bottom - top) / 2 * (0.55 * t + 0.45 * np.sin(np.pi / 2 * t))
+        return (top + bottom) / 2 + (bottom - top) / 2 * _MESH_ROWS
+
+    @cached_property
+    def mesh_cells(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the mesh lies in the relief map: column and row, (ROWS, COLUMNS) float32."""
+        x = self._mesh_sections[0] * _MESH_SINE
+        column, row = self.relief_cell(x, self.mesh_heights[:, None])
+        return column, np.ascontiguousarray(np.broadcast_to(row, x.shape))
+
+    @cached_property
+    def _mesh_sections(self) -> np.ndarray:
+        return self._section(self.mesh_heights)[..., None].astype(np.float32)
 
     @cached_property
     def mesh(self) -> np.ndarray:
-        """The mesh (ROWS, COLUMNS, 3)."""
-        return self.surface(self.mesh_angles[None, :], self.mesh_heights[:, None])
+        """The mesh (ROWS, COLUMNS, 3) float32: `surface` over MESH_ANGLES and mesh_heights."""
+        section = self._mesh_sections
+        bump = cv2.remap(
+            self.relief, *self.mesh_cells, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        mesh = np.empty((ROWS, COLUMNS, 3), np.float32)
+        np.multiply(section[0], _MESH_SINE, out=mesh[..., 0])
+        mesh[..., 1] = self.mesh_heights[:, None]
+        mesh[..., 2] = self._depth(section, _MESH_FRONT, _MESH_COSINE, bump)
+        return mesh
 
     # ---- jaw -----------------------------------------------------------------------------------
 
@@ -211,19 +274,16 @@ class Head:
         """The jaw's outline in front view, (33, 2), evenly spaced from ear to ear over the chin."""
         y = np.linspace(-0.04, self.anatomy.chin_y, 240)
         x = self.half_width(y) * np.sin(JAW_ANGLE)
-        steps = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
+        along = np.zeros(len(y) + 1)
+        np.cumsum(np.hypot(x[1:] - x[:-1], y[1] - y[0]), out=along[1:-1])
         # The last step closes the outline under the chin.
-        total = steps[-1] + x[-1]
-        along = np.linspace(0, total, JAW_POINTS // 2 + 1)
-        half = np.stack(
-            [
-                np.interp(along, [*steps, total], [*x, 0.0]),
-                np.interp(along, [*steps, total], [*y, y[-1]]),
-            ],
-            axis=1,
-        )
-        left = half * np.array([-1.0, 1.0])
-        return np.concatenate([left, half[-2::-1]])
+        along[-1] = along[-2] + x[-1]
+        at = np.linspace(0, along[-1], JAW_POINTS // 2 + 1)
+        points = np.empty((JAW_POINTS, 2))
+        points[: len(at), 0] = -np.interp(at, along, np.append(x, 0.0))
+        points[: len(at), 1] = np.interp(at, along, np.append(y, y[-1]))
+        points[len(at) :] = points[len(at) - 2 :: -1] * (-1.0, 1.0)
+        return points
 
     @cached_property
     def jaw_paths(self) -> tuple[np.ndarray, np.ndarray]:
@@ -234,14 +294,17 @@ class Head:
         walk that lies farthest out in the picture.
         """
         goal = np.array([0.0, 0.62 * self.anatomy.mouth_y])
-        t = np.linspace(0, 1, _SLIDE) ** 2 * 0.62
         start = self.jaw
-        flat = start[:, None, :] + t[None, :, None] * (goal - start)[:, None, :]
+        flat = start[:, None, :] + _WALK * (goal - start)[:, None, :]
         angle = self.angle(flat[..., 0], flat[..., 1])
         # On the sides walk along the section, from the jaw's own angle: x alone is blunt there.
-        first = np.clip(angle[:, :1], -JAW_ANGLE, JAW_ANGLE)
+        first = np.minimum(np.maximum(angle[:, :1], -JAW_ANGLE), JAW_ANGLE)
         angle = np.where(np.abs(angle) > np.abs(first), first, angle)
-        tangent = np.gradient(start, axis=0)
-        normal = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1)
-        normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-        return self.surface(angle, flat[..., 1]), normal
+        normal = np.empty_like(start)
+        normal[1:-1, 0] = start[:-2, 1] - start[2:, 1]
+        normal[1:-1, 1] = start[2:, 0] - start[:-2, 0]
+        normal[0] = start[0, 1] - start[1, 1], start[1, 0] - start[0, 0]
+        normal[-1] = start[-2, 1] - start[-1, 1], start[-1, 0] - start[-2, 0]
+        normal /= np.hypot(normal[:, 0], normal[:, 1])[:, None]
+        paths = self.surface(angle.ravel(), flat[..., 1].ravel())
+        return paths.reshape(len(start), -1, 3), normal

@@ -49,10 +49,10 @@ def photograph(picture: np.ndarray, draw: Draw) -> tuple[np.ndarray, bool]:
     if draw.chance(0.6):
         # Normal noise is dear: shift a fixed sheet of it, another way in every picture.
         sheet = _grain_sheet(height, width)
-        moved = (draw.below(height), draw.below(width))
+        row, column = draw.below(height), draw.below(width)
         strength = min(12.0, float(np.exp(draw.normal(1.0, 0.6))))
-        grain = np.roll(sheet, moved, axis=(0, 1)) * np.float32(strength)
-        picture = np.clip(picture + grain[..., None], 0, 255).astype(np.uint8)
+        grain = sheet[row : row + height, column : column + width] * np.float32(strength)
+        picture = cv2.add(picture, cv2.merge((grain, grain, grain)), dtype=cv2.CV_8U)
     if draw.chance(0.35):
         quality = int(draw.uniform(25, 85))
         _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -65,6 +65,6 @@ def photograph(picture: np.ndarray, draw: Draw) -> tuple[np.ndarray, bool]:
 
 @lru_cache(maxsize=4)
 def _grain_sheet(height: int, width: int) -> np.ndarray:
-    """Standard normal noise (height, width) float32, always the same."""
+    """Standard normal noise (2 height, 2 width) float32, always the same."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([height, width])))
-    return rng.standard_normal((height, width), dtype=np.float32)
+    return rng.standard_normal((2 * height, 2 * width), dtype=np.float32)

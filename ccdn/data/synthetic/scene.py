@@ -15,16 +15,24 @@ _SHIFT = 4
 
 def polygon(picture: np.ndarray, points: np.ndarray, colour: tuple[float, ...]) -> None:
     """Fill a polygon given in pixels, its edge smooth."""
-    fixed = np.round(np.clip(points, -4000, 4000) * (1 << _SHIFT)).astype(np.int32)
-    cv2.fillPoly(picture, [fixed], colour, cv2.LINE_AA, _SHIFT)
+    cv2.fillPoly(picture, [in_sixteenths(points)], colour, cv2.LINE_AA, _SHIFT)
+
+
+def in_sixteenths(points: np.ndarray) -> np.ndarray:
+    """Pixels as OpenCV's drawing takes them, int32: sixteenths, and none too far out to hold."""
+    near = np.minimum(np.maximum(points, -4000.0), 4000.0)
+    near *= 1 << _SHIFT
+    return np.rint(near).astype(np.int32)
 
 
 def smooth(points: np.ndarray, rounds: int = 2) -> np.ndarray:
     """A closed polygon with its corners cut (Chaikin), `rounds` times."""
     for _ in range(rounds):
-        after = np.roll(points, -1, axis=0)
-        points = np.stack([0.75 * points + 0.25 * after, 0.25 * points + 0.75 * after], axis=1)
-        points = points.reshape(-1, 2)
+        step = 0.25 * np.concatenate([points[1:] - points[:-1], points[:1] - points[-1:]])
+        cut = np.empty((len(points), 2, 2))
+        np.add(points, step, out=cut[:, 0])
+        np.add(points, 3 * step, out=cut[:, 1])
+        points = cut.reshape(-1, 2)
     return points
 
 
@@ -41,7 +49,7 @@ def background(draw: Draw, size: int) -> np.ndarray:
     picture = cv2.resize(corners.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     picture = np.clip(picture, 0, 255).astype(np.uint8)
     if kind == "busy":
-        for _ in range(int(rng.integers(4, 16))):
+        for _ in range(4 + draw.below(12)):
             _shape(picture, draw, size)
         side = 2 * round(draw.uniform(0.0, 0.05) * size) + 1
         if side > 1:
@@ -49,12 +57,15 @@ def background(draw: Draw, size: int) -> np.ndarray:
     return picture
 
 
+_CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 24, endpoint=False)) for f in (np.cos, np.sin)], 1)
+
+
 def _shape(picture: np.ndarray, draw: Draw, size: int) -> None:
     rng = draw.rng
     colour = any_colour(draw)
-    x, y = rng.uniform(-0.1, 1.1, 2) * size
-    w, h = rng.uniform(0.04, 0.5, 2) * size
-    kind = int(rng.integers(4))
+    x, y = draw.uniform(-0.1, 1.1) * size, draw.uniform(-0.1, 1.1) * size
+    w, h = draw.uniform(0.04, 0.5) * size, draw.uniform(0.04, 0.5) * size
+    kind = draw.below(4)
     if kind == 0:
         polygon(
             picture,
@@ -62,12 +73,11 @@ def _shape(picture: np.ndarray, draw: Draw, size: int) -> None:
             colour,
         )
     elif kind == 1:
-        t = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-        polygon(picture, np.stack([x + w * np.cos(t), y + h * np.sin(t)], axis=1), colour)
+        polygon(picture, _CIRCLE * (w, h) + (x, y), colour)
     elif kind == 2:
         polygon(picture, np.array([x, y]) + rng.normal(0, 0.25 * size, (4, 2)), colour)
     else:
-        ends = np.round(rng.uniform(-0.1, 1.1, (2, 2)) * size * 16).astype(int)
+        ends = in_sixteenths(rng.uniform(-0.1, 1.1, (2, 2)) * size)
         thick = max(1, round(draw.uniform(0.005, 0.06) * size))
         cv2.line(picture, ends[0].tolist(), ends[1].tolist(), colour, thick, cv2.LINE_AA, _SHIFT)
 
@@ -95,7 +105,7 @@ def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: Draw) 
     ]
     polygon(picture, np.array(outline), skin)
     # The jaw's shadow on the neck.
-    jaw = camera.project(view.head.lift(view.head.jaw))[:, :2]
+    jaw = camera.project(view.head.jaw_paths[0][:, 0])[:, :2]
     shadow = np.concatenate([jaw[4:-4] + down * 0.16 * s, jaw[-5:3:-1]])
     left, top_row = (max(int(edge) - 1, 0) for edge in shadow.min(axis=0))
     right, bottom_row = (max(int(edge) + 2, 0) for edge in shadow.max(axis=0))
@@ -136,14 +146,19 @@ def back_hair(picture: np.ndarray, view: View, look: Look, light: Light, draw: D
     outline = smooth(view.camera.project(points)[:, :2])
     layer = picture.copy()
     polygon(layer, outline, colour)
+    mask = np.zeros(picture.shape[:2], np.uint8)
+    polygon(mask, outline, (255,))
     rows = max(picture.shape[0] // 16, 2)
-    grains = draw.rng.normal(1.0, 0.16, (rows, picture.shape[1] // 2)).astype(np.float32)
-    streaks = cv2.resize(grains, picture.shape[1::-1])[..., None]
-    changed = (layer != picture).any(axis=-1, keepdims=True)
-    picture[:] = np.where(changed, np.clip(layer * streaks, 0, 255), picture).astype(np.uint8)
+    grains = draw.rng.standard_normal((rows, picture.shape[1] // 2), dtype=np.float32)
+    streaks = cv2.resize(1 + np.float32(0.16) * grains, picture.shape[1::-1])
+    layer = cv2.multiply(layer, cv2.merge((streaks,) * 3), dtype=cv2.CV_8U)
+    cv2.copyTo(layer, mask, picture)
 
 
 _ROUND = np.linspace(0, 2 * np.pi, 18, endpoint=False)
+_EAR_Z = -0.10 - 0.19 * np.cos(_ROUND) * (0.75 + 0.35 * np.sin(_ROUND))
+# The rim of an ear, (18, 3), from the side of the head; its back stands off.
+_EAR = np.stack([0.09 - 0.45 * (_EAR_Z + 0.10), 0.20 - 0.36 * np.sin(_ROUND), _EAR_Z], axis=1)
 
 
 def ears(picture: np.ndarray, view: View, look: Look, light: Light, near: bool) -> None:
@@ -151,15 +166,13 @@ def ears(picture: np.ndarray, view: View, look: Look, light: Light, near: bool) 
     if look.style == "long":
         return
     width = view.head.anatomy.identity.width
-    y = 0.20 - 0.36 * np.sin(_ROUND)
-    z = -0.10 - 0.19 * np.cos(_ROUND) * (0.75 + 0.35 * np.sin(_ROUND))
     for side in (-1, 1):
         outward = view.camera.rotation @ np.array([side, 0.0, 0.25])
         if (float(outward[2]) > 0.0) != near:
             continue
-        # The back of an ear stands off the head.
-        x = side * (width * 0.985 + 0.09 - 0.45 * (z + 0.10))
-        outline = view.camera.project(np.stack([x, y, z], axis=1))[:, :2]
+        rim = _EAR * (side, 1.0, 1.0)
+        rim[:, 0] += side * width * 0.985
+        outline = view.camera.project(rim)[:, :2]
         skin = mix(shade(look.skin, 0.9 * light.level), (190, 90, 80), 0.10)
         polygon(picture, outline, skin)
         middle = outline.mean(axis=0)
@@ -169,6 +182,5 @@ def ears(picture: np.ndarray, view: View, look: Look, light: Light, near: bool) 
 
 def over(picture: np.ndarray, layer: Layer) -> None:
     """Put the head over what is behind it, in place."""
-    ground = picture[layer.window].astype(np.float32)
-    ground += (layer.colour - ground) * layer.alpha[..., None]
-    picture[layer.window] = np.clip(ground, 0, 255, out=ground)
+    ground = picture[layer.window]
+    ground[:] = cv2.blendLinear(layer.colour, ground, layer.alpha, 1 - layer.alpha)
