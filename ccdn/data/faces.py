@@ -99,22 +99,32 @@ def check_landmarks_inside(face: Face, width: int, height: int, side: float) -> 
         )
 
 
+# What float32 cannot hold is as bad as infinity, and no picture is nearly so large.
+COORDINATE_LIMIT = 1e9
+
+
+def is_coordinate(value: float) -> bool:
+    """Whether a number can be one of pixels: finite, and less than COORDINATE_LIMIT."""
+    return abs(value) < COORDINATE_LIMIT
+
+
 def checked_box(values: Sequence[float] | np.ndarray, where: str) -> np.ndarray:
     """A box (4,) float32 from x0, y0, x1, y1. Raises DataError, naming ``where``, if it is none."""
-    box = np.asarray(values, np.float64)
-    if not (np.isfinite(box).all() and box[0] < box[2] and box[1] < box[3]):
-        found = ", ".join(f"{value:g}" for value in box)
+    given = np.asarray(values, np.float64)
+    usable = bool((np.abs(given) < COORDINATE_LIMIT).all())
+    box = given.astype(np.float32) if usable else given
+    if not (usable and box[0] < box[2] and box[1] < box[3]):
+        found = ", ".join(f"{value:g}" for value in given)
         raise DataError(
             f"{where}: found an empty or inverted box ({found}), expected x0 < x1 and y0 < y1"
         )
-    return box.astype(np.float32)
+    return box
 
 
 def checked_landmarks(values: np.ndarray, where: str) -> np.ndarray:
     """Landmarks (L, 2) float32. Raises DataError, naming ``where``, where one is not finite."""
     points = np.asarray(values, np.float64).reshape(-1, 2)
-    # What float32 cannot hold is as bad as infinity.
-    bad = ~(np.abs(points) < 1e9).all(1)
+    bad = ~(np.abs(points) < COORDINATE_LIMIT).all(1)
     if bad.any():
         worst = int(np.argmax(bad))
         raise DataError(

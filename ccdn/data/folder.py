@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .faces import Face, ImageFaces, Skipped
+from .faces import Face, ImageFaces, Skipped, is_coordinate
 from .images import DataError, check_image, readable
 from .pairs import pair_files, read_pair
 
@@ -206,7 +206,7 @@ def _read_csv_row(
             values[column] = float(row[column])
         except ValueError:
             values[column] = math.nan
-        if not math.isfinite(values[column]):
+        if not is_coordinate(values[column]):
             raise DataError(
                 f"{path}, line {line}: found {header[column]} = {row[column][:40]!r}, "
                 "expected a finite number"

@@ -15,12 +15,12 @@ integers. Blank lines, CRLF line ends and a byte order mark are accepted, nothin
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 
 from ..files import atomic_write
+from .faces import is_coordinate
 from .images import DataError
 
 
@@ -130,6 +130,6 @@ def _read_point(path: Path, number: int, line: str) -> tuple[float, float]:
         raise DataError(
             f"{path}, line {number}: found {line[:40]!r}, expected two numbers"
         ) from None
-    if not (math.isfinite(x) and math.isfinite(y)):
+    if not (is_coordinate(x) and is_coordinate(y)):
         raise DataError(f"{path}, line {number}: found {line[:40]!r}, expected finite numbers")
     return x, y

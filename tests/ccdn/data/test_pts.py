@@ -54,6 +54,7 @@ def test_harmless_variations_are_read(tmp_path: Path, text: str) -> None:
         (GOOD.replace("2.5 3.25", "2.5 3.25 1"), "line 5: found 3 fields"),
         (GOOD.replace("2.5 3.25", "2.5 nan"), "line 5: found '2.5 nan', expected finite"),
         (GOOD.replace("2.5 3.25", "inf 1"), "line 5: found 'inf 1', expected finite"),
+        (GOOD.replace("2.5 3.25", "2e38 1"), "line 5: found .2e38 1., expected finite"),
         (GOOD.replace("2.5 3.25", "2.5 b"), "line 5: found '2.5 b', expected two numbers"),
         (GOOD.split("101")[0], "truncated: found 2 points and no closing brace"),
         (GOOD.split("{")[0], "truncated: found no opening brace"),
