@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import positive
 from ..drawing import contact_sheet, draw_landmarks, enlarge, write_picture
 from . import KINDS, aflw, cofw, detect_kind, open_faces, w300, wflw
 from .augment import PRESETS
@@ -242,7 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--size", type=int, default=128, help="side of a crop in pixels")
     inspect.add_argument("--augmentation", choices=tuple(PRESETS), default="newell")
     inspect.add_argument("--seed", type=int, default=0)
-    inspect.add_argument("--faces", type=_positive, default=40, help="faces on a sheet")
+    inspect.add_argument("--faces", type=positive, default=40, help="faces on a sheet")
     inspect.add_argument("--out", type=Path, help="folder for the sheets; none without it")
 
     synthesize = commands.add_parser(
@@ -250,7 +251,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     synthesize.set_defaults(run=_synthesize)
     synthesize.add_argument("--protocol", choices=tuple(PROTOCOLS), required=True)
-    synthesize.add_argument("--train", type=_positive, default=2000, help="training faces")
+    synthesize.add_argument("--train", type=positive, default=2000, help="training faces")
     synthesize.add_argument(
         "--test", type=int, default=300, help="test faces, of seed + 1; 0: none"
     )
@@ -269,12 +270,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     synthesize.add_argument("--out", type=Path, required=True, help="a new folder")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":
