@@ -18,11 +18,11 @@ export PIP_CONSTRAINT := $(CONSTRAINT)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-swap sanitize gpu-check lint format bench clean
+.PHONY: help demo test test-all test-swap sanitize gpu-check lint format bench wheel clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo 'make lint | format | test-all | test-swap | sanitize | gpu-check | bench | clean   see CONTRIBUTING.md'
+	@echo 'make lint | format | test-all | test-swap | sanitize | gpu-check | bench | wheel | clean   see CONTRIBUTING.md'
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -101,5 +101,12 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	CCDN_BENCH_RESULTS=$${CCDN_BENCH_RESULTS-benchmarks/results} $(BIN)/python -m pytest benchmarks --benchmark-only
 
+# dist/*.tar.gz, and dist/*.whl built from it with the torch-free tools of $(VENV). The audit fails for a library that
+# not every Linux has.
+wheel: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m auditwheel show --allow-pure-python-wheel dist/*.whl
+
 clean:
-	rm -rf build dist *.egg-info ccdn_ops/_C*.so .ninja_*
+	rm -rf build dist *.egg-info ccdn_ops/_C*.so ccdn_ops/_C*.so.partial .ninja_*

@@ -220,8 +220,10 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
         "  depfile = $out.d",
         "  deps = gcc",
         "  description = c++ $in",
+        # Under another name first: a build that is killed leaves no half of a module.
         "rule link",
-        f"  command = {quoted(cxx)} $in -o $out {quoted([*link, *extra['LDFLAGS']])}",
+        f"  command = {quoted(cxx)} $in -o $out.partial {quoted([*link, *extra['LDFLAGS']])}"
+        " && mv -f $out.partial $out",
         "  description = link $out",
     ]
     if cuda:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import os
 import re
 import shutil
@@ -13,7 +13,7 @@ import tarfile
 import zipfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
+from typing import NamedTuple
 
 import pytest
 
@@ -83,88 +83,6 @@ def test_report() -> None:
         assert text in done.stdout
 
 
-# The build ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def setup_py() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ccdn_setup", ROOT / "setup.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A wrapper named nvcc that speaks for a toolkit elsewhere, as it is met on real machines."""
-    root = tmp_path / "tool kit"
-    (root / "lib64").mkdir(parents=True)
-    (root / "lib64" / "libcudart_static.a").touch()
-    nvcc = tmp_path / "nvcc"
-    nvcc.write_text(
-        "#!/bin/sh\n"
-        f'case "$1" in --dryrun) echo "#$ TOP={root}" >&2;;\n'
-        "*) printf 'compute_80\\ncompute_90\\ncompute_100\\n';; esac\n"
-    )
-    nvcc.chmod(0o755)
-    for name in BUILD_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NVCC", str(nvcc))
-    return root
-
-
-def test_cuda_is_found_through_a_wrapper(
-    setup_py: ModuleType, toolkit: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cuda = setup_py.find_cuda(["csrc/cuda/some.cu"])
-    assert cuda.library_dirs == [str(toolkit / "lib64")]
-    assert cuda.archs == ["80", "90", "100"]
-    assert cuda.gencode[-1] == "-gencode=arch=compute_100,code=compute_100"
-    assert "cannot build for 120; it knows 80, 90, 100" in capsys.readouterr().err
-
-
-def test_cuda_choices(setup_py: ModuleType, toolkit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sources = ["csrc/cuda/some.cu"]
-    monkeypatch.setenv("CCDN_CUDA_ARCHS", "9.0")
-    assert setup_py.find_cuda(sources).archs == ["90"]
-    monkeypatch.setenv("CCDN_CUDA_ARCHS", "native")
-    with pytest.raises(SystemExit, match="CCDN_CUDA_ARCHS is 'native'; expected something like"):
-        setup_py.find_cuda(sources)
-    monkeypatch.setenv("CCDN_CUDA_ARCHS", "70")
-    assert setup_py.find_cuda(sources) is None
-    monkeypatch.setenv("CCDN_CUDA", "on")
-    with pytest.raises(SystemExit, match=r"CCDN_CUDA=on, but .* can build for none of 70"):
-        setup_py.find_cuda(sources)
-    monkeypatch.setenv("NVCC", "/nowhere/nvcc")
-    with pytest.raises(SystemExit, match="NVCC is '/nowhere/nvcc', which is not an executable"):
-        setup_py.find_cuda(sources)
-    monkeypatch.setenv("CCDN_CUDA", "yes")
-    with pytest.raises(SystemExit, match="CCDN_CUDA is 'yes'; expected one of auto, on, off"):
-        setup_py.find_cuda(sources)
-
-
-def test_jobs_are_capped(setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MAX_JOBS", raising=False)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert 1 <= setup_py.jobs() <= (cores or 1)
-    monkeypatch.setattr(setup_py, "BYTES_PER_JOB", 1 << 60)
-    if sys.platform == "linux":
-        assert setup_py.jobs() == 1
-    monkeypatch.setenv("MAX_JOBS", "7")
-    assert setup_py.jobs() == 7
-    monkeypatch.setenv("MAX_JOBS", "many")
-    with pytest.raises(SystemExit, match="MAX_JOBS is 'many'; expected a number from 1 on"):
-        setup_py.jobs()
-
-
-def test_one_object_for_each_instruction_set(setup_py: ModuleType, tmp_path: Path) -> None:
-    text = setup_py.ninja_file(["c++"], None, ["csrc/cpu/some_kernels.cpp"], tmp_path / "_C.so")
-    levels = {"4", "3", "0"} if setup_py.targets_x86_64(["c++"]) else {"0"}
-    assert set(re.findall(r"extra = -DCCDN_ISA_LEVEL=(\d)", text)) == levels
-
-
 def test_a_module_from_other_sources_is_refused(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "ccdn_ops", tmp_path / "ccdn_ops", ignore=shutil.ignore_patterns("*.so"))
     stale = tmp_path / "ccdn_ops" / "_C.py"
@@ -181,10 +99,21 @@ def test_a_module_from_other_sources_is_refused(tmp_path: Path) -> None:
     assert "torch.Size([1, 2])" in done.stdout
 
 
-def test_wrong_compiler_name(setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(SystemExit, match="CXX is 'no-such-compiler', which is not an executable"):
-        setup_py.find_cxx()
+def test_a_module_that_was_cut_short_is_refused(tmp_path: Path) -> None:
+    """As an interrupted installation leaves it; to load it would be a SIGBUS."""
+    module = native.module()
+    if module is None or module.__file__ is None or sys.platform != "linux":
+        pytest.skip("no native module of Linux's format here")
+    shutil.copytree(ROOT / "ccdn_ops", tmp_path / "ccdn_ops", ignore=shutil.ignore_patterns("*.so"))
+    with open(module.__file__, "rb") as file:
+        head = file.read(200_000)
+    (tmp_path / "ccdn_ops" / Path(module.__file__).name).write_bytes(head)
+    code = "from ccdn_ops.backends import native; print(native.why_missing())"
+    path = os.pathsep.join([str(tmp_path), sysconfig.get_path("purelib")])
+    done = run(sys.executable, "-S", "-c", code, cwd=tmp_path, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    assert "is cut short: found 200000 bytes, expected" in done.stdout
+    assert "Run `pip install .` again" in done.stdout
 
 
 def source_tree(folder: Path) -> Path:
@@ -222,39 +151,110 @@ def only(folder: Path, pattern: str) -> Path:
     return found[0]
 
 
-@pytest.mark.slow
-def test_sdist_wheel_and_use(tmp_path: Path) -> None:
-    tree = source_tree(tmp_path / "tree")
-    done = run(
-        sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", str(tmp_path), str(tree)
-    )
+class Built(NamedTuple):
+    """What `make wheel` makes, from a copy of the tree; `unpacked` is the wheel as it is installed.
+
+    Without CUDA kernels, which are compiled by their own test.
+    """
+
+    tree: Path
+    sdist: Path
+    wheel: Path
+    unpacked: Path
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    folder = tmp_path_factory.mktemp("with a space, é")
+    tree = source_tree(folder / "tree")
+    command = (sys.executable, "-m", "build", "--no-isolation", "-o", str(folder / "dist"))
+    done = run(*command, str(tree), CCDN_CUDA="off")
     assert done.returncode == 0, done.stdout + done.stderr
-    sdist = only(tmp_path, "*.tar.gz")
-    with tarfile.open(sdist) as archive:
+    sdist, wheel = only(folder / "dist", "*.tar.gz"), only(folder / "dist", "*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "unpacked")
+    return Built(tree, sdist, wheel, folder / "unpacked")
+
+
+@pytest.mark.slow
+def test_the_sdist_holds_what_a_build_and_the_tests_need(built: Built) -> None:
+    with tarfile.open(built.sdist) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
-    sources = {p.relative_to(tree).as_posix() for p in (tree / "csrc").rglob("*.*")}
+    sources = {p.relative_to(built.tree).as_posix() for p in (built.tree / "csrc").rglob("*.*")}
     assert sources <= names
     assert {"tests/conftest.py", "constraints.txt", "ccdn/configs/tiny.yaml"} <= names
+    assert not [name for name in names if name.endswith((".so", ".pyc"))]
 
-    # The CUDA kernels are compiled by their own test; here it is about what a wheel holds.
-    done = wheel(sdist, tmp_path, CCDN_CUDA="off")
-    assert done.returncode == 0, done.stdout + done.stderr
-    built = only(tmp_path, "*.whl")
-    with zipfile.ZipFile(built) as archive:
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_packages_alone(built: Built) -> None:
+    with zipfile.ZipFile(built.wheel) as archive:
         names = set(archive.namelist())
-        archive.extractall(tmp_path / "installed")
-    assert any(name.startswith("ccdn_ops/_C.") for name in names)
-    assert {"ccdn_ops/py.typed", "ccdn/configs/paper.yaml"} <= names
-    page = {f"ccdn/evaluation/page/page.{suffix}" for suffix in ("html", "css", "js")}
-    assert {"ccdn/evaluation/published.yaml", *page} <= names
-    assert not any(name.startswith(("tests", "benchmarks", "csrc")) for name in names)
-    done = run_installed(tmp_path / "installed", "-m", "ccdn_ops")
+    assert any(name.startswith("ccdn_ops/_C.") and name.endswith(".so") for name in names)
+    expected = [
+        path.relative_to(ROOT).as_posix()
+        for package in ("ccdn", "ccdn_ops")
+        for path in (ROOT / package).rglob("*")
+        if path.suffix not in (".so", ".pyc") and path.is_file()
+    ]
+    assert {"ccdn/py.typed", "ccdn_ops/py.typed", "ccdn/configs/grids/table7.yaml"} <= {*expected}
+    assert {"ccdn/evaluation/published.yaml", "ccdn/evaluation/page/page.js"} <= {*expected}
+    assert set(expected) <= names
+    others = {name.split("/")[0] for name in names} - {"ccdn", "ccdn_ops"}
+    assert others == {f"ccdn-{ccdn_ops.__version__}.dist-info"}
+
+
+@pytest.mark.slow
+def test_the_wheel_needs_libraries_of_the_system_alone(built: Built) -> None:
+    """Of Linux itself, as manylinux lists them: no torch, no CUDA, no Python."""
+    if sys.platform != "linux":
+        pytest.skip("auditwheel knows Linux's libraries")
+    done = run(sys.executable, "-m", "auditwheel", "show", "--json", str(built.wheel))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["overall_policy"].startswith("manylinux"), found
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_works_without_a_compiler(built: Built, tmp_path: Path) -> None:
+    """A part of every kind of test, in an environment that has the wheel, far from the sources."""
+    done = run(sys.executable, "-m", "venv", str(tmp_path / "fresh"))
+    assert done.returncode == 0, done.stderr
+    python = str(tmp_path / "fresh/bin/python")
+    pip = (python, "-m", "pip", "install", "--no-index", "--no-deps", "-q", str(built.wheel))
+    done = run(*pip)
+    assert done.returncode == 0, done.stderr
+    # The dependencies are those of this environment, behind what was installed.
+    site = only(tmp_path / "fresh/lib", "python*") / "site-packages"
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    far, bare = tmp_path / "far away", tmp_path / "no programs"
+    bare.mkdir()
+    shutil.copytree(built.tree / "tests", far / "tests")
+    shutil.copy(built.tree / "pyproject.toml", far)
+    places = "import ccdn, ccdn_ops; print(ccdn.__file__, ccdn_ops.__file__)"
+    done = run(python, "-c", places, cwd=far, PATH=str(bare))
+    assert done.stdout.split() == [str(site / f"{name}/__init__.py") for name in PACKAGES]
+    done = run(python, "-m", "ccdn_ops", cwd=far, PATH=str(bare))
     assert "on cpu: cpu" in done.stdout, done.stdout + done.stderr
     assert "built without CUDA kernels" in done.stdout
+    tests = (python, "-m", "pytest", "-q", "-x", "-m", "not slow and not gpu", *REPRESENTATIVE)
+    done = run(*tests, cwd=far, PATH=str(bare), OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^[1-9]\d\d+ passed", done.stdout, re.M), done.stdout
 
-    # Started in the clone, the sources come first on the path: they find what was installed.
-    done = run_installed(tmp_path / "installed", "-m", "ccdn_ops", cwd=tree)
-    assert f"native module: {tmp_path / 'installed'}" in done.stdout, done.stdout + done.stderr
+
+PACKAGES = ("ccdn", "ccdn_ops")
+REPRESENTATIVE = ("tests/ops/test_dual_squeeze.py", "tests/ops/test_registry.py")
+REPRESENTATIVE += ("tests/ops/test_nn.py", "tests/ops/test_explain.py", "tests/ccdn/test_train.py")
+REPRESENTATIVE += ("tests/ccdn/test_config.py", "tests/ccdn/test_predict.py")
+REPRESENTATIVE += ("tests/ccdn/test_report.py", "tests/ccdn/test_ablate.py")
+
+
+@pytest.mark.slow
+def test_the_sources_find_what_was_installed(built: Built) -> None:
+    """Started in the clone, the sources come first on the path."""
+    done = run_installed(built.unpacked, "-m", "ccdn_ops", cwd=built.tree)
+    assert f"native module: {built.unpacked}" in done.stdout, done.stdout + done.stderr
     assert "on cpu: cpu" in done.stdout
 
 

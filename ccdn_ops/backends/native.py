@@ -10,6 +10,7 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import os
+import struct
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -34,6 +35,9 @@ def _import_native() -> tuple[ModuleType | None, ImportError | None]:
     started there imports the sources and would miss what was built from them.
     """
     try:
+        beside = importlib.util.find_spec("ccdn_ops._C")
+        if beside is not None and beside.origin is not None:
+            check_whole(beside.origin)
         from ccdn_ops import _C
     except ImportError as error:
         missing = error
@@ -49,6 +53,7 @@ def _import_native() -> tuple[ModuleType | None, ImportError | None]:
                 assert spec is not None
                 assert spec.loader is not None
                 try:
+                    check_whole(path)
                     native = importlib.util.module_from_spec(spec)
                     spec.loader.exec_module(native)
                 except ImportError as error:
@@ -56,6 +61,24 @@ def _import_native() -> tuple[ModuleType | None, ImportError | None]:
                 sys.modules["ccdn_ops._C"] = native
                 return native, None
     return None, missing
+
+
+def check_whole(path: str) -> None:
+    """Raise ImportError for an ELF file that was cut short, as an installation that is interrupted
+    leaves one: to load it would end the process by SIGBUS, without a word.
+
+    The table of sections is the last thing in the file that a linker writes.
+    """
+    with open(path, "rb") as file:
+        head = file.read(64)
+        size = file.seek(0, os.SEEK_END)
+    if len(head) == 64 and head.startswith(b"\x7fELF\x02\x01"):  # 64 bits, little-endian
+        (table,) = struct.unpack_from("<Q", head, 0x28)
+        entry, count = struct.unpack_from("<HH", head, 0x3A)
+        if size < table + entry * count:
+            raise ImportError(
+                f"{path} is cut short: found {size} bytes, expected {table + entry * count}"
+            )
 
 
 # csrc/common/status.h: what this file and the native module must agree on.
