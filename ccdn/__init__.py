@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
     from ccdn.config import Config
     from ccdn.models import CCDN
-    from ccdn.predict import Predictor
+    from ccdn.predictor import Predictor
 
 __all__ = ["Predictor", "load"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "Predictor":  # on demand: it brings OpenCV
-        from ccdn.predict import Predictor
+        from ccdn.predictor import Predictor
 
         return Predictor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -35,12 +35,13 @@ def load(
     evaluation mode. expected: a configuration, a preset's name or a YAML file whose network the
     file must hold. Nothing in the file is executed. Raises ccdn.training.checkpoint.CheckpointError
     for a file that is neither, or that holds the network of another configuration: the message
-    names the fields that differ.
+    names the fields that differ. Raises ccdn.config.ConfigError for a device that is not there.
     """
     from ccdn.config import load_config
     from ccdn.training.checkpoint import check_same_model, load_model
+    from ccdn.training.optimisation import pick_device
 
-    model, checkpoint = load_model(Path(path), device)
+    model, checkpoint = load_model(Path(path), pick_device(str(device)))
     if expected is not None:
         wanted = load_config(expected) if isinstance(expected, str) else expected
         check_same_model(wanted, checkpoint.config, Path(path))

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from ccdn.ablation import Cell, Grid, cells, grids, load_grid, write_tables
 from ccdn.config import ConfigError
+from ccdn.data import DataError
 from ccdn.evaluation.tables import as_text
+from ccdn.progress import plain_output
 
 EXAMPLES = """\
 examples:
@@ -32,9 +34,10 @@ exit codes: 0 done, 1 a run cannot go on, 2 wrong usage or data, 130 and 143 int
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_intermixed_args(arguments)
+    plain_output()
     try:
         return _run(options)
-    except (ConfigError, OSError) as error:
+    except (ConfigError, DataError, OSError) as error:
         print(f"ccdn.ablate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -94,11 +97,21 @@ def _cell(cell: Cell, grid: Grid, out: Path, options: argparse.Namespace) -> int
     if options.launcher is None:
         code = train.main(arguments)
     else:
-        code = subprocess.call([*shlex.split(options.launcher), "-m", "ccdn.train", *arguments])
+        code = subprocess.call([*_launcher(options.launcher), "-m", "ccdn.train", *arguments])
     if code or results.exists():
         return code
     weights = folder / ("best.pt" if (folder / "best.pt").exists() else "last.pt")
     return evaluate.main(["--weights", str(weights)])
+
+
+def _launcher(text: str) -> list[str]:
+    try:
+        found = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"--launcher {text!r}: {error}") from None
+    if not found:
+        raise ConfigError(f"--launcher {text!r}: expected a command, e.g. torchrun")
+    return found
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ccdn.config import CONFIG_FOLDER, ConfigError
+from ccdn.data import DataError
 from ccdn.evaluation.metrics import NORMS
+from ccdn.evaluation.reading import read_json
 from ccdn.evaluation.tables import NORM_NAMES, Row, Table, as_csv, as_latex
 from ccdn.files import atomic_write
 
@@ -93,7 +94,7 @@ def load_grid(name_or_path: str) -> Grid:
         )
     try:
         grid = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Grid), _read(path)))
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
     assert isinstance(grid, Grid)
     for variant in grid.variants:
@@ -127,11 +128,15 @@ def cells(grid: Grid) -> list[Cell]:
 
 
 def read_scores(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """split -> norm -> the scores in %, of a cell's results.json; empty where there is none."""
-    try:
-        splits = json.loads((folder / "results.json").read_text())["splits"]
-    except FileNotFoundError:
+    """split -> norm -> the scores in %, of a cell's results.json; empty where there is none. Raises
+    DataError for a file that is damaged.
+    """
+    path = folder / "results.json"
+    if not path.exists():
         return {}
+    splits = read_json(path).get("splits")
+    if not isinstance(splits, dict):
+        raise DataError(f"{path}: expected results of ccdn.evaluate, found no splits")
     return {
         split: {norm: found["model"][norm] for norm in NORMS if found["model"].get(norm)}
         for split, found in splits.items()
@@ -207,6 +212,7 @@ def _mean(values: Sequence[float]) -> str:
 
 def _read(path: Path) -> Any:
     values = OmegaConf.load(path)
-    if not OmegaConf.is_dict(values):
-        raise ConfigError(f"{path}: expected the fields of a grid, found {values!r}")
+    if not OmegaConf.is_dict(values) or not values:
+        found = repr(values) if values else "an empty file"
+        raise ConfigError(f"{path}: expected the fields of a grid, found {found}")
     return values

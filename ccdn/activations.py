@@ -12,7 +12,7 @@ import numpy as np
 
 from ccdn.config import ConfigError
 from ccdn.data.crop import from_unit
-from ccdn.progress import plain_warnings
+from ccdn.progress import plain_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,7 +106,7 @@ def activation_sheet(
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    plain_warnings()
+    plain_output()
     from ccdn.predict import NoFace
     from ccdn.training.checkpoint import CheckpointError
 
@@ -155,7 +155,8 @@ def _side(text: str) -> int:
 def _run(options: argparse.Namespace, out: Path) -> int:
     from ccdn.data import crop_image, crop_matrix, detect_faces, read_image, square_box
     from ccdn.drawing import write_picture
-    from ccdn.predict import NoFace, Predictor, check_box
+    from ccdn.predict import NoFace
+    from ccdn.predictor import Predictor, check_box
 
     photo = Path(options.photo)
     predictor = Predictor(options.weights, options.device)

@@ -202,10 +202,17 @@ def _read_chain(name: str, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict[
         raise ConfigError(f"{path}: its base: lines lead back to itself")
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+    except (
+        yaml.YAMLError,
+        OmegaConfBaseException,
+        UnicodeDecodeError,
+        RecursionError,
+        OSError,
+    ) as error:
         raise ConfigError(f"{path}: not a readable YAML file: {_one_line(error)}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected sections model:, data:, train:; found {values!r}")
+    if not isinstance(values, dict) or not values:
+        found = repr(values) if values else "an empty file"
+        raise ConfigError(f"{path}: expected sections model:, data:, train:; found {found}")
     base = values.pop("base", None)
     chain = [] if base is None else _read_chain(str(base), (*seen, path))
     return [*chain, (str(path), {str(key): value for key, value in values.items()})]
@@ -243,8 +250,8 @@ def _parse_override(text: str) -> dict[str, Any]:
 
 
 def _merge(merged: DictConfig, values: dict[str, Any], source: str) -> DictConfig:
-    _check_keys(merged, values, source, "")
     try:
+        _check_keys(merged, values, source, "")
         result = OmegaConf.merge(merged, values)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)

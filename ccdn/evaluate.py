@@ -19,7 +19,7 @@ from ccdn.config import (
     config_to_dict,
     resolve_data,
 )
-from ccdn.progress import plain_warnings
+from ccdn.progress import plain_output
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,7 @@ exit codes: 0 done, 2 wrong usage, weights or data, 130 interrupted
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_intermixed_args(arguments)
-    plain_warnings()
+    plain_output()
     from ccdn.data import DataError
     from ccdn.training.checkpoint import CheckpointError
 

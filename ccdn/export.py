@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ccdn.config import config_to_dict
-from ccdn.progress import plain_warnings
+from ccdn.progress import plain_output
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ class ExportError(RuntimeError):
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    plain_warnings()
+    plain_output()
     from ccdn.training.checkpoint import CheckpointError
 
     try:

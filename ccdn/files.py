@@ -17,7 +17,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     error.
 
     The content is flushed to the disk before the change of names, so that a crash at any moment
-    leaves a complete file. After an error the temporary file is removed and `path` is as it was.
+    leaves a complete file. After an error the temporary file is removed and `path` is as it was;
+    an OSError, e.g. of a full disk, names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,8 +30,10 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     _sync_folder(path.parent)
 

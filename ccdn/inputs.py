@@ -65,9 +65,12 @@ class Stream:
         if source.camera is None and not source.path.is_file():
             raise DataError(f"{source.path}: video not found")
         place: Any = str(source.path) if source.camera is None else source.camera
-        self.capture = cv2.VideoCapture(place)
+        what = "a video that OpenCV can read" if source.camera is None else "a camera"
+        try:
+            self.capture = cv2.VideoCapture(place)
+        except cv2.error:  # a camera's number that is none
+            raise DataError(f"{source.path}: expected {what}, it cannot be opened") from None
         if not self.capture.isOpened():
-            what = "a video that OpenCV can read" if source.camera is None else "a camera"
             raise DataError(f"{source.path}: expected {what}, it cannot be opened")
         rate = float(self.capture.get(cv2.CAP_PROP_FPS))
         self.rate = rate if 0 < rate < 1000 else FRAME_RATE

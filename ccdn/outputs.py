@@ -15,7 +15,7 @@ from ccdn.drawing import draw_box, draw_landmarks, write_picture
 from ccdn.files import atomic_write, write_json
 
 if TYPE_CHECKING:
-    from ccdn.predict import Faces
+    from ccdn.predictor import Faces
 
 FORMATS = ("picture", "json", "csv", "pts")
 COORDINATES = "pixels, 0-based, x right, y down; .pts files are 1-based"
@@ -83,6 +83,7 @@ class StreamResults:
         self.size: tuple[int, int] | None = None
         self.table = Table(layout.points, "frame") if "csv" in formats else None
         self.writer: Any = None
+        self.written = 0
 
     def add(self, image: np.ndarray, faces: Faces) -> np.ndarray:
         """Take the next frame; returns it drawn. Raises OSError when no video can be written."""
@@ -92,22 +93,43 @@ class StreamResults:
         if "picture" in self.formats:
             if self.writer is None:
                 self.out.mkdir(parents=True, exist_ok=True)
-                path = self.out / f"{self.name}_landmarks.mp4"
+                path = self._video()
                 code = cv2.VideoWriter.fourcc(*"mp4v")
                 self.writer = cv2.VideoWriter(str(path), code, self.rate, (width, height))
                 if not self.writer.isOpened():
                     raise OSError(f"{path}: OpenCV cannot write an .mp4 video here")
             self.writer.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+            self.written += 1
         if "json" in self.formats:
             self.frames.append({"frame": len(self.frames), "faces": face_records(faces)})
         if self.table is not None:
             self.table.add(str(self.table.groups), faces)
         return drawn
 
+    def _end_video(self) -> None:
+        """Finish the video and look whether it is whole: OpenCV does not tell of a full disk."""
+        if self.writer is None:
+            return
+        self.writer.release()
+        self.writer = None
+        path = self._video()
+        reader = cv2.VideoCapture(str(path))
+        found = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
+        reader.release()
+        if found != self.written:
+            path.unlink(missing_ok=True)
+            raise OSError(
+                f"{path}: only {found} of {self.written} frames could be written; is the disk full?"
+            )
+
+    def _video(self) -> Path:
+        return self.out / f"{self.name}_landmarks.mp4"
+
     def close(self, source: Path) -> None:
-        """Finish the video and write the files that hold all frames."""
-        if self.writer is not None:
-            self.writer.release()
+        """Finish the video and write the files that hold all frames. Raises OSError where that
+        cannot be.
+        """
+        self._end_video()
         if "json" in self.formats and self.size is not None:
             write_json(
                 self.out / f"{self.name}.json",
@@ -146,7 +168,8 @@ class Table:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerows([self.header, *self.rows])
         with atomic_write(path) as file:
-            file.write(text.getvalue().encode())
+            # Names of files are bytes; those that are no text come out as they are.
+            file.write(text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def face_records(faces: Faces) -> list[dict[str, Any]]:

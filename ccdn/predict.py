@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ccdn.arguments import positive
 from ccdn.config import ConfigError
-from ccdn.progress import bar, plain_warnings
+from ccdn.predictor import Predictor, check_box
+from ccdn.progress import bar, plain_output
 
 if TYPE_CHECKING:
     from ccdn.inputs import Source
@@ -43,105 +44,10 @@ class NoFace(Exception):  # noqa: N818  (an outcome with an exit code of its own
     """A picture in which the detector found no face."""
 
 
-class Faces(NamedTuple):
-    """The faces of a picture, largest first. landmarks: (N, L, 2) float32 pixels, 0-based; boxes:
-    (N, 4) float64 x0 y0 x1 y1, before margin and squaring.
-    """
-
-    landmarks: np.ndarray
-    boxes: np.ndarray
-
-
-class Predictor:
-    """A trained network, ready for pictures: `landmarks, boxes = Predictor(weights)(image_bgr)`.
-
-    weights: a checkpoint of ccdn.train or a safetensors file of ccdn.export. batch_size: faces that
-    go through the network at once. Raises CheckpointError for a file that is neither.
-    """
-
-    def __init__(
-        self,
-        weights: str | Path,
-        device: str = "auto",
-        flip_test: bool = False,
-        batch_size: int = 16,
-    ) -> None:
-        from ccdn.data import generic_layout
-        from ccdn.training.checkpoint import load_model
-        from ccdn.training.optimisation import pick_device
-
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, found {batch_size}")
-        self.device = pick_device(device)
-        self.batch_size = batch_size
-        self.model, self.checkpoint = load_model(Path(weights), self.device)
-        self.config = self.checkpoint.config
-        self.layout = generic_layout(self.config.model.points)
-        if flip_test and self.layout.flip is None:
-            raise ConfigError(f"no mirror permutation is known for {self.layout.points} points")
-        self.flip = self.layout.flip if flip_test else None
-
-    def __call__(self, image_bgr: np.ndarray, boxes: Sequence[np.ndarray] | None = None) -> Faces:
-        """Every face of a picture, uint8 (H, W, 3) in OpenCV's order of channels.
-
-        boxes: (4,) x0 y0 x1 y1 in pixels around each face, brows to chin; None asks the detector.
-        Raises ValueError for another array, and for a box that is empty or not finite.
-        """
-        if image_bgr.dtype != np.uint8 or image_bgr.ndim != 3 or image_bgr.shape[2] != 3:
-            raise ValueError(
-                f"image must be uint8 (H, W, 3), found {image_bgr.dtype} {image_bgr.shape}"
-            )
-        image = np.ascontiguousarray(image_bgr[:, :, ::-1])
-        found = self.detect(image) if boxes is None else list(boxes)
-        return self.landmarks([image], [found])[0]
-
-    def detect(self, image: np.ndarray) -> list[np.ndarray]:
-        """Boxes of the faces that the detector finds in a picture, uint8 RGB, largest first."""
-        from ccdn.data import detect_faces
-
-        return detect_faces(image)
-
-    def landmarks(
-        self, images: Sequence[np.ndarray], boxes: Sequence[Sequence[np.ndarray]]
-    ) -> list[Faces]:
-        """Landmarks of the faces in boxes of several pictures, uint8 RGB, in batches of faces."""
-        import torch
-
-        from ccdn.data import crop_image, crop_matrix, square_box
-        from ccdn.evaluation.predictions import crop_to_image, predict_crops
-
-        size, margin = self.config.model.input_size, self.config.data.margin
-        crops: list[np.ndarray] = []
-        matrices: list[np.ndarray] = []
-        for image, found in zip(images, boxes, strict=True):
-            for box in found:
-                matrices.append(crop_matrix(square_box(box, margin), size))
-                crops.append(crop_image(image, matrices[-1], size).transpose(2, 0, 1))
-        points: list[np.ndarray] = []
-        for start in range(0, len(crops), self.batch_size):
-            batch = torch.from_numpy(np.stack(crops[start : start + self.batch_size]))
-            points.extend(predict_crops(self.model, batch.to(self.device), self.flip).cpu().numpy())
-        placed = iter(
-            crop_to_image(unit, matrix, size).astype(np.float32)
-            for unit, matrix in zip(points, matrices, strict=True)
-        )
-        results = []
-        for found in boxes:
-            landmarks = [next(placed) for _ in found]
-            empty = np.zeros((0, self.layout.points, 2), np.float32)
-            results.append(
-                Faces(
-                    np.stack(landmarks) if landmarks else empty,
-                    np.asarray(list(found), np.float64).reshape(-1, 4),
-                )
-            )
-        return results
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_intermixed_args(arguments)
-    plain_warnings()
+    plain_output()
     from ccdn.training.checkpoint import CheckpointError
 
     try:
@@ -432,20 +338,6 @@ def _spare_annotations(files: Sequence[Path], out: Path, pts: str | None) -> Non
     for path in beside:
         if path.exists() and path.parent.resolve() == out.resolve():
             raise ConfigError(f"--out {out} holds {path.name}: expected a folder without it")
-
-
-def check_box(path: Path, box: np.ndarray, image: np.ndarray) -> None:
-    """Raise DataError for a box that does not touch the picture or is far larger than it."""
-    from ccdn.data import DataError
-
-    height, width = image.shape[:2]
-    inside = box[0] < width and box[1] < height and box[2] > 0 and box[3] > 0
-    if not inside or float((box[2:] - box[:2]).max()) > 5 * max(height, width):
-        x0, y0, x1, y1 = (float(value) for value in box)
-        raise DataError(
-            f"{path}: found the box {x0:g},{y0:g},{x1:g},{y1:g}, expected one that overlaps the"
-            f" picture of {width} x {height} pixels and is at most five times as large"
-        )
 
 
 if __name__ == "__main__":

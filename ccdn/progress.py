@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 import warnings
@@ -72,8 +73,12 @@ class Progress:
             self.bar.close()
 
 
-def plain_warnings() -> None:
-    """Show warnings as one line each, without the place in the source: they are for the user."""
+def plain_output() -> None:
+    """Print for the user: a warning is one line, without the place in the source, and characters
+    that the terminal does not have, as a file's name may hold them, are escaped.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         print(f"warning: {message}", file=sys.stderr)

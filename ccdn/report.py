@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ccdn.config import ConfigError
-from ccdn.progress import plain_warnings
+from ccdn.progress import plain_output
 
 EXAMPLES = """\
 examples:
@@ -27,7 +27,7 @@ exit codes: 0 done, 2 wrong usage or a folder without results
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    plain_warnings()
+    plain_output()
     from ccdn.data import DataError
     from ccdn.evaluation.html import write_page
 

@@ -22,7 +22,7 @@ from ccdn.config import (
     resolve_data,
 )
 from ccdn.files import atomic_write, remove_leftovers
-from ccdn.progress import plain_warnings
+from ccdn.progress import plain_output
 from ccdn.training.starts import read_starts, record_start
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ RUN_FILES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_intermixed_args(arguments)
-    plain_warnings()
+    plain_output()
     try:
         return _run(options)
     except _user_errors() as error:

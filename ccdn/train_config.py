@@ -118,7 +118,7 @@ _LOWEST: dict[str, float] = {
     "eval_epochs": 0,
 }
 _ABOVE = {"loss.smooth_width": 0, "loss.wing_width": 0, "loss.wing_curvature": 0}
-_BELOW = {"ema": 1, "momentum": 1}
+_BELOW = {"ema": 1, "momentum": 1, "seed": 2**63}
 
 
 def check_train_config(config: TrainConfig) -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ops.checks import check_iterations, check_map
+from .ops.checks import check_iterations, check_map, check_sizes
 from .ops.cocs_loss import cocs_loss
 from .ops.ctm import ctm
 from .ops.dual_squeeze import dual_squeeze
@@ -60,11 +60,7 @@ class CTM(nn.Module):
         iterations: int = 5,
     ) -> None:
         super().__init__()
-        if min(channels, excitations, reduction) < 1:
-            raise ValueError(
-                "channels, excitations and reduction must be at least 1, found "
-                f"{channels}, {excitations}, {reduction}"
-            )
+        check_sizes("nn.CTM", channels=channels, excitations=excitations, reduction=reduction)
         if orders not in (1, 2):
             raise ValueError(f"orders must be 1 or 2, found {orders}")
         check_iterations("nn.CTM", iterations)
@@ -165,8 +161,9 @@ class SqueezeExcite(nn.Module):
         iterations: int = 5,
     ) -> None:
         super().__init__()
-        hidden = _hidden(channels, reduction)
+        check_sizes("nn.SqueezeExcite", channels=channels, reduction=reduction)
         check_iterations("nn.SqueezeExcite", iterations)
+        hidden = max(channels // reduction, 1)
         self.iterations = iterations
         self.fc1 = nn.Conv2d(channels, hidden, 1)
         self.act = activation()
@@ -228,10 +225,11 @@ class SecondOrderAttention(nn.Module):
         window: int | None = None,
     ) -> None:
         super().__init__()
-        hidden = _hidden(channels, reduction)
+        check_sizes("nn.SecondOrderAttention", channels=channels, reduction=reduction)
         check_iterations("nn.SecondOrderAttention", iterations)
-        if window is not None and window < 1:
-            raise ValueError(f"window must be at least 1 or None, found {window}")
+        if window is not None:
+            check_sizes("nn.SecondOrderAttention", window=window)
+        hidden = max(channels // reduction, 1)
         self.iterations, self.window = iterations, window
         self.conv_du = nn.Sequential(
             nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1), nn.Sigmoid()
@@ -381,11 +379,3 @@ def _central(x: Tensor, window: int) -> Tensor:
         if x.shape[dim] > window:
             x = x.narrow(dim, (x.shape[dim] - window) // 2, window)
     return x
-
-
-def _hidden(channels: int, reduction: int) -> int:
-    if min(channels, reduction) < 1:
-        raise ValueError(
-            f"channels and reduction must be at least 1, found {channels}, {reduction}"
-        )
-    return max(channels // reduction, 1)

@@ -100,6 +100,8 @@ def explain(
             f"there is no operator {operator!r}; expected one of {', '.join(OPERATORS)}"
         )
     check_iterations(operator, iterations)
+    if not all(isinstance(size, int) and size >= 0 for size in shape):
+        raise ValueError(f"ccdn_ops.explain: the shape is {shape}; expected ints of 0 or more")
     x = _fake(shape, dtype, device)
     expected, count = OPERATORS[operator]
     _check_first(operator, x, expected)

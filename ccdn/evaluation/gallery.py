@@ -13,6 +13,7 @@ from ccdn.data import DataError
 from ccdn.evaluation.figures import exemplars
 from ccdn.evaluation.measure import Measured
 from ccdn.evaluation.metrics import Array
+from ccdn.evaluation.reading import read_arrays
 from ccdn.files import atomic_write
 
 MOST = 240
@@ -80,10 +81,10 @@ def save_gallery(path: Path, measured: Measured) -> None:
 def load_gallery(path: Path) -> Gallery:
     """Read what `save_gallery` wrote. Raises DataError, naming the file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            ends = [0, *file["ends"].tolist()]
-            jpeg = file["jpeg"].tobytes()
-            pictures = [jpeg[a:b] for a, b in pairwise(ends)]
-            return Gallery(file["indices"], file["matrices"], int(file["size"]), pictures)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        found = read_arrays(path)
+        ends = [0, *found["ends"].tolist()]
+        jpeg = found["jpeg"].tobytes()
+        pictures = [jpeg[a:b] for a, b in pairwise(ends)]
+        return Gallery(found["indices"], found["matrices"], int(found["size"]), pictures)
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a gallery of ccdn.evaluate: {error}") from None

@@ -20,6 +20,7 @@ from ccdn.data import DataError, generic_layout, to_unit, transform_points
 from ccdn.evaluation.gallery import load_gallery
 from ccdn.evaluation.metrics import Array, best_norm, nme, norms_of
 from ccdn.evaluation.prediction_files import PredictionFile, read_predictions
+from ccdn.evaluation.reading import read_arrays, read_json
 from ccdn.evaluation.scoring import MEAN_SHAPE
 from ccdn.evaluation.tables import NORM_NAMES, Row, Table, as_values
 from ccdn.files import atomic_write
@@ -64,9 +65,9 @@ def read_run(name: str, folder: Path, budget: int = PICTURES) -> Run:
         raise DataError(f"{folder}: expected the folder of a run, found no folder")
     run = Run(name, folder)
     if (folder / "results.json").is_file():
-        run.results = _json(folder / "results.json")
+        run.results = _results(folder / "results.json")
         if (folder / "tables.json").is_file():
-            run.tables = _json(folder / "tables.json")
+            run.tables = _tables(folder / "tables.json")
         for path in sorted(folder.glob("predictions*.npz")):
             _read_set(run, path, budget)
     if (folder / "metrics.jsonl").is_file():
@@ -74,9 +75,12 @@ def read_run(name: str, folder: Path, budget: int = PICTURES) -> Run:
     if (folder / "config.yaml").is_file():
         try:
             run.config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            if not isinstance(run.config, dict):
+                raise ValueError(f"expected the sections of a configuration, found {run.config!r}")
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            first = str(error).splitlines()[0]
             raise DataError(
-                f"{folder / 'config.yaml'}: not a readable YAML file: {error}"
+                f"{folder / 'config.yaml'}: not a readable YAML file: {first}"
             ) from None
     elif "config" in run.results:
         run.config = run.results["config"]
@@ -142,9 +146,12 @@ def _read_set(run: Run, path: Path, budget: int) -> None:
     file = read_predictions(path)
     if file.truth is None or file.names is None:
         raise DataError(f"{path}: expected the predictions that ccdn.evaluate writes")
-    with np.load(path) as content:
-        methods = [str(name) for name in content["methods"]]
-        landmarks = [file.predicted, *(content[f"pred_{i}"] for i in range(1, len(methods)))]
+    content = read_arrays(path)
+    methods = [str(name) for name in content["methods"].ravel()] if "methods" in content else []
+    others = [f"pred_{i}" for i in range(1, len(methods))]
+    if not methods or any(name not in content for name in others):
+        raise DataError(f"{path}: expected the names of methods, and the landmarks of each")
+    landmarks = [file.predicted, *(content[name] for name in others)]
     predicted = dict(zip(methods, landmarks, strict=True))
     errors = {
         norm: {name: nme(found, file.truth, norm, file.boxes) for name, found in predicted.items()}
@@ -210,7 +217,7 @@ def _read_curves(path: Path) -> dict[str, Any]:
     records = read_log(path)
     steps = [record for record in records if record.get("kind") == "step"]
     epochs = [record for record in records if record.get("kind") == "epoch"]
-    rates = [r["images_per_second"] for r in steps if r.get("images_per_second")]
+    rates = [r["images_per_second"] for r in steps if _is_rate(r.get("images_per_second"))]
     if len(steps) > POINTS:
         chosen = np.linspace(0, len(steps) - 1, POINTS).round().astype(int)
         steps = [steps[i] for i in chosen]
@@ -321,11 +328,24 @@ def _embedded(runs: Sequence[Run]) -> str:
     return text.replace("<", "\\u003c")
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path}: not a readable JSON file: {error}") from None
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value > 0
+
+
+def _results(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(path)
+    for key, kind in (("date", str), ("splits", dict)):
+        if not isinstance(found.get(key), kind):
+            raise DataError(f"{path}: expected results of ccdn.evaluate, found no {key}")
+    return found
+
+
+def _tables(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = read_json(path, list)
+    for table in found:
+        if not isinstance(table, dict) or not {"name", "title", "columns", "rows"} <= set(table):
+            raise DataError(f"{path}: expected tables with name, title, columns and rows")
+    return found
 
 
 def _as_jpeg(path: Path) -> str:

@@ -12,8 +12,6 @@ occlusion.
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +21,7 @@ import numpy as np
 
 from ccdn.data import DataError, landmark_box
 from ccdn.evaluation.metrics import Array
+from ccdn.evaluation.reading import read_arrays, read_json
 from ccdn.evaluation.scoring import Reference
 from ccdn.files import atomic_write
 
@@ -148,11 +147,7 @@ def write_predictions(
 
 
 def _read_npz(path: Path) -> PredictionFile:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            content = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a readable .npz file: {error}") from None
+    content = read_arrays(path)
     if "pred" not in content:
         raise DataError(f"{path}: found the arrays {', '.join(content)}, expected pred (N, L, 2)")
     predicted = _landmarks(content["pred"], path, "pred")
@@ -160,16 +155,18 @@ def _read_npz(path: Path) -> PredictionFile:
     truth = _landmarks(content["gt"], path, "gt") if "gt" in content else None
     boxes = None
     if "bbox" in content:
-        boxes = np.asarray(content["bbox"], np.float64)
+        boxes = _numbers(content["bbox"], path, "bbox")
         if boxes.shape != (count, 4):
             raise DataError(f"{path}: found bbox {boxes.shape}, expected ({count}, 4)")
+        _check_finite(boxes, path, "bbox")
         boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
-    names = [str(name) for name in content["names"]] if "names" in content else None
+    names = [str(name) for name in content["names"].ravel()] if "names" in content else None
     subsets = {}
     for key, indices in content.items():
         if key.startswith("subset_"):
-            if indices.size and not (
-                indices.dtype.kind in "iu" and 0 <= indices.min() <= indices.max() < count
+            if indices.ndim != 1 or (
+                indices.size
+                and not (indices.dtype.kind in "iu" and 0 <= indices.min() <= indices.max() < count)
             ):
                 raise DataError(f"{path}: {key}: expected indices from 0 to {count - 1}")
             name = key.removeprefix("subset_")
@@ -178,10 +175,7 @@ def _read_npz(path: Path) -> PredictionFile:
 
 
 def _read_json(path: Path) -> PredictionFile:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path}: not a readable JSON file: {error}") from None
+    content = read_json(path, object)
     if isinstance(content, dict) and isinstance(content.get("faces"), list):
         faces = content["faces"]
     elif isinstance(content, dict):
@@ -252,16 +246,24 @@ def _landmarks(values: Any, path: Path, what: str) -> Array:
     found = _numbers(values, path, what)
     if found.ndim != 3 or found.shape[2] != 2 or not len(found):
         raise DataError(f"{path}: found {what} {found.shape}, expected (faces, points, 2)")
-    if not np.isfinite(found).all():
-        face = int(np.argmin(np.isfinite(found).all((1, 2))))
-        raise DataError(f"{path}: {what} of face {face + 1} are not finite numbers")
+    _check_finite(found, path, what)
     return found
+
+
+def _check_finite(found: Array, path: Path, what: str) -> None:
+    """Raise DataError, naming the face, for a number that float32 cannot hold."""
+    fits = np.abs(found) <= np.finfo(np.float32).max  # False for NaN
+    if not fits.all():
+        face = int(np.argmin(fits.reshape(len(found), -1).all(1)))
+        raise DataError(f"{path}: {what} of face {face + 1} are not finite numbers")
 
 
 def _numbers(values: Any, path: Path, what: str) -> Array:
     try:
+        if np.iscomplexobj(values):
+            raise ValueError
         return np.asarray(values, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"{path}: {what}: expected numbers, as many for every face") from None
 
 

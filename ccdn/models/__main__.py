@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ccdn.config import ConfigError, load_config, presets
+from ccdn.config import load_config, presets
 
 EXAMPLES = """\
 examples:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = [name for name in options.names if "=" in name]
     try:
         rows = table(names or presets(), overrides)
-    except ConfigError as error:
+    except ValueError as error:  # a ConfigError, or a network that is too large
         print(f"ccdn.models: {error}", file=sys.stderr)
         return 2
     print("\n".join(markdown(rows) if options.markdown else aligned(rows)))

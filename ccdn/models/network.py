@@ -185,5 +185,12 @@ def _norm_relu(norm: nn.Module | None, x: Tensor) -> Tensor:
 
 
 def build_model(config: ModelConfig) -> CCDN:
-    """The network of a configuration, with fresh weights from torch's global generator."""
-    return CCDN(config)
+    """The network of a configuration, with fresh weights from torch's global generator.
+
+    Raises ValueError for a configuration that does not fit, and for a network that is too large for
+    the memory.
+    """
+    try:
+        return CCDN(config)
+    except (RuntimeError, OverflowError, MemoryError) as error:  # of torch's allocator
+        raise ValueError(f"model: a network too large for the memory: {error}") from error

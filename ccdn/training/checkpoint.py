@@ -26,7 +26,18 @@ if TYPE_CHECKING:
 
 FORMAT = "ccdn-checkpoint-1"
 _LATER = {"scaler", "processes"}  # fields that older files have not
-_KINDS = {"config": dict, "model": dict, "mean_shape": Tensor, "data": dict, "step": int}
+_NONE = type(None)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "config": (dict,),
+    "model": (dict,),
+    "mean_shape": (Tensor,),
+    "averaged": (dict, _NONE),
+    "optimizer": (dict, _NONE),
+    "scaler": (dict,),
+    **dict.fromkeys(("epoch", "step_in_epoch", "step", "faces", "threads", "processes"), (int,)),
+    **dict.fromkeys(("running", "epoch_sums", "best", "data", "versions"), (dict,)),
+    "created": (str,),
+}
 
 
 class CheckpointError(ValueError):
@@ -139,10 +150,11 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
     missing = sorted(names - set(content) - _LATER)
     if missing:
         raise CheckpointError(f"{path}: the checkpoint lacks {', '.join(missing)}")
-    for name, kind in _KINDS.items():
-        if not isinstance(content[name], kind):
+    for name in names & set(content):
+        if not isinstance(content[name], _KINDS[name]):
+            kinds = " or ".join(kind.__name__ for kind in _KINDS[name])
             found_kind = type(content[name]).__name__
-            raise CheckpointError(f"{path}: {name} should be a {kind.__name__}, found {found_kind}")
+            raise CheckpointError(f"{path}: {name} should be a {kinds}, found {found_kind}")
     try:
         content["config"] = config_from_dict(content["config"], source=str(path))
     except ConfigError as error:
@@ -163,22 +175,39 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> 
     """Copy weights into a model of the same configuration. Raises CheckpointError, naming the first
     misfit.
     """
-    own = model.state_dict()
+    check_weights(model.state_dict(), weights, source)
+    model.load_state_dict(weights)
+
+
+def check_weights(own: dict[str, Tensor], weights: dict[str, Tensor], source: Path) -> None:
+    """Raise CheckpointError, naming the first misfit, unless a file's weights have the names,
+    shapes and kinds of numbers of a network's own, all of them finite.
+    """
     for name, tensor in own.items():
         if name not in weights:
             raise CheckpointError(f"{source}: its weights lack {name}, which the model has")
-        if not isinstance(weights[name], Tensor):
-            found = type(weights[name]).__name__
-            raise CheckpointError(f"{source}: {name} should be a tensor, found {found}")
-        if weights[name].shape != tensor.shape:
+        found = weights[name]
+        if not isinstance(found, Tensor):
             raise CheckpointError(
-                f"{source}: {name} has the shape {tuple(weights[name].shape)}, the model expects"
+                f"{source}: {name} should be a tensor, found {type(found).__name__}"
+            )
+        if found.shape != tensor.shape:
+            raise CheckpointError(
+                f"{source}: {name} has the shape {tuple(found.shape)}, the model expects"
                 f" {tuple(tensor.shape)}"
             )
-    extra = sorted(set(weights) - set(own))
+        if found.is_floating_point() != tensor.is_floating_point() or found.is_complex():
+            raise CheckpointError(
+                f"{source}: {name} has the dtype {found.dtype}, the model expects {tensor.dtype}"
+            )
+        if found.is_meta or found.layout != torch.strided:
+            kind = "meta" if found.is_meta else found.layout
+            raise CheckpointError(f"{source}: {name} is a {kind} tensor, the model expects a dense")
+        if not bool(torch.isfinite(found.double()).all()):
+            raise CheckpointError(f"{source}: {name} holds numbers that are not finite")
+    extra = sorted(set(weights) - set(own), key=str)
     if extra:
         raise CheckpointError(f"{source}: its weights hold {extra[0]}, which the model has not")
-    model.load_state_dict(weights)
 
 
 def check_same_model(expected: Config, found: Config, source: Path) -> None:

@@ -49,12 +49,12 @@ class MetricsLog:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The records of a metrics.jsonl, up to the first line that is not whole."""
     records = []
-    for line in Path(path).read_text().splitlines():
+    for line in Path(path).read_bytes().splitlines():
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
-        if not isinstance(record, dict) or "step" not in record:
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
             break
         records.append(record)
     return records

@@ -72,7 +72,7 @@ def from_bytes(content: bytes, path: Path, device: str | torch.device = "cpu") -
         # The library reads metadata from files only: a length in 8 bytes, then JSON.
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
-    except (safetensors.SafetensorError, ValueError) as error:
+    except (safetensors.SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: expected a safetensors file of ccdn.export, found another kind of file or a"
             f" truncated one ({len(content)} bytes)"
@@ -108,7 +108,7 @@ def _parse(path: Path, metadata: dict[str, str], name: str, kind: type) -> Any:
         value = json.loads(metadata[name])
     except KeyError:
         raise CheckpointError(f"{path}: its metadata lack {name}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: {name} in its metadata is not JSON: {error}") from error
     if not isinstance(value, kind):
         found = type(value).__name__

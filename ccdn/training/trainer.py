@@ -19,7 +19,13 @@ from ccdn.evaluation.predictions import predict_faces
 from ccdn.evaluation.running import NME
 from ccdn.models import build_model
 from ccdn.training.batches import Batch, Place, Share, batches, steps_per_epoch, usable_batch
-from ccdn.training.checkpoint import Checkpoint, CheckpointError, load_weights, save_checkpoint
+from ccdn.training.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    check_weights,
+    load_weights,
+    save_checkpoint,
+)
 from ccdn.training.device_crops import DeviceCrops
 from ccdn.training.faces import TrainingFaces
 from ccdn.training.optimisation import (
@@ -83,7 +89,7 @@ class Trainer:
         self.after_step = after_step
         self.processes = processes
         train = config.train
-        self.device = pick_device(train.device, processes.local_rank)
+        self.device = pick_device(train.device, processes.local_rank, "train.device")
         if train.threads:
             torch.set_num_threads(train.threads)
         use_deterministic_operators(train)
@@ -355,6 +361,7 @@ class Trainer:
         if (checkpoint.averaged is None) != (self.averaged is None):
             raise CheckpointError(f"{source}: train.ema is on in one of run and checkpoint only")
         if self.averaged is not None and checkpoint.averaged is not None:
+            check_weights(self.averaged.weights, checkpoint.averaged, source)
             for name, value in checkpoint.averaged.items():
                 self.averaged.weights[name].copy_(value)
         self.place = Place(checkpoint.epoch, checkpoint.step_in_epoch)

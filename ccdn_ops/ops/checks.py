@@ -9,11 +9,14 @@ FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def check_tensor(operator: str, name: str, tensor: Tensor) -> None:
-    """A tensor of a floating dtype; TypeError else."""
+    """A dense tensor of a floating dtype; TypeError else."""
     if not isinstance(tensor, Tensor):
         raise TypeError(
             f"ccdn_ops.{operator}: {name} is a {type(tensor).__name__}; expected a torch.Tensor"
         )
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        found = "a nested tensor" if tensor.is_nested else f"of layout {tensor.layout}"
+        raise TypeError(f"ccdn_ops.{operator}: {name} is {found}; expected a dense tensor")
     if tensor.dtype not in FLOATING:
         raise TypeError(
             f"ccdn_ops.{operator}: {name} has dtype {tensor.dtype}; "
@@ -54,6 +57,18 @@ def check_device(operator: str, **tensors: Tensor | None) -> None:
     if len(set(devices.values())) > 1:
         found = ", ".join(f"{name} on {device}" for name, device in devices.items())
         raise ValueError(f"ccdn_ops.{operator}: expected all tensors on one device, found {found}")
+
+
+def check_sizes(operator: str, **sizes: int) -> None:
+    """Whole numbers from 1 on; TypeError or ValueError else."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(
+                f"ccdn_ops.{operator}: {name} is {size!r}, a {type(size).__name__}; "
+                "expected an int from 1 on"
+            )
+        if size < 1:
+            raise ValueError(f"ccdn_ops.{operator}: {name} is {size}; expected an int from 1 on")
 
 
 def check_iterations(operator: str, iterations: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,10 +36,19 @@ def cocs_loss(features: Tensor | Sequence[Tensor], group: ProcessGroup | None = 
     of different dtypes or devices, and P or D of 0.
     """
     single = isinstance(features, Tensor)
-    levels = [features] if isinstance(features, Tensor) else list(features)
+    levels = [features] if isinstance(features, Tensor) else _listed(features)
     _check(levels)
     (losses,) = _cocs_loss(*levels, group)
     return losses.view(()) if single else losses
+
+
+def _listed(features: Any) -> list[Tensor]:
+    if not isinstance(features, Iterable):
+        raise TypeError(
+            f"ccdn_ops.cocs_loss: features is a {type(features).__name__}; "
+            "expected a torch.Tensor or a sequence of them"
+        )
+    return list(features)
 
 
 def _check(levels: list[Tensor]) -> None:

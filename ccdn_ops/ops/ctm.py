@@ -21,12 +21,16 @@ def ctm(x: Tensor, weights: Sequence[Tensor], iterations: int = 5) -> tuple[Tens
     kappa_st. With O = 1 only the first squeeze is computed. 16-bit maps are computed in float32;
     weights may have a dtype of their own, and their gradients have it.
 
-    Raises TypeError and ValueError as dual_squeeze and excitation_gates do, and ValueError for
-    other than four weights. Differentiable once, in reverse: a second derivative and forward mode
+    Raises TypeError and ValueError as dual_squeeze and excitation_gates do, also for other than
+    four weights. Differentiable once, in reverse: a second derivative and forward mode
     raise NotImplementedError.
     """
     check_map("ctm", "x", x, ranks=(4,))
     check_iterations("ctm", iterations)
+    if isinstance(weights, Tensor) or not hasattr(weights, "__len__"):
+        raise TypeError(
+            f"ccdn_ops.ctm: weights is a {type(weights).__name__}; expected a sequence of 4 tensors"
+        )
     if len(weights) != 4:
         raise ValueError(
             f"ccdn_ops.ctm: weights has {len(weights)} tensors; expected 4 "

@@ -13,6 +13,7 @@ from ccdn import train
 from ccdn.ablate import main
 from ccdn.ablation import Cell, Grid, as_markdown, cells, grids, load_grid, make_table, write_tables
 from ccdn.config import ConfigError, load_config
+from ccdn.data import DataError
 
 
 @pytest.mark.parametrize("name", grids())
@@ -49,11 +50,14 @@ def test_the_baseline_is_one_row_of_each_seed() -> None:
         ("seeds: []", "the grid is empty"),
         ("seed: [1]", "seed"),
         ("- 1", "expected the fields of a grid"),
+        ("", "found an empty file"),
+        ("[" * 9999, "while parsing a flow"),
+        (b"\xff\xfe", "decode"),
     ],
 )
-def test_a_grid_that_cannot_be_used(text: str, message: str, tmp_path: Path) -> None:
+def test_a_grid_that_cannot_be_used(text: str | bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError, match=r"own\.yaml") as error:
         load_grid(str(path))
     assert message in str(error.value)
@@ -84,6 +88,32 @@ def test_tables_average_over_the_seeds_done(tmp_path: Path) -> None:
     assert f"CCDN,4,-,3,3.20 ± {deviation:.2f}" in (tmp_path / "table.csv").read_text()
     with (tmp_path / "cells.csv").open() as file:
         assert [float(row["nme"]) for row in csv.DictReader(file)] == [5.0, 3.0, 3.5, 3.1]
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"splits": 5}', b"\xff\xfe", b"[" * 99999])
+def test_damaged_results_of_a_run_are_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "ccdn_p4_seed0").mkdir()
+    (tmp_path / "ccdn_p4_seed0/results.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"ccdn_p4_seed0.results\.json: "):
+        make_table(Grid(variants=["ccdn"], seeds=[0]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "message"),
+    [
+        ("torchrun 'x", "No closing quotation"),
+        (" ", "expected a command"),
+        ("no-such-program", "No such file"),
+    ],
+)
+def test_a_launcher_that_is_none(
+    launcher: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("config: tiny\nvariants: [fcdn]\nseeds: [0]\n")
+    out = ["--out", str(tmp_path / "out"), "--launcher", launcher]
+    assert main(["--grid", str(path), *out]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_grid_goes_on_where_it_stopped(

@@ -60,6 +60,7 @@ def test_points_of_the_data_are_those_of_the_model() -> None:
         ("train.lr=nan", "train.lr: expected a finite number, found nan"),
         ("train.epochs=1.5", "train.epochs"),
         ("train.epochs=0", "train.epochs: expected at least 1, found 0"),
+        ("train.seed=9223372036854775808", "train.seed: expected less than 9.22337e+18"),
         ("train=3", "train is a section with the fields epochs, batch_size"),
         ("train.lr", "expected section.field=value"),
         ("model.orders=3", "model.orders: expected one of 1, 2; found 3"),
@@ -88,6 +89,12 @@ def test_a_missing_file_lists_the_presets() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("", "found an empty file"),
+        ("[" * 9999, "not a readable YAML file"),
+        ("train: {out: Gr\xfcn}".encode("latin1"), "not a readable YAML file"),
+        ("train: !!python/object/apply:os.mkdir [executed]", "not a readable YAML file"),
+        ("base: tiny\ntrain: {out: '${oc.env:NO_SUCH_NAME}'}", "'NO_SUCH_NAME' not found"),
+        ("base: tiny\ntrain: {out: '${nothing}'}", "'nothing' not found"),
         ("train: [", "not a readable YAML file"),
         ("- 1\n", "expected sections model:, data:, train:"),
         ("base: other.yaml\n", "no configuration 'other.yaml'"),
@@ -95,12 +102,16 @@ def test_a_missing_file_lists_the_presets() -> None:
         ("trian: {lr: 1}\n", "unknown key 'trian'; did you mean train?"),
     ],
 )
-def test_a_bad_file_is_named(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "bad.yaml").write_text(text)
+def test_a_bad_file_is_named(
+    text: str | bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError) as error:
         load_config(tmp_path / "bad.yaml")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+    assert not (tmp_path / "executed").exists()
 
 
 def test_the_kind_of_data_follows_the_folder(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,10 +41,40 @@ def test_from_python(weights: Path, face_folder: Path) -> None:
     assert np.allclose(landmarks[1], landmarks[0] + 5, atol=1e-3)
     empty = predictor(np.full((90, 90, 3), 128, np.uint8))
     assert (empty.landmarks.shape, empty.boxes.shape) == ((0, 68, 2), (0, 4))
-    with pytest.raises(ValueError, match=r"uint8 \(H, W, 3\), found float64"):
-        predictor(np.zeros((9, 9, 3)))
     with pytest.raises(ValueError, match="batch_size: expected at least 1"):
         ccdn.Predictor(weights, batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (None, "found None, as cv2.imread gives for a file it cannot read"),
+        ("face.png", "found str"),
+        (np.zeros((9, 9, 3)), r"found float64 \(9, 9, 3\)"),
+        (np.zeros((9, 9), np.uint8), r"found uint8 \(9, 9\)"),
+        (np.zeros((9, 9, 4), np.uint8), r"found uint8 \(9, 9, 4\)"),
+        (np.zeros((0, 9, 3), np.uint8), r"at least one pixel, found uint8 \(0, 9, 3\)"),
+    ],
+)
+def test_a_picture_that_is_none(image: Any, message: str, weights: Path) -> None:
+    with pytest.raises(ValueError, match=rf"image must be uint8 \(H, W, 3\).*{message}"):
+        ccdn.Predictor(weights)(image)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        (5, "4 numbers x0 y0 x1 y1 for each face, found 5"),
+        ([1, 2, 3, 4], "4 numbers x0 y0 x1 y1 for each face"),
+        ([["a", 1, 2, 3]], "4 numbers x0 y0 x1 y1 for each face"),
+        ([[np.nan, 1, 2, 3]], "4 numbers x0 y0 x1 y1 for each face"),
+        ([[5, 5, 1, 1]], "empty or inverted box"),
+        ([[1e300, 1, 2e300, 5]], "expected one that overlaps the picture of 90 x 90"),
+    ],
+)
+def test_boxes_that_are_none(boxes: Any, message: str, weights: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        ccdn.Predictor(weights)(np.zeros((90, 90, 3), np.uint8), boxes)
 
 
 def test_channels_are_in_opencv_s_order(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,6 +254,36 @@ def test_a_sample_photograph_has_its_own_face_first(shared: Path) -> None:
             assert overlap(found[0], wanted) > 0.5, names[note["image_id"]]
             checked += 1
     assert checked == 7
+
+
+def test_a_camera_that_is_none(
+    weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", tmp_path / "out"]
+    assert run("camera:99999999999999999999", "--weights", weights, *out) == 1
+    assert "expected a camera, it cannot be opened" in capfd.readouterr().err
+
+
+def test_a_name_that_is_no_text(
+    weights: Path, face_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of files are bytes: neither the files of the results nor the terminal stumble."""
+    name = os.fsdecode(b"\xff face")
+    image = tmp_path / f"{name}.png"
+    try:
+        image.write_bytes((face_folder / "face00.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system wants names in UTF-8")
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    out = tmp_path / "out"
+    more = ["--box", "10,10,80,90", "--write", "picture,json,csv,pts", "--out", out]
+    assert run(image, "--weights", weights, *more) == 0
+    wanted = {f"{name}_landmarks.png", f"{name}.json", f"{name}.pts", "landmarks.csv"}
+    assert {path.name for path in out.iterdir()} == wanted
+    assert os.fsencode(image) in (out / "landmarks.csv").read_bytes()
+    terminal.flush()
+    assert b"\\udcff face.png: 1 face" in terminal.buffer.getvalue()  # type: ignore[attr-defined]
 
 
 def test_landmarks_in_a_box(

@@ -20,7 +20,7 @@ from ccdn.evaluation.metrics import ced, nme
 from ccdn.evaluation.prediction_files import read_predictions
 from ccdn.models import build_model
 from ccdn.training.checkpoint import Checkpoint, save_checkpoint
-from ccdn.training.log import MetricsLog
+from ccdn.training.log import MetricsLog, read_log
 
 NASTY = "</script><b>&'\""
 
@@ -149,6 +149,49 @@ def test_what_is_wrong_is_one_line(
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("results.json", b"", "not a readable JSON file"),
+        ("results.json", b"[1]", "expected a dict in JSON, found a list"),
+        ("results.json", b"{}", "found no date"),
+        ("results.json", b"[" * 99999, "not a readable JSON file"),
+        ("tables.json", b'[{"name": "scores"}]', "expected tables with name, title"),
+        ("tables.json", b"{}", "expected a list in JSON, found a dict"),
+        ("config.yaml", b"a: [\n", "not a readable YAML file"),
+        ("config.yaml", b"- 1\n", "expected the sections of a configuration"),
+        ("config.yaml", b"\xff\xfe", "not a readable YAML file"),
+        ("predictions.npz", b"PK", "not a readable .npz file"),
+        ("activations.png", b"\x89PNG", "not a readable picture"),
+    ],
+)
+def test_a_damaged_file_is_named(
+    name: str,
+    content: bytes,
+    message: str,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for file in run.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / name).write_bytes(content)
+    assert report.main([str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{name}: " in error
+    assert message in error
+    assert error.count("\n") == 1, error
+
+
+def test_a_log_counts_up_to_its_first_damaged_line(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "a")
+    whole = (run / "metrics.jsonl").read_bytes()
+    for damage in (b"\xff\xfe", b'{"kind": "step"}', b'{"step": "1"}', b"[" * 9999):
+        (tmp_path / "a/metrics.jsonl").write_bytes(whole + damage + b"\n")
+        assert page_of(tmp_path / "a")
+    assert len(read_log(tmp_path / "a/metrics.jsonl")) == len(whole.splitlines())
 
 
 PROBE = (Path(__file__).parent / "report_probe.js").read_text()

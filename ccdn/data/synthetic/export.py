@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from ccdn.data import aflw, cofw, wflw
 from ccdn.data.pts import write_pts
 from ccdn.data.synthetic.generator import SyntheticFaces
+from ccdn.files import atomic_write, write_json
 
 # Parts of 300W, how many of a hundred faces go there, and the format that its pictures have.
 _TRAIN_PARTS = (("afw", 11, ".jpg"), ("helen/trainset", 63, ".jpg"), ("lfpw/trainset", 26, ".png"))
@@ -48,7 +49,7 @@ def write_protocol(
     root.mkdir(parents=True, exist_ok=True)
     write(root, sets)
     about = {name: faces.describe() for name, faces in sets.items()}
-    (root / "synthetic.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    write_json(root / "synthetic.json", about)
     return sum(len(faces) for faces in sets.values())
 
 
@@ -83,8 +84,6 @@ def _write_300w(root: Path, sets: dict[str, SyntheticFaces]) -> None:
 def _write_300w_boxes(
     folder: Path, part: str, boxes: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    import scipy.io
-
     cells = np.empty((1, len(boxes)), object)
     for number, (name, (detector, truth)) in enumerate(boxes.items()):
         cells[0, number] = {
@@ -92,9 +91,8 @@ def _write_300w_boxes(
             "bb_detector": detector[None] + 1.0,
             "bb_ground_truth": truth[None] + 1.0,
         }
-    folder.mkdir(exist_ok=True)
     name = f"bounding_boxes_{part.replace('/', '_')}.mat"
-    scipy.io.savemat(folder / name, {"bounding_boxes": cells})
+    _write_mat(folder / name, {"bounding_boxes": cells})
 
 
 def _write_wflw(root: Path, sets: dict[str, SyntheticFaces]) -> None:
@@ -119,8 +117,8 @@ def _write_wflw(root: Path, sets: dict[str, SyntheticFaces]) -> None:
                 rows.append(" ".join([*fields, path]))
             index += together
         table = root / wflw.LIST_FOLDER / f"list_98pt_rect_attr_{name}.txt"
-        table.parent.mkdir(exist_ok=True)
-        table.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        with atomic_write(table) as file:
+            file.write(("\n".join(rows) + "\n").encode())
 
 
 def _write_cofw(root: Path, sets: dict[str, SyntheticFaces]) -> None:
@@ -130,9 +128,10 @@ def _write_cofw(root: Path, sets: dict[str, SyntheticFaces]) -> None:
     header = b"MATLAB 7.3 MAT-file, Platform: synthetic faces".ljust(116) + b" " * 8
     header += (0x0200).to_bytes(2, "little") + b"IM"
     for name, faces in sets.items():
-        path = root / cofw.FILES[name]
         suffix = "Tr" if name == "train" else "T"
-        with h5py.File(path, "w", userblock_size=512) as file:
+        # In memory: HDF5 ends the process where a file on the disk cannot be finished.
+        content = io.BytesIO()
+        with h5py.File(content, "w", userblock_size=512) as file:
             cells = file.create_dataset(f"Is{suffix}", (1, len(faces)), h5py.ref_dtype)
             cells.attrs["MATLAB_class"] = np.bytes_("cell")
             boxes, phis = np.zeros((4, len(faces))), np.zeros((87, len(faces)))
@@ -151,14 +150,13 @@ def _write_cofw(root: Path, sets: dict[str, SyntheticFaces]) -> None:
             for variable, values in ((f"bboxes{suffix}", boxes), (f"phis{suffix}", phis)):
                 stored = file.create_dataset(variable, data=values)
                 stored.attrs["MATLAB_class"] = np.bytes_("double")
-        with path.open("r+b") as raw:
-            raw.write(header)
+        content.getbuffer()[: len(header)] = header
+        with atomic_write(root / cofw.FILES[name]) as whole:
+            whole.write(content.getbuffer())
 
 
 def _write_aflw(root: Path, sets: dict[str, SyntheticFaces]) -> None:
     """One file for all faces, in an order of its own; `ra` puts the training faces first."""
-    import scipy.io
-
     every = [(name, index) for name, faces in sets.items() for index in range(len(faces))]
     order = np.random.default_rng(sets["train"].seed).permutation(len(every))
     count = len(every)
@@ -176,7 +174,7 @@ def _write_aflw(root: Path, sets: dict[str, SyntheticFaces]) -> None:
     content["ra"] = (order + 1)[None]
     # The official file needs no such number: its first 20000 are the training set.
     content[aflw.TRAIN_FACES] = len(sets["train"])
-    scipy.io.savemat(root / aflw.FILE, content)
+    _write_mat(root / aflw.FILE, content)
 
 
 PROTOCOLS: dict[str, tuple[int, Callable[[Path, dict[str, SyntheticFaces]], None]]] = {
@@ -198,7 +196,14 @@ def _bounds(landmarks: np.ndarray) -> np.ndarray:
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if path.suffix == ".jpg" else []
-    if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options):
-        raise OSError(f"{path}: the picture could not be written")
+    _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    with atomic_write(path) as file:
+        file.write(data.tobytes())
+
+
+def _write_mat(path: Path, content: dict[str, Any]) -> None:
+    import scipy.io
+
+    with atomic_write(path) as file:
+        scipy.io.savemat(file, content)

@@ -113,6 +113,16 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "fields": ("txt", "1\n1 2\n1 2\n0 0\n", "line 2: found 2 values, expected 68"),
     "suffix": ("xml", "", "expected a file of predictions"),
     "zip": ("npz", "no archive", "not a readable .npz"),
+    "cut short": ("npz", "PK\x03\x04", "not a readable .npz"),
+    "code": ("npz", {"pred": np.array([print, None])}, "not a readable .npz.*pickle"),
+    "complex": ("npz", {"pred": np.ones((2, 5, 2), complex)}, "expected numbers"),
+    "letters": ("npz", {"pred": np.full((2, 5, 2), "a")}, "expected numbers"),
+    "large": ("npz", {"pred": np.full((2, 5, 2), 1e300)}, "face 1 are not finite"),
+    "no box": ("npz", {"pred": np.ones((2, 5, 2)), "bbox": np.full((2, 4), np.nan)}, "bbox of fac"),
+    "one name": ("npz", {"pred": np.ones((2, 5, 2)), "names": "a"}, "found 1 names for 2"),
+    "table": ("npz", {"pred": np.ones((2, 5, 2)), "subset_a": np.zeros((2, 2), int)}, "indices fr"),
+    "nested": ("json", "[" * 99999, "not a readable JSON"),
+    "digits": ("json", '{"a": [[1' + "0" * 400 + ", 2]]}", "expected numbers"),
 }
 
 
@@ -127,6 +137,31 @@ def test_what_is_wrong_names_the_file(case: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message) as caught:
         read_predictions(path)
     assert "bad." in str(caught.value)
+
+
+def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
+    with (tmp_path / "bad.npz").open("wb") as file:
+        np.save(file, np.ones((2, 5, 2)))
+    with pytest.raises(DataError, match=r"bad.npz: .*found a single array"):
+        read_predictions(tmp_path / "bad.npz")
+
+
+def test_any_damage_is_a_clean_error(reference: Reference, tmp_path: Path) -> None:
+    path = tmp_path / "bad.npz"
+    write_predictions(path, reference, {"a": reference.truth})
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    said = []
+    for _ in range(150):
+        content = bytearray(whole)
+        for place in random.integers(0, len(whole), random.integers(1, 9)):
+            content[place] = random.integers(0, 256)
+        path.write_bytes(content[: random.integers(1, 2 * len(content))])
+        try:
+            read_predictions(path)
+        except DataError as error:
+            said.append(str(error))
+    assert len(said) > 100
+    assert all("bad.npz" in line and "\n" not in line for line in said)
 
 
 def test_a_file_that_is_not_there() -> None:

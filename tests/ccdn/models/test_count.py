@@ -133,3 +133,5 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert len({len(line) for line in lines}) <= 2
     assert command.main(["tyny"]) == 2
     assert "no configuration 'tyny'" in capsys.readouterr().err
+    assert command.main(["tiny", "model.channels=1000000000000"]) == 2
+    assert "too large for the memory" in capsys.readouterr().err

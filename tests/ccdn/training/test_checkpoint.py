@@ -6,13 +6,16 @@ import errno
 import os
 import pickle
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from ccdn.config import load_config
+import ccdn
+from ccdn.config import ConfigError, config_to_dict, load_config
 from ccdn.files import atomic_write, remove_leftovers
 from ccdn.models import build_model
 from ccdn.training.checkpoint import (
@@ -127,7 +130,19 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("config", 5), ("model", [1]), ("mean_shape", "a"), ("data", None)]
+    ("name", "value"),
+    [
+        ("config", 5),
+        ("model", [1]),
+        ("mean_shape", "a"),
+        ("data", None),
+        ("averaged", 5),
+        ("optimizer", "a"),
+        ("epoch", "1"),
+        ("best", [1.0]),
+        ("processes", None),
+        ("created", 5),
+    ],
 )
 def test_a_field_of_another_type(
     name: str, value: object, checkpoint: Checkpoint, tmp_path: Path
@@ -144,6 +159,43 @@ def test_weights_that_are_no_tensors(checkpoint: Checkpoint, tmp_path: Path) -> 
     save_checkpoint(tmp_path / "a.pt", replace(checkpoint, model=weights))  # type: ignore[arg-type]
     with pytest.raises(CheckpointError, match="should be a tensor, found int"):
         load_model(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w * float("nan"), "holds numbers that are not finite"),
+        (lambda w: w.to(torch.complex64), r"the dtype torch.complex64, the model expects torch.fl"),
+        (lambda w: w.int(), r"the dtype torch.int32, the model expects torch.float32"),
+        (lambda w: w.to("meta"), "is a meta tensor, the model expects a dense"),
+        (lambda w: w.to_sparse(), "is a torch.sparse_coo tensor, the model expects a dense"),
+    ],
+)
+def test_weights_that_are_no_dense_finite_numbers(
+    change: Callable[[Tensor], Tensor], message: str, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    weights = dict(checkpoint.model)
+    weights["head.weight"] = change(weights["head.weight"])
+    save_checkpoint(tmp_path / "a.pt", replace(checkpoint, model=weights))
+    with pytest.raises(CheckpointError, match=rf"a\.pt: head\.weight .*{message}"):
+        load_model(tmp_path / "a.pt")
+
+
+def test_a_network_too_large_for_the_memory(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    config = config_to_dict(checkpoint.config)
+    config["model"]["channels"] = 10**12
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    torch.save({**content, "config": config}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"a\.pt: its model cannot be built: .*too large"):
+        load_model(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("device", ["abacus", "meta", "cuda:99"])
+def test_a_device_that_is_not_there(device: str, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    with pytest.raises(ConfigError, match=f"device.*{device}"):
+        ccdn.load(tmp_path / "a.pt", device)
 
 
 def test_a_foreign_pickle_makes_no_other_noise(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def test_files_of_another_kind(checkpoint: Checkpoint, tmp_path: Path) -> None:
         ("config", '{"model": {"pionts": 3}}', "unknown key 'model.pionts'"),
         ("config", "[1]", "config should be a dict, found list"),
         ("config", "{", "config in its metadata is not JSON"),
+        ("config", "[" * 99999, "config in its metadata is not JSON"),
         ("step", '"a"', "step should be a int, found str"),
         ("step", None, "its metadata lack step"),
         ("mean_shape", None, "lacks the tensor mean_shape"),

@@ -1,0 +1,138 @@
+"""Tensors that no operator can take: one clear error each, before any kernel sees them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import ccdn_ops
+from ccdn_ops import nn
+
+B, P, D, R = 2, 2, 4, 3
+X = torch.randn(B, D, 3, 5)
+GATES = torch.rand(B, P, D)
+SQUEEZE = torch.rand(B, D)
+WEIGHTS = (
+    torch.randn(P, 2, R, D),
+    torch.randn(P, 2, R),
+    torch.randn(P, 2, D, R),
+    torch.randn(P, 2, D),
+)
+
+# Every tensor argument of every operator and module: a good value, and a call with another one.
+ARGUMENTS: dict[str, tuple[Tensor, Callable[[Any], Any]]] = {
+    "dual_squeeze": (X, ccdn_ops.dual_squeeze),
+    "second_order_squeeze": (X, ccdn_ops.second_order_squeeze),
+    "covariance_pool": (X, ccdn_ops.covariance_pool),
+    "isqrt_cov": (X, ccdn_ops.isqrt_cov),
+    "newton_schulz_sqrt": (torch.eye(D).repeat(B, 1, 1), ccdn_ops.newton_schulz_sqrt),
+    "cocs_loss": (GATES, ccdn_ops.cocs_loss),
+    "cocs_loss, a level": (GATES, lambda x: ccdn_ops.cocs_loss([GATES, x])),
+    "multi_excite, x": (X, lambda x: ccdn_ops.multi_excite(x, GATES)),
+    "multi_excite, gates": (GATES, lambda x: ccdn_ops.multi_excite(X, x)),
+    "excitation_gates, first": (SQUEEZE, lambda x: ccdn_ops.excitation_gates(x, SQUEEZE, *WEIGHTS)),
+    "excitation_gates, second": (
+        SQUEEZE,
+        lambda x: ccdn_ops.excitation_gates(SQUEEZE, x, *WEIGHTS),
+    ),
+    **{
+        f"excitation_gates, weight {i}": (
+            WEIGHTS[i],
+            lambda x, i=i: ccdn_ops.excitation_gates(
+                SQUEEZE, SQUEEZE, *WEIGHTS[:i], x, *WEIGHTS[i + 1 :]
+            ),
+        )
+        for i in range(4)
+    },
+    "ctm, x": (X, lambda x: ccdn_ops.ctm(x, WEIGHTS)),
+    "ctm, a weight": (WEIGHTS[2], lambda x: ccdn_ops.ctm(X, (*WEIGHTS[:2], x, WEIGHTS[3]))),
+    "nn.CTM": (X, nn.CTM(D)),
+    "nn.SqueezeExcite": (X, nn.SqueezeExcite(D)),
+    "nn.SecondOrderAttention": (X, nn.SecondOrderAttention(D)),
+    "nn.ISqrtCovPool": (X, nn.ISqrtCovPool()),
+    "nn.COCSLoss": (GATES, lambda x: nn.COCSLoss([1.0])([x])),
+}
+
+
+def nested(x: Tensor, layout: torch.layout = torch.strided) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that they are new
+        return torch.nested.nested_tensor(list(x), layout=layout)
+
+
+WRONG: dict[str, Callable[[Tensor], Any]] = {
+    "complex": lambda x: x.to(torch.complex64),
+    "whole numbers": lambda x: x.int(),
+    "8 bits": lambda x: x.to(torch.float8_e4m3fn),
+    "sparse": lambda x: x.to_sparse(),
+    "of oneDNN": lambda x: x.to_mkldnn(),
+    "nested": nested,
+    "jagged": lambda x: nested(x, torch.jagged),
+    "an array": lambda x: x.numpy(),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_a_tensor_of_another_kind(argument: str, wrong: str) -> None:
+    good, call = ARGUMENTS[argument]
+    call(good)
+    bad = WRONG[wrong](good)
+    with pytest.raises(TypeError, match=r"^ccdn_ops\.[\w.]+: .*; expected (a dense|a torch|torch)"):
+        call(bad)
+
+
+@pytest.mark.parametrize("argument", [name for name in ARGUMENTS if ", " in name])
+def test_tensors_on_two_devices(argument: str) -> None:
+    good, call = ARGUMENTS[argument]
+    with pytest.raises(ValueError, match=r"expected all tensors on one device, found .* on meta"):
+        call(good.to("meta"))
+
+
+@pytest.mark.parametrize("weights", [None, 4, torch.tensor(1.0)])
+def test_weights_that_are_no_sequence(weights: Any) -> None:
+    with pytest.raises(TypeError, match=r"^ccdn_ops\.ctm: weights is a \w+; expected a sequence"):
+        ccdn_ops.ctm(X, weights)
+
+
+@pytest.mark.parametrize("features", [None, 4])
+def test_features_that_are_no_sequence(features: Any) -> None:
+    with pytest.raises(TypeError, match=r"^ccdn_ops\.cocs_loss: features is a \w+; expected a t"):
+        ccdn_ops.cocs_loss(features)
+
+
+@pytest.mark.parametrize("size", ["4", 2.0, None, True])
+@pytest.mark.parametrize("module", [nn.CTM, nn.SqueezeExcite, nn.SecondOrderAttention])
+def test_sizes_that_are_no_whole_numbers(module: Callable[..., Any], size: Any) -> None:
+    with pytest.raises(TypeError, match=r"^ccdn_ops\.nn\.\w+: channels is .*; expected an int"):
+        module(size)
+    with pytest.raises(TypeError, match=r"^ccdn_ops\.nn\.\w+: reduction is .*; expected an int"):
+        module(4, reduction=size)
+
+
+@pytest.mark.parametrize("shape", [(2, -3, 4), ("a", 3, 4), (2, 3.0, 4)])
+def test_a_shape_to_explain_that_is_none(shape: Any) -> None:
+    with pytest.raises(ValueError, match=r"the shape is .*; expected ints of 0 or more"):
+        ccdn_ops.explain("dual_squeeze", *shape)
+
+
+def test_values_seen_through_a_negation() -> None:
+    """The imaginary part of a conjugate is a real tensor whose memory has the other sign."""
+    seen = torch.randn(B, D, 7, dtype=torch.complex64).conj().imag
+    assert seen.is_neg()
+    written = seen.resolve_neg().clone()
+    assert torch.equal(ccdn_ops.dual_squeeze(seen)[0], ccdn_ops.dual_squeeze(written)[0])
+
+
+def test_addresses_that_no_vector_is_aligned_to() -> None:
+    buffer = bytearray(1 + 4 * B * D * 7)
+    x = torch.frombuffer(buffer, dtype=torch.float32, offset=1).view(B, D, 7).normal_()
+    for found, wanted in zip(
+        ccdn_ops.dual_squeeze(x), ccdn_ops.dual_squeeze(x.clone()), strict=True
+    ):
+        assert torch.equal(found, wanted)
