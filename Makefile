@@ -18,11 +18,11 @@ export PIP_CONSTRAINT := $(CONSTRAINT)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-swap sanitize gpu-check lint format bench wheel clean
+.PHONY: help demo test test-all test-swap coverage mutation sanitize gpu-check lint format bench wheel clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo 'make lint | format | test-all | test-swap | sanitize | gpu-check | bench | wheel | clean   see CONTRIBUTING.md'
+	@echo 'make lint | format | test-all | test-swap | coverage | mutation | sanitize | gpu-check | bench | wheel | clean   see CONTRIBUTING.md'
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,18 @@ test-all: lint
 	$(BIN)/python -m pytest tests -m 'not gpu'
 	$(MAKE) sanitize
 	$(MAKE) test-swap
+
+# Lines that the quick tests run, in a table; docs/testing.md says what does not count.
+coverage: $(VENV)/.installed-dev
+	rm -rf build/coverage
+	$(BIN)/coverage run -m pytest tests -m 'not slow and not gpu'
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# Changes of metrics, readers and references that their tests do not notice: a sample of each, about 40 minutes.
+mutation: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet 'cosmic-ray>=8.4'
+	for group in metrics readers references; do $(BIN)/python tests/mutation.py $$group --sample 550 || exit 1; done
 
 # timm and torchvision, with the torch that pip finds for them: the full CUDA build, about 6 GB, which no
 # device is needed for. Never in $(VENV), where torchvision would replace torch or fail beside it.

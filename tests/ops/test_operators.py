@@ -215,6 +215,31 @@ def test_opcheck(backend: str, operator: Operator, dtype: torch.dtype) -> None:
 
 
 @every
+@pytest.mark.parametrize("sizes", [{}, {"D": 8, "R": 8, "H": 2, "W": 2}], ids=["wide", "narrow"])
+def test_a_backward_pass_of_what_another_backend_saved(
+    operator: Operator, sizes: dict[str, int]
+) -> None:
+    """What a forward pass saves means the same on every backend: one may go on for another."""
+    if operator.raw is None:
+        pytest.skip("no raw operator of its own")
+    inputs, options = operator.raw(*(t.detach() for t in operator.tensors(torch.float64, **sizes)))
+    saved, grads = {}, {}
+    for name in ("reference", "cpu"):
+        with ccdn_ops.use_backend(name):
+            found = getattr(torch.ops.ccdn, operator.name)(*inputs, *options)
+        found = (found,) if isinstance(found, Tensor) else tuple(found)
+        grads[name], saved[name] = found[: operator.public], found[operator.public :]
+    with ccdn_ops.use_backend("cpu"):
+        backward = getattr(torch.ops.ccdn, f"{operator.name}_backward")
+        own, other = (
+            torch.utils._pytree.tree_leaves(backward(*grads[name], *inputs, *kept, *options))
+            for name, kept in saved.items()
+        )
+    for a, b in zip(own, other, strict=True):
+        assert err(a, b) <= 1e-12
+
+
+@every
 def test_compiles_to_one_graph(backend: str, operator: Operator) -> None:
     tensors = operator.tensors()
     compiled = torch.compile(operator.call, fullgraph=True, backend="aot_eager", dynamic=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,12 @@ def test_normalisers_of_each_layout() -> None:
     assert np.allclose(
         normaliser(cofw, "inter_pupil"), np.linalg.norm(cofw[:, 16] - cofw[:, 17], axis=1)
     )
-    boxes = np.array([[0, 0, 4, 9], [1, 1, 3, 3], [0, 0, 1, 1]])
+    boxes = np.array([[0, 0, 4, 9], [1, 5, 3, 7], [0, 0, 1, 1]])
     assert np.allclose(normaliser(truth, "face_size", boxes), [6, 2, 1])
+    assert [best_norm(n) for n in (68, 98, 29)] == ["inter_ocular"] * 3
+    found = scores(truth + 1, truth, boxes)
+    for norm, size in (("inter_ocular", ocular), ("inter_pupil", pupil), ("face_size", [6, 2, 1])):
+        assert found[norm]["nme"] == pytest.approx(100 * np.mean(np.sqrt(2) / size))  # type: ignore
 
 
 @pytest.mark.parametrize("points", [19, 5])
@@ -72,6 +77,8 @@ def test_errors_of_subsets() -> None:
         by_subset(errors, {"pose": np.zeros(3, bool)})
     with pytest.raises(ValueError, match=r"subset 'pose': found a mask \(2,\), expected \(3,\)"):
         by_subset(errors, {"pose": np.ones(2, bool)})
+    with pytest.raises(ValueError, match=r"found a mask \(4,\), expected \(3,\)"):
+        by_subset(errors, {"pose": np.ones(4, bool)})
 
 
 def test_rates_on_counted_faces() -> None:
@@ -82,30 +89,72 @@ def test_rates_on_counted_faces() -> None:
     assert ced(errors, np.array([0.0, 0.02, 0.06, 1.0])).tolist() == [0, 0.25, 0.5, 1]
 
 
+def test_scores_are_percentages() -> None:
+    truth = np.zeros((4, 5, 2))
+    predicted = truth + np.array([[2, 0], [0, 5], [9, 0], [0, 20]])[:, None]
+    found = scores(predicted, truth, np.tile([0, 0, 100, 100], (4, 1)))["face_size"]
+    assert found == pytest.approx(
+        {
+            "nme": 9,
+            "fr8": 50,
+            "fr10": 25,
+            "auc8": 100 * (0.75 + 0.375) / 4,
+            "auc10": 100 * (0.8 + 0.5 + 0.1) / 4,
+        }
+    )
+
+
 def test_auc_is_the_integral_of_the_ced() -> None:
     errors = np.random.default_rng(0).gamma(2.0, 0.02, 500)
     at = np.linspace(0, 0.08, 200_001)
     assert auc(errors, 0.08) == pytest.approx(ced(errors, at).mean(), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    "shape", [(68, 2), (3, 68), (0, 68, 2), (3, 68, 1), (3, 68, 3), (1, 3, 2, 2)]
+)
+def test_landmarks_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"target must be \(n, points, 2\) with n > 0, found"):
+        normaliser(np.ones(shape), "inter_ocular")
+    with pytest.raises(ValueError, match=r"pred must be \(n, points, 2\) with n > 0, found"):
+        nme(np.ones(shape), faces())
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, 2)])
+def test_errors_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"errors must be \(n,\) with n > 0, found"):
+        failure_rate(np.ones(shape))
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (4, 4), (3, 3), (3, 5), (4,)])
+def test_boxes_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    message = rf"face_size needs boxes \(3, 4\), found {re.escape(str(shape))}"
+    with pytest.raises(ValueError, match=message):
+        normaliser(faces(), "face_size", np.ones(shape))
+
+
+@pytest.mark.parametrize("box", [[0, 0, 0, 1], [0, 0, 1, 0], [2, 0, 1, 1], [0, 2, 1, 1]])
+def test_boxes_without_an_area_are_refused(box: list[int]) -> None:
+    with pytest.raises(ValueError, match="box 1 is empty"):
+        normaliser(faces(), "face_size", np.array([[0, 0, 1, 1], box, [0, 0, 1, 1]]))
+
+
 def test_bad_input_is_refused() -> None:
     truth = faces()
-    with pytest.raises(ValueError, match=r"target must be \(n, points, 2\)"):
-        normaliser(truth[0], "inter_ocular")
     with pytest.raises(ValueError, match="norm must be one of inter_ocular"):
         normaliser(truth, "iod")
-    with pytest.raises(ValueError, match="face_size needs boxes"):
+    with pytest.raises(ValueError, match=r"face_size needs boxes \(3, 4\), found None"):
         normaliser(truth, "face_size")
-    with pytest.raises(ValueError, match="box 1 is empty"):
-        normaliser(truth, "face_size", np.array([[0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 1, 1]]))
     bad = truth.copy()
     bad[1, 3, 0] = np.nan
     with pytest.raises(ValueError, match="pred: face 1 has coordinates that are not finite"):
         nme(bad, truth)
-    with pytest.raises(ValueError, match="pred is"):
-        nme(truth[:, :5], truth)
-    with pytest.raises(ValueError, match=r"face 0: its inter_ocular distance is 0"):
-        normaliser(np.zeros((1, 68, 2)), "inter_ocular")
+    for other in (truth[:, :5], truth[:2], faces(4), faces(3, 98)):
+        with pytest.raises(ValueError, match=r"pred is \(\d, \d+, 2\), target is \(3, 68, 2\)"):
+            nme(other, truth)
+    truth[1:] = 0
+    with pytest.raises(ValueError, match=r"face 1: its inter_ocular distance is 0"):
+        normaliser(truth, "inter_ocular")
 
 
 # From the README beside the file: set -> NME ocular, NME pupil and, where given, FR@10 of both,

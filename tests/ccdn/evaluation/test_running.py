@@ -108,14 +108,34 @@ def test_two_processes_give_exactly_the_numbers_of_one(tmp_path: Path) -> None:
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == expected()
 
 
+def test_what_is_true_of_each_metric() -> None:
+    assert (FailureRate().threshold, AUC().threshold) == (0.10, 0.08)
+    assert (NME().higher_is_better, FailureRate().higher_is_better) == (False, False)
+    assert AUC().higher_is_better
+    assert not FaceErrors().is_differentiable
+    # Otherwise torchmetrics would compute every state twice.
+    assert FaceErrors().full_state_update is False
+
+
+@pytest.mark.parametrize("names", [["all"], ["pose", "all"], ["pose", "pose"], list("aab")])
+def test_names_of_subsets_differ(names: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"subsets must differ and not be named 'all', found \["):
+        NME(subsets=names)
+
+
 def test_bad_input_is_refused() -> None:
     pred, target, _ = (torch.from_numpy(a) for a in made())
     with pytest.raises(ValueError, match="norm must be one of"):
         NME(norm="iod")
-    with pytest.raises(ValueError, match="found 1 indices for 11 faces"):
-        NME().update(pred, target, torch.tensor([0]))
-    with pytest.raises(ValueError, match="no members given of the subset 'pose'"):
-        NME(subsets=["pose"]).update(pred, target, torch.arange(FACES))
+    for count in (FACES - 1, FACES + 1):
+        with pytest.raises(ValueError, match=f"found {count} indices for {FACES} faces"):
+            NME().update(pred, target, torch.arange(count))
+    with pytest.raises(ValueError, match="no members given of the subset 'blur'"):
+        NME(subsets=["pose", "blur"]).update(pred, target, torch.arange(FACES))
+    for shape in ((FACES - 1,), (FACES + 1,), (FACES, 1), (1,)):
+        members = {"pose": torch.ones(shape).bool()}
+        with pytest.raises(ValueError, match=rf"subset 'pose': found \(.*expected \({FACES},\)"):
+            NME(subsets=["pose"]).update(pred, target, torch.arange(FACES), members=members)
     with pytest.raises(ValueError, match="no faces yet"):
         FaceErrors().errors()
     empty = NME(subsets=["pose"])

@@ -108,11 +108,15 @@ def test_four_formats_say_the_same(results) -> None:  # type: ignore[no-untyped-
     [
         ("300w", ["common", "challenging", "full"], {"full": ["full", "common", "challenging"]}),
         ("300w", ["helen", "ibug"], {"helen": ["helen"], "ibug": ["ibug"]}),
+        ("300w", ["own", "full"], {"own": ["own"], "full": ["full"]}),
+        ("300w", ["full", "own"], {"full": ["full"], "own": ["own"]}),
         ("300w", ["full", "test", "lfpw"], {"full": ["full", "test", "lfpw"]}),
         ("300w", ["test", "full"], {"full": ["full", "test"]}),
         ("wflw", ["pose", "test", "blur"], {"test": ["test", "pose", "blur"]}),
         ("wflw", ["pose", "blur"], {"pose": ["pose"], "blur": ["blur"]}),
+        ("wflw", ["train", "pose"], {"train": ["train"], "pose": ["pose"]}),
         ("aflw", ["test", "frontal"], {"test": ["test", "frontal"]}),
+        ("aflw", ["wide", "frontal"], {"wide": ["wide"], "frontal": ["frontal"]}),
         ("folder", ["test", "train"], {"test": ["test"], "train": ["train"]}),
     ],
 )

@@ -1,0 +1,326 @@
+"""Mutation testing: is a change of the metrics, readers or references noticed by their tests?
+
+    python tests/mutation.py metrics
+    python tests/mutation.py readers --sample 300 --minutes 9
+    python tests/mutation.py readers --survivors        # once more, after new tests
+
+cosmic-ray (`pip install -e '.[test,mutation]'`) makes the mutants: another operator, a number one
+up or down, a condition negated, a loop that does not run, a decorator gone. Those that differ only
+in type annotations or are another one again are left out. Its own runner starts a Python for each;
+here a process that has imported torch forks for each, in a copy of the tree whose one file is
+changed, and stops at the first test that fails. A mutant that changes when tests are collected, or
+takes more than ten times as long as the unchanged module, counts as killed.
+
+The sample is drawn with a seed from the modules of a group together. Verdicts are appended to
+build/mutation/GROUP.jsonl and not asked for twice; the figures and the survivors are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import gc
+import importlib
+import json
+import os
+import pickle
+import random
+import resource
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "build" / "mutation"
+COPIED = ("ccdn", "ccdn_ops", "tests")
+
+DATA, EVALUATION, OPS = "tests/ccdn/data", "tests/ccdn/evaluation", "tests/ops"
+BAD, FOLDER, PTS = (f"{DATA}/test_{name}.py" for name in ("bad_input", "folder", "pts"))
+W300, BENCHMARKS = f"{DATA}/test_w300.py", f"{DATA}/test_benchmarks.py"
+EVERY = f"{OPS}/test_operators.py"
+# Large shapes, many draws and compilers: small shapes notice as much in a tenth of the time.
+SLOWEST = (
+    "exact or other_dtypes or any_shape or any_scale or small_maps or runs_are or bits or opcheck"
+    " or compiles or global or few_channels or (no_variance and shape2)"
+)
+
+# The tests that ought to notice, the quickest first: of each module a list of pytest's arguments.
+GROUPS: dict[str, dict[str, list[str]]] = {
+    "metrics": {
+        "ccdn/evaluation/metrics.py": [f"{EVALUATION}/test_metrics.py"],
+        "ccdn/evaluation/running.py": [f"{EVALUATION}/test_running.py"],
+        "ccdn/evaluation/scoring.py": [f"{EVALUATION}/test_scoring.py"],
+        "ccdn/evaluation/protocols.py": [
+            f"{EVALUATION}/test_scoring.py",
+            f"{EVALUATION}/test_tables.py",
+        ],
+    },
+    "readers": {
+        "ccdn/data/pts.py": [PTS],
+        "ccdn/data/w300.py": [W300, BAD, "-k", "w300 or 300w or mirror"],
+        "ccdn/data/wflw.py": [BAD, BENCHMARKS, "-k", "wflw"],
+        "ccdn/data/cofw.py": [BAD, BENCHMARKS, "-k", "cofw"],
+        "ccdn/data/aflw.py": [BAD, BENCHMARKS, "-k", "aflw"],
+        "ccdn/data/coco.py": [BAD, "-k", "coco"],
+        "ccdn/data/folder.py": [FOLDER],
+        "ccdn/data/hrnet.py": [BAD, "-k", "hrnet"],
+        "ccdn/data/faces.py": [BAD, FOLDER],
+        "ccdn/data/images.py": [f"{DATA}/test_images.py"],
+        "ccdn/data/mat.py": [BAD],
+        "ccdn/data/pairs.py": [W300, FOLDER],
+        "ccdn/data/sizes.py": [BAD],
+        "ccdn/data/split_files.py": [BAD, "-k", "coco or hrnet"],
+    },
+    "references": {
+        f"ccdn_ops/backends/reference/{name}.py": [
+            EVERY,
+            f"{OPS}/test_{name}.py",
+            "-k",
+            f"{name} and not ({SLOWEST})",
+        ]
+        for name in (
+            "cocs_loss",
+            "covariance_pool",
+            "ctm",
+            "dual_squeeze",
+            "excitation_gates",
+            "isqrt_cov",
+            "multi_excite",
+            "newton_schulz_sqrt",
+            "second_order_squeeze",
+        )
+    },
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of a module: the operator of cosmic-ray and which of its places."""
+
+    module: str
+    operator: str
+    place: int
+    source: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.module} {self.operator} {self.place}"
+
+    def difference(self) -> str:
+        lines = difflib.unified_diff(
+            (ROOT / self.module).read_text(encoding="utf-8").splitlines(),
+            self.source.splitlines(),
+            lineterm="",
+            n=0,
+        )
+        return "\n".join(f"    {line}" for line in list(lines)[2:])
+
+
+# What is changed ---------------------------------------------------------------------------------
+
+
+def mutants_of(module: str) -> Iterator[Mutant]:
+    """Every mutant of a module, each once."""
+    from cosmic_ray.ast import ast_nodes, get_ast
+    from cosmic_ray.mutating import MutationVisitor
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    source = (ROOT / module).read_text(encoding="utf-8")
+    tree = get_ast(source)
+    nodes, parsed = list(ast_nodes(tree)), pickle.dumps(tree)
+    seen = {meaning(source)}
+    for name in operator_names():
+        operator = get_operator(name)
+        if operator.arguments() or name.endswith("/NoOp"):
+            continue
+        places = sum(1 for node in nodes for _ in operator().mutation_positions(node))
+        for place in range(places):
+            # A walk changes the tree; to load it is a tenth of parsing it.
+            changed = MutationVisitor(place, operator()).walk(pickle.loads(parsed)).get_code()
+            try:
+                what = meaning(changed)
+            except SyntaxError:
+                continue
+            if what not in seen:
+                seen.add(what)
+                yield Mutant(module, name.removeprefix("core/"), place, changed)
+
+
+def meaning(source: str) -> str:
+    """The module without its annotations, which nothing evaluates."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg | ast.AnnAssign):
+            node.annotation = ast.Constant(None)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+    return ast.dump(tree)
+
+
+# Who notices -------------------------------------------------------------------------------------
+
+
+class Tree:
+    """A copy of the packages and tests, in which one module at a time is changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        shutil.rmtree(folder, ignore_errors=True)
+        for name in COPIED:
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        self._changes = 0
+
+    def run(self, tests: list[str], limit: float, module: str = "", source: str = "") -> str:
+        """What the tests say to the module with this source."""
+        path = self.folder / module
+        original = path.read_text(encoding="utf-8") if module else ""
+        if module:
+            path.write_text(source, encoding="utf-8")
+            self._changes += 1  # bytecode is known by its source's second and size
+            os.utime(path, (self._changes, self._changes))
+        try:
+            return self._forked(tests, limit)
+        finally:
+            if module:
+                path.write_text(original, encoding="utf-8")
+
+    def _forked(self, tests: list[str], limit: float) -> str:
+        child = os.fork()
+        if child == 0:
+            os._exit(self._pytest(tests, limit))
+        watched = os.pidfd_open(child)
+        ended, _, _ = select.select([watched], [], [], limit)
+        os.close(watched)
+        if not ended:
+            os.killpg(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if not ended or os.WIFSIGNALED(status):
+            return "timeout" if not ended else "killed"
+        code = os.waitstatus_to_exitcode(status)
+        if code in (3, 4, 5):  # pytest's own faults; no test
+            raise RuntimeError(f"pytest ended with {code}: {' '.join(tests)}, {self.folder}/output")
+        return "survived" if code == 0 else "killed"
+
+    def _pytest(self, tests: list[str], limit: float) -> int:
+        import pytest
+
+        os.setsid()
+        os.chdir(self.folder)
+        memory = 8 << 30
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+        with (self.folder / "output").open("w") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        options = ["-x", "-q", "--tb=short", "--hypothesis-seed=0"]
+        options += ["-p", "_hypothesis_pytestplugin", "-p", "no:cacheprovider"]
+        options += ["-m", "not slow and not gpu", f"--basetemp={self.folder / 'tmp'}"]
+        return int(pytest.main([*options, *tests]))
+
+
+def preload(group: str, tree: Tree) -> None:
+    """Import what is the same for every mutant of the group, from the tree what is of the tree."""
+    sys.path[:] = [str(tree.folder), *(p for p in sys.path if Path(p or ".").resolve() != ROOT)]
+    os.environ.update(PYTHONPATH=str(tree.folder), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    os.environ.pop("CCDN_SHARED", None)
+    names = [
+        "torch.distributed",
+        "torchmetrics",
+        "triton",
+        "cv2",
+        "h5py",
+        "hypothesis",
+        "matplotlib",
+    ]
+    names += ["omegaconf", "pytest", "scipy.io", "scipy.linalg", "_hypothesis_pytestplugin"]
+    if not any(module.startswith("ccdn_ops") for module in GROUPS[group]):
+        names += ["ccdn_ops", "ccdn_ops.backends.triton.launcher"]
+    for name in names:
+        importlib.import_module(name)
+    gc.freeze()  # pytest collects garbage twenty times
+
+
+# The pass ----------------------------------------------------------------------------------------
+
+
+def known(group: str) -> dict[str, dict[str, str]]:
+    """The verdicts so far by the mutant's name, the last one of each."""
+    path = RESULTS / f"{group}.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return {found["name"]: found for found in map(json.loads, lines)}
+
+
+def measure(group: str, chosen: list[Mutant], end: float) -> None:
+    """Run what has no verdict yet, in the order of the modules, until the time is over."""
+    tree = Tree(RESULTS / f"{group}-{os.getpid()}")
+    preload(group, tree)
+    seconds: dict[str, float] = {}
+    with (RESULTS / f"{group}.jsonl").open("a", encoding="utf-8") as file:
+        for mutant in chosen:
+            tests = GROUPS[group][mutant.module]
+            if time.monotonic() > end:
+                break
+            if mutant.module not in seconds:
+                for _ in range(2):  # the first writes bytecode
+                    start = time.monotonic()
+                    if tree.run(tests, 600) != "survived":
+                        raise SystemExit(f"{mutant.module}: its tests fail, {tree.folder}/output")
+                    seconds[mutant.module] = time.monotonic() - start
+                print(f"{mutant.module}: {seconds[mutant.module]:.1f} s", flush=True)
+            limit = 10 + 10 * seconds[mutant.module]
+            verdict = tree.run(tests, limit, mutant.module, mutant.source)
+            found = {"name": mutant.name, "verdict": verdict, "change": mutant.difference()}
+            file.write(json.dumps(found) + "\n")
+            file.flush()
+    shutil.rmtree(tree.folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("group", choices=GROUPS)
+    parser.add_argument("--sample", type=int, help="so many mutants of the group, not all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after these")
+    parser.add_argument("--survivors", action="store_true", help="ask for them once more")
+    parser.add_argument("--modules", default="", help="only those whose path contains this")
+    options = parser.parse_args()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + 60 * options.minutes
+    every = [mutant for module in GROUPS[options.group] for mutant in mutants_of(module)]
+    drawn = random.Random(options.seed).sample(range(len(every)), options.sample or len(every))
+    wanted = [every[i] for i in sorted(drawn) if options.modules in every[i].module]
+    verdicts = known(options.group)
+    again = "survived" if options.survivors else None
+    todo = [m for m in wanted if verdicts.get(m.name, {}).get("verdict") == again]
+    if todo:
+        measure(options.group, todo, end)
+    report(options.group, wanted, len(every), known(options.group))
+
+
+def report(group: str, wanted: list[Mutant], of: int, verdicts: dict[str, dict[str, str]]) -> None:
+    """The figures of each module and of the group, and what survived."""
+    print(f"\n{group}: {len(wanted)} of {of} mutants")
+    rows: dict[str, list[str]] = {}
+    for mutant in wanted:
+        if mutant.name in verdicts:
+            rows.setdefault(mutant.module, []).append(verdicts[mutant.name]["verdict"])
+    rows["all"] = [verdict for found in rows.values() for verdict in found]
+    for module, found in rows.items():
+        killed = len(found) - found.count("survived")
+        print(f"  {module:45} {killed:4} of {len(found):4} killed {killed / len(found):7.1%}")
+    for mutant in wanted:
+        if verdicts.get(mutant.name, {}).get("verdict") == "survived":
+            print(f"\n{mutant.name}\n{mutant.difference()}")
+
+
+if __name__ == "__main__":
+    main()
