@@ -30,6 +30,7 @@ examples:
   python -m ccdn.export --weights runs/a/last.pt --out face.pt2            torch.export, torch alone
   python -m ccdn.export --weights runs/a/last.pt --out face.pt2 --keep-operators
   python -m ccdn.export --weights runs/a/last.pt --out face.safetensors    for ccdn.load
+  python -m ccdn.export --weights runs/a/last.pt --out face.safetensors --half    of half the size
 
 .onnx and .pt2 take crops, float32 (batch, 3, S, S) RGB in [0, 1], any batch, and give landmarks
 (batch, L, 2), x then y, in [0, 1] of the crop. Their operators are standard ones, the second-order
@@ -42,6 +43,8 @@ exit codes: 0 done, 1 the result differs from the network, 2 wrong usage or weig
 FORMATS = ("onnx", "pt2", "safetensors")
 BATCHES = (1, 2, 5)  # what the result is compared on; the example of the export has 2
 OPSET = 18
+# Of a coordinate, in [0, 1] of the crop; --half is a quarter of a pixel of 128.
+TOLERANCE, HALF_TOLERANCE = 1e-4, 2e-3
 
 Landmarks = Callable[[np.ndarray], np.ndarray]
 
@@ -66,8 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         if options.keep_operators and kind != "pt2":
             raise ValueError(f"--keep-operators goes with pt2, found {kind}")
+        if options.half and kind != "safetensors":
+            raise ValueError(f"--half goes with safetensors, found {kind}")
+        tolerance = options.tolerance
+        if tolerance is None:
+            tolerance = HALF_TOLERANCE if options.half else TOLERANCE
         difference = export(
-            Path(options.weights), out, kind, options.tolerance, options.keep_operators
+            Path(options.weights), out, kind, tolerance, options.keep_operators, options.half
         )
     except ExportError as error:
         print(f"ccdn.export: {error}", file=sys.stderr)
@@ -103,20 +111,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=1e-4,
         metavar="X",
-        help="largest difference of a coordinate, in [0, 1] of the crop (default: 1e-4)",
+        help="largest difference of a coordinate, in [0, 1] of the crop (default:"
+        f" {TOLERANCE:g}, with --half {HALF_TOLERANCE:g})",
     )
     parser.add_argument(
         "--keep-operators",
         action="store_true",
         help="leave the operators of ccdn_ops in a .pt2 instead of standard ones",
     )
+    parser.add_argument(
+        "--half", action="store_true", help="matrices and kernels of a .safetensors as float16"
+    )
     return parser
 
 
 def export(
-    weights: Path, out: Path, kind: str, tolerance: float = 1e-4, keep_operators: bool = False
+    weights: Path,
+    out: Path,
+    kind: str,
+    tolerance: float = TOLERANCE,
+    keep_operators: bool = False,
+    half: bool = False,
 ) -> float:
     """Write the network of a checkpoint to `out` and return how far its landmarks are off.
 
@@ -129,7 +145,7 @@ def export(
 
     model, checkpoint = load_model(weights)
     if kind == "safetensors":
-        content = _safetensors(checkpoint)
+        content = _safetensors(checkpoint, half)
         run = _run_safetensors(content)
     elif kind == "pt2":
         content = _pt2(model, keep_operators)
@@ -175,10 +191,10 @@ def exported_program(model: CCDN, keep_operators: bool = False) -> torch.export.
         return program.run_decompositions(ccdn_ops.decompositions.table())
 
 
-def _safetensors(checkpoint: Checkpoint) -> bytes:
+def _safetensors(checkpoint: Checkpoint, half: bool) -> bytes:
     from ccdn.training.portable import to_bytes
 
-    return to_bytes(checkpoint)
+    return to_bytes(checkpoint, half)
 
 
 def _run_safetensors(content: bytes) -> Landmarks:

@@ -1,4 +1,4 @@
-"""Landmarks on pictures and video: `python -m ccdn.predict INPUT --weights runs/x/last.pt`."""
+"""Landmarks on pictures and video: `python -m ccdn.predict INPUT`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
+  python -m ccdn.predict photo.jpg                               with the weights that ship
   python -m ccdn.predict photo.jpg --weights runs/a/last.pt      every face that the detector finds
   python -m ccdn.predict photos/ --weights runs/a/last.pt --out drawn --write picture,csv
   python -m ccdn.predict face.png --weights runs/a/last.pt --box 40,60,240,260
@@ -72,9 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--weights",
-        required=True,
         metavar="FILE",
-        help="a checkpoint of ccdn.train or a safetensors file of ccdn.export",
+        help="a checkpoint of ccdn.train or a safetensors file of ccdn.export (default: those that"
+        " ship, trained on generated faces alone)",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
@@ -143,6 +144,7 @@ class _Tally:
 
 def _run(options: argparse.Namespace) -> int:
     from ccdn.data import DataError
+    from ccdn.default_weights import about
     from ccdn.inputs import sources
 
     found = sources(options.inputs)
@@ -150,6 +152,8 @@ def _run(options: argparse.Namespace) -> int:
     out = Path(options.out)
     stills = [source.path for source in found if not source.is_stream]
     _spare_annotations(stills, out, options.pts)
+    if options.weights is None:
+        print(f"ccdn.predict: no --weights, so with those that ship: {about()}", file=sys.stderr)
     predictor = Predictor(options.weights, options.device, options.flip_test, options.batch_size)
     names = _names([source.path for source in found])
     tally = _Tally()

@@ -23,18 +23,20 @@ class Faces(NamedTuple):
 class Predictor:
     """A trained network, ready for pictures: `landmarks, boxes = Predictor(weights)(image_bgr)`.
 
-    weights: a checkpoint of ccdn.train or a safetensors file of ccdn.export. batch_size: faces that
-    go through the network at once. Raises CheckpointError for a file that is neither.
+    weights: a checkpoint of ccdn.train or a safetensors file of ccdn.export; None: those that ship,
+    which `ccdn.default_weights.about()` describes. batch_size: faces that go through the network at
+    once. Raises CheckpointError for a file that is neither.
     """
 
     def __init__(
         self,
-        weights: str | Path,
+        weights: str | Path | None = None,
         device: str = "auto",
         flip_test: bool = False,
         batch_size: int = 16,
     ) -> None:
         from ccdn.data import generic_layout
+        from ccdn.default_weights import DEFAULT_WEIGHTS
         from ccdn.training.checkpoint import load_model
         from ccdn.training.optimisation import pick_device
 
@@ -42,7 +44,9 @@ class Predictor:
             raise ValueError(f"batch_size: expected at least 1, found {batch_size}")
         self.device = pick_device(device)
         self.batch_size = batch_size
-        self.model, self.checkpoint = load_model(Path(weights), self.device)
+        self.model, self.checkpoint = load_model(
+            DEFAULT_WEIGHTS if weights is None else Path(weights), self.device
+        )
         self.config = self.checkpoint.config
         self.layout = generic_layout(self.config.model.points)
         if flip_test and self.layout.flip is None:

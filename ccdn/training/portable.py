@@ -26,15 +26,24 @@ MEAN_SHAPE = "mean_shape"
 _PLAIN = {"epoch": int, "step": int, "faces": int, "best": dict, "data": dict}
 
 
-def save_portable(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint's weights and configuration, atomically. Raises OSError."""
+def save_portable(path: Path, checkpoint: Checkpoint, half: bool = False) -> None:
+    """Write a checkpoint's weights and configuration, atomically. Raises OSError.
+
+    half: matrices and kernels as float16, half the size; loading gives float32 again. Vectors
+    (biases, batch statistics) are small, and a variance may be beyond float16.
+    """
     with atomic_write(path) as file:
-        file.write(to_bytes(checkpoint))
+        file.write(to_bytes(checkpoint, half))
 
 
-def to_bytes(checkpoint: Checkpoint) -> bytes:
+def to_bytes(checkpoint: Checkpoint, half: bool = False) -> bytes:
     """What `save_portable` writes."""
     tensors = {name: value.detach().cpu() for name, value in checkpoint.weights().items()}
+    if half:
+        tensors = {
+            name: value.half() if value.is_floating_point() and value.ndim > 1 else value
+            for name, value in tensors.items()
+        }
     tensors[MEAN_SHAPE] = checkpoint.mean_shape
     metadata = {
         "format": FORMAT,
@@ -84,7 +93,7 @@ def from_bytes(content: bytes, path: Path, device: str | torch.device = "cpu") -
         )
     if MEAN_SHAPE not in tensors:
         raise CheckpointError(f"{path}: the file lacks the tensor {MEAN_SHAPE}")
-    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+    tensors = {name: _whole(tensor.to(device)) for name, tensor in tensors.items()}
     mean_shape = tensors.pop(MEAN_SHAPE)
     plain = {name: _parse(path, metadata, name, kind) for name, kind in _PLAIN.items()}
     try:
@@ -101,6 +110,10 @@ def from_bytes(content: bytes, path: Path, device: str | torch.device = "cpu") -
     )
     averaged = _parse(path, metadata, "averaged", bool)
     return replace(found, averaged=tensors) if averaged else found
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
 def _parse(path: Path, metadata: dict[str, str], name: str, kind: type) -> Any:

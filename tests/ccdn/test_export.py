@@ -145,6 +145,20 @@ def test_safetensors_are_the_weights(weights: Any, tmp_path: Path) -> None:
     assert command("--weights", out, "--out", tmp_path / "again.safetensors") == 0
 
 
+def test_half_a_file_is_nearly_the_network(weights: Any, tmp_path: Path) -> None:
+    """float16 has 11 bits: a weight is off by 2^-12 of itself at most, a vector not at all."""
+    whole, half = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    assert command("--weights", weights("ccdn"), "--out", whole) == 0
+    assert command("--weights", weights("ccdn"), "--out", half, "--half") == 0
+    found, expected = ccdn.load(half).state_dict(), ccdn.load(whole).state_dict()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype, name
+        bound = 0.0 if tensor.ndim < 2 else 2.0**-11
+        torch.testing.assert_close(found[name], tensor, rtol=bound, atol=2.0**-25 * (bound > 0))
+    assert any(not torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert half.stat().st_size < 0.7 * whole.stat().st_size
+
+
 def refused(arguments: tuple[object, ...], out: Path, error: Any) -> None:
     out.write_text("before")
     assert command(*arguments, "--out", out) == 1
@@ -161,9 +175,9 @@ def test_weights_that_are_not_the_network_s_are_not_written(
 ) -> None:
     right = portable.to_bytes
 
-    def wrong(checkpoint: Checkpoint) -> bytes:
+    def wrong(checkpoint: Checkpoint, half: bool) -> bytes:
         model = {**checkpoint.model, "head.bias": checkpoint.model["head.bias"] + 2e-4}
-        return right(replace(checkpoint, model=model))
+        return right(replace(checkpoint, model=model), half)
 
     monkeypatch.setattr(portable, "to_bytes", wrong)
     arguments = ("--weights", weights("fcdn"))
@@ -190,6 +204,7 @@ def test_a_graph_that_is_not_the_network_is_not_written(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--out", "face.onnx", "--half"], "--half goes with safetensors, found onnx"),
         (["--out", "face.xyz"], "expected the suffix .onnx, .pt2 or .safetensors"),
         (["--out", "face"], "found 'no suffix'"),
         (["--out", "face.onnx", "--keep-operators"], "--keep-operators goes with pt2, found onnx"),
