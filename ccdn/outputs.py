@@ -15,7 +15,10 @@ from ccdn.drawing import draw_box, draw_landmarks, write_picture
 from ccdn.files import atomic_write, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ccdn.predictor import Faces
+    from ccdn.training.processes import Processes
 
 FORMATS = ("picture", "json", "csv", "pts")
 COORDINATES = "pixels, 0-based, x right, y down; .pts files are 1-based"
@@ -63,10 +66,14 @@ class StillResults:
         if self.table is not None:
             self.table.add(str(path), faces)
 
-    def close(self) -> None:
-        """Write what holds all pictures."""
+    def close(self, group: Processes, order: Sequence[Path]) -> None:
+        """Write what holds all pictures: the first process, for all, in this order."""
         if self.table is not None:
-            self.table.write(self.out / "landmarks.csv")
+            place = {str(path): i for i, path in enumerate(order)}
+            rows = [row for rows in group.gather(self.table.rows) for row in rows]
+            self.table.rows = sorted(rows, key=lambda row: place[row[0]])
+            if group.first:
+                self.table.write(self.out / "landmarks.csv")
 
 
 class StreamResults:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from ccdn.progress import bar, plain_output
 if TYPE_CHECKING:
     from ccdn.inputs import Source
     from ccdn.outputs import StillResults
+    from ccdn.training.processes import Processes
 
 EXAMPLES = """\
 examples:
@@ -30,6 +31,7 @@ examples:
   python -m ccdn.predict face.png --weights runs/a/last.pt --pts face.pts
   python -m ccdn.predict film.mp4 --weights runs/a/last.pt
   python -m ccdn.predict camera:0 --weights runs/a/last.pt --show
+  torchrun --nproc-per-node 4 -m ccdn.predict photos/            the inputs shared by 4 processes
 
 For each picture NAME it writes into --out (default: predictions) NAME_landmarks.png, NAME.json and,
 for each face, a .pts file (1-based, as 300W's); for a video NAME_landmarks.mp4 and NAME.json. With
@@ -141,8 +143,25 @@ class _Tally:
         self.bad.append(str(error))
         print(f"ccdn.predict: {error}", file=sys.stderr)
 
+    @classmethod
+    def of_all(cls, parts: Sequence[_Tally]) -> _Tally:
+        return cls(
+            sum(part.faces for part in parts),
+            sum(part.written for part in parts),
+            sum(part.empty for part in parts),
+            [line for part in parts for line in part.bad],
+        )
+
 
 def _run(options: argparse.Namespace) -> int:
+    from ccdn.training.processes import processes
+
+    with processes(options.device) as group:
+        return _predict(options, group)
+
+
+def _predict(options: argparse.Namespace, group: Processes) -> int:
+    """Input i is the work of process i modulo their number; the first writes what holds all."""
     from ccdn.data import DataError
     from ccdn.default_weights import about
     from ccdn.inputs import sources
@@ -152,24 +171,29 @@ def _run(options: argparse.Namespace) -> int:
     out = Path(options.out)
     stills = [source.path for source in found if not source.is_stream]
     _spare_annotations(stills, out, options.pts)
-    if options.weights is None:
+    if options.weights is None and group.first:
         print(f"ccdn.predict: no --weights, so with those that ship: {about()}", file=sys.stderr)
     predictor = Predictor(options.weights, options.device, options.flip_test, options.batch_size)
     names = _names([source.path for source in found])
     tally = _Tally()
-    _predict_stills(predictor, stills, boxes, options, names, tally)
-    for source in found:
+    mine = found[group.rank :: group.size]
+    results = _still_results(options, predictor, boxes)
+    _predict_stills(predictor, mine, boxes, options, results, names, tally, group.first)
+    if stills:
+        results.close(group, stills)
+    for source in mine:
         if source.is_stream:
             try:
                 _predict_stream(predictor, source, options, names[source.path], tally)
             except DataError as error:
                 tally.add_bad(error)
-    if len(found) > 1:
+    tally = _Tally.of_all(group.gather(tally))
+    if len(found) > 1 and group.first:
         print(
             f"{len(found)} inputs: {tally.written} written, {tally.faces} faces,"
             f" {tally.empty} without a face, {len(tally.bad)} not readable"
         )
-    if tally.written:
+    if tally.written and group.first:
         print(f"written to {options.out}")
     if tally.bad:
         return 1
@@ -187,38 +211,45 @@ def _given_boxes(options: argparse.Namespace, found: Sequence[Source]) -> list[n
     return [options.box if options.box is not None else landmark_box(read_pts(options.pts))]
 
 
-def _predict_stills(
-    predictor: Predictor,
-    files: Sequence[Path],
-    boxes: list[np.ndarray] | None,
-    options: argparse.Namespace,
-    names: dict[Path, str],
-    tally: _Tally,
-) -> None:
-    """Pictures one after the other, their faces through the network in batches."""
+def _still_results(
+    options: argparse.Namespace, predictor: Predictor, boxes: list[np.ndarray] | None
+) -> StillResults:
     from ccdn.outputs import StillResults
 
-    if not files:
-        return
     source = "detector" if boxes is None else "given"
-    results = StillResults(Path(options.out), options.write, predictor.layout, source)
+    return StillResults(Path(options.out), options.write, predictor.layout, source)
+
+
+def _predict_stills(
+    predictor: Predictor,
+    found: Sequence[Source],
+    boxes: list[np.ndarray] | None,
+    options: argparse.Namespace,
+    results: StillResults,
+    names: dict[Path, str],
+    tally: _Tally,
+    show: bool,
+) -> None:
+    """The pictures among the inputs one after the other, their faces through the network in
+    batches. show: progress.
+    """
+    files = [source.path for source in found if not source.is_stream]
     waiting: list[tuple[Path, np.ndarray, list[np.ndarray]]] = []
-    for path, image in _images(files, tally):
+    for path, image in _images(bar(files, "pictures") if show and files else files, tally):
         if boxes is not None:
             _check_given(path, boxes[0], image)
         waiting.append((path, image, predictor.detect(image) if boxes is None else boxes))
         faces = sum(len(found) for _, _, found in waiting)
         if faces >= options.batch_size or len(waiting) >= options.batch_size:
-            _flush(predictor, waiting, results, names, tally, len(files) == 1)
-    _flush(predictor, waiting, results, names, tally, len(files) == 1)
-    results.close()
+            _flush(predictor, waiting, results, names, tally, len(names) == 1)
+    _flush(predictor, waiting, results, names, tally, len(names) == 1)
 
 
-def _images(files: Sequence[Path], tally: _Tally) -> Iterator[tuple[Path, np.ndarray]]:
+def _images(files: Iterable[Path], tally: _Tally) -> Iterator[tuple[Path, np.ndarray]]:
     """Each picture that can be read; the others are reported."""
     from ccdn.data import DataError, read_image
 
-    for path in bar(files, "pictures"):
+    for path in files:
         try:
             image = read_image(path)
         except DataError as error:

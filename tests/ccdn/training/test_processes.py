@@ -158,3 +158,32 @@ def test_evaluation_is_shared(face_folder: Path, small: list[str], tmp_path: Pat
     assert one["faces"] == three["faces"] == 20
     for norm, scores in one["model"].items():
         assert three["model"][norm] == pytest.approx(scores, abs=1e-4)
+
+
+FINDS_A_FACE = """
+import sys
+import numpy as np
+from ccdn import predict
+predict.Predictor.detect = lambda self, image: [np.array([10.0, 10, 80, 90])]
+sys.exit(predict.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_prediction_is_shared(mean_shape_weights: Path, face_folder: Path, tmp_path: Path) -> None:
+    """Two processes write what one writes, and the table of all is in the order of the inputs."""
+    script = tmp_path / "predict.py"
+    script.write_text(FINDS_A_FACE)
+    pictures = [str(path) for path in sorted(face_folder.glob("*.png"))[:5]]
+    own = [str(script), *pictures, "--weights", str(mean_shape_weights), "--device", "cpu"]
+    own += ["--write", "json,csv,pts", "--out"]
+    finish([sys.executable, *own, str(tmp_path / "one")])
+    finish([*one_node(2), *own, str(tmp_path / "two")])
+    one, two = (
+        {path.name: path.read_text() for path in (tmp_path / name).iterdir()}
+        for name in ("one", "two")
+    )
+    assert len(one) == 11
+    assert two == one
+    lines = one["landmarks.csv"].splitlines()[1:]
+    assert [line.split(",")[0] for line in lines] == pictures
