@@ -76,8 +76,7 @@ def look_at(head: Head, pose: Pose, size: int) -> View:
     """Place a head before the camera so that its landmarks fill `pose.extent` of the picture."""
     turn = rotation(pose.yaw, pose.pitch, pose.roll)
     trial = Camera(turn, pose.distance, 1.0, np.zeros(2))
-    features = head.lift(head.anatomy.features())
-    points = np.concatenate([_outline(head, trial, pose.roll), features])
+    points = np.concatenate([_outline(head, trial, pose.roll), head.features])
     flat = trial.project(points)[:, :2]
     low, high = flat.min(axis=0), flat.max(axis=0)
     scale = size * pose.extent / float((high - low).max())

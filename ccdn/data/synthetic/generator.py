@@ -6,7 +6,6 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ccdn.data.faces import Face, Skipped
@@ -182,7 +181,7 @@ class SyntheticFaces:
         anatomy, size = view.head.anatomy, self.size
         draw = look_stream(self.seed, index)
         look, light = draw_look(draw), draw_light(draw)
-        canvas = Canvas(view.head, float(np.clip(1.1 * view.camera.scale, 24, 220)), look.skin)
+        canvas = Canvas(view.head, float(np.clip(1.05 * view.camera.scale, 24, 220)), look.skin)
         cover = paint_face(canvas, anatomy, look, draw)
         layer = render_head(view, canvas, cover, look, light, size, draw)
         picture = background(draw, size)
@@ -192,7 +191,7 @@ class SyntheticFaces:
         over(picture, layer)
         ears(picture, view, look, light, near=True)
         hidden = glasses(picture, view, layer, draw)
-        hidden |= occlude(picture, view, look, draw, self.occlusion)
+        hidden |= occlude(picture, view, layer, look, light, draw, self.occlusion)
         inside, behind, covered, hair = _hides(view.pixels, layer.depth, hidden, layer.hair)
         visible = inside & ~(behind | covered | hair)
         pixels, blurred = photograph(picture, draw)
@@ -218,14 +217,24 @@ def _pose_range(pose: float | tuple[float, float, float]) -> tuple[float, float,
     return largest[0], largest[1], largest[2]
 
 
-def _hides(pixels: np.ndarray, depth: np.ndarray, *masks: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Of points (n, 3): whether each is in the picture, behind the surface, and under each mask."""
+def _hides(
+    pixels: np.ndarray, depth: np.ndarray, hidden: np.ndarray, hair: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Of points (n, 3): whether each is in the picture, behind the surface, under an object, and
+    under hair.
+    """
     size = depth.shape[0]
     column, row = (np.rint(pixels[:, k]).astype(int) for k in (0, 1))
     inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
     column, row = (np.minimum(np.maximum(place, 0), size - 1) for place in (column, row))
+    covered = hidden[row, column]
     # On an outline depth falls steeply: a point is behind only what is nearer all around it.
-    around = np.ones((3, 3), np.uint8)
-    behind = cv2.erode(depth, around)[row, column] > pixels[:, 2] + 0.10
-    under = (cv2.erode(mask.view(np.uint8), around)[row, column] > 0 for mask in masks)
-    return inside, behind, *under
+    around = (
+        np.minimum(np.maximum(row[:, None] + _AROUND[0], 0), size - 1),
+        np.minimum(np.maximum(column[:, None] + _AROUND[1], 0), size - 1),
+    )
+    behind = depth[around].min(axis=1) > pixels[:, 2] + 0.10
+    return inside, behind, covered, hair[around].all(axis=1)
+
+
+_AROUND = np.indices((3, 3)).reshape(2, 1, 9) - 1

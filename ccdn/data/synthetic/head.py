@@ -17,7 +17,7 @@ import numpy as np
 from ccdn.data.synthetic.anatomy import JAW_POINTS, Anatomy
 
 WIDEST = 0.05  # height at which the head is widest
-ROWS, COLUMNS = 80, 90  # of the coarse mesh
+ROWS, COLUMNS = 72, 80  # of the coarse mesh
 BEHIND = np.deg2rad(172.0)  # how far around the mesh goes
 JAW_ANGLE = np.deg2rad(83.0)  # where on the side the jaw's landmarks lie
 RELIEF_DENSITY = 32.0  # cells of the relief map per head unit
@@ -57,6 +57,7 @@ _BROWS_ACROSS, _CHEEKS_ACROSS = (
 _TEETH_ACROSS, _GROOVE_ACROSS, _CHIN_ACROSS = (
     _bell(_RELIEF_COLUMNS, 0.0, w) for w in (0.42, 0.30, 0.22)
 )
+_PAIR_WIDTHS = np.array([[0.085], [0.26], [0.17], [0.06]])  # of wings, sockets, balls, corners
 
 
 def _hat(values: np.ndarray, knots: np.ndarray, heights: np.ndarray) -> np.ndarray:
@@ -118,15 +119,52 @@ class Head:
         """Heights over the smooth head, a map over the front view (float32)."""
         i, e, an = self.anatomy.identity, self.anatomy.expression, self.anatomy
         x, y = _RELIEF_COLUMNS, _RELIEF_ROWS
-        across: list[np.ndarray] = []
-        down: list[np.ndarray] = []
-
-        def add(gx: np.ndarray, gy: np.ndarray, height: float = 1.0) -> None:
-            across.append(gx * height)
-            down.append(gy)
-
-        # Nose: knots down the ridge, each with its own width.
-        base, tip = i.nose_y, an.tip_y
+        base, tip, smile = i.nose_y, an.tip_y, max(0.0, e.smile)
+        m, half = an.mouth_y, an.mouth_half
+        high, top, bottom, low = (float(edge[8, 1]) for edge in an.lips.values())
+        gape = max(bottom - top, 1e-6)
+        # Bells across and down: (centre, width), those across on both sides.
+        centres = np.array([0.72 * an.nose_half, i.eye_x, i.eye_x, half + 0.02])[:, None]
+        wings, sockets, balls, corners = (
+            np.exp(-(((x + centres) / _PAIR_WIDTHS) ** 2))
+            + np.exp(-(((x - centres) / _PAIR_WIDTHS) ** 2))
+        )  # fmt: skip
+        rows = np.array(
+            [
+                (base - 0.085, 0.085),
+                (-0.01, 0.16),
+                (0.0, 0.12),
+                (float(an.lips["upper_outer"][0, 1]), 0.07),
+                (i.brow_y + 0.03, 0.11),
+                (0.42 - 0.06 * smile, 0.22),
+                (m + 0.45 * an.drop, 0.26),
+                ((top + 2 * high) / 3, 0.6 * i.lip_upper),
+                ((2 * bottom + low) / 3 + 0.01, 0.6 * i.lip_lower),
+                ((top + bottom) / 2, 0.5 * gape),
+                (low + 0.08, 0.07),
+                (an.chin_y - 0.20, 0.14),
+            ]
+        )
+        lip_x = np.maximum(1 - (x / (half + 0.03)) ** 2, 0)
+        pout = 1 + 0.8 * e.pucker
+        # The nose's wings; the eyes' sockets and the balls in them; the corners of the mouth;
+        # brows, cheeks, the bulge of the teeth, two lips and the gap, the groove, the chin.
+        across = [
+            wings * 0.13,
+            sockets * -0.15,
+            balls * 0.085,
+            corners * (-0.03 - 0.03 * smile),
+            _BROWS_ACROSS * i.brow_ridge,
+            _CHEEKS_ACROSS * (i.cheek + 0.05 * smile),
+            _TEETH_ACROSS * 0.07,
+            lip_x * (0.045 * pout),
+            lip_x * (0.055 * pout),
+            lip_x * (-0.06 * (gape > 0.03)),
+            _GROOVE_ACROSS * -0.045,
+            _CHIN_ACROSS * i.chin_out,
+        ]
+        down = list(np.exp(-(((y - rows[:, :1]) / rows[:, 1:]) ** 2)))
+        # The nose: knots down the ridge, each with its own width.
         ridge = np.array(
             [-0.16, 0.02, 0.5 * tip, tip - 0.03, tip + 0.5 * (base - tip), base, base + 0.07]
         )
@@ -136,37 +174,11 @@ class Head:
         for k in range(1, 6):
             unit = np.zeros(7)
             unit[k] = share[k] * i.nose_out
-            add(_RIDGE_ACROSS[k], _hat(y, ridge, unit))
-        wing = 0.72 * an.nose_half
-        wings = _bell(x, -wing, 0.085) + _bell(x, wing, 0.085)
-        add(wings, _bell(y, base - 0.085, 0.085), 0.13)
-        # Eyes: a socket and the ball in it; brows and cheeks.
-        both = _bell(x, -i.eye_x, 0.26) + _bell(x, i.eye_x, 0.26)
-        add(both, _bell(y, -0.01, 0.16), -0.15)
-        ball = _bell(x, -i.eye_x, 0.17) + _bell(x, i.eye_x, 0.17)
-        add(ball, _bell(y, 0.0, 0.12), 0.085)
-        add(_BROWS_ACROSS, _bell(y, i.brow_y + 0.03, 0.11), i.brow_ridge)
-        smile = max(0.0, e.smile)
-        add(_CHEEKS_ACROSS, _bell(y, 0.42 - 0.06 * smile, 0.22), i.cheek + 0.05 * smile)
-        # Mouth: the bulge of the teeth, two lips, the groove, the chin.
-        m, half = an.mouth_y, an.mouth_half
-        middle = m + 0.45 * an.drop
-        add(_TEETH_ACROSS, _bell(y, middle, 0.26), 0.07)
-        high, top, bottom, low = (float(edge[8, 1]) for edge in an.lips.values())
-        lip_x = np.maximum(1 - (x / (half + 0.03)) ** 2, 0)
-        pout = 1 + 0.8 * e.pucker
-        add(lip_x, _bell(y, (top + 2 * high) / 3, 0.6 * i.lip_upper), 0.045 * pout)
-        add(lip_x, _bell(y, (2 * bottom + low) / 3 + 0.01, 0.6 * i.lip_lower), 0.055 * pout)
-        if bottom - top > 0.03:
-            add(lip_x, _bell(y, (top + bottom) / 2, 0.5 * (bottom - top)), -0.06)
-        corners = _bell(x, -half - 0.02, 0.06) + _bell(x, half + 0.02, 0.06)
-        lift = float(an.lips["upper_outer"][0, 1])
-        add(corners, _bell(y, lift, 0.07), -0.03 - 0.03 * smile)
-        add(_GROOVE_ACROSS, _bell(y, low + 0.08, 0.07), -0.045)
-        add(_CHIN_ACROSS, _bell(y, an.chin_y - 0.20, 0.14), i.chin_out)
+            across.append(_RIDGE_ACROSS[k])
+            down.append(_hat(y, ridge, unit))
         # Not a matrix product: its rounding may depend on the number of threads.
-        rows, columns = np.array(down, np.float32), np.array(across, np.float32)
-        return cv2.GaussianBlur(np.einsum("ky,kx->yx", rows, columns), (3, 3), 0.65)
+        downward, sideways = np.array(down, np.float32), np.array(across, np.float32)
+        return cv2.GaussianBlur(np.einsum("ky,kx->yx", downward, sideways), (3, 3), 0.65)
 
     @staticmethod
     def relief_cell(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -293,18 +305,32 @@ class Head:
         view. Where the head is turned, an annotator marks the visible outline: the point of the
         walk that lies farthest out in the picture.
         """
-        goal = np.array([0.0, 0.62 * self.anatomy.mouth_y])
         start = self.jaw
-        flat = start[:, None, :] + _WALK * (goal - start)[:, None, :]
-        angle = self.angle(flat[..., 0], flat[..., 1])
-        # On the sides walk along the section, from the jaw's own angle: x alone is blunt there.
-        first = np.minimum(np.maximum(angle[:, :1], -JAW_ANGLE), JAW_ANGLE)
-        angle = np.where(np.abs(angle) > np.abs(first), first, angle)
         normal = np.empty_like(start)
         normal[1:-1, 0] = start[:-2, 1] - start[2:, 1]
         normal[1:-1, 1] = start[2:, 0] - start[:-2, 0]
         normal[0] = start[0, 1] - start[1, 1], start[1, 0] - start[0, 0]
         normal[-1] = start[-2, 1] - start[-1, 1], start[-1, 0] - start[-2, 0]
         normal /= np.hypot(normal[:, 0], normal[:, 1])[:, None]
-        paths = self.surface(angle.ravel(), flat[..., 1].ravel())
-        return paths.reshape(len(start), -1, 3), normal
+        return self._annotated[0], normal
+
+    @property
+    def features(self) -> np.ndarray:
+        """The points of the 98 layout but the jaw's, (65, 3), on the surface."""
+        return self._annotated[1]
+
+    @cached_property
+    def _annotated(self) -> tuple[np.ndarray, np.ndarray]:
+        """The walks of `jaw_paths` and `features`: the surface is asked once for both."""
+        start, features = self.jaw, self.anatomy.features()
+        goal = np.array([0.0, 0.62 * self.anatomy.mouth_y])
+        flat = start[:, None, :] + _WALK * (goal - start)[:, None, :]
+        walks = flat.shape[0] * flat.shape[1]
+        x, y = np.concatenate([flat.reshape(walks, 2), features]).T
+        angle = self.angle(x, y)
+        # On the sides walk along the section, from the jaw's own angle: x alone is blunt there.
+        walk = angle[:walks].reshape(flat.shape[:2])
+        first = np.minimum(np.maximum(walk[:, :1], -JAW_ANGLE), JAW_ANGLE)
+        walk[:] = np.where(np.abs(walk) > np.abs(first), first, walk)
+        points = self.surface(angle, y)
+        return points[:walks].reshape(*flat.shape[:2], 3), points[walks:]

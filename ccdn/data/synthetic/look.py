@@ -159,7 +159,7 @@ def draw_light(draw: Draw) -> Light:
     cast = np.array([1.0 + draw.normal(0, 0.03) for _ in range(3)])
     # Cameras expose for the scene: scale to about the same brightness from every direction.
     reached = ambient + power * max(float(lamp[2]), 0.2) + 0.7 * fill
-    gain = draw.uniform(0.78, 1.12) / reached
+    gain = draw.uniform(0.72, 1.06) / reached
     return Light(
         towards=lamp,
         colour=np.array([1 + warm, 1.0, 1 - warm]) * power * gain,

@@ -1,8 +1,5 @@
-"""Turning the painted head into pixels: light on the mesh, then a z-buffer of dense samples.
-
-The coarse mesh is projected, its grid refined until samples lie closer than pixels, and the
-nearest samples of each pixel kept. What is kept is only where on the grid a pixel lies; paint,
-hair and light are looked up there, so all of them stay smooth.
+"""Turning the painted head into pixels: light on the mesh, paint, hair and light where the z-buffer
+says that a pixel lies.
 """
 
 from __future__ import annotations
@@ -15,14 +12,13 @@ import numpy as np
 
 from ccdn.data.synthetic.camera import View
 from ccdn.data.synthetic.canvas import Canvas, Colour
-from ccdn.data.synthetic.head import COLUMNS, MESH_ANGLES, RELIEF_DENSITY, ROWS
+from ccdn.data.synthetic.head import MESH_ANGLES, RELIEF_DENSITY
 from ccdn.data.synthetic.look import Light, Look, mix, shade
 from ccdn.data.synthetic.parameters import Draw
+from ccdn.data.synthetic.raster import Normals, normals, rasterise
 from ccdn.data.synthetic.skin import Cover
 
-_FINE = 1.15  # samples per pixel along an axis, where the mesh faces the camera
-_NEAR = 0.06  # samples this much behind the nearest one belong to the same surface
-_EIGHT = np.ones((3, 3), np.uint8)
+_REACH = (5.6, 4.0)  # of the mesh along columns and rows, head units
 _SHEET = 512  # side of the sheet of noise
 _SHADOW_STEPS = (2, 4, 7)  # how far a cast shadow is looked for, cells of the relief
 
@@ -54,23 +50,13 @@ def render_head(
         thick = thick * (upper * np.float32(look.volume / 255)) + np.float32(1)
         mesh = cv2.multiply(mesh, cv2.merge((thick, thick, thick)))
     seen = camera.turned(mesh)
-    x, y, z = cv2.split(seen)
-    factor = np.float32(camera.scale * camera.distance) / (np.float32(camera.distance) - z)
-    x = x * factor + np.float32(camera.centre[0])
-    y = y * factor + np.float32(camera.centre[1])
-    left, right = (_bound(edge, size) for edge in (x.min() - 2, x.max() + 3))
-    top, bottom = (_bound(edge, size) for edge in (y.min() - 2, y.max() + 3))
-    window = (slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1)))
-    shape = (window[0].stop - top, window[1].stop - left)
-    seen_columns = _facing(x, y)
-    x -= np.float32(left)
-    y -= np.float32(top)
-    rows, columns, near = _nearest(x, y, z, seen_columns, camera.scale, shape)
-    inside = rows >= 0
+    outward = normals(seen)
+    raster = rasterise(seen, outward, camera, size, _REACH)
+    inside = raster.inside
     # Both maps are used several times: fixed point once.
-    to_mesh = cv2.convertMaps(columns, rows, cv2.CV_16SC2)
+    to_mesh = cv2.convertMaps(raster.columns, raster.rows, cv2.CV_16SC2)
     u, v = cv2.split(cv2.remap(cv2.merge(cell), *to_mesh, cv2.INTER_LINEAR))
-    span = _span(cell[0], seen_columns, canvas.shape[1])
+    span = _span(cell[0], raster.used, canvas.shape[1])
     to_canvas = cv2.convertMaps(u - np.float32(span.start), v, cv2.CV_16SC2)
 
     def find(source: np.ndarray) -> np.ndarray:
@@ -78,26 +64,24 @@ def render_head(
 
     albedo = find(_albedo(canvas, cover, look, span, draw))
     hair = find(np.ascontiguousarray(cover.hair[:, span]))
-    light_here = cv2.remap(_brightness(view, seen, light), *to_mesh, cv2.INTER_LINEAR)
+    light_here = cv2.remap(
+        brightness(outward, light, *_shadows(view, light)), *to_mesh, cv2.INTER_LINEAR
+    )
     red, green, blue, gloss = cv2.split(light_here)
     colour = cv2.multiply(albedo, cv2.merge((red, green, blue)), dtype=cv2.CV_32F)
     shine = gloss * (255 - np.float32(0.6) * hair)
     colour = cv2.add(colour, cv2.merge((shine, shine, shine)), dtype=cv2.CV_8U)
     alpha = cv2.GaussianBlur(inside.astype(np.float32), (3, 3), 0.55)
     depth = np.full((size, size), -np.inf, np.float32)
-    depth[window] = near
+    depth[raster.window] = raster.depth
     hairy = np.zeros((size, size), bool)
-    hairy[window] = (hair > 150) & inside
-    return Layer(window, colour, alpha, depth, hairy)
+    hairy[raster.window] = (hair > 150) & inside
+    return Layer(raster.window, colour, alpha, depth, hairy)
 
 
-def _bound(edge: float, size: int) -> int:
-    return int(min(max(edge, 0), size))
-
-
-def _span(columns: np.ndarray, seen: tuple[slice, np.ndarray], width: int) -> slice:
+def _span(columns: np.ndarray, turned: slice, width: int) -> slice:
     """The columns of the canvas that the columns of the mesh turned to the camera need."""
-    used = columns[:, seen[0]]
+    used = columns[:, turned]
     if not used.size:
         return slice(0, width)
     low, high = int(used.min()) - 1, int(used.max()) + 3
@@ -108,11 +92,14 @@ def _albedo(canvas: Canvas, cover: Cover, look: Look, span: slice, draw: Draw) -
     """Colours of skin, beard and hair in a part of the canvas, uint8."""
     height, width = canvas.shape
 
+    part = (span.stop - span.start) / width
+
     def grain(rows: int, columns: int) -> np.ndarray:
-        """Smooth noise with this many grains over the canvas."""
+        """Smooth noise with this many grains over the canvas, for the part of it."""
         y, x = draw.below(_SHEET - rows), draw.below(_SHEET - columns)
-        field = _noise()[y : y + rows, x : x + columns]
-        return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)[:, span]
+        field = _noise()[y : y + rows, x : x + max(round(columns * part), 2)]
+        there = (span.stop - span.start, height)
+        return cv2.resize(field, there, interpolation=cv2.INTER_LINEAR)
 
     def coloured(ground: Colour, texture: np.ndarray) -> np.ndarray:
         """A colour times a texture from 0 to 2."""
@@ -158,41 +145,31 @@ def _noise() -> np.ndarray:
     return rng.standard_normal((_SHEET, _SHEET), dtype=np.float32)
 
 
-def _brightness(view: View, seen: np.ndarray, light: Light) -> np.ndarray:
-    """Light on the mesh: a factor for each colour, and gloss; (ROWS, COLUMNS, 4) float32."""
-    across, down = _slopes(seen)
-    ax, ay, az = cv2.split(across)
-    dx, dy, dz = cv2.split(down)
-    # The frame is left-handed (z towards the camera): this order of the product points outwards.
-    nx, ny, nz = az * dy - ay * dz, ax * dz - az * dx, ax * dy - ay * dx
+def brightness(outward: Normals, light: Light, lit: np.ndarray, hollow: np.ndarray) -> np.ndarray:
+    """Light on a grid with these normals: a factor for each colour, and gloss; (rows, columns, 4)
+    float32. `lit` and `hollow` are `_shadows`.
+    """
+    nx, ny, nz = outward
     length = 1 / (np.sqrt(nx * nx + ny * ny + nz * nz) + np.float32(1e-9))
 
     def facing(x: float, y: float, z: float) -> np.ndarray:
         dot = (np.float32(x) * nx + np.float32(y) * ny + np.float32(z) * nz) * length
         return np.maximum(dot, 0, out=dot)
 
-    lit, hollow = _shadows(view, light)
     lamp = facing(*light.towards) * lit
     around = facing(*light.fill_towards) * np.float32(light.fill)
-    planes = [
-        lamp * np.float32(light.colour[k]) + (around + np.float32(light.ambient[k])) * hollow
-        for k in range(3)
-    ]
+    planes = []
+    for k in range(3):
+        plane = (
+            lamp * np.float32(light.colour[k]) + (around + np.float32(light.ambient[k])) * hollow
+        )
+        # As film does, keep some of the shape where the light would be too much.
+        planes.append(np.minimum(plane, np.float32(0.4) * plane + np.float32(0.54)))
     half = light.towards + np.array([0.0, 0.0, 1.0])
     gloss = facing(*(half / np.linalg.norm(half)))
     for _ in range(4):
         gloss *= gloss
     return cv2.merge((*planes, np.float32(light.gloss) * lit * gloss))
-
-
-def _slopes(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Differences of a field (ROWS, COLUMNS, ...) along columns and rows."""
-    across, down = np.empty_like(field), np.empty_like(field)
-    np.subtract(field[:, 2:], field[:, :-2], out=across[:, 1:-1])
-    np.subtract(field[2:], field[:-2], out=down[1:-1])
-    across[:, 0], across[:, -1] = field[:, 1] - field[:, 0], field[:, -1] - field[:, -2]
-    down[0], down[-1] = field[1] - field[0], field[-1] - field[-2]
-    return across, down
 
 
 def _shadows(view: View, light: Light) -> tuple[np.ndarray, np.ndarray]:
@@ -228,94 +205,3 @@ def _shadows(view: View, light: Light) -> tuple[np.ndarray, np.ndarray]:
 
 # The reliefs are those of the front.
 _FRONT = np.clip(3.0 * np.cos(MESH_ANGLES), 0, 1).astype(np.float32)[None]
-
-
-def _facing(x: np.ndarray, y: np.ndarray) -> tuple[slice, np.ndarray]:
-    """Which columns of the projected mesh face the camera anywhere, and how much all of it does."""
-    across_x, down_x = _slopes(x)
-    across_y, down_y = _slopes(y)
-    facing = across_x * down_y - across_y * down_x
-    used = np.flatnonzero(facing.max(axis=0) > 0)
-    if used.size < 2:
-        return slice(0, 0), facing
-    return slice(int(used[0]), int(used[-1]) + 1), facing
-
-
-def _nearest(
-    x: np.ndarray,
-    y: np.ndarray,
-    depth: np.ndarray,
-    seen: tuple[slice, np.ndarray],
-    scale: float,
-    shape: tuple[int, int],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which place of the mesh each pixel of a window shows.
-
-    Returns mesh row and column (shape) float32, -1 where there is none, and depth.
-    """
-    height, width = shape
-    used, facing = seen
-    if used.stop == 0:
-        empty = np.full(shape, -1, np.float32)
-        return empty, empty, np.full(shape, -np.inf, np.float32)
-    # Refine only the columns that face the camera anywhere.
-    used_columns = used.stop - used.start
-    fine_rows = max(ROWS, int(4.0 * scale * _FINE))
-    fine_columns = max(2, int(5.6 * scale * _FINE * used_columns / COLUMNS))
-    x, y, z, face = (
-        cv2.resize(field[:, used], (fine_columns, fine_rows), interpolation=cv2.INTER_LINEAR)
-        for field in (x, y, depth, facing)
-    )
-    # A frame of one pixel takes what falls outside.
-    stride = width + 2
-    column = np.minimum(np.maximum(x + np.float32(1.5), 0), stride - 1).astype(np.int32)
-    row = np.minimum(np.maximum(y + np.float32(1.5), 0), height + 1).astype(np.int32)
-    kept = np.flatnonzero(face > 0)
-    pixel = (row * stride + column).ravel()[kept]
-    z = z.ravel()[kept]
-    cells = stride * (height + 2)
-    nearest = np.full(cells, -np.inf, np.float32)
-    np.maximum.at(nearest, pixel, z)
-    front = np.flatnonzero(z > nearest[pixel] - np.float32(_NEAR))
-    kept, pixel = kept[front], pixel[front]
-    fine_row = ((kept + 0.5) * (1 / fine_columns)).astype(np.int32)
-    fine_column = kept - fine_row * fine_columns
-    rows, columns, count = (
-        plane.reshape(height + 2, stride)[1:-1, 1:-1].astype(np.float32)
-        for plane in (
-            np.bincount(pixel, fine_row, cells),
-            np.bincount(pixel, fine_column, cells),
-            np.bincount(pixel, minlength=cells),
-        )
-    )
-    depth = np.ascontiguousarray(nearest.reshape(height + 2, stride)[1:-1, 1:-1])
-    rows, columns, inside = _without_holes(rows, columns, count, depth)
-    # cv2.resize aligns the outer edges of the first and last cells.
-    rows = _to_coarse(rows, ROWS / fine_rows, ROWS)
-    columns = _to_coarse(columns, used_columns / fine_columns, used_columns) + used.start
-    rows[~inside] = -1
-    columns[~inside] = -1
-    return rows, columns, depth
-
-
-def _to_coarse(place: np.ndarray, step: float, count: int) -> np.ndarray:
-    """Where a place of a refined grid lies between the `count` rows or columns it came from."""
-    coarse = (place + np.float32(0.5)) * np.float32(step) - np.float32(0.5)
-    return np.minimum(np.maximum(coarse, 0), np.float32(count - 1))
-
-
-def _without_holes(
-    rows: np.ndarray, columns: np.ndarray, count: np.ndarray, depth: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean place of each pixel from sums, and where there is one; pixels missed between samples
-    take their neighbours' mean, and in `depth` the nearest of them.
-    """
-    covered = (count > 0).view(np.uint8)
-    closed = cv2.morphologyEx(covered, cv2.MORPH_CLOSE, _EIGHT)
-    holes = np.flatnonzero(closed != covered)
-    if holes.size:
-        for plane in (rows, columns, count):
-            plane.ravel()[holes] = cv2.boxFilter(plane, -1, (3, 3), normalize=False).ravel()[holes]
-        depth.ravel()[holes] = cv2.dilate(depth, _EIGHT).ravel()[holes]
-    weight = 1 / np.maximum(count, 1)
-    return rows * weight, columns * weight, closed > 0

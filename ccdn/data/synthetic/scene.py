@@ -5,35 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from ccdn.data.shapes import SHIFT, in_sixteenths, polygon, smooth
 from ccdn.data.synthetic.camera import View
 from ccdn.data.synthetic.look import Light, Look, any_colour, mix, shade
 from ccdn.data.synthetic.parameters import Draw
 from ccdn.data.synthetic.render import Layer
-
-_SHIFT = 4
-
-
-def polygon(picture: np.ndarray, points: np.ndarray, colour: tuple[float, ...]) -> None:
-    """Fill a polygon given in pixels, its edge smooth."""
-    cv2.fillPoly(picture, [in_sixteenths(points)], colour, cv2.LINE_AA, _SHIFT)
-
-
-def in_sixteenths(points: np.ndarray) -> np.ndarray:
-    """Pixels as OpenCV's drawing takes them, int32: sixteenths, and none too far out to hold."""
-    near = np.minimum(np.maximum(points, -4000.0), 4000.0)
-    near *= 1 << _SHIFT
-    return np.rint(near).astype(np.int32)
-
-
-def smooth(points: np.ndarray, rounds: int = 2) -> np.ndarray:
-    """A closed polygon with its corners cut (Chaikin), `rounds` times."""
-    for _ in range(rounds):
-        step = 0.25 * np.concatenate([points[1:] - points[:-1], points[:1] - points[-1:]])
-        cut = np.empty((len(points), 2, 2))
-        np.add(points, step, out=cut[:, 0])
-        np.add(points, 3 * step, out=cut[:, 1])
-        points = cut.reshape(-1, 2)
-    return points
 
 
 def background(draw: Draw, size: int) -> np.ndarray:
@@ -49,7 +25,7 @@ def background(draw: Draw, size: int) -> np.ndarray:
     picture = cv2.resize(corners.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     picture = np.clip(picture, 0, 255).astype(np.uint8)
     if kind == "busy":
-        for _ in range(4 + draw.below(12)):
+        for _ in range(3 + draw.below(10)):
             _shape(picture, draw, size)
         side = 2 * round(draw.uniform(0.0, 0.05) * size) + 1
         if side > 1:
@@ -79,7 +55,7 @@ def _shape(picture: np.ndarray, draw: Draw, size: int) -> None:
     else:
         ends = in_sixteenths(rng.uniform(-0.1, 1.1, (2, 2)) * size)
         thick = max(1, round(draw.uniform(0.005, 0.06) * size))
-        cv2.line(picture, ends[0].tolist(), ends[1].tolist(), colour, thick, cv2.LINE_AA, _SHIFT)
+        cv2.line(picture, ends[0].tolist(), ends[1].tolist(), colour, thick, cv2.LINE_AA, SHIFT)
 
 
 def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: Draw) -> None:
@@ -87,8 +63,8 @@ def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: Draw) 
     camera = view.camera
     s = camera.scale
     depth, chin = -0.35, view.head.anatomy.chin_y
-    top = camera.project(np.array([0.0, 0.55, depth]))[:2]
-    lean = camera.project(np.array([0.0, 1.6, depth]))[:2] - top
+    top, low = camera.project(np.array([(0.0, 0.55, depth), (0.0, 1.6, depth)]))[:, :2]
+    lean = low - top
     down = 0.55 * lean / np.linalg.norm(lean) + np.array([0.0, 0.45])
     down /= np.linalg.norm(down)
     across = np.array([down[1], -down[0]])
@@ -96,14 +72,10 @@ def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: Draw) 
     neck = draw.normal(0.66, 0.06) * s
     end = top + down * (chin - 0.42) * s
     skin = shade(look.skin, bright * 0.78)
-    outline = [top - across * neck, top + across * neck, end + across * neck * 1.05]
     flare = end + down * 0.5 * s
-    outline += [
-        flare + across * neck * 1.6,
-        flare - across * neck * 1.6,
-        end - across * neck * 1.05,
-    ]
-    polygon(picture, np.array(outline), skin)
+    ends = np.stack([top, end, flare])
+    half = across * neck * _NECK
+    polygon(picture, np.concatenate([ends - half, (ends + half)[::-1]]), skin)
     # The jaw's shadow on the neck.
     jaw = camera.project(view.head.jaw_paths[0][:, 0])[:, :2]
     shadow = np.concatenate([jaw[4:-4] + down * 0.16 * s, jaw[-5:3:-1]])
@@ -117,19 +89,18 @@ def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: Draw) 
     cloth = shade(any_colour(draw, 15, 225), min(bright, 1.0))
     wide = draw.normal(2.25, 0.2) * s
     collar = end + down * draw.uniform(0.0, 0.35) * s
-    deep = down * draw.uniform(0.1, 0.7) * s
-    shoulders = [
-        collar - across * neck * 1.12,
-        collar + deep,
-        collar + across * neck * 1.12,
-        collar + across * wide * 0.75 + down * 0.32 * s,
-        collar + across * wide + down * 0.8 * s,
-        collar + across * wide + down * 5 * s,
-        collar - across * wide + down * 5 * s,
-        collar - across * wide + down * 0.8 * s,
-        collar - across * wide * 0.75 + down * 0.32 * s,
-    ]
-    polygon(picture, smooth(np.array(shoulders), 1), cloth)
+    deep = draw.uniform(0.1, 0.7) * s
+    span = _SHOULDERS * (neck, wide, deep, s)
+    shoulders = collar + (span[:, :1] + span[:, 1:2]) * across + (span[:, 2:3] + span[:, 3:]) * down
+    polygon(picture, smooth(shoulders, 1), cloth)
+
+
+# Half widths of a neck at its top, its end and below; and the outline of shoulders: shares of half
+# the neck's and the shoulders' width across, of the collar's depth and of a head unit down.
+_NECK = np.array([[1.0], [1.05], [1.6]])
+_RIGHT = [(1.12, 0, 0, 0), (0, 0.75, 0, 0.32), (0, 1, 0, 0.8), (0, 1, 0, 5.0)]
+_LEFT = [(-neck, -wide, deep, unit) for neck, wide, deep, unit in reversed(_RIGHT)]
+_SHOULDERS = np.array([(0, 0, 1, 0), *_RIGHT, *_LEFT])
 
 
 def back_hair(picture: np.ndarray, view: View, look: Look, light: Light, draw: Draw) -> None:

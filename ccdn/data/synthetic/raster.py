@@ -1,0 +1,169 @@
+"""Which place of a curved grid each pixel shows: a z-buffer of dense samples.
+
+A grid of points in space is projected and refined until its samples lie closer than pixels, and the
+nearest samples of each pixel are kept. What is kept is only where on the grid a pixel lies: paint
+and light are looked up there, so both stay smooth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ccdn.data.synthetic.camera import Camera
+
+_FINE = 1.05  # samples per pixel along an axis, where the grid faces the camera
+_NEAR = 0.06  # samples this much behind the nearest one belong to the same surface
+_EIGHT = np.ones((3, 3), np.uint8)
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A grid as the camera sees it, in a window (h, w) of the picture."""
+
+    window: tuple[slice, slice]
+    rows: np.ndarray  # (h, w) float32, place on the grid; -1 where the pixel shows nothing of it
+    columns: np.ndarray
+    depth: np.ndarray  # (h, w) float32, -inf where there is nothing
+    used: slice  # the columns of the grid that face the camera anywhere
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Which pixels show the grid, (h, w) bool."""
+        return self.rows >= 0
+
+
+Normals = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def normals(seen: np.ndarray) -> Normals:
+    """Outward normals of a grid (rows, columns, 3) float32 in the camera's frame, of any length:
+    x, y, z, each (rows, columns).
+
+    Its columns go around what it covers from left to right, its rows down.
+    """
+    across, down = np.empty_like(seen), np.empty_like(seen)
+    np.subtract(seen[:, 2:], seen[:, :-2], out=across[:, 1:-1])
+    np.subtract(seen[2:], seen[:-2], out=down[1:-1])
+    across[:, 0], across[:, -1] = seen[:, 1] - seen[:, 0], seen[:, -1] - seen[:, -2]
+    down[0], down[-1] = seen[1] - seen[0], seen[-1] - seen[-2]
+    ax, ay, az = cv2.split(across)
+    dx, dy, dz = cv2.split(down)
+    # The frame is left-handed (z towards the camera): this order of the product points outwards.
+    return az * dy - ay * dz, ax * dz - az * dx, ax * dy - ay * dx
+
+
+def rasterise(
+    seen: np.ndarray, outward: Normals, camera: Camera, size: int, reach: tuple[float, float]
+) -> Raster:
+    """Find what of a grid (rows, columns, 3) float32 in the camera's frame a picture shows.
+
+    `outward` are its `normals`: its back is not shown. `reach` is how far it goes along its columns
+    and its rows, in head units, about.
+    """
+    x, y, z = cv2.split(seen)
+    away = np.float32(camera.distance) - z
+    nx, ny, nz = outward
+    facing = nz * away - nx * x - ny * y
+    factor = np.float32(camera.scale * camera.distance) / away
+    x = x * factor + np.float32(camera.centre[0])
+    y = y * factor + np.float32(camera.centre[1])
+    left, right = (_bound(edge, size) for edge in (x.min() - 2, x.max() + 3))
+    top, bottom = (_bound(edge, size) for edge in (y.min() - 2, y.max() + 3))
+    window = (slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1)))
+    shape = (window[0].stop - top, window[1].stop - left)
+    x -= np.float32(left)
+    y -= np.float32(top)
+    used = np.flatnonzero(facing.max(axis=0) > 0)
+    turned = slice(int(used[0]), int(used[-1]) + 1) if used.size > 1 else slice(0, 0)
+    rows, columns, depth = _nearest(x, y, z, facing, turned, camera.scale, reach, shape)
+    return Raster(window, rows, columns, depth, turned)
+
+
+def _bound(edge: float, size: int) -> int:
+    return int(min(max(edge, 0), size))
+
+
+def _nearest(
+    x: np.ndarray,
+    y: np.ndarray,
+    depth: np.ndarray,
+    facing: np.ndarray,
+    used: slice,
+    scale: float,
+    reach: tuple[float, float],
+    shape: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which place of the grid each pixel of a window shows.
+
+    Returns row and column (shape) float32, -1 where there is none, and depth.
+    """
+    height, width = shape
+    if used.stop == 0:
+        empty = np.full(shape, -1, np.float32)
+        return empty, empty, np.full(shape, -np.inf, np.float32)
+    # Refine only the columns that face the camera anywhere.
+    used_columns = used.stop - used.start
+    grid_rows, grid_columns = x.shape
+    along, down = (scale * _FINE * way for way in reach)
+    fine_rows = max(grid_rows, int(down))
+    fine_columns = max(2, int(along * used_columns / grid_columns))
+    x, y, z, face = (
+        cv2.resize(field[:, used], (fine_columns, fine_rows), interpolation=cv2.INTER_LINEAR)
+        for field in (x, y, depth, facing)
+    )
+    # A frame of one pixel takes what falls outside.
+    stride = width + 2
+    column = np.minimum(np.maximum(x + np.float32(1.5), 0), stride - 1).astype(np.int32)
+    row = np.minimum(np.maximum(y + np.float32(1.5), 0), height + 1).astype(np.int32)
+    kept = np.flatnonzero(face > 0)
+    pixel = (row * stride + column).ravel()[kept]
+    z = z.ravel()[kept]
+    cells = stride * (height + 2)
+    nearest = np.full(cells, -np.inf, np.float32)
+    np.maximum.at(nearest, pixel, z)
+    front = np.flatnonzero(z > nearest[pixel] - np.float32(_NEAR))
+    kept, pixel = kept[front], pixel[front]
+    fine_row = ((kept + 0.5) * (1 / fine_columns)).astype(np.int32)
+    fine_column = kept - fine_row * fine_columns
+    rows, columns, count = (
+        plane.reshape(height + 2, stride)[1:-1, 1:-1].astype(np.float32)
+        for plane in (
+            np.bincount(pixel, fine_row, cells),
+            np.bincount(pixel, fine_column, cells),
+            np.bincount(pixel, minlength=cells),
+        )
+    )
+    depth = np.ascontiguousarray(nearest.reshape(height + 2, stride)[1:-1, 1:-1])
+    rows, columns, inside = _without_holes(rows, columns, count, depth)
+    # cv2.resize aligns the outer edges of the first and last cells.
+    rows = _to_coarse(rows, grid_rows / fine_rows, grid_rows)
+    columns = _to_coarse(columns, used_columns / fine_columns, used_columns) + used.start
+    rows[~inside] = -1
+    columns[~inside] = -1
+    return rows, columns, depth
+
+
+def _to_coarse(place: np.ndarray, step: float, count: int) -> np.ndarray:
+    """Where a place of a refined grid lies between the `count` rows or columns it came from."""
+    coarse = (place + np.float32(0.5)) * np.float32(step) - np.float32(0.5)
+    return np.minimum(np.maximum(coarse, 0), np.float32(count - 1))
+
+
+def _without_holes(
+    rows: np.ndarray, columns: np.ndarray, count: np.ndarray, depth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean place of each pixel from sums, and where there is one; pixels missed between samples
+    take their neighbours' mean, and in `depth` the nearest of them.
+    """
+    covered = (count > 0).view(np.uint8)
+    closed = cv2.morphologyEx(covered, cv2.MORPH_CLOSE, _EIGHT)
+    holes = np.flatnonzero(closed != covered)
+    if holes.size:
+        for plane in (rows, columns, count):
+            plane.ravel()[holes] = cv2.boxFilter(plane, -1, (3, 3), normalize=False).ravel()[holes]
+        depth.ravel()[holes] = cv2.dilate(depth, _EIGHT).ravel()[holes]
+    weight = 1 / np.maximum(count, 1)
+    return rows * weight, columns * weight, closed > 0
