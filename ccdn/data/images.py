@@ -50,7 +50,7 @@ def read_image(path: str | Path, orient: bool = True) -> np.ndarray:
 
 
 def check_image(path: str | Path) -> tuple[int, int]:
-    """Width and height in pixels, up to 7 too many; cheaper than reading the image.
+    """Width and height in pixels, each to within 7; cheaper than reading the image.
 
     Raises DataError when the file is not a whole image.
     """

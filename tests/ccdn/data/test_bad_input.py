@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from ccdn.data import CropDataset, DataError, FaceSet, open_faces
+from ccdn.data import CropDataset, DataError, FaceSet, aflw, cofw, open_faces, wflw
 from ccdn.data.images import cv2
 from ccdn.data.synthetic import SyntheticFaces, write_protocol
 
@@ -71,6 +71,37 @@ def test_wflw_rows(row: str, message: str, tmp_path: Path) -> None:
     assert len(faces) == 2
     assert faces.skipped.count == 1
     assert faces.face(1).name == "0--Parade/a face.png#2"
+
+
+def test_a_wflw_row_field_by_field(tmp_path: Path) -> None:
+    root = make_wflw(tmp_path, "", wflw_row(f200="1", f204="1", f205="1"))
+    face = read("wflw", root).face(0)
+    np.testing.assert_allclose(face.landmarks.ravel(), 10 + np.arange(196) / 10, rtol=1e-6)
+    assert face.box is not None
+    assert face.box.tolist() == [9, 9, 31, 31]
+    assert [name for name, has in face.attributes.items() if has] == ["pose", "occlusion", "blur"]
+    assert face.group == "train"
+    assert face.where.endswith("a face.png (list_98pt_rect_attr_train.txt, line 2)")
+    with pytest.raises(DataError, match=f"found the attribute '{'x' * 40}', expected"):
+        read("wflw", make_wflw(tmp_path, wflw_row(f205="x" * 60)))
+
+
+def test_the_official_sizes_of_wflw() -> None:
+    """Wu et al. 2018, table 2."""
+    sizes = {"pose": 326, "expression": 314, "illumination": 698, "makeup": 206, "occlusion": 736}
+    assert {"train": 7500, "test": 2500, **sizes, "blur": 773} == wflw.SIZES
+
+
+def test_the_list_as_its_archive_unpacks(tmp_path: Path) -> None:
+    root = make_wflw(tmp_path / "a", wflw_row())
+    (root / "WFLW_annotations").mkdir()
+    (root / "list_98pt_rect_attr_train_test").rename(
+        root / "WFLW_annotations/list_98pt_rect_attr_train_test"
+    )
+    assert len(read("wflw", root)) == 1
+    (root / "WFLW_images").rename(root / "pictures")
+    with pytest.raises(DataError, match="WFLW_images: no such folder, expected the images of WFLW"):
+        read("wflw", root)
 
 
 def test_a_landmark_far_outside_the_image(tmp_path: Path) -> None:
@@ -215,6 +246,74 @@ def test_damaged_aflw_files(mats: dict[str, Path], tmp_path: Path) -> None:
         read("aflw", tmp_path)
 
 
+def test_an_aflw_file_number_by_number(tmp_path: Path) -> None:
+    x, y = np.arange(57.0).reshape(3, 19), 100 + np.arange(57.0).reshape(3, 19)
+    seen = np.ones((3, 19))
+    seen[2, 5] = 0
+    content = {
+        "data": np.concatenate([x, y], 1),
+        "bbox": [[1, 20, 3, 40], [2, 20, 3, 40], [3, 20, 4, 40]],
+        "nameList": np.array(["a.jpg", "b.jpg", "c.jpg"], object),
+        "mask_new": seen,
+        "ra": [[3, 1, 2]],
+        "train_faces": 1,
+    }
+    scipy.io.savemat(tmp_path / "AFLWinfo_release.mat", content)
+    for name in "abc":
+        picture(tmp_path / f"data/flickr/{name}.jpg")
+    train, test = (open_faces("aflw", tmp_path, split) for split in ("train", "test"))
+    names = [faces.face(i).name for faces in (train, test) for i in range(len(faces))]
+    assert names == ["c.jpg", "a.jpg", "b.jpg"]
+    face = train.face(0)
+    assert face.landmarks.tolist() == np.stack([x[2], y[2]], 1).tolist()
+    assert face.box is not None
+    assert face.box.tolist() == [3, 4, 20, 40]
+    assert (face.group, test.face(0).group) == ("train", "test")
+    assert face.visible is not None
+    assert np.flatnonzero(~face.visible).tolist() == [5]
+    assert face.where.endswith("flickr/c.jpg (AFLWinfo_release.mat, face 3)")
+    frontal = open_faces("aflw", tmp_path, "frontal")
+    assert [frontal.face(i).name for i in range(len(frontal))] == ["a.jpg", "b.jpg"]
+
+
+def test_the_official_sizes_of_aflw(tmp_path: Path) -> None:
+    assert aflw.SIZES == {"train": 20000, "test": 4386, "frontal": 1314}
+    assert aflw._train_size(tmp_path / "not read", 24386) == 20000
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [([3, 4, 5, 6], [2, 3, 7, 9]), ([1, 1, 5, 6], [0, 0, 5, 6]), ([-3, 0.5, 9, 9], [0, 0, 5, 8.5])],
+)
+def test_a_box_of_cofw_is_clamped_at_its_corner(box: list[float], expected: list[float]) -> None:
+    assert cofw._one_based(np.array(box)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((3, 4, 5), np.uint16), r"image 1: found uint16 \(5, 4, 3\), expected uint8"),
+        (np.zeros(5, np.uint8), r"image 1: found uint8 \(5,\), expected uint8"),
+        (np.zeros((1, 3, 4, 5), np.uint8), r"image 1: found uint8 \(5, 4, 3, 1\), expected uint8"),
+        (np.zeros((2, 4, 5), np.uint8), "image 1: found 2 channels, expected 3"),
+        (np.zeros((4, 4, 5), np.uint8), "image 1: found 4 channels, expected 3"),
+        (np.zeros((0, 4, 5), np.uint8), r"image 1: found uint8 \(5, 4, 0\), expected uint8"),
+    ],
+)
+def test_images_of_cofw(
+    image: np.ndarray, message: str, mats: dict[str, Path], tmp_path: Path
+) -> None:
+    def change(file: Any) -> None:
+        file["other"] = image
+        file["IsTr"][0, 0] = file["other"].ref
+
+    faces = read("cofw", changed_cofw(mats["cofw"], tmp_path, change))
+    with pytest.raises(DataError, match=f"COFW_train_color.mat, {message}"):
+        faces.image(0)
+    assert faces.image(1).shape == (48, 48, 3)
+    assert read("cofw", tmp_path, skip_bad=True).skipped.count == 1
+
+
 # ---- COFW-68 and 300W's boxes ------------------------------------------------------------------
 
 
@@ -238,6 +337,24 @@ def test_cofw68(mats: dict[str, Path], tmp_path: Path) -> None:
     assert face.box.tolist() == [4, 5, 11, 13]
     assert face.visible is not None
     assert face.visible.tolist() == (occluded[0] == 0).tolist()
+    assert face.where == "test/0002 (2_points.mat)"
+    scipy.io.savemat(folder / "10_points.mat", {"Points": points, "Occ": occluded})
+    (folder / "all_points.mat").write_bytes(b"not a face")
+    with pytest.raises(DataError, match=r"test_bboxes.mat: found 4 boxes, expected 10"):
+        open_faces("cofw68", tmp_path, "test")
+    boxes = np.arange(1.0, 41).reshape(10, 4)
+    scipy.io.savemat(tmp_path / "cofw68_test_bboxes.mat", {"bboxes": boxes})
+    faces = open_faces("cofw68", tmp_path, "test")
+    assert [faces.face(i).name for i in range(2)] == ["test/0002", "test/0010"]
+    assert np.array(faces.face(1).box).tolist() == [36, 37, 75, 77]
+    assert np.array_equal(faces.image(0), open_faces("cofw", mats["cofw"], "test").image(1))
+    (folder / "10_points.mat").unlink()
+    (tmp_path / "COFW_test_color.mat").unlink()
+    with pytest.raises(
+        DataError, match=r"the images are in COFW_test_color\.mat, which is not there"
+    ):
+        open_faces("cofw68", folder, "test").image(0)
+    assert open_faces("cofw68", folder, "test").face(0).box is None
     scipy.io.savemat(folder / "3_points.mat", {"Points": points[:60], "Occ": occluded})
     with pytest.raises(DataError, match=r"3_points.mat: found Points of 60 x 2, expected 68 x 2"):
         open_faces("cofw68", tmp_path, "test")
@@ -298,6 +415,17 @@ def test_hrnet(tmp_path: Path) -> None:
     assert face.box is not None
     assert face.box.tolist() == [16, 12, 32, 28]
     assert faces.image(0).shape == (48, 56, 3)
+    assert face.where.endswith("a.png (face_landmarks_own_train.csv, line 2)")
+    long = HEADER.replace("center_w", "w" * 90)
+    for lines, message in (
+        ([long], rf"found 14 columns image_name,scale,{'w' * 63},\.\.\., expected"),
+        ([HEADER, ROW.replace("19", "x" * 60)], f"found original_4_y = '{'x' * 40}', expected"),
+        ([HEADER.replace(",original_0_x", "")], "found 13 columns image_name"),
+        (["image_name,scale,center_w,center_h"], "found 4 columns image_name"),
+        ([f"{HEADER},original_5_x"], "found 15 columns image_name"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read("hrnet", make_csv(tmp_path, *lines))
 
 
 @pytest.mark.parametrize(
@@ -343,6 +471,24 @@ def test_coco(tmp_path: Path) -> None:
     visible = faces.face(0).visible
     assert visible is not None
     assert visible.tolist() == [False, True, False, True, False]
+    assert faces.face(0).landmarks.tolist() == [[10 + 2 * i, 11 + 2 * i] for i in range(5)]
+    assert faces.face(1).where.endswith("a.png (train.json, annotation 1)")
+
+
+def test_what_an_annotation_of_coco_may_lack(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        first, second = content["annotations"]
+        for item in (first, second):
+            item["keypoints"] = [1.0, 2, 1] * 5
+            item["image_id"] = "seven"
+        content["images"][0]["id"] = "seven"
+        del first["bbox"]
+        second["box_size"] = 10
+
+    faces = read("coco", coco(tmp_path, change))
+    assert faces.face(0).box is None
+    assert np.array(faces.face(1).box).tolist() == [15, 16, 25, 26]
+    assert faces.face(0).visible is None
 
 
 def _set(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -359,7 +505,13 @@ def _set(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
             _set("keypoints", [1, 2]),
             r"annotation 1 \(id 1\): found 2 keypoint values",
         ),
+        (_set("keypoints", []), r"annotation 1 \(id 1\): found 0 keypoint values, expected 3 a"),
+        (_set("keypoints", [1, 2, 1, 3]), "found 4 keypoint values, expected 3 a point"),
         (_set("keypoints", [1, 2, 1]), "annotation 1.*: found 1 points, expected 5 as in"),
+        (_set("keypoints", [1, 2, 1] * 4 + [1, 2, 0]), "point 4 is not annotated .v = 0."),
+        (_set("keypoints", [True, 2, 1] * 5), "expected 'keypoints' to be a list of finite"),
+        (_set("scale", True), "found scale = True, expected a finite number"),
+        (_set("center", [1, 2, 3]), "found 3 values of 'center', expected 2"),
         (_set("keypoints", [1, 2, 0] * 5), "point 0 is not annotated .v = 0., expected 1 or 2"),
         (_set("keypoints", [1, "2", 2] * 5), "expected 'keypoints' to be a list of finite numbers"),
         (_set("keypoints", [1, 10**400, 2] * 5), "expected 'keypoints' to be a list of finite"),
@@ -394,9 +546,10 @@ def test_coco_files(tmp_path: Path) -> None:
         (tmp_path / "train.json").write_text(text)
         with pytest.raises(DataError, match=r"train.json: (not a JSON file|expected a list)"):
             read("coco", tmp_path)
-    root = coco(tmp_path, lambda content: content["images"][0].pop("id"))
-    with pytest.raises(DataError, match=r"train.json, image 0: expected an id and a file_name"):
-        read("coco", root)
+    for image in ({"file_name": "a.png"}, {"id": 1}, {"id": 1, "file_name": ""}, {"id": 1.5}):
+        root = coco(tmp_path, lambda content, image=image: content["images"].append(image))
+        with pytest.raises(DataError, match=r"train.json, image 1: expected an id and a file_name"):
+            read("coco", root)
     (tmp_path / "own_train.json").write_text("{}")
     with pytest.raises(DataError, match=r"found own_train.json, train.json for the split 'train'"):
         read("coco", tmp_path)

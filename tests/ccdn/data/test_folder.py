@@ -104,6 +104,45 @@ def test_bad_rows_are_counted(table: Callable[[str], Path]) -> None:
     assert (len(faces), faces.skipped.count) == (1, 3)
 
 
+def test_an_error_shows_the_beginning_of_a_long_field(table: Callable[[str], Path]) -> None:
+    columns = [f"column{i}" for i in range(8)]
+    with pytest.raises(DataError, match=f"found the columns {', '.join(columns[:6])}, expected"):
+        read_folder(table(f"{','.join(columns)}\n"))
+    with pytest.raises(DataError, match=f"line 2: found y0 = '{'x' * 40}', expected"):
+        read_folder(table(f"{HEADER}\na.png,1,{'x' * 60},3,4\n"))
+
+
+def test_columns_in_any_order(table: Callable[[str], Path]) -> None:
+    columns = "y1,box_bottom,x0,image,box_top,x1,box_right,y0,box_left"
+    face = read_folder(table(f"{columns}\n4,40,1,a.png,20,3,30,2,10\n")).face(0)
+    np.testing.assert_array_equal(face.landmarks, [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(face.box, [10, 20, 30, 40])
+
+
+@pytest.mark.parametrize("box", ["9,1,9,5", "9,1,8,5", "1,9,5,9", "1,9,5,8"])
+def test_a_box_without_an_area(table: Callable[[str], Path], box: str) -> None:
+    with pytest.raises(DataError, match=r"line 2: found an empty or inverted box \["):
+        read_folder(table(f"{HEADER},{BOXES}\na.png,1,2,3,4,{box}\n"))
+
+
+def test_several_faces_of_an_image_have_names_of_their_own(table: Callable[[str], Path]) -> None:
+    faces = read_folder(table(f"{HEADER}\n" + "a.png,1,2,3,4\n" * 4))
+    names = [faces.face(i).name for i in range(4)]
+    assert names == ["a.png", "a.png#2", "a.png#3", "a.png#4"]
+
+
+def test_hidden_files_are_left_out(tmp_path: Path, write_face: Callable) -> None:
+    write_face(tmp_path / "a.png")
+    (tmp_path / ".faces.csv").write_text("not for us")
+    (tmp_path / "._b.pts").write_text("nor this")
+    assert len(read_folder(tmp_path)) == 1
+    (tmp_path / "a.pts").unlink()
+    with pytest.raises(DataError, match=r"found no \.pts file and no CSV file"):
+        read_folder(tmp_path)
+    (tmp_path / "faces.CSV").write_text(f"{HEADER}\na.png,1,2,3,4\n")
+    assert len(read_folder(tmp_path)) == len(read_folder(tmp_path / "faces.CSV")) == 1
+
+
 def test_csv_of_another_count_of_points(table: Callable[[str], Path]) -> None:
     root = table(f"{HEADER}\na.png,1,2,3,4\n")
     with pytest.raises(DataError, match="line 1: found columns of 2 points, expected 68"):
@@ -119,6 +158,10 @@ def test_splits_are_subfolders(tmp_path: Path, write_face: Callable) -> None:
     assert len(read_folder(tmp_path / "test", split="train")) == 2
     with pytest.raises(DataError, match="found train and test, expected a subfolder 'val'"):
         read_folder(tmp_path, split="val")
+    (tmp_path / "train").rename(tmp_path / "other")
+    with pytest.raises(DataError, match="found test, expected a subfolder 'train'"):
+        read_folder(tmp_path, split="train")
+    assert len(read_folder(tmp_path)) == len(read_folder(tmp_path, split="")) == 3
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path, write_face: Callable) -> None:

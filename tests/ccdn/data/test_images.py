@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ccdn.data import DataError, check_image, read_image
-from ccdn.data.images import cv2
+from ccdn.data.images import _jpeg_is_whole, cv2
 
 
 def _gradient() -> np.ndarray:
@@ -70,6 +70,40 @@ def test_a_thumbnail_does_not_hide_a_truncation(tmp_path: Path) -> None:
     path.write_bytes(content[:2] + segment + content[2:-100])
     with pytest.raises(DataError, match="truncated"):
         read_image(path)
+
+
+START = b"\xff\xd8"
+SCAN = b"\xff\xda\x00\x02" + b"\x11" * 8
+
+
+@pytest.mark.parametrize(
+    ("header", "whole"),
+    [
+        (b"", True),
+        (b"\xff\xff\xff\xff", True),  # fill bytes before a marker
+        (b"\xff\x01\xff\xd0\xff\xd7", True),  # markers that carry nothing
+        (b"\xff\xe1\x01\x04" + b"\xff\xd9" * 129, True),  # an end marker in a segment of 260 bytes
+        (b"\xff\xe1\xff\xff" + b"\xff\xd9" * 9, False),  # a segment beyond the end of the file
+    ],
+)
+def test_the_end_of_a_jpeg_is_looked_for_behind_its_header(header: bytes, whole: bool) -> None:
+    assert _jpeg_is_whole(START + header + SCAN + b"\xff\xd9") is whole
+    assert not _jpeg_is_whole(START + header + SCAN)
+
+
+def test_what_has_no_markers_is_left_to_the_decoder() -> None:
+    assert _jpeg_is_whole(START + b"none")
+    for cut in (b"", b"\xff", b"\xff\xda\x00"):
+        assert not _jpeg_is_whole(START + cut)
+
+
+def test_the_size_of_a_checked_image(tmp_path: Path) -> None:
+    for suffix in (".png", ".jpg"):
+        for height, width in ((40, 64), (41, 57), (47, 63)):
+            path = tmp_path / f"a{suffix}"
+            assert cv2.imwrite(str(path), np.zeros((height, width, 3), np.uint8))
+            assert np.abs(np.subtract(check_image(path), (width, height))).max() <= 7
+            assert (check_image(path) == (width, height)) == (width == 64)
 
 
 def test_trailing_bytes_are_harmless(tmp_path: Path) -> None:

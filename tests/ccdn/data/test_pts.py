@@ -69,6 +69,56 @@ def test_every_fault_names_file_and_place(tmp_path: Path, text: str, message: st
     assert str(path) in str(caught.value)
 
 
+LONG = "x" * 60
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LONG,
+        GOOD.replace("version: 1", f"version: {LONG}"),
+        GOOD.replace("n_points:  3", f"n_points: {LONG}"),
+        GOOD.replace("2.5 3.25", LONG),
+        GOOD.replace("2.5 3.25", f"{LONG} 1"),
+        GOOD + LONG,
+    ],
+    ids=["header", "version", "count", "fields", "numbers", "after the end"],
+)
+def test_an_error_shows_the_beginning_of_a_long_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.pts"
+    path.write_text(text)
+    with pytest.raises(DataError, match=rf"'{LONG[:40]}'"):
+        read_pts(path)
+
+
+def test_a_number_too_large_is_shown_short(tmp_path: Path) -> None:
+    path = tmp_path / "a.pts"
+    path.write_text(GOOD.replace("2.5 3.25", f"1{'0' * 60} 1"))
+    with pytest.raises(DataError, match=rf"found '1{'0' * 39}', expected finite numbers"):
+        read_pts(path)
+
+
+def test_counts_of_up_to_nine_digits_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.pts"
+    path.write_text(GOOD.replace("n_points:  3", f"n_points: {10**9 - 1}"))
+    with pytest.raises(DataError, match="found 3 points, expected n_points = 999999999"):
+        read_pts(path)
+    path.write_text(GOOD.replace("n_points:  3", f"n_points: {10**9}"))
+    with pytest.raises(DataError, match="line 2: found n_points '1000000000', expected a positive"):
+        read_pts(path)
+    path.write_text("n_points: 1\n{\n1 2\n}\n")
+    np.testing.assert_array_equal(read_pts(path), [[0, 1]])
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.pts"
+    write_pts(path, np.array([[0, 1.5], [-3, 100]]))
+    text = "version: 1\nn_points:  2\n{\n1.000000 2.500000\n-2.000000 101.000000\n}\n"
+    assert path.read_text() == text
+    write_pts(path, np.array([[0, 1.5]]))
+    assert len(read_pts(path)) == 1
+
+
 def test_wrong_count_names_both_counts(tmp_path: Path) -> None:
     path = tmp_path / "a.pts"
     path.write_text(GOOD)
@@ -103,7 +153,8 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, points: list) -> N
 def test_a_refused_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.pts"
     path.write_text(GOOD)
-    for bad in (np.zeros((3, 3)), np.zeros((0, 2)), np.full((2, 2), np.nan)):
+    shapes = [(3, 3), (3, 1), (0, 2), (2,), (1, 2, 2)]
+    for bad in (*map(np.zeros, shapes), np.full((2, 2), np.nan)):
         with pytest.raises(ValueError, match=r"expected"):
             write_pts(path, bad)
     assert path.read_text() == GOOD

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ccdn.data import DataError, FaceSet, open_faces, read_300w
+from ccdn.data.w300 import PART_SIZES, SPLITS
 
 
 def _read(root: Path, split: str, **options):
@@ -52,6 +53,25 @@ def test_landmarks_and_images(w300: Path, landmarks: Callable, picture: Callable
 def test_counts_are_compared_with_the_official_ones(w300: Path) -> None:
     with pytest.warns(UserWarning, match=r"4 faces, expected 554.*helen/testset: found 2, expect"):
         read_300w(w300, "common")
+
+
+def test_the_official_sizes() -> None:
+    """Sagonas et al. 2013: 3148 faces for training; common, challenging and full for testing."""
+    assert {split: sum(PART_SIZES[part] for part in SPLITS[split]) for split in SPLITS} == {
+        "train": 3148,
+        "common": 554,
+        "challenging": 135,
+        "full": 689,
+        "test": 689,
+        "helen": 330,
+        "lfpw": 224,
+        "afw": 337,
+        "helen/trainset": 2000,
+        "lfpw/trainset": 811,
+        "helen/testset": 330,
+        "lfpw/testset": 224,
+        "ibug": 135,
+    }
 
 
 def test_absent_part_is_a_warning_naming_it(w300: Path) -> None:
