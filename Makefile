@@ -73,7 +73,7 @@ $(SWAP_VENV)/.installed: pyproject.toml setup.py $(SOURCES)
 	@touch $@
 
 test-swap: $(SWAP_VENV)/.installed
-	$(SWAP_VENV)/bin/python -m pytest tests/swap tests/test_docs.py tests/ops/test_nn.py tests/ops/test_swap.py tests/ops/test_swap_second_order.py
+	$(SWAP_VENV)/bin/python -m pytest tests/swap tests/test_docs.py tests/ops/test_nn.py tests/ops/test_swap.py tests/ops/test_swap_left_alone.py tests/ops/test_swap_second_order.py
 
 # The operators' quick tests on a native module with AddressSanitizer and UndefinedBehaviorSanitizer (GCC), once for
 # each instruction set that this machine has. It lies in $(SANITIZE) beside a copy of the packages, where the tests are

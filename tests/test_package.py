@@ -229,16 +229,17 @@ def test_an_installed_wheel_works_without_a_compiler(built: Built, tmp_path: Pat
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     far, bare = tmp_path / "far away", tmp_path / "no programs"
     bare.mkdir()
+    far_from_all = {"PATH": str(bare), "PYTHONPATH": ""}
     shutil.copytree(built.tree / "tests", far / "tests")
     shutil.copy(built.tree / "pyproject.toml", far)
     places = "import ccdn, ccdn_ops; print(ccdn.__file__, ccdn_ops.__file__)"
-    done = run(python, "-c", places, cwd=far, PATH=str(bare))
+    done = run(python, "-c", places, cwd=far, **far_from_all)
     assert done.stdout.split() == [str(site / f"{name}/__init__.py") for name in PACKAGES]
-    done = run(python, "-m", "ccdn_ops", cwd=far, PATH=str(bare))
+    done = run(python, "-m", "ccdn_ops", cwd=far, **far_from_all)
     assert "on cpu: cpu" in done.stdout, done.stdout + done.stderr
     assert "built without CUDA kernels" in done.stdout
     tests = (python, "-m", "pytest", "-q", "-x", "-m", "not slow and not gpu", *REPRESENTATIVE)
-    done = run(*tests, cwd=far, PATH=str(bare), OMP_NUM_THREADS="1")
+    done = run(*tests, cwd=far, OMP_NUM_THREADS="1", **far_from_all)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^[1-9]\d\d+ passed", done.stdout, re.M), done.stdout
 

@@ -25,7 +25,8 @@ from ccdn_ops.schemas.common import folded, register
 from ccdn_ops.work import Call, Work
 
 
-def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
+def outputs(x: Tensor) -> tuple[Tensor, Tensor]:
+    """What a forward pass gives, to be filled: backends make it so, and the fake kernel."""
     batch, channels = x.shape[:2]
     wide = accumulation_dtype(x.dtype)
     return x.new_empty(batch, channels, channels), x.new_empty(batch, dtype=wide)
@@ -37,7 +38,7 @@ def _grad_empty(grad: Tensor, x: Tensor, trace: Tensor) -> Tensor:
 
 def _covariance_pool(x: Tensor) -> tuple[Tensor, Tensor]:
     if x.shape[0] == 0:
-        return _empty(x)
+        return outputs(x)
     flat = x.flatten(2)
     backend = registry.select("covariance_pool", flat)
     with no_autocast(x.device.type):
@@ -73,7 +74,7 @@ def work(x: Tensor, call: Call) -> Work:
 register(
     "covariance_pool(Tensor x) -> (Tensor covariance, Tensor trace)",
     kernel=_covariance_pool,
-    fake=_empty,
+    fake=outputs,
     vmap=folded("covariance_pool"),
 )
 register(

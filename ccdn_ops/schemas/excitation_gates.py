@@ -30,7 +30,7 @@ from ccdn_ops.work import Call, Work
 Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def _gates_empty(
+def outputs(
     first: Tensor,
     second: Tensor | None,
     reduce_weight: Tensor,
@@ -38,6 +38,7 @@ def _gates_empty(
     expand_weight: Tensor,
     expand_bias: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """What a forward pass gives, to be filled: backends make it so, and the fake kernel."""
     p, o, r, d = reduce_weight.shape
     batch, wide = first.shape[0], accumulation_dtype(first.dtype)
     return (
@@ -79,7 +80,7 @@ def _gates(
 ) -> tuple[Tensor, Tensor, Tensor]:
     inputs = (first, second, reduce_weight, reduce_bias, expand_weight, expand_bias)
     if first.shape[0] == 0:
-        return _gates_empty(*inputs)
+        return outputs(*inputs)
     backend = registry.select("excitation_gates", *inputs)
     with no_autocast(first.device.type):
         wide = widened(accumulation_dtype(first.dtype), *inputs)
@@ -142,7 +143,7 @@ register(
     "excitation_gates(Tensor first, Tensor? second, Tensor reduce_weight, Tensor reduce_bias, "
     "Tensor expand_weight, Tensor expand_bias) -> (Tensor gates, Tensor hidden, Tensor scales)",
     kernel=_gates,
-    fake=_gates_empty,
+    fake=outputs,
     vmap=looped("excitation_gates"),
 )
 register(

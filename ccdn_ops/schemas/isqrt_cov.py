@@ -27,7 +27,8 @@ from ccdn_ops.schemas.newton_schulz_sqrt import iteration_work
 from ccdn_ops.work import Call, Work
 
 
-def _empty(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+def outputs(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """What a forward pass gives, to be filled: backends make it so, and the fake kernel."""
     batch, channels, positions = x.flatten(2).shape
     wide = accumulation_dtype(x.dtype)
     plan = newton_schulz_plan(channels, positions, iterations, x.dtype, save)
@@ -54,7 +55,7 @@ def _grad_empty(
 
 def _isqrt_cov(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     if x.shape[0] == 0:
-        return _empty(x, iterations, triu, save)
+        return outputs(x, iterations, triu, save)
     flat = x.flatten(2)
     backend = registry.select("isqrt_cov", flat, iterations, triu, save)
     with no_autocast(x.device.type):
@@ -113,7 +114,7 @@ register(
     "isqrt_cov(Tensor x, int iterations, bool triu, bool save) -> "
     "(Tensor root, Tensor trace, Tensor iterates)",
     kernel=_isqrt_cov,
-    fake=_empty,
+    fake=outputs,
     vmap=folded("isqrt_cov"),
 )
 register(

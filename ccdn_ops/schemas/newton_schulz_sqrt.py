@@ -27,7 +27,8 @@ from ccdn_ops.schemas.dual_squeeze import literal_products
 from ccdn_ops.work import Call, Work
 
 
-def _empty(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+def outputs(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """What a forward pass gives, to be filled: backends make it so, and the fake kernel."""
     batch, size = a.shape[:2]
     wide = accumulation_dtype(a.dtype)
     saved = newton_schulz_plan(size, None, iterations, a.dtype, save).saved_shape(batch, size)
@@ -46,7 +47,7 @@ def _grad_empty(
 
 def _sqrt(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     if a.shape[0] == 0:
-        return _empty(a, iterations, save)
+        return outputs(a, iterations, save)
     backend = registry.select("newton_schulz_sqrt", a, iterations, save)
     with no_autocast(a.device.type):
         return backend.forward(a.contiguous(), iterations, save)
@@ -94,7 +95,7 @@ register(
     "newton_schulz_sqrt(Tensor a, int iterations, bool save) -> "
     "(Tensor root, Tensor trace, Tensor iterates)",
     kernel=_sqrt,
-    fake=_empty,
+    fake=outputs,
     vmap=folded("newton_schulz_sqrt"),
 )
 register(

@@ -8,12 +8,11 @@ from torch import Tensor
 from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
+from ccdn_ops.schemas.covariance_pool import outputs
 
 
 def _forward(x: Tensor) -> tuple[Tensor, Tensor]:
-    batch, channels, _ = x.shape
-    covariance = x.new_empty(batch, channels, channels)
-    trace = x.new_empty(batch, dtype=native.accumulation_dtype(x.dtype))
+    covariance, trace = outputs(x)
     module, workers, shape = native.require(), torch.get_num_threads(), native.covariance_shape(x)
     scratch = scratch_memory(module.covariance_pool_workspace_cpu(shape, workers, False))
     native.launch(

@@ -8,17 +8,13 @@ from torch import Tensor
 from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
-from ccdn_ops.newton_schulz_plan import newton_schulz_plan
+from ccdn_ops.schemas.newton_schulz_sqrt import outputs
 
 
 def _forward(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
-    batch, size, _ = a.shape
-    plan = newton_schulz_plan(size, None, iterations, a.dtype, save)
-    wide = native.accumulation_dtype(a.dtype)
-    root, trace = torch.empty_like(a), a.new_empty(batch, dtype=wide)
-    iterates = a.new_empty(plan.saved_shape(batch, size), dtype=wide)
+    root, trace, iterates = outputs(a, iterations, save)
     module, workers = native.require(), torch.get_num_threads()
-    shape = native.newton_schulz_shape(a, iterations, plan.slots)
+    shape = native.newton_schulz_shape(a, iterations, iterates.shape[1])
     scratch = scratch_memory(module.newton_schulz_sqrt_workspace_cpu(shape, workers, False))
     native.launch(
         "newton_schulz_sqrt",

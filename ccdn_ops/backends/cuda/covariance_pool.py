@@ -7,13 +7,12 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cuda.device import supports
+from ccdn_ops.schemas.covariance_pool import outputs
 
 
 def forward(x: Tensor) -> tuple[Tensor, Tensor]:
     """The covariance and its trace; see ccdn_ops/schemas/covariance_pool.py."""
-    batch, channels, _ = x.shape
-    covariance = x.new_empty(batch, channels, channels)
-    trace = x.new_empty(batch, dtype=native.accumulation_dtype(x.dtype))
+    covariance, trace = outputs(x)
     module, shape = native.require(), native.covariance_shape(x)
     native.launch(
         "covariance_pool",

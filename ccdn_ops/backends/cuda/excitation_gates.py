@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cuda.device import supports
+from ccdn_ops.schemas.excitation_gates import outputs
 
 
 def forward(
@@ -18,18 +19,15 @@ def forward(
     expand_bias: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """gates, hidden and scales; see ccdn_ops/schemas/excitation_gates.py."""
-    excitations, orders, hidden_units, channels = reduce_weight.shape
-    batch = first.shape[0]
-    gates = first.new_empty(batch, excitations, channels)
-    hidden = first.new_empty(batch, excitations, orders, hidden_units)
-    scales = first.new_empty(batch, excitations, orders, channels)
+    weights = (reduce_weight, reduce_bias, expand_weight, expand_bias)
+    gates, hidden, scales = outputs(first, second, *weights)
     module, shape = native.require(), native.excitation_gates_shape(first, reduce_weight)
     native.launch(
         "excitation_gates",
         module.excitation_gates_forward_cuda,
         shape,
         *(first, 0 if second is None else second),
-        *(reduce_weight, reduce_bias, expand_weight, expand_bias),
+        *weights,
         *(gates, hidden, scales),
         native.stream(first),
     )

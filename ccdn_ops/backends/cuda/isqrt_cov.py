@@ -7,22 +7,13 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cuda.device import supports
-from ccdn_ops.newton_schulz_plan import newton_schulz_plan
+from ccdn_ops.schemas.isqrt_cov import outputs
 
 
 def forward(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
-    batch, channels, positions = x.shape
-    plan = newton_schulz_plan(channels, positions, iterations, x.dtype, save)
-    wide = native.accumulation_dtype(x.dtype)
-    if triu:
-        root = x.new_empty(batch, channels * (channels + 1) // 2)
-    else:
-        root = x.new_empty(batch, channels, channels)
-    trace = x.new_empty(batch, dtype=wide)
-    size = positions if plan.side == "positions" else channels
-    iterates = x.new_empty(plan.saved_shape(batch, size), dtype=wide)
+    root, trace, iterates = outputs(x, iterations, triu, save)
     module = native.require()
-    shape = native.isqrt_cov_shape(x, iterations, triu, plan.slots)
+    shape = native.isqrt_cov_shape(x, iterations, triu, iterates.shape[1])
     scratch = native.workspace(module.isqrt_cov_workspace_cuda(shape, False), x.device)
     native.launch(
         "isqrt_cov",

@@ -7,17 +7,13 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cuda.device import supports
-from ccdn_ops.newton_schulz_plan import newton_schulz_plan
+from ccdn_ops.schemas.newton_schulz_sqrt import outputs
 
 
 def forward(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
-    batch, size, _ = a.shape
-    plan = newton_schulz_plan(size, None, iterations, a.dtype, save)
-    wide = native.accumulation_dtype(a.dtype)
-    root, trace = torch.empty_like(a), a.new_empty(batch, dtype=wide)
-    iterates = a.new_empty(plan.saved_shape(batch, size), dtype=wide)
+    root, trace, iterates = outputs(a, iterations, save)
     module = native.require()
-    shape = native.newton_schulz_shape(a, iterations, plan.slots)
+    shape = native.newton_schulz_shape(a, iterations, iterates.shape[1])
     scratch = native.workspace(module.newton_schulz_sqrt_workspace_cuda(shape, False), a.device)
     native.launch(
         "newton_schulz_sqrt",

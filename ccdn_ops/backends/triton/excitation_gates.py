@@ -10,6 +10,7 @@ from torch import Tensor
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.triton import launcher
 from ccdn_ops.backends.triton.launcher import blocks, interpreted, supports
+from ccdn_ops.schemas.excitation_gates import outputs
 
 
 class Blocks(NamedTuple):
@@ -38,8 +39,8 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     p, o, r, d = reduce_weight.shape
     batch, block, kernels = first.shape[0], _blocks(), launcher.kernels("excitation_gates")
-    gates, hidden = first.new_empty(batch, p, d), first.new_empty(batch, p, o, r)
-    scales = first.new_empty(batch, p, o, d)
+    weights = (reduce_weight, reduce_bias, expand_weight, expand_bias)
+    gates, hidden, scales = outputs(first, second, *weights)
     down = blocks(batch, block.samples)
     launcher.launch(
         kernels.hidden_layer, p * o * down * blocks(r, block.columns),
