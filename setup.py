@@ -268,7 +268,8 @@ class NinjaBuild(build_ext):
         folder = Path(self.build_temp).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         output.parent.mkdir(parents=True, exist_ok=True)
-        (folder / "build.ninja").write_text(ninja_file(cxx, cuda, sources, output))
+        text = ninja_file(cxx, cuda, sources, output)
+        (folder / "build.ninja").write_bytes(os.fsencode(text))
         count = jobs()
         kernels = f"CUDA for {cuda.label}" if cuda else "no CUDA"
         say(f"building {ext.name} with {shlex.join(cxx)}, {kernels}, {count} jobs")

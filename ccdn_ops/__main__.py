@@ -1,6 +1,9 @@
 """`python -m ccdn_ops`: what is built, what will be used, and why not the rest."""
 
+import argparse
+
 from ccdn_ops.report import report
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m ccdn_ops", description=__doc__).parse_args()
     print(report())

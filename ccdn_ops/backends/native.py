@@ -84,6 +84,14 @@ def check_whole(path: str) -> None:
 # csrc/common/status.h: what this file and the native module must agree on.
 INTERFACE = 6
 
+# csrc/cpu/dispatch.h
+CPU_ISAS = ("base", "x86-64-v3", "x86-64-v4")
+
+if os.environ.get("CCDN_CPU_ISA", CPU_ISAS[0]) not in CPU_ISAS:
+    raise ValueError(
+        f"CCDN_CPU_ISA is {os.environ['CCDN_CPU_ISA']!r}; expected one of {', '.join(CPU_ISAS)}"
+    )
+
 _C: Any
 _C, _import_error = _import_native()
 if _C is not None and getattr(_C, "interface", None) != INTERFACE:

@@ -90,10 +90,13 @@ def test_environment(value: str, expected: str) -> None:
     assert done.stdout.split() == [expected], done.stderr
 
 
-def test_wrong_environment() -> None:
-    done = python("import ccdn_ops", CCDN_OPS_BACKEND="fast")
+@pytest.mark.parametrize(
+    ("name", "expected"), [("CCDN_OPS_BACKEND", "reference, cpu"), ("CCDN_CPU_ISA", "base, x86-64")]
+)
+def test_wrong_environment(name: str, expected: str) -> None:
+    done = python("import ccdn_ops", **{name: "fast"})
     assert done.returncode == 1
-    assert "CCDN_OPS_BACKEND is 'fast'; expected one of reference, cpu" in done.stderr
+    assert f"{name} is 'fast'; expected one of {expected}" in done.stderr
 
 
 def test_triton_on_cpu_only_when_asked_for() -> None:
