@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -161,17 +164,61 @@ def descendants(process: int) -> list[int]:
     return found
 
 
+class Node(NamedTuple):
+    """Where an agent runs. prefix: what its command begins with."""
+
+    address: str
+    prefix: tuple[str, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
+
+
+LOOPBACK = [Node("127.0.0.1")] * 2
+
+
+@pytest.fixture(params=["loopback", "namespaces"])
+def nodes(request: pytest.FixtureRequest) -> Iterator[list[Node]]:
+    """Two nodes: this one twice, or two network namespaces with a cable between them."""
+    if request.param == "loopback":
+        yield LOOPBACK
+        return
+    names = [f"ccdn{os.getpid()}{end}" for end in "ab"]
+    found = []
+    try:
+        try:
+            for name in names:
+                ip("netns", "add", name)
+            one, two = names
+            ip("link", "add", "cable", "netns", one, "type", "veth", "peer", "cable", "netns", two)
+            for i, name in enumerate(names):
+                ip("-n", name, "address", "add", f"10.77.0.{i + 1}/24", "dev", "cable")
+                for device in ("lo", "cable"):
+                    ip("-n", name, "link", "set", device, "up")
+                interface = ("GLOO_SOCKET_IFNAME", "cable")
+                prefix = ("ip", "netns", "exec", name)
+                found.append(Node(f"10.77.0.{i + 1}", prefix, (interface,)))
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"no network namespaces here: {getattr(error, 'stderr', error)}")
+        yield found
+    finally:
+        for name in names:
+            with contextlib.suppress(OSError):
+                subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], capture_output=True, text=True, check=True)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds workers in Linux' /proc")
 def test_an_agent_that_dies_and_comes_back(
-    face_folder: Path, small: list[str], tmp_path: Path
+    nodes: list[Node], face_folder: Path, small: list[str], tmp_path: Path
 ) -> None:
-    """Two torchrun agents, as on two nodes: one is killed with its worker, and started again."""
+    """Two torchrun agents on two nodes: one is killed with its worker, and started again."""
     out = tmp_path / "run"
     more = ["train.log_steps=1", "train.checkpoint_steps=2", "train.epochs=60"]
     meeting = ["--nnodes=2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-backend=c10d"]
-    meeting += [f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=pair"]
-    meeting += ["--local-addr=127.0.0.1"]
+    meeting += [f"--rdzv-endpoint={nodes[0].address}:{free_port()}", "--rdzv-id=pair"]
     own = ["--config", "tiny", "--data", str(face_folder), "--out", str(out), *small, *more]
     # The run must not end before the kill: every step of the first start waits for the file.
     script = tmp_path / "train.py"
@@ -180,12 +227,14 @@ def test_an_agent_that_dies_and_comes_back(
     logs = [tmp_path / name for name in ("first.log", "second.log", "third.log")]
 
     def agent(host: bool, log: Path) -> subprocess.Popen[bytes]:
+        node = nodes[0 if host else 1]
         role = [f"--rdzv-conf=is_host={int(host)},keep_alive_interval=1,keep_alive_max_attempt=3"]
-        command = [*torchrun(*meeting, *role), str(script), str(go), *own]
+        role += [f"--local-addr={node.address}"]
+        command = [*node.prefix, *torchrun(*meeting, *role), str(script), str(go), *own]
         with log.open("wb") as file:
             # An agent that shares its store with the workers tells its address in the first
             # round only: a new one would wait for it.
-            variables = environment(TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
+            variables = environment(TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1", **dict(node.variables))
             return subprocess.Popen(command, env=variables, stdout=file, stderr=file)
 
     agents = [agent(True, logs[0]), agent(False, logs[1])]
