@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import statistics
 from pathlib import Path
 
 import pytest
+from torchruns import one_node
 
 from ccdn import train
 from ccdn.ablate import main
 from ccdn.ablation import Cell, Grid, as_markdown, cells, grids, load_grid, make_table, write_tables
 from ccdn.config import ConfigError, load_config
 from ccdn.data import DataError
+from ccdn.training.checkpoint import load_checkpoint
 
 
 @pytest.mark.parametrize("name", grids())
@@ -114,6 +117,21 @@ def test_a_launcher_that_is_none(
     out = ["--out", str(tmp_path / "out"), "--launcher", launcher]
     assert main(["--grid", str(path), *out]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_launcher_trains_with_its_processes(
+    face_folder: Path, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("config: tiny\nvariants: [fcdn]\nexcitations: [2]\nseeds: [0]\n")
+    out = tmp_path / "out"
+    faces = ["--data", str(face_folder), "train.epochs=1", "data.eval_splits=[train]"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    launcher = ["--launcher", shlex.join(one_node(2))]
+    assert main(["--grid", str(path), "--out", str(out), *launcher, *small, *faces]) == 0
+    assert load_checkpoint(out / "fcdn_p2_seed0/last.pt").processes == 2
+    assert (out / "table.md").read_text().count("| FCDN | 2 | - | 1 |") == 1
 
 
 def test_a_grid_goes_on_where_it_stopped(
