@@ -77,6 +77,7 @@ class DataConfig:
     limit: Optional[int] = None  # noqa: UP045  use only the first faces of each split
     missing_box: str = "error"  # error | gt, where box detector finds no face (gt: counted)
     cache: bool = True  # keep decoded images in memory
+    cache_dir: Optional[str] = None  # noqa: UP045  keep them in this folder too, for other runs
     on_device: bool = False  # keep them on the device and make training crops there
     skip_bad: bool = False  # leave out (and count) files that cannot be read
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)

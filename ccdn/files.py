@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that takes its place when the block ends without an
     error.
 
     The content is flushed to the disk before the change of names, so that a crash at any moment
     leaves a complete file. After an error the temporary file is removed and `path` is as it was;
-    an OSError, e.g. of a full disk, names `path`.
+    an OSError, e.g. of a full disk, names `path`. Without `sync` nothing waits for the disk: for
+    files that are checked when they are read.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +29,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except BaseException as error:
@@ -35,7 +38,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
-    _sync_folder(path.parent)
+    if sync:
+        _sync_folder(path.parent)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -49,6 +53,14 @@ def remove_leftovers(path: Path) -> None:
     """Remove the temporary files that a killed process left when it was writing `path`."""
     for leftover in Path(path).parent.glob(f".{Path(path).name}.*.tmp"):
         leftover.unlink(missing_ok=True)
+
+
+def remove_old_leftovers(folder: Path, seconds: float = 3600.0) -> None:
+    """Remove the temporary files in a folder that no process has written to for so long."""
+    for leftover in Path(folder).glob(".*.tmp"):
+        with suppress(FileNotFoundError):
+            if time.time() - leftover.stat().st_mtime > seconds:
+                leftover.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .images import cv2
+from .occluders import KINDS, Place, paint_occluder
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class Augmentation:
     ``flip``, ``low_resolution`` and ``occlusion`` are probabilities. ``brightness`` (of the full
     range), ``contrast``, ``gamma`` and ``colour`` (log2 of a gain, of each channel for colour) are
     standard deviations, clipped at twice their value. ``low_resolution`` shrinks the crop by up to
-    ``low_resolution_factor`` and enlarges it again; ``occlusion`` paints one rectangle whose sides
-    are up to ``occlusion_size`` of the crop.
+    ``low_resolution_factor`` and enlarges it again; ``occlusion`` paints one thing over the crop, a
+    rectangle or one of `ccdn.data.occluders`, about a quarter of ``occlusion_size`` to all of it in
+    size, as a share of the crop; an arm goes on to the border.
     """
 
     distribution: str = "normal"
@@ -149,6 +151,20 @@ def augmentation(preset: str, fields: Mapping[str, object] | None = None) -> Aug
 
 
 @dataclass(frozen=True)
+class Occluder:
+    """A thing painted over a crop: its middle and its size as shares of the crop, the way an arm
+    would come from in radians, and the seed of its own details.
+    """
+
+    kind: str  # rectangle, or a key of `ccdn.data.occluders.KINDS`
+    x: float
+    y: float
+    size: float
+    turn: float
+    seed: int
+
+
+@dataclass(frozen=True)
 class Draw:
     """One draw: the arguments of ``crop_matrix`` and what is done to the pixels of the crop."""
 
@@ -161,8 +177,7 @@ class Draw:
     gamma: float = 0.0
     colour: tuple[float, float, float] = (0.0, 0.0, 0.0)
     low_resolution: float = 1.0
-    occluder: tuple[float, float, float, float] | None = None
-    occluder_colour: tuple[int, int, int] = (0, 0, 0)
+    occluder: Occluder | None = None
 
 
 def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -192,16 +207,17 @@ def draw(chosen: Augmentation, random: np.random.Generator) -> Draw:
     jitter = np.clip(normal[4:10], -2.0, 2.0)
     occluder = None
     if uniform[6] < chosen.occlusion:
-        width, height = chosen.occlusion_size * (0.25 + 0.75 * uniform[7:9])
-        left, top = uniform[9] * (1 - width), uniform[10] * (1 - height)
-        occluder = (float(left), float(top), float(left + width), float(top + height))
+        kind = OCCLUDERS[int(uniform[8] * len(OCCLUDERS))]
+        size = float(chosen.occlusion_size * (0.25 + 0.75 * uniform[7]))
+        x, y = (float(size / 2 + value * (1 - size)) for value in uniform[9:11])
+        turn, own = float(2 * math.pi * uniform[11]), int(2**32 * uniform[12])
+        occluder = Occluder(kind, x, y, size, turn, own)
     shrink = 1.0
     if uniform[5] < chosen.low_resolution:
         # The same fraction of draws falls into each octave of shrinking.
         shrink = chosen.low_resolution_factor ** float(random.random())
     else:
         random.random()
-    red, green, blue = (int(256 * value) for value in uniform[11:14])
     return Draw(
         rotation=float(rotation),
         scale=float(scale),
@@ -217,7 +233,6 @@ def draw(chosen: Augmentation, random: np.random.Generator) -> Draw:
         ),
         low_resolution=shrink,
         occluder=occluder,
-        occluder_colour=(red, green, blue),
     )
 
 
@@ -235,9 +250,34 @@ def change_pixels(crop: np.ndarray, drawn: Draw) -> np.ndarray:
     if drawn.brightness or drawn.contrast or drawn.gamma or any(drawn.colour):
         crop = cv2.LUT(crop, _table(drawn))
     if drawn.occluder is not None:
-        x0, y0, x1, y1 = (round(value * size) for value in drawn.occluder)
-        crop[y0:y1, x0:x1] = drawn.occluder_colour
+        _occlude(crop, drawn.occluder)
     return crop
+
+
+def _occlude(crop: np.ndarray, thing: Occluder) -> None:
+    """Paint a thing over a crop, in place."""
+    side = crop.shape[0]
+    random = np.random.Generator(np.random.Philox(key=thing.seed))
+    middle = np.array([thing.x, thing.y]) * side - 0.5
+    if thing.kind == "rectangle":
+        half = 0.5 * thing.size * side * random.uniform(0.5, 1.0, 2)
+        x0, y0, x1, y1 = (
+            np.rint(np.concatenate([middle - half, middle + half])).astype(int).tolist()
+        )
+        crop[max(y0, 0) : y1 + 1, max(x0, 0) : x1 + 1] = random.integers(0, 256, 3)
+        return
+    # A hand is about a unit wide, and things are up to two units long.
+    away = np.array([math.cos(thing.turn), math.sin(thing.turn)])
+    place = Place(middle, away, max(0.7 * thing.size * side, 1.0))
+    skin = tuple(
+        (random.uniform(0.3, 1.0) * _SKIN * random.normal(1, 0.04, 3)).clip(0, 255).tolist()
+    )
+    paint_occluder(crop, thing.kind, place, skin, random, random.uniform(0.6, 1.1))
+
+
+# The rectangle hides without looking like anything; it comes as often as each of the others.
+OCCLUDERS = ("rectangle", *KINDS)
+_SKIN = np.array([236.0, 192.0, 168.0])
 
 
 def _table(drawn: Draw) -> np.ndarray:

@@ -21,7 +21,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .faces import Face, ImageFaces, Skipped, checked_box, checked_landmarks, gather
+from .faces import (
+    Face,
+    ImageFaces,
+    Skipped,
+    check_landmarks_inside,
+    checked_box,
+    checked_landmarks,
+    gather,
+)
 from .images import DataError
 from .mat import checked_shape, load_mat, open_mat73
 from .sizes import check_size, check_split
@@ -109,9 +117,10 @@ def read_cofw(root: str | Path, split: str = "train", skip_bad: bool = False) ->
             split,
             visible=occluded == 0,
             source=f"{file.name}, face {cell + 1}",
+            container=file,
         )
         if skip_bad:
-            read_cell(file, cell)
+            _check_cell(file, cell, face)
         kept.append(cell)
         return face
 
@@ -158,15 +167,22 @@ def read_cofw68(root: str | Path, split: str = "test", skip_bad: bool = False) -
             "test",
             visible=occluded == 0,
             source=path.name,
+            container=images,
         )
         if skip_bad and images is not None:
-            read_cell(images, number - 1)
+            _check_cell(images, number - 1, face)
         kept.append(number - 1)
         return face
 
     faces, skipped = gather(numbers, read, skip_bad)
     check_size(root, "COFW-68", split, len(faces), SIZES_68)
     return CofwFaces("COFW-68 test", faces, skipped, images, kept)
+
+
+def _check_cell(file: Path, cell: int, face: Face) -> None:
+    """Raise DataError where a cell is no image or does not hold the landmarks of its face."""
+    height, width = read_cell(file, cell).shape[:2]
+    check_landmarks_inside(face, width, height, float(np.ptp(face.landmarks, axis=0).max()))
 
 
 def _one_based(box: np.ndarray) -> np.ndarray:

@@ -15,10 +15,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 
 from .images import cv2
-
-_WARP_LIMIT = 32766  # pixels of a side that warpAffine reads; its coordinates have 16 bits
 
 
 def crop_matrix(
@@ -94,7 +93,8 @@ def from_unit(points: np.ndarray, size: int) -> np.ndarray:
 def crop_image(
     image: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int], border: int = 0
 ) -> np.ndarray:
-    """Resample an image (H, W, 3) uint8 by a matrix into a crop of ``size`` (or (width, height)).
+    """Resample an image (H, W, 3) by a matrix into a crop of ``size`` (or (width, height)): uint8,
+    or float32, which is not rounded.
 
     Bilinear; where the crop is smaller than half the original, the original is first averaged over
     whole blocks of pixels, so that nothing aliases. Outside the image is ``border``.
@@ -102,25 +102,43 @@ def crop_image(
     width, height = (size, size) if isinstance(size, int) else size
     matrix = np.asarray(matrix, dtype=np.float64)
     factor = math.sqrt(abs(np.linalg.det(matrix[:, :2])))
-    if factor < 0.5 or max(image.shape[:2]) > _WARP_LIMIT:
-        block = max(1, int(1.0 / factor))
-        image, matrix = _shrink(image, matrix, (width, height), block, border)
-    # warpAffine wants the map from the crop to the image; handing it over spares an inversion
-    # in OpenCV and keeps the sub-pixel convention in one place.
-    return cv2.warpAffine(
-        image,
-        invert(matrix),
-        (width, height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(border, border, border),
+    block = max(1, int(1.0 / factor)) if factor < 0.5 else 1
+    part, matrix = _seen(image, matrix, (width, height), block, border)
+    return _warp(part, invert(matrix), (width, height), border)
+
+
+def _warp(image: np.ndarray, inverse: np.ndarray, size: tuple[int, int], border: int) -> np.ndarray:
+    """Bilinear samples where ``inverse`` takes the pixels of the crop.
+
+    They lie there to float32; OpenCV's warpAffine places them on a grid of 1/32 pixel, which moves
+    a crop that is neither turned nor scaled by up to 1/64 pixel from its landmarks.
+    """
+    (width, height), (rows, columns) = size, image.shape[:2]
+    x, y = np.arange(width), np.arange(height)
+    # grid_sample counts from -1 to 1 between the borders of the image.
+    places = []
+    for (across, down, start), length in zip(inverse, (columns, rows), strict=True):
+        along_x = (2 * across / length * x).astype(np.float32)
+        along_y = (2 * down / length * y + ((2 * start + 1) / length - 1)).astype(np.float32)
+        places.append(np.add.outer(along_y, along_x))
+    planes = np.array(cv2.split(np.ascontiguousarray(image)), np.float32)
+    if border:
+        planes -= np.float32(border)
+    found = torch.nn.functional.grid_sample(
+        torch.from_numpy(planes)[None],
+        torch.from_numpy(cv2.merge(places))[None],
+        align_corners=False,
     )
+    values = found[0].numpy() + np.float32(border + 0.5 * (image.dtype == np.uint8))
+    return cv2.merge(values.astype(image.dtype))
 
 
-def _shrink(
+def _seen(
     image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], block: int, border: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Average blocks of ``block`` x ``block`` pixels over the part of the image the crop sees."""
+    """The part of the image that the crop sees, averaged over ``block`` x ``block`` pixels, and the
+    matrix from it to the crop.
+    """
     width, height = size
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64) - 0.5
     seen = transform_points(invert(matrix), corners)
@@ -128,14 +146,15 @@ def _shrink(
     low = np.clip(np.floor(seen.min(0)) - 2 * block, 0, limit - 1).astype(int)
     high = np.clip(np.ceil(seen.max(0)) + 2 * block, low + 1, limit).astype(int)
     part = image[low[1] : high[1], low[0] : high[0]]
-    right, bottom = (-part.shape[1]) % block, (-part.shape[0]) % block
-    if right or bottom:
-        part = cv2.copyMakeBorder(
-            part, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(border, border, border)
+    if block > 1:
+        right, bottom = (-part.shape[1]) % block, (-part.shape[0]) % block
+        if right or bottom:
+            part = cv2.copyMakeBorder(
+                part, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(border, border, border)
+            )
+        part = cv2.resize(
+            part, (part.shape[1] // block, part.shape[0] // block), interpolation=cv2.INTER_AREA
         )
-    part = cv2.resize(
-        part, (part.shape[1] // block, part.shape[0] // block), interpolation=cv2.INTER_AREA
-    )
     # Small pixel i is the mean of pixels low + i * block ... low + (i + 1) * block - 1.
     offset = low + (block - 1) / 2
     to_image = np.array([[block, 0, offset[0]], [0, block, offset[1]]], np.float64)

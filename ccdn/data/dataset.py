@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 from .augment import Augmentation, augmentation, change_pixels, draw, generator
 from .boxes import BOX_KINDS, NoFaceFoundError, face_box
 from .crop import compose, crop_image, crop_matrix, to_unit, transform_points
+from .crop_cache import CropCache, Region, has_source
 from .faces import Face, FaceSet, check_landmarks_inside
 from .images import DataError
 from .layouts import Layout, generic_layout
@@ -27,6 +29,9 @@ BOX_LIMIT = 20
 # Cached pixels over the box for each pixel of the crop: enough for the magnifications that are
 # drawn often, and 3148 faces of full-size photographs then fit into a gigabyte.
 CACHE_DETAIL = 1.25
+
+# Systems let a process map some 65 thousand files; beyond this many they are mapped at each use.
+MAPS_LIMIT = 30_000
 
 
 class CropDataset(Dataset[Sample]):
@@ -50,14 +55,17 @@ class CropDataset(Dataset[Sample]):
         train: bool = True,
         cache: bool = True,
         cache_limit: int = 2 << 30,
+        cache_dir: str | Path | None = None,
         layout: Layout | None = None,
         missing_box: str = "error",
     ) -> None:
         """``train=False`` switches every random change off.
 
         ``cache`` keeps, of each face, the pixels that any draw may need, at a resolution that suits
-        the crop, up to ``cache_limit`` bytes. ``missing_box`` is what happens where box detector
-        finds no face: error, or gt, which takes the landmark box and counts it in
+        the crop, up to ``cache_limit`` bytes. ``cache_dir`` is a folder where they are kept for
+        other runs and processes (`ccdn.data.crop_cache`); faces without a file of their own, as
+        generated ones, are not, and a warning says so. ``missing_box`` is what happens where box
+        detector finds no face: error, or gt, which takes the landmark box and counts it in
         ``missing_boxes``. Without a known mirror permutation the faces are not mirrored, and a
         warning says so; ``layout`` may give one. Raises DataError or ValueError for bad arguments,
         and at once when the data have no box of the kind wanted.
@@ -84,10 +92,9 @@ class CropDataset(Dataset[Sample]):
         self.missing_boxes: set[int] = set()
         self._flip = None if self.layout.flip is None else np.array(self.layout.flip)
         self.epoch = 0
-        self._cache: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] | None = (
-            {} if cache else None
-        )
+        self._cache: dict[int, Region] | None = {} if cache else None
         self._cache_left = cache_limit
+        self.disk = None if cache_dir is None else self._open_disk(cache_dir)
         if box != "detector":
             for index in range(len(faces)):  # microseconds a face; a bad box speaks before training
                 face_box(faces.face(index), box, margin)
@@ -124,7 +131,8 @@ class CropDataset(Dataset[Sample]):
         """What any draw of a face may need: pixels uint8 (H, W, 3), the matrix (2, 3) from the
         image to them, which only scales and moves, and the square box, margin included.
         """
-        return self._region(index, self.faces.face(index))
+        found = self._region(index, self.faces.face(index))
+        return found.pixels, found.matrix, found.box
 
     def batch(self, indices: Sequence[int]) -> Sample:
         """The items of several indices, stacked: as ``collate`` of them, without a loader."""
@@ -135,11 +143,14 @@ class CropDataset(Dataset[Sample]):
         if not 0 <= index < len(self):
             raise IndexError(f"found index {index}, expected 0 to {len(self) - 1}")
         face = self.faces.face(index)
-        pixels, to_region, box = self._region(index, face)
+        region = self._region(index, face)
+        pixels = region.pixels
         drawn = draw(self.augmentation, generator(self.seed, self.epoch, index))
-        matrix = crop_matrix(box, self.size, drawn.rotation, drawn.scale, drawn.shift, drawn.flip)
+        matrix = crop_matrix(
+            region.box, self.size, drawn.rotation, drawn.scale, drawn.shift, drawn.flip
+        )
         if self.augmentation.is_geometric:
-            crop = crop_image(pixels, _after(matrix, to_region), self.size)
+            crop = crop_image(pixels, _after(matrix, region.matrix), self.size)
         else:  # the region is the crop itself
             crop = pixels[:, ::-1].copy() if drawn.flip else pixels.copy()
         crop = change_pixels(crop, drawn)
@@ -173,42 +184,74 @@ class CropDataset(Dataset[Sample]):
             return augmentation("none", {**vars(wanted), "flip": 0.0})
         return wanted
 
-    def _box(self, index: int, face: Face, image: np.ndarray) -> np.ndarray:
+    def _open_disk(self, folder: str | Path) -> CropCache | None:
+        if not all(has_source(self.faces.face(index)) for index in range(len(self.faces))):
+            log.warning(
+                "%s: not kept in %s: faces that have no file cannot be checked against it",
+                self.faces.name,
+                folder,
+            )
+            return None
+        how: dict[str, Any] = {"size": self.size, "box": self.box, "margin": self.margin}
+        how |= {"detail": CACHE_DETAIL, "missing_box": self.missing_box}
+        # The changes decide no more than how far around the box pixels are needed.
+        how["reach"] = self.augmentation.reach if self.augmentation.is_geometric else None
+        how["orient"] = getattr(self.faces, "orient", None)
+        return CropCache(folder, how)
+
+    def _box(self, face: Face, image: np.ndarray) -> tuple[np.ndarray, bool]:
+        """The square box, and whether it is of the landmarks because a detector found none."""
         try:
-            return face_box(face, self.box, self.margin, image=lambda: image)
+            return face_box(face, self.box, self.margin, image=lambda: image), False
         except NoFaceFoundError as error:
             if self.missing_box == "error":
                 raise
-            self.missing_boxes.add(index)
             log.warning("%s: the landmark box is used", error)
-            return face_box(face, "gt", self.margin)
+            return face_box(face, "gt", self.margin), True
 
-    def _region(self, index: int, face: Face) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Pixels that any draw may need, the matrix from the image to them, the square box."""
+    def _region(self, index: int, face: Face) -> Region:
+        """The pixels that any draw of a face may need: from memory, the disk, or its image."""
         if self._cache is not None and index in self._cache:
             return self._cache[index]
-        image = self.faces.image(index)
-        box = self._box(index, face, image)
+        region = None if self.disk is None else self.disk.load(face)
+        mapped = region is not None
+        if region is None:
+            region = self._read_region(face, self.faces.image(index))
+            if self.disk is not None:
+                self.disk.save(face, region)
+        if region.missing:
+            self.missing_boxes.add(index)
+        if self._cache is not None:
+            self._keep(index, region, mapped)
+        return region
+
+    def _read_region(self, face: Face, image: np.ndarray) -> Region:
+        box, missing = self._box(face, image)
         _check_inside(face, image, box)
         if self.augmentation.is_geometric:
             pixels, to_region = self._cut(image, box)
         else:
             to_region = crop_matrix(box, self.size)
             pixels = crop_image(image, to_region, self.size)
-        entry = (pixels, to_region, box)
-        if self._cache is not None:
-            if pixels.nbytes <= self._cache_left:
-                self._cache[index] = entry
-                self._cache_left -= pixels.nbytes
-            elif self._cache_left > 0:
-                log.warning(
-                    "%s: the cache is full with %d of %d faces; the others are read each time",
-                    self.faces.name,
-                    len(self._cache),
-                    len(self),
-                )
-                self._cache_left = 0
-        return entry
+        return Region(pixels, to_region, box, missing)
+
+    def _keep(self, index: int, region: Region, mapped: bool) -> None:
+        """Keep a region in memory, within the limits; what is mapped costs no memory of ours."""
+        assert self._cache is not None
+        if mapped:
+            if len(self._cache) < MAPS_LIMIT:
+                self._cache[index] = region
+        elif region.pixels.nbytes <= self._cache_left:
+            self._cache[index] = region
+            self._cache_left -= region.pixels.nbytes
+        elif self._cache_left > 0:
+            log.warning(
+                "%s: the cache is full with %d of %d faces; the others are read each time",
+                self.faces.name,
+                len(self._cache),
+                len(self),
+            )
+            self._cache_left = 0
 
     def _cut(self, image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The part of the image within reach, as it is or, where it is much finer, resampled."""

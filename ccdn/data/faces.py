@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
@@ -27,7 +28,8 @@ class Face:
     ``name`` is unique in its data set; ``group`` names the part it came from, for reports.
     ``visible`` (L,) bool says which points can be seen, None where the annotation does not.
     ``attributes`` are the face's properties by name (WFLW: pose, blur, ...). ``source`` is where
-    it was read: the annotation file and the row.
+    it was read: the annotation file and the row. ``container`` is the file that holds the image
+    where it has none of its own, which would be ``path``.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Face:
     visible: np.ndarray | None = None
     attributes: Mapping[str, bool] = field(default_factory=dict)
     source: str = ""
+    container: Path | None = None
 
     @property
     def where(self) -> str:
@@ -97,6 +100,26 @@ def check_landmarks_inside(face: Face, width: int, height: int, side: float) -> 
             f"{face.where}: landmark {worst} at ({x:.1f}, {y:.1f}) is far outside the "
             f"image of {width} x {height} pixels"
         )
+
+
+def check_face(face: Face) -> None:
+    """Raise DataError where a face's file is no whole image or does not hold its landmarks."""
+    assert face.path is not None
+    with naming_the_row(face):
+        width, height = check_image(face.path)
+    check_landmarks_inside(face, width, height, float(np.ptp(face.landmarks, axis=0).max()))
+
+
+@contextmanager
+def naming_the_row(face: Face) -> Iterator[None]:
+    """Around reading a face's image: a DataError about the file names the annotation's row too."""
+    try:
+        yield
+    except DataError as error:
+        file, text = str(face.path), str(error)
+        if not (face.source and text.startswith(f"{file}:")):
+            raise
+        raise DataError(face.where + text.removeprefix(file)) from None
 
 
 # What float32 cannot hold is as bad as infinity, and no picture is nearly so large.
@@ -161,9 +184,7 @@ def gather(
                 if not os.path.isfile(face.path):  # Path.is_file raises for too long a name
                     raise DataError(f"{face.where}: image not found")
                 if skip_bad:
-                    width, height = check_image(face.path)
-                    side = float(np.ptp(face.landmarks, axis=0).max())
-                    check_landmarks_inside(face, width, height, side)
+                    check_face(face)
         except DataError as error:
             if not skip_bad:
                 raise
@@ -199,7 +220,7 @@ class ImageFaces:
         self.name = name
         self.skipped = skipped if skipped is not None else Skipped()
         self._faces = list(faces)
-        self._orient = orient
+        self.orient = orient
         if not self._faces:
             raise DataError(f"{name}: no usable face ({self.skipped.count} skipped)")
         self.points = len(self._faces[0].landmarks)
@@ -225,4 +246,5 @@ class ImageFaces:
         path = self._faces[index].path
         if path is None:
             raise DataError(f"{self.name}: face {self._faces[index].name} has no image file")
-        return read_image(path, orient=self._orient)
+        with naming_the_row(self._faces[index]):
+            return read_image(path, orient=self.orient)

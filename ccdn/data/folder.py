@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from .faces import Face, ImageFaces, Skipped, is_coordinate
-from .images import DataError, check_image, readable
+from .faces import Face, ImageFaces, Skipped, gather, is_coordinate
+from .images import DataError, readable
 from .pairs import pair_files, read_pair
 
 BOX_COLUMNS = ("box_left", "box_top", "box_right", "box_bottom")
@@ -123,9 +121,6 @@ def _read_pts_folder(root: Path, points: int | None, skip_bad: bool) -> tuple[li
 
 
 def _read_csv(path: Path, points: int | None, skip_bad: bool) -> tuple[list[Face], Skipped]:
-    faces: list[Face] = []
-    skipped = Skipped()
-    counts: dict[str, int] = {}
     with (
         readable(path, "a CSV file in UTF-8", UnicodeDecodeError, csv.Error),
         path.open(newline="", encoding="utf-8-sig") as file,
@@ -133,25 +128,10 @@ def _read_csv(path: Path, points: int | None, skip_bad: bool) -> tuple[list[Face
         rows = csv.reader(file, skipinitialspace=True)
         header = [name.strip() for name in next(rows, [])]
         columns = _read_csv_header(path, header, points)
-        for row in rows:
-            if not any(field.strip() for field in row):
-                continue
-            try:
-                face = _read_csv_row(path, rows.line_num, header, row, *columns)
-                if not os.path.isfile(face.path):  # type: ignore[arg-type]
-                    raise DataError(f"{path}, line {rows.line_num}: no image {face.path}")
-                if skip_bad:
-                    check_image(face.path)  # type: ignore[arg-type]
-            except DataError as error:
-                if not skip_bad:
-                    raise
-                skipped.add(error)
-                continue
-            counts[face.name] = counts.get(face.name, 0) + 1
-            if counts[face.name] > 1:
-                face = replace(face, name=f"{face.name}#{counts[face.name]}")
-            faces.append(face)
-    return faces, skipped
+        filled = ((rows.line_num, row) for row in rows if any(field.strip() for field in row))
+        return gather(
+            filled, lambda row: _read_csv_row(path, row[0], header, row[1], *columns), skip_bad
+        )
 
 
 def _read_csv_header(
@@ -221,4 +201,10 @@ def _read_csv_row(
             raise DataError(
                 f"{path}, line {line}: found an empty or inverted box {values[box].tolist()}"
             )
-    return Face(name, values[columns].astype(np.float32), provided, "", path.parent / name)
+    return Face(
+        name,
+        values[columns].astype(np.float32),
+        provided,
+        path=path.parent / name,
+        source=f"{path.name}, line {line}",
+    )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .faces import Skipped
-from .images import IMAGE_SUFFIXES, DataError, check_image
+from .faces import Face, Skipped, check_face
+from .images import IMAGE_SUFFIXES, DataError
 from .pts import read_pts
 
 
@@ -52,14 +52,14 @@ def read_pair(
     """The image's path and its landmarks (L, 2).
 
     A bad pair raises DataError; with `skipped` it is counted there and the answer is None, and
-    the image is checked too.
+    the image is checked too, and whether the landmarks lie in it.
     """
     try:
         if isinstance(image, DataError):
             raise image
         landmarks = read_pts(annotation, points)
         if skipped is not None:
-            check_image(image)
+            check_face(Face(image.stem, landmarks, path=image))
     except DataError as error:
         if skipped is None:
             raise

@@ -24,8 +24,8 @@ SMALLEST = 0.5  # magnification below which a bilinear warp would skip pixels
 class DeviceCrops:
     """The items of a training `CropDataset`, the images made on `device`.
 
-    The draws and the landmarks are the host's; the pixels are its to the rounding of the warp:
-    OpenCV places samples on a grid of 1/32 pixel, here they lie where they belong. Memory: about
+    The draws and the landmarks are the host's; the pixels are its to the rounding of the warp.
+    Memory: about
     (1.25 reach S)^2 x 3 bytes a face, e.g. 0.3 MB with the paper's crop and augmentation.
 
     Raises ConfigError for changes that only the host makes: low_resolution, occlusion, crops of

@@ -34,6 +34,7 @@ class SomeFaces:
         self.name = name
         self.points = faces.points
         self.skipped: Skipped = faces.skipped
+        self.orient = getattr(faces, "orient", None)
         self._faces = faces
         self._indices = list(indices)
 
@@ -199,6 +200,7 @@ def open_training_faces(config: Config) -> TrainingFaces:
         augmentation=changes,
         seed=config.train.seed,
         cache=data.cache,
+        cache_dir=data.cache_dir,
         missing_box=data.missing_box,
     )
     # Landmark boxes stand in for detections here: the mean only starts the regression, and to run

@@ -24,6 +24,7 @@ _FREE = {
     "data.root",
     "data.eval_splits",
     "data.cache",
+    "data.cache_dir",
 }
 
 

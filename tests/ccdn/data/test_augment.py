@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from ccdn.data import Augmentation, augmentation
-from ccdn.data.augment import PRESETS, Draw, change_pixels, draw, generator
+from ccdn.data.augment import (
+    OCCLUDERS,
+    PRESETS,
+    Draw,
+    Occluder,
+    change_pixels,
+    draw,
+    generator,
+)
 
 COUNT = 4000
 
@@ -23,9 +31,7 @@ def _column(draws: list[Draw], name: str) -> np.ndarray:
 
 
 def test_none_changes_nothing() -> None:
-    assert draw(augmentation("none"), generator(0, 0, 0)) == Draw(
-        occluder_colour=draw(augmentation("none"), generator(0, 0, 0)).occluder_colour
-    )
+    assert draw(augmentation("none"), generator(0, 0, 0)) == Draw()
     crop = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     np.testing.assert_array_equal(change_pixels(crop.copy(), Draw()), crop)
 
@@ -121,13 +127,48 @@ def test_pixels_brighten_and_keep_order() -> None:
     np.testing.assert_array_equal(red[0, :120, 0], 2 * np.arange(120))
 
 
-def test_occluder_and_resolution() -> None:
+@pytest.mark.parametrize("kind", OCCLUDERS)
+def test_occluders_hide_a_part_and_leave_the_rest(kind: str) -> None:
+    crop = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    shares = []
+    for seed in range(6):
+        drawn = Draw(occluder=Occluder(kind, 0.5, 0.4, 0.5, seed, seed))
+        covered = change_pixels(crop.copy(), drawn)
+        np.testing.assert_array_equal(covered, change_pixels(crop.copy(), drawn))
+        changed = (covered != crop).any(axis=2)
+        shares.append(changed.mean())
+        # Random pixels have become a surface: neighbours are alike.
+        rough = np.abs(np.diff(covered.astype(int), axis=1)).mean(axis=2)
+        whole = changed[:, 1:] & changed[:, :-1]
+        assert rough[whole].mean() < 0.8 * rough[~whole].mean()
+        rows, columns = np.nonzero(changed)
+        assert np.hypot(rows - 38, columns - 48).min() < 12  # it is where it should be
+    assert min(shares) > 0.02
+    assert max(shares) < 0.65
+    assert len(set(shares)) > 3
+
+
+def test_every_kind_of_occluder_is_drawn() -> None:
+    found = [item.occluder for item in _draws("strong", occlusion=1.0)]
+    counts = [sum(one is not None and one.kind == kind for one in found) for kind in OCCLUDERS]
+    assert sum(counts) == COUNT
+    assert min(counts) > 0.7 * COUNT / len(OCCLUDERS)
+    for one in found:
+        assert one is not None
+        assert 0.1 <= one.size <= 0.4
+        assert one.size / 2 <= min(one.x, one.y)
+        assert max(one.x, one.y) <= 1 - one.size / 2
+
+
+@pytest.mark.parametrize("size", [8, 33])
+def test_occluders_fit_small_crops(size: int) -> None:
+    for index in range(60):
+        drawn = draw(augmentation("strong", {"occlusion": 1.0}), generator(0, 0, index))
+        assert change_pixels(np.zeros((size, size, 3), np.uint8), drawn).shape == (size, size, 3)
+
+
+def test_resolution() -> None:
     crop = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    drawn = Draw(occluder=(0.25, 0.5, 0.5, 1.0), occluder_colour=(1, 2, 3))
-    covered = change_pixels(crop.copy(), drawn)
-    assert (covered[32:, 16:32] == [1, 2, 3]).all()
-    covered[32:, 16:32] = crop[32:, 16:32]
-    np.testing.assert_array_equal(covered, crop)
     blurred = change_pixels(crop.copy(), Draw(low_resolution=4.0))
     assert blurred.shape == crop.shape
     assert blurred.std() < 0.5 * crop.std()

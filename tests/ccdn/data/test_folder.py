@@ -84,7 +84,7 @@ def test_csv_with_and_without_boxes(table: Callable[[str], Path]) -> None:
         (f"{HEADER}\na.png,1,2,3,4\na.png,1,2,,4\n", "line 3: found x1 = '', expected a finite"),
         (f"{HEADER}\na.png,1,nan,3,4\n", "line 2: found y0 = 'nan', expected a finite number"),
         (f"{HEADER}\na.png,1,2,11e38,4\n", "line 2: found x1 = '11e38', expected a finite"),
-        (f"{HEADER}\nc.png,1,2,3,4\n", r"line 2: no image .*c\.png"),
+        (f"{HEADER}\nc.png,1,2,3,4\n", r"c\.png \(.*line 2\): image not found"),
         (f"{HEADER}\n,1,2,3,4\n", "line 2: found no image name"),
         (f"{HEADER},{BOXES}\na.png,1,2,3,4,9,1,9,5\n", "line 2: found an empty or inverted box"),
         (f"{HEADER}\n", r"no usable face \(0 skipped\)"),
