@@ -18,11 +18,11 @@ export PIP_CONSTRAINT := $(CONSTRAINT)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-swap coverage mutation sanitize gpu-check lint format bench wheel clean
+.PHONY: help demo test test-all test-swap coverage mutation sanitize gpu-check lint format docs bench wheel clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo 'make lint | format | test-all | test-swap | coverage | mutation | sanitize | gpu-check | bench | wheel | clean   see CONTRIBUTING.md'
+	@echo 'make lint | format | docs | test-all | test-swap | coverage | mutation | sanitize | gpu-check | bench | wheel | clean   see CONTRIBUTING.md'
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -33,7 +33,7 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml setup.py $(SOURCES)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml setup.py $(SOURCES)
-	$(BIN)/python -m pip install --quiet --editable '.[test,bench,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,bench,dev,docs]'
 	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed
@@ -44,10 +44,10 @@ demo: $(VENV)/.installed
 	@echo 'Open in a browser: scores, curves, faces (green: predicted, white: truth), activation maps, settings:'
 	@$(BIN)/python -m ccdn.report $(DEMO) --title 'CCDN on generated faces'
 
-test: lint
+test: lint docs
 	$(BIN)/python -m pytest tests -m 'not slow and not gpu'
 
-test-all: lint
+test-all: lint docs
 	$(BIN)/python -m pytest tests -m 'not gpu'
 	$(MAKE) sanitize
 	$(MAKE) test-swap
@@ -73,7 +73,7 @@ $(SWAP_VENV)/.installed: pyproject.toml setup.py $(SOURCES)
 	@touch $@
 
 test-swap: $(SWAP_VENV)/.installed
-	$(SWAP_VENV)/bin/python -m pytest tests/swap tests/test_docs.py tests/ops/test_nn.py tests/ops/test_swap.py tests/ops/test_swap_left_alone.py tests/ops/test_swap_second_order.py
+	$(SWAP_VENV)/bin/python -m pytest tests/swap tests/docs tests/ops/test_nn.py tests/ops/test_swap.py tests/ops/test_swap_left_alone.py tests/ops/test_swap_second_order.py
 
 # The operators' quick tests on a native module with AddressSanitizer and UndefinedBehaviorSanitizer (GCC), once for
 # each instruction set that this machine has. It lies in $(SANITIZE) beside a copy of the packages, where the tests are
@@ -109,6 +109,11 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(SOURCES)
+
+# The site, with the reference from docstrings; a warning is an error.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees docs build/docs
+	@echo 'Open in a browser: build/docs/index.html'
 
 bench: $(VENV)/.installed-dev
 	CCDN_BENCH_RESULTS=$${CCDN_BENCH_RESULTS-benchmarks/results} $(BIN)/python -m pytest benchmarks --benchmark-only

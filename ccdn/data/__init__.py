@@ -97,8 +97,8 @@ def open_faces(
 ) -> FaceSet:
     """Open a set of faces by kind: one of KINDS.
 
-    ``points`` is the number of landmarks expected (for synthetic: made). ``synthetic`` holds the
-    other arguments of ``SyntheticFaces`` (count, seed, size, pose), which has no root and no
+    `points` is the number of landmarks expected (for synthetic: made). `synthetic` holds the
+    other arguments of `SyntheticFaces` (count, seed, size, pose), which has no root and no
     splits: a split is a seed. Raises DataError naming what was found and what was expected.
     """
     if kind not in KINDS:

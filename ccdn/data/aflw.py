@@ -5,12 +5,12 @@
     root/AFLWinfo_release.mat
     root/flickr/{0,2,3}/*.jpg         (or root/data/flickr, as its archives unpack)
 
-The file holds ``data`` (n, 38), 19 x's and then 19 y's; ``bbox`` (n, 4) as x1, x2, y1, y2;
-``nameList``; ``mask_new`` (n, 19), 1 where a point can be seen; and ``ra``, a 1-based permutation
+The file holds `data` (n, 38), 19 x's and then 19 y's; `bbox` (n, 4) as x1, x2, y1, y2;
+`nameList`; `mask_new` (n, 19), 1 where a point can be seen; and `ra`, a 1-based permutation
 whose first 20000 faces are the training set. All 19 points are annotated, seen or not, and all
 count in NME. A face of the subset frontal has every point visible.
 
-A file with another number of faces, as the project's generator writes, says in ``train_faces`` how
+A file with another number of faces, as the project's generator writes, says in `train_faces` how
 many of them are for training.
 """
 
@@ -38,8 +38,8 @@ def read_aflw(root: str | Path, split: str = "train", skip_bad: bool = False) ->
 
     Faces carry the box of AFLW, by which the norm face_size measures, the visibility of their
     points and the attribute frontal. A split that is not of its official size gives a UserWarning.
-    Raises DataError for missing files and the first bad face unless ``skip_bad``, which logs and
-    counts them in ``skipped``.
+    Raises DataError for missing files and the first bad face unless `skip_bad`, which logs and
+    counts them in `skipped`.
     """
     root = Path(root)
     check_split("AFLW", split, SIZES)

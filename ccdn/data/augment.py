@@ -17,16 +17,16 @@ from .occluders import KINDS, Place, paint_occluder
 class Augmentation:
     """How strongly faces are changed; zeros change nothing.
 
-    ``distribution`` is normal or uniform, for rotation, scale and shift. Rotations are degrees:
-    ``rotation`` is the standard deviation, clipped at ``rotation_limit`` (uniform: the half-width).
-    ``scale`` is the standard deviation of log2 of the magnification, clipped at ``scale_limit``
-    (uniform: the magnification lies between ``scale_low`` and ``scale_high``). ``shift`` is in
-    fractions of the crop, in x and y, clipped at ``shift_limit`` (uniform: the half-width).
-    ``flip``, ``low_resolution`` and ``occlusion`` are probabilities. ``brightness`` (of the full
-    range), ``contrast``, ``gamma`` and ``colour`` (log2 of a gain, of each channel for colour) are
-    standard deviations, clipped at twice their value. ``low_resolution`` shrinks the crop by up to
-    ``low_resolution_factor`` and enlarges it again; ``occlusion`` paints one thing over the crop, a
-    rectangle or one of `ccdn.data.occluders`, about a quarter of ``occlusion_size`` to all of it in
+    `distribution` is normal or uniform, for rotation, scale and shift. Rotations are degrees:
+    `rotation` is the standard deviation, clipped at `rotation_limit` (uniform: the half-width).
+    `scale` is the standard deviation of log2 of the magnification, clipped at `scale_limit`
+    (uniform: the magnification lies between `scale_low` and `scale_high`). `shift` is in
+    fractions of the crop, in x and y, clipped at `shift_limit` (uniform: the half-width).
+    `flip`, `low_resolution` and `occlusion` are probabilities. `brightness` (of the full
+    range), `contrast`, `gamma` and `colour` (log2 of a gain, of each channel for colour) are
+    standard deviations, clipped at twice their value. `low_resolution` shrinks the crop by up to
+    `low_resolution_factor` and enlarges it again; `occlusion` paints one thing over the crop, a
+    rectangle or one of `ccdn.data.occluders`, about a quarter of `occlusion_size` to all of it in
     size, as a share of the crop; an arm goes on to the border.
     """
 
@@ -166,7 +166,7 @@ class Occluder:
 
 @dataclass(frozen=True)
 class Draw:
-    """One draw: the arguments of ``crop_matrix`` and what is done to the pixels of the crop."""
+    """One draw: the arguments of `crop_matrix` and what is done to the pixels of the crop."""
 
     rotation: float = 0.0
     scale: float = 1.0

@@ -33,8 +33,8 @@ def face_box(
 ) -> np.ndarray:
     """Return the square box (4,) float64 to crop a face by.
 
-    ``kind`` is provided (the data set's own box), gt (the smallest box around the landmarks) or
-    detector (needs ``image``, a function that gives the image; the detection that overlaps the
+    `kind` is provided (the data set's own box), gt (the smallest box around the landmarks) or
+    detector (needs `image`, a function that gives the image; the detection that overlaps the
     landmarks most is taken). The square has the centre of that box and a side of
     (1 + margin) times its longer side. Raises DataError for an unknown kind, a data set without
     boxes, an empty or inverted box; NoFaceFoundError when no detection overlaps the landmarks by
@@ -103,7 +103,7 @@ def detect_faces(image: np.ndarray, smallest: float = 0.06) -> list[np.ndarray]:
     Uses the frontal cascade that comes with OpenCV: upright faces, turned by up to about 30
     degrees. The boxes are moved and scaled to what the landmark box of a face would be on average,
     so that a network trained with box gt or provided meets crops of the kind it knows.
-    ``smallest`` is the least side of a face, as a fraction of the image's longer side.
+    `smallest` is the least side of a face, as a fraction of the image's longer side.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     shrink = min(1.0, 1024 / max(grey.shape))

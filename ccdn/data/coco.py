@@ -1,9 +1,9 @@
 """Landmarks as COCO's JSON holds keypoints, which mmpose's users have on disk.
 
-``annotations`` have ``keypoints`` [x, y, v] * n and ``bbox`` x, y, width, height, and may have
-``center``, ``scale`` and ``box_size``, which then are the box (see `ccdn.data.hrnet`). v is 2 for a
+`annotations` have `keypoints` [x, y, v] * n and `bbox` x, y, width, height, and may have
+`center`, `scale` and `box_size`, which then are the box (see `ccdn.data.hrnet`). v is 2 for a
 point that can be seen and 1 for one that cannot; in a file without any 2 it says nothing. Pixels
-are 0-based. The images lie in ``images/`` beside the file or its folder, or beside the file.
+are 0-based. The images lie in `images/` beside the file or its folder, or beside the file.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .split_files import find_image, find_split_file
 
 
 def read_coco(root: str | Path, split: str = "train", skip_bad: bool = False) -> ImageFaces:
-    """Open a JSON file, or that of a split in a folder or its ``annotations/``.
+    """Open a JSON file, or that of a split in a folder or its `annotations/`.
 
-    Raises DataError for a missing or broken file, and the first bad annotation unless ``skip_bad``,
-    which logs and counts them in ``skipped``.
+    Raises DataError for a missing or broken file, and the first bad annotation unless `skip_bad`,
+    which logs and counts them in `skipped`.
     """
     path = find_split_file(Path(root), split, ".json", "a COCO-style JSON file")
     with readable(path, "a JSON file in UTF-8", ValueError, RecursionError):

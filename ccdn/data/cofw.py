@@ -9,8 +9,8 @@ the same test faces.
     root/test_annotations/{1..507}_points.mat                COFW-68: Points (68, 2), Occ (1, 68)
     root/cofw68_test_bboxes.mat                              bboxes (507, 4): x y w h
 
-The images are in the files, some of them grey. ``phis`` holds x1..x29, y1..y29, occluded1..29 and
-``bboxes`` x, y, width, height, both 1-based. COFW-68 takes its images from COFW_test_color.mat,
+The images are in the files, some of them grey. `phis` holds x1..x29, y1..y29, occluded1..29 and
+`bboxes` x, y, width, height, both 1-based. COFW-68 takes its images from COFW_test_color.mat,
 beside or above its folder; without it the annotations can be read but not the images.
 """
 
@@ -45,7 +45,7 @@ FOLDER_68, BOXES_68 = "test_annotations", "cofw68_test_bboxes.mat"
 
 
 class CofwFaces(ImageFaces):
-    """Faces whose images are cells of a COFW file; ``cells`` gives the cell of each face."""
+    """Faces whose images are cells of a COFW file; `cells` gives the cell of each face."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class CofwFaces(ImageFaces):
 
 
 def read_cell(file: Path, cell: int) -> np.ndarray:
-    """Image number ``cell`` of a COFW file, uint8 RGB (H, W, 3)."""
+    """Image number `cell` of a COFW file, uint8 RGB (H, W, 3)."""
     split = "test" if file.name == FILES["test"] else "train"
     with open_mat73(file, _VARIABLES[split][0]) as (images,):
         found = np.asarray(images.file[images[...].reshape(-1)[cell]])
@@ -91,7 +91,7 @@ def read_cofw(root: str | Path, split: str = "train", skip_bad: bool = False) ->
 
     Faces carry their box, its corner clamped to the image, and the visibility of their points. A
     split that is not of its official size gives a UserWarning. Raises DataError for a missing or
-    damaged file and the first bad face unless ``skip_bad``, which logs and counts them.
+    damaged file and the first bad face unless `skip_bad`, which logs and counts them.
     """
     root = Path(root)
     check_split("COFW", split, SIZES)

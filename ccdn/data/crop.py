@@ -30,9 +30,9 @@ def crop_matrix(
 ) -> np.ndarray:
     """Return the float64 (2, 3) matrix from image pixels to the pixels of a crop of a square box.
 
-    ``rotation`` turns the face about the centre of the box, in degrees, counter-clockwise as seen
-    on the screen; ``scale`` magnifies it in the crop; ``shift`` moves it right and down, in
-    fractions of the crop; ``flip`` at last mirrors the crop left to right. Raises ValueError for a
+    `rotation` turns the face about the centre of the box, in degrees, counter-clockwise as seen
+    on the screen; `scale` magnifies it in the crop; `shift` moves it right and down, in
+    fractions of the crop; `flip` at last mirrors the crop left to right. Raises ValueError for a
     box that is empty, inverted or not square, a size below 1, or a scale that is not positive.
     """
     x0, y0, x1, y1 = (float(value) for value in box)
@@ -67,7 +67,7 @@ def invert(matrix: np.ndarray) -> np.ndarray:
 
 
 def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return the (2, 3) matrix that applies ``first``, then ``second``."""
+    """Return the (2, 3) matrix that applies `first`, then `second`."""
     linear = second[:, :2] @ first[:, :2]
     return np.column_stack([linear, second[:, :2] @ first[:, 2] + second[:, 2]])
 
@@ -93,11 +93,11 @@ def from_unit(points: np.ndarray, size: int) -> np.ndarray:
 def crop_image(
     image: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int], border: int = 0
 ) -> np.ndarray:
-    """Resample an image (H, W, 3) by a matrix into a crop of ``size`` (or (width, height)): uint8,
+    """Resample an image (H, W, 3) by a matrix into a crop of `size` (or (width, height)): uint8,
     or float32, which is not rounded.
 
     Bilinear; where the crop is smaller than half the original, the original is first averaged over
-    whole blocks of pixels, so that nothing aliases. Outside the image is ``border``.
+    whole blocks of pixels, so that nothing aliases. Outside the image is `border`.
     """
     width, height = (size, size) if isinstance(size, int) else size
     matrix = np.asarray(matrix, dtype=np.float64)
@@ -108,7 +108,7 @@ def crop_image(
 
 
 def _warp(image: np.ndarray, inverse: np.ndarray, size: tuple[int, int], border: int) -> np.ndarray:
-    """Bilinear samples where ``inverse`` takes the pixels of the crop.
+    """Bilinear samples where `inverse` takes the pixels of the crop.
 
     They lie there to float32; OpenCV's warpAffine places them on a grid of 1/32 pixel, which moves
     a crop that is neither turned nor scaled by up to 1/64 pixel from its landmarks.
@@ -136,7 +136,7 @@ def _warp(image: np.ndarray, inverse: np.ndarray, size: tuple[int, int], border:
 def _seen(
     image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], block: int, border: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the image that the crop sees, averaged over ``block`` x ``block`` pixels, and the
+    """The part of the image that the crop sees, averaged over `block` x `block` pixels, and the
     matrix from it to the crop.
     """
     width, height = size

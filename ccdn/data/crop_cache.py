@@ -56,7 +56,7 @@ class _DamagedError(Exception):
 class CropCache:
     """The regions of one set of faces in a folder, each checked when it is first read.
 
-    ``settings`` are the parameters of the crops, as plain values: another value, another file. A
+    `settings` are the parameters of the crops, as plain values: another value, another file. A
     file that is damaged, or made from another photograph or annotation than there is now, is
     reported and not used, and `save` replaces it. A folder that cannot be written to is reported
     once; what it holds is still read.

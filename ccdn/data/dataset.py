@@ -37,9 +37,9 @@ MAPS_LIMIT = 30_000
 class CropDataset(Dataset[Sample]):
     """Face crops with landmarks in unit coordinates, changed at random when training.
 
-    An item is a dictionary: ``image`` uint8 (3, S, S) RGB; ``landmarks`` float32 (L, 2), in unit
-    coordinates of the crop (see ``ccdn.data.crop``); ``visible`` bool (L,), True where the
-    annotation does not say; ``index`` int; ``matrix`` float32 (2, 3), from image pixels to crop
+    An item is a dictionary: `image` uint8 (3, S, S) RGB; `landmarks` float32 (L, 2), in unit
+    coordinates of the crop (see `ccdn.data.crop`); `visible` bool (L,), True where the
+    annotation does not say; `index` int; `matrix` float32 (2, 3), from image pixels to crop
     pixels. Random draws depend on (seed, epoch, index) only, whatever the
     order and the number of workers.
     """
@@ -59,15 +59,15 @@ class CropDataset(Dataset[Sample]):
         layout: Layout | None = None,
         missing_box: str = "error",
     ) -> None:
-        """``train=False`` switches every random change off.
+        """`train=False` switches every random change off.
 
-        ``cache`` keeps, of each face, the pixels that any draw may need, at a resolution that suits
-        the crop, up to ``cache_limit`` bytes. ``cache_dir`` is a folder where they are kept for
+        `cache` keeps, of each face, the pixels that any draw may need, at a resolution that suits
+        the crop, up to `cache_limit` bytes. `cache_dir` is a folder where they are kept for
         other runs and processes (`ccdn.data.crop_cache`); faces without a file of their own, as
-        generated ones, are not, and a warning says so. ``missing_box`` is what happens where box
+        generated ones, are not, and a warning says so. `missing_box` is what happens where box
         detector finds no face: error, or gt, which takes the landmark box and counts it in
-        ``missing_boxes``. Without a known mirror permutation the faces are not mirrored, and a
-        warning says so; ``layout`` may give one. Raises DataError or ValueError for bad arguments,
+        `missing_boxes`. Without a known mirror permutation the faces are not mirrored, and a
+        warning says so; `layout` may give one. Raises DataError or ValueError for bad arguments,
         and at once when the data have no box of the kind wanted.
         """
         if size < 8:
@@ -135,7 +135,7 @@ class CropDataset(Dataset[Sample]):
         return found.pixels, found.matrix, found.box
 
     def batch(self, indices: Sequence[int]) -> Sample:
-        """The items of several indices, stacked: as ``collate`` of them, without a loader."""
+        """The items of several indices, stacked: as `collate` of them, without a loader."""
         return collate([self[int(index)] for index in indices])
 
     def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

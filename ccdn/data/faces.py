@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """One annotated face: ``landmarks`` (L, 2) float32, ``box`` (4,) float32 as provided, or None.
+    """One annotated face: `landmarks` (L, 2) float32, `box` (4,) float32 as provided, or None.
 
-    ``name`` is unique in its data set; ``group`` names the part it came from, for reports.
-    ``visible`` (L,) bool says which points can be seen, None where the annotation does not.
-    ``attributes`` are the face's properties by name (WFLW: pose, blur, ...). ``source`` is where
-    it was read: the annotation file and the row. ``container`` is the file that holds the image
-    where it has none of its own, which would be ``path``.
+    `name` is unique in its data set; `group` names the part it came from, for reports.
+    `visible` (L,) bool says which points can be seen, None where the annotation does not.
+    `attributes` are the face's properties by name (WFLW: pose, blur, ...). `source` is where
+    it was read: the annotation file and the row. `container` is the file that holds the image
+    where it has none of its own, which would be `path`.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Face:
 
 @dataclass
 class Skipped:
-    """What ``skip_bad`` left out: how many, and each with its reason."""
+    """What `skip_bad` left out: how many, and each with its reason."""
 
     reasons: list[str] = field(default_factory=list)
 
@@ -68,7 +68,7 @@ class Skipped:
 
 @runtime_checkable
 class FaceSet(Protocol):
-    """A data set of faces. ``face`` is cheap and reads no image."""
+    """A data set of faces. `face` is cheap and reads no image."""
 
     name: str
     points: int
@@ -91,7 +91,7 @@ OUTSIDE_LIMIT = 0.5
 
 
 def check_landmarks_inside(face: Face, width: int, height: int, side: float) -> None:
-    """Raise DataError for a landmark outside the image by more than OUTSIDE_LIMIT of ``side``."""
+    """Raise DataError for a landmark outside the image by more than OUTSIDE_LIMIT of `side`."""
     beyond = np.maximum(-face.landmarks, face.landmarks - [width - 1, height - 1]).max(1)
     worst = int(beyond.argmax())
     if beyond[worst] > OUTSIDE_LIMIT * side:
@@ -132,7 +132,7 @@ def is_coordinate(value: float) -> bool:
 
 
 def checked_box(values: Sequence[float] | np.ndarray, where: str) -> np.ndarray:
-    """A box (4,) float32 from x0, y0, x1, y1. Raises DataError, naming ``where``, if it is none."""
+    """A box (4,) float32 from x0, y0, x1, y1. Raises DataError, naming `where`, if it is none."""
     given = np.asarray(values, np.float64)
     usable = bool((np.abs(given) < COORDINATE_LIMIT).all())
     box = given.astype(np.float32) if usable else given
@@ -145,7 +145,7 @@ def checked_box(values: Sequence[float] | np.ndarray, where: str) -> np.ndarray:
 
 
 def checked_landmarks(values: np.ndarray, where: str) -> np.ndarray:
-    """Landmarks (L, 2) float32. Raises DataError, naming ``where``, where one is not finite."""
+    """Landmarks (L, 2) float32. Raises DataError, naming `where`, where one is not finite."""
     points = np.asarray(values, np.float64).reshape(-1, 2)
     bad = ~(np.abs(points) < COORDINATE_LIMIT).all(1)
     if bad.any():
@@ -165,7 +165,7 @@ def gather(
 ) -> tuple[list[Face], Skipped]:
     """Read rows into faces of different names.
 
-    The first DataError is raised, or with ``skip_bad`` each is counted; images are then checked
+    The first DataError is raised, or with `skip_bad` each is counted; images are then checked
     too, and whether the landmarks lie in them. Several faces of one image are named image,
     image#2, ...
     """
@@ -216,7 +216,7 @@ class ImageFaces:
         skipped: Skipped | None = None,
         orient: bool = True,
     ) -> None:
-        """``orient``: see ``read_image``. Raises DataError when empty or of mixed point counts."""
+        """`orient`: see `read_image`. Raises DataError when empty or of mixed point counts."""
         self.name = name
         self.skipped = skipped if skipped is not None else Skipped()
         self._faces = list(faces)

@@ -6,8 +6,8 @@ The CSV file has a header row and one row a face, several faces may share an ima
     photos/anna.jpg,103.5,88.25,...
 
 Paths are relative to the CSV file. Coordinates are pixels, 0-based, the centre of a pixel at
-integers (those of .pts files are 1-based). Four more columns may hold a face box: ``box_left``,
-``box_top``, ``box_right``, ``box_bottom``; it then serves as box provided. Images are read as an
+integers (those of .pts files are 1-based). Four more columns may hold a face box: `box_left`,
+`box_top`, `box_right`, `box_bottom`; it then serves as box provided. Images are read as an
 image viewer shows them, with their EXIF orientation.
 """
 
@@ -37,11 +37,11 @@ def read_folder(
     """Open a folder of faces, subfolders included, or a CSV file.
 
     A folder with exactly one CSV file at its top and no .pts files is read by that file. Where the
-    root has a subfolder named ``split``, that is read. A root without subfolders train and test
-    serves every split with all its faces. ``points`` is the number of landmarks expected; when
+    root has a subfolder named `split`, that is read. A root without subfolders train and test
+    serves every split with all its faces. `points` is the number of landmarks expected; when
     None, that of the first face. Raises DataError when nothing is found, when the root has train
-    or test but not the split asked for, and for the first bad file or row unless ``skip_bad``,
-    which logs and counts them in ``skipped`` (and then also checks every image).
+    or test but not the split asked for, and for the first bad file or row unless `skip_bad`,
+    which logs and counts them in `skipped` (and then also checks every image).
     """
     root = Path(root)
     if root.is_file() and root.suffix.lower() == ".csv":

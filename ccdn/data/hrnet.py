@@ -5,9 +5,9 @@
     image_name,scale,center_w,center_h,original_0_x,original_0_y,...
     image_name,scale,box_size,center_w,center_h,...                    AFLW
 
-The box has the given centre and a side of 200 ``scale``, or of ``box_size``, by which the norm
+The box has the given centre and a side of 200 `scale`, or of `box_size`, by which the norm
 face_size measures. Coordinates are taken as 0-based pixels, as the files' authors use them. The
-images lie in ``images/`` beside the file.
+images lie in `images/` beside the file.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ PIXELS_OF_SCALE = 200.0
 
 
 def read_hrnet(root: str | Path, split: str = "train", skip_bad: bool = False) -> ImageFaces:
-    """Open a CSV file, or that of a split in a folder (``face_landmarks_wflw_train.csv``).
+    """Open a CSV file, or that of a split in a folder (`face_landmarks_wflw_train.csv`).
 
-    Raises DataError for a missing file or column, and the first bad row unless ``skip_bad``, which
-    logs and counts them in ``skipped``.
+    Raises DataError for a missing file or column, and the first bad row unless `skip_bad`, which
+    logs and counts them in `skipped`.
     """
     path = find_split_file(Path(root), split, ".csv", "a CSV file in HRNet's format")
     with (

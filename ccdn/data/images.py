@@ -28,8 +28,8 @@ class DataError(ValueError):
 
 @contextmanager
 def readable(path: Path, what: str, *errors: type[Exception]) -> Iterator[None]:
-    """Around reading a file: DataError where that fails, or, by one of ``errors``, it is not
-    ``what``."""
+    """Around reading a file: DataError where that fails, or, by one of `errors`, it is not
+    `what`."""
     try:
         yield
     except errors as error:
@@ -41,7 +41,7 @@ def readable(path: Path, what: str, *errors: type[Exception]) -> Iterator[None]:
 def read_image(path: str | Path, orient: bool = True) -> np.ndarray:
     """Read an image file as uint8 RGB, (H, W, 3).
 
-    ``orient`` applies the EXIF orientation, as image viewers do; the annotations of the public
+    `orient` applies the EXIF orientation, as image viewers do; the annotations of the public
     benchmarks were made on the pixels as stored, so their readers switch it off. Raises DataError
     naming the file when it is missing, not an image, or truncated.
     """

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 class Layout:
     """The meaning of a set of landmarks.
 
-    ``flip`` is a permutation: point ``i`` of a mirrored face is point ``flip[i]`` of the original
-    one; None when it is not known. ``ocular`` holds the two outer eye corners, ``pupil`` the two
+    `flip` is a permutation: point `i` of a mirrored face is point `flip[i]` of the original
+    one; None when it is not known. `ocular` holds the two outer eye corners, `pupil` the two
     groups of points whose means stand for the pupils; None where the layout has no such points.
-    ``parts`` are the runs of points that a drawing joins by lines; a closed run ends where it
+    `parts` are the runs of points that a drawing joins by lines; a closed run ends where it
     began.
     """
 
@@ -48,7 +48,7 @@ class Layout:
 def layout(points: int) -> Layout:
     """Return the layout of a benchmark by its number of points: 68, 98, 29 or 19.
 
-    Raises ValueError for any other number; ``generic_layout`` serves a user's own landmarks.
+    Raises ValueError for any other number; `generic_layout` serves a user's own landmarks.
     """
     found = _LAYOUTS.get(points)
     if found is None:
@@ -65,9 +65,9 @@ def layout_or_none(points: int) -> Layout | None:
 def generic_layout(points: int, flip: Sequence[int] | None = None) -> Layout:
     """Return the benchmark layout with this number of points, else a nameless one.
 
-    A nameless layout has no normalisers and no parts, and a mirror permutation only when ``flip``
-    gives it. A ``flip`` that is given replaces the benchmark's own: the user's points may be
-    numbered otherwise. Raises ValueError when ``flip`` is not an involution of the points.
+    A nameless layout has no normalisers and no parts, and a mirror permutation only when `flip`
+    gives it. A `flip` that is given replaces the benchmark's own: the user's points may be
+    numbered otherwise. Raises ValueError when `flip` is not an involution of the points.
     """
     if flip is not None:
         return Layout("own", points, flip=tuple(int(i) for i in flip))

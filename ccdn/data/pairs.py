@@ -18,7 +18,7 @@ def pair_files(
 ) -> Iterator[tuple[str, Path | DataError, Path]]:
     """Yield (stem, image, annotation) of a folder, sorted by stem, without its subfolders.
 
-    Suffixes match in any case; hidden files are left out, and stems ending in ``ignore_suffix``.
+    Suffixes match in any case; hidden files are left out, and stems ending in `ignore_suffix`.
     Where a stem lacks its image or its annotation, or has two images, the second item is the
     DataError that says so, for the caller to raise or to count.
     """

@@ -27,7 +27,7 @@ from .images import DataError
 def read_pts(path: str | Path, points: int | None = None) -> np.ndarray:
     """Read landmarks from a .pts file: (L, 2) float32, 0-based pixels.
 
-    ``points`` is the number expected, any when None. Raises DataError naming the file, the line,
+    `points` is the number expected, any when None. Raises DataError naming the file, the line,
     what was found and what was expected.
     """
     path = Path(path)

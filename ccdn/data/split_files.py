@@ -9,10 +9,10 @@ from .images import DataError
 
 
 def find_split_file(root: Path, split: str, suffix: str, what: str) -> Path:
-    """The file ``what`` of a split: ``root`` itself if it is a file, else one found by its name.
+    """The file `what` of a split: `root` itself if it is a file, else one found by its name.
 
-    In the folder or its subfolder ``annotations`` the name of the split must be the stem, its end
-    (``face_landmarks_wflw_train``) or, if no file is so called, its beginning (``test_wflw``).
+    In the folder or its subfolder `annotations` the name of the split must be the stem, its end
+    (`face_landmarks_wflw_train`) or, if no file is so called, its beginning (`test_wflw`).
     Raises DataError when there is none or several.
     """
     if root.is_file():
@@ -43,7 +43,7 @@ def find_split_file(root: Path, split: str, suffix: str, what: str) -> Path:
 
 
 def find_image(table: Path, name: str) -> Path:
-    """Where the image of an annotation lies: in ``images`` or ``WFLW_images`` beside the file or
+    """Where the image of an annotation lies: in `images` or `WFLW_images` beside the file or
     its folder, or beside them. Not there, it is the first of these, for an error to name.
     """
     folders = [

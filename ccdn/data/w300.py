@@ -8,10 +8,10 @@
     root/ibug/                                  135
 
 The mirror that dlib's author hosts has the same folders in ibug_300W_large_face_landmark_dataset/
-and adds mirrored copies, ``*_mirror.jpg``, which are left out here.
+and adds mirrored copies, `*_mirror.jpg`, which are left out here.
 
 The boxes of the benchmark's detector are files of their own, bounding_boxes_lfpw_trainset.mat and
-so on; they are read where they lie in the root, in ``Bounding Boxes/`` or ``Bounding_Boxes/``.
+so on; they are read where they lie in the root, in `Bounding Boxes/` or `Bounding_Boxes/`.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def read_300w(root: str | Path, split: str = "train", skip_bad: bool = False) ->
     Single parts are helen and lfpw (their test sets), afw, ibug, helen/trainset, helen/testset,
     lfpw/trainset, lfpw/testset. Faces carry the detector's box where its file is there. A part that
     is absent or not of its official size gives a UserWarning with found and expected counts. Raises
-    DataError when nothing is found, and for the first bad file unless ``skip_bad``, which logs and
-    counts them in ``skipped`` (and then also checks every image).
+    DataError when nothing is found, and for the first bad file unless `skip_bad`, which logs and
+    counts them in `skipped` (and then also checks every image).
     """
     root = Path(root)
     check_split("300W", split, SPLITS)

@@ -6,8 +6,8 @@
     root/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{train,test}.txt
 
 A row of 207 fields is a face, and several faces share an image: 196 coordinates, the rectangle
-x_min y_min x_max y_max, six flags, the image's path under ``WFLW_images``. The lists may also lie
-in ``WFLW_annotations/``, where their archive puts them. The rectangles cut many faces: a margin of
+x_min y_min x_max y_max, six flags, the image's path under `WFLW_images`. The lists may also lie
+in `WFLW_annotations/`, where their archive puts them. The rectangles cut many faces: a margin of
 25 % holds most, some need 64 %.
 """
 
@@ -37,7 +37,7 @@ def read_wflw(root: str | Path, split: str = "train", skip_bad: bool = False) ->
 
     Faces carry the annotated rectangle as their box and the six attributes. A split that is not of
     its official size gives a UserWarning. Raises DataError for missing files and the first bad row
-    unless ``skip_bad``, which logs and counts them in ``skipped``.
+    unless `skip_bad`, which logs and counts them in `skipped`.
     """
     root = Path(root)
     check_split("WFLW", split, SIZES)

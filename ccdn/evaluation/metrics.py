@@ -22,7 +22,7 @@ def nme(pred: Array, target: Array, norm: str = "inter_ocular", box: Array | Non
     """The normalised mean error of each face, (n,) float64, as a fraction.
 
     That is the mean over points of the distance between prediction and target, over the distance
-    that ``norm`` names. pred, target: (n, points, 2) pixels. norm: inter_ocular, inter_pupil or
+    that `norm` names. pred, target: (n, points, 2) pixels. norm: inter_ocular, inter_pupil or
     face_size. box: (n, 4) x0 y0 x1 y1, for face_size. Raises ValueError for other shapes, values
     that are not finite, a norm that the layout does not have, and a face whose distance is 0.
     """

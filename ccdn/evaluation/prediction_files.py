@@ -1,10 +1,10 @@
 """Files of landmarks that any method predicted: .npz, .json, and COFW-68's text format.
 
-npz: ``pred`` (N, L, 2) pixels, 0-based; optional: ``names`` (N,), ``gt`` (N, L, 2), ``bbox`` (N, 4)
-x y width height, ``subset_NAME`` indices (n,). ccdn.evaluate writes such a file too.
+npz: `pred` (N, L, 2) pixels, 0-based; optional: `names` (N,), `gt` (N, L, 2), `bbox` (N, 4)
+x y width height, `subset_NAME` indices (n,). ccdn.evaluate writes such a file too.
 
-JSON: ``{"faces": [{"name": ..., "landmarks": [[x, y], ...], "truth": ..., "box": [x0, y0, x1, y1]},
-...]}``, truth and box optional, or ``{name: [[x, y], ...], ...}``; 0-based.
+JSON: `{"faces": [{"name": ..., "landmarks": [[x, y], ...], "truth": ..., "box": [x0, y0, x1, y1]},
+...]}`, truth and box optional, or `{name: [[x, y], ...], ...}`; 0-based.
 
 COFW-68 text: four lines a face: its number (from 1), 68 x's, 68 y's (both 1-based), 68 flags of
 occlusion.
@@ -128,7 +128,7 @@ def write_predictions(
 ) -> None:
     """Write the first method's predictions with their reference as an .npz that reads back.
 
-    The methods' names go into ``methods``, the others' landmarks into ``pred_1``, ``pred_2``, ...
+    The methods' names go into `methods`, the others' landmarks into `pred_1`, `pred_2`, ...
     """
     landmarks = list(predicted.values())
     boxes = np.asarray(reference.boxes, np.float64)

@@ -29,7 +29,7 @@ class FaceErrors(Metric):
     `update(pred, target, index, box, members)`: pred, target (n, points, 2) pixels; index (n,)
     whole numbers that name the faces, by which a face that comes twice is counted once; box (n, 4)
     x0 y0 x1 y1 for face_size; members: for each subset whether a face belongs to it, bool (n,).
-    Raises ValueError as `nme` does, and for members that are not those of ``subsets``.
+    Raises ValueError as `nme` does, and for members that are not those of `subsets`.
     """
 
     full_state_update = False

@@ -17,11 +17,12 @@ from .hourglass import Hourglass, Stem, block_maker, initialise, stage
 class Output(NamedTuple):
     """What the network says of a batch of crops.
 
-    landmarks: (B, L, 2), x then y, in [0, 1] of the crop.
-    features: for COCS, the pooled excited maps (B, P, D) of the levels T, T-1, G, not normalised;
-        empty for the Baseline, which has no excitation.
-    intermediate: landmarks (B, L, 2) of each hourglass but the last, where those are supervised
-        and while training; else empty.
+    Args:
+        landmarks: (B, L, 2), x then y, in [0, 1] of the crop.
+        features: for COCS, the pooled excited maps (B, P, D) of the levels T, T-1, G, not
+            normalised; empty for the Baseline, which has no excitation.
+        intermediate: landmarks (B, L, 2) of each hourglass but the last, where those are supervised
+            and while training; else empty.
     """
 
     landmarks: Tensor

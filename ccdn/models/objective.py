@@ -43,16 +43,20 @@ def objective(
 ) -> Objective:
     """Eq. 9: the error of the landmarks, squared in the paper, plus the weighted COCS losses.
 
-    target: (B, L, 2) in [0, 1] of the crop.
-    gammas: weights of L(Q_T), L(Q_{T-1}), L(Q_G); the paper's are 0.025, 0.01, 0.05.
-    loss: kind, unit and sums of the error; by default squares of coordinates in [0, 1], summed over
-        points and averaged over the batch, so that the weights gamma depend on neither the crop
-        nor the batch size.
-    input_size: side of the crop, for coordinates in pixels.
-    group: see `ccdn_ops.cocs_loss`.
-    parts: of how many equal parts of the batch, on processes or one after the other, the objectives
-        will be averaged: a sum over the batch is then parts times the part's, so that the average
-        is the sum over the whole.
+    Args:
+        output: what the network gave for the batch.
+        target: (B, L, 2) in [0, 1] of the crop.
+        gammas: weights of L(Q_T), L(Q_{T-1}), L(Q_G); the paper's are 0.025, 0.01, 0.05.
+        loss: kind, unit and sums of the error; by default squares of coordinates in [0, 1], summed
+            over points and averaged over the batch, so that the weights gamma depend on neither
+            the crop nor the batch size.
+        input_size: side of the crop, for coordinates in pixels.
+        group: see `ccdn_ops.cocs_loss`.
+        parts: of how many equal parts of the batch, on processes or one after the other, the
+            objectives will be averaged: a sum over the batch is then parts times the part's, so
+            that the average is the sum over the whole.
+
+    Raises ValueError for a target of another shape and a number of gammas that is not the levels'.
     """
     if output.landmarks.shape != target.shape:
         raise ValueError(

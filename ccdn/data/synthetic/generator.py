@@ -50,9 +50,10 @@ class SyntheticFaces:
     only.
 
     Arguments: `count` faces; `seed`; `points` 68 (iBUG order), 98 (WFLW), 29 (COFW) or 19 (AFLW);
-    `size`, side of the square picture in pixels; `pose`, the largest |yaw|, |pitch|, |roll| in
-    degrees, or one number, the largest yaw, with pitch and roll in proportion; `occlusion`, the
-    share of faces with something in front of them. Raises ValueError for values outside these.
+    `size`, side of the square picture in pixels; `pose`, the largest yaw, pitch and roll to
+    either side in degrees, or one number, that of yaw, with pitch and roll in proportion;
+    `occlusion`, the share of faces with something in front of them. Raises ValueError for values
+    outside these.
 
     The jaw's points lie on the visible outline of the face, as annotators put them; all others
     are fixed points of the surface. `image(i)` is uint8 RGB, bit-identical on one machine.

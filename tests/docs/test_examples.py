@@ -1,30 +1,13 @@
-"""Every code block of docs/swapping.md runs, and every example, here or in the swap environment."""
+"""Every example runs, here or in the swap environment."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "swapping.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
-
-
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_a_block_of_the_page_on_swapping(number: int) -> None:
-    if "import timm" in BLOCKS[number] and not importlib.util.find_spec("timm"):
-        pytest.skip("timm is not installed; `make test-swap` has an environment with it")
-    exec(compile(BLOCKS[number], f"{PAGE.name}, block {number}", "exec"), {"__name__": "page"})
-
-
-def test_the_page_has_blocks_and_the_pattern_finds_them() -> None:
-    assert len(BLOCKS) == PAGE.read_text(encoding="utf-8").count("```python") >= 7
-
+from pages import ROOT
 
 EXAMPLES = {
     "swap_squeeze_excite.py": ("--channels", "16", "--size", "8"),

@@ -1,0 +1,67 @@
+"""Every public name is on a page of the reference, and pages say what the code says."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from types import ModuleType
+
+import pytest
+from pages import ROOT, text_of
+
+import ccdn_ops
+import ccdn_ops.nn
+import ccdn_ops.swap
+from ccdn_ops.plans import TERMS
+
+DIRECTIVE = re.compile(r"^\.\. auto(\w+):: (\S+)\n((?:   :.*\n)*)", re.MULTILINE)
+
+
+def documented() -> set[str]:
+    """The full names that docs/api shows."""
+    found: set[str] = set()
+    for page in sorted((ROOT / "docs" / "api").glob("*.rst")):
+        for kind, name, options in DIRECTIVE.findall(text_of(page) + "\n"):
+            found.add(name)
+            members = re.search(r":members:(.*)", options)
+            if kind != "module" or members is None or ":no-members:" in options:
+                continue
+            listed = members[1].replace(" ", "").split(",") if members[1].strip() else None
+            if listed is None:
+                listed = getattr(importlib.import_module(name), "__all__", [])
+            found |= {f"{name}.{member}" for member in listed}
+    return found
+
+
+def public(module: ModuleType) -> set[str]:
+    return {f"{module.__name__}.{name}" for name in module.__all__ if not name.startswith("__")}
+
+
+@pytest.mark.parametrize("module", [ccdn_ops, ccdn_ops.nn, ccdn_ops.swap, ccdn_ops.reference])
+def test_every_public_name_is_on_a_page(module: ModuleType) -> None:
+    names = public(module)
+    # The swaps are functions of the package, ccdn_ops.swap_...
+    names = {re.sub(r"ccdn_ops\.swap\.(swap_\w+)", r"ccdn_ops.\1", name) for name in names}
+    assert names - documented() == set()
+
+
+@pytest.mark.parametrize("name", ["ccdn", "ccdn.data", "ccdn.models", "ccdn.data.synthetic"])
+def test_every_public_name_of_ccdn_is_on_a_page(name: str) -> None:
+    pytest.importorskip("omegaconf", reason="ccdn is not installed, only ccdn_ops")
+    assert public(importlib.import_module(name)) - documented() == set()
+
+
+def test_the_numbers_of_chebyshev_terms() -> None:
+    page = text_of(ROOT / "docs" / "operators.md")
+    for precision in ("float32", "float64"):
+        (row,) = re.findall(rf"^\| \$m\$ for {precision} \|(.*)\|$", page, re.MULTILINE)
+        assert tuple(int(cell) for cell in row.split("|")) == TERMS[precision]
+    (row,) = re.findall(r"^\| degree of \$q_K\$ \|(.*)\|$", page, re.MULTILINE)
+    assert [int(cell) for cell in row.split("|")] == [(3**k - 1) // 2 for k in range(1, 11)]
+
+
+def test_every_result_of_the_benchmarks_is_on_a_page() -> None:
+    page = text_of(ROOT / "docs" / "benchmarks.md")
+    shown = re.findall(r"^```\{include\} \.\./benchmarks/results/(\S+)$", page, re.MULTILINE)
+    results = (ROOT / "benchmarks" / "results").glob("*.md")
+    assert sorted(shown) == sorted(path.name for path in results)
