@@ -11,7 +11,7 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def empty_maps(x: Tensor, *leading: int) -> Tensor:
-    """(*leading, D, H, W) of x's dtype, dense, each map in the memory order of x (..., D, H, W)."""
+    """`(*leading, D, H, W)` of x's dtype, dense, each map in the order of x (..., D, H, W)."""
     d, h, w = x.shape[-3:]
     if not is_channels_last(x):
         return x.new_empty(*leading, d, h, w)

@@ -28,11 +28,12 @@ import torch
 class NewtonSchulzPlan:
     """How one matrix size is iterated.
 
-    side: the matrix is D x D ("channels") or N x N ("positions").
-    wide: float32 is iterated in double. Rounding errors of the derivative grow with every step
-        where eigenvalues are close to 0, and those of a few channels do not average out.
-    slots: how many matrices are saved; 0 where that would not pay.
-    panel: columns of a panel of what is saved, 128 bytes.
+    Args:
+        side: the matrix is D x D ("channels") or N x N ("positions").
+        wide: float32 is iterated in double. Rounding errors of the derivative grow with every step
+            where eigenvalues are close to 0, and those of a few channels do not average out.
+        slots: how many matrices are saved; 0 where that would not pay.
+        panel: columns of a panel of what is saved, 128 bytes.
     """
 
     side: Literal["channels", "positions"]

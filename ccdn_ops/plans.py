@@ -52,16 +52,17 @@ ROOT_RANK_TOLERANCE: dict[Precision, float] = {"float32": 1e-8, "float64": 2e-16
 class DualSqueezePlan:
     """How dual_squeeze treats maps of one shape.
 
-    side: the matrix of the recurrence is D x D ("channels") or N x N ("positions").
-    root: the series is that of h_K(t) = t q_K(t), not of q_K.
-    saves_gram: that matrix is kept for the backward pass.
-    terms: Chebyshev terms m of the series on [0, 1].
-    rank: rows of each half of the factors of H.
-    dense_gradient: the CPU kernel multiplies the features by one n x n matrix instead of by the
-        thin factors.
-    table: float64, C-contiguous, (2 + 2 rank, terms). Row 0 are the coefficients c of q_K, row 1
-        those of q_K + 2 t q_K'(t) (the gradient's radial part; for h_K it is 2 t h_K' - h_K), then
-        `rank` rows L and `rank` rows R with H = L^T R.
+    Args:
+        side: the matrix of the recurrence is D x D ("channels") or N x N ("positions").
+        root: the series is that of h_K(t) = t q_K(t), not of q_K.
+        saves_gram: that matrix is kept for the backward pass.
+        terms: Chebyshev terms m of the series on [0, 1].
+        rank: rows of each half of the factors of H.
+        dense_gradient: the CPU kernel multiplies the features by one n x n matrix instead of by the
+            thin factors.
+        table: float64, C-contiguous, (2 + 2 rank, terms). Row 0 are the coefficients c of q_K, row
+            1 those of q_K + 2 t q_K'(t) (the gradient's radial part; for h_K it is 2 t h_K' - h_K),
+            then `rank` rows L and `rank` rows R with H = L^T R.
     """
 
     side: Side

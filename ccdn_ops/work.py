@@ -28,11 +28,12 @@ class Call:
 class Work:
     """(forward, backward) totals for the whole batch.
 
-    algorithm: in a few words.
-    bytes: the memory traffic if every tensor moved once: inputs, outputs, what is saved between
-        the passes, and the gradients of all inputs.
-    operations: multiplications and additions of the algorithm.
-    side: which matrix it works on, D x D ("channels") or N x N ("positions"), if on one.
+    Args:
+        algorithm: in a few words.
+        bytes: the memory traffic if every tensor moved once: inputs, outputs, what is saved between
+            the passes, and the gradients of all inputs.
+        operations: multiplications and additions of the algorithm.
+        side: which matrix it works on, D x D ("channels") or N x N ("positions"), if on one.
     """
 
     algorithm: str

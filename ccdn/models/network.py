@@ -33,9 +33,10 @@ class Output(NamedTuple):
 class Maps(NamedTuple):
     """The maps behind an `Output`.
 
-    excited: what the regressor pools: X_G^p (B, P, D', 2H, 2W); of the Baseline the maps of T as
-        (B, 1, D, H, W).
-    pooled: its GAP (B, P, D'). features, intermediate: as in Output.
+    Args:
+        excited: what the regressor pools: X_G^p (B, P, D', 2H, 2W); of the Baseline the maps of T
+            as (B, 1, D, H, W).
+        pooled: its GAP (B, P, D'). features, intermediate: as in Output.
     """
 
     excited: Tensor

@@ -29,7 +29,7 @@ def differentiable(
 ) -> Differentiable:
     """A function of the operator's arguments that returns its first `outputs` outputs.
 
-    The raw operators, torch.ops.ccdn.X and X_backward unless given, take and return
+    The raw operators, torch.ops.ccdn.X and X_backward unless given, take and return::
 
         forward(inputs..., options...) -> outputs..., saved...
         backward(gradients of the outputs..., inputs..., saved..., options...)

@@ -211,7 +211,7 @@ def draw_expression(draw: Draw) -> Expression:
 
 
 def draw_pose(draw: Draw, largest: tuple[float, float, float]) -> Pose:
-    """Draw pose and camera; `largest` bounds |yaw|, |pitch| and |roll| in degrees."""
+    """Draw pose and camera; `largest` bounds yaw, pitch and roll to either side, in degrees."""
 
     def angle(bound: float) -> float:
         # Half of the faces near the front as in photographs, half spread over the whole range.
