@@ -120,10 +120,13 @@ bench: $(VENV)/.installed-dev
 
 # dist/*.tar.gz, and dist/*.whl built from it with the torch-free tools of $(VENV). The audit fails for a library that
 # not every Linux has.
+AUDIT := import json, sys; found = json.load(sys.stdin); foreign = found.get("external_libs"); \
+  print(found["wheel"], found.get("overall_tag", "pure"), foreign or "no foreign library"); sys.exit(bool(foreign))
+
 wheel: $(VENV)/.installed-dev
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
-	$(BIN)/python -m auditwheel show --allow-pure-python-wheel dist/*.whl
+	$(BIN)/python -m auditwheel show --json --allow-pure-python-wheel dist/*.whl | $(BIN)/python -c '$(AUDIT)'
 
 clean:
 	rm -rf build dist *.egg-info ccdn_ops/_C*.so ccdn_ops/_C*.so.partial .ninja_*
