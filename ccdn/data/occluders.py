@@ -17,6 +17,7 @@ Colour = tuple[float, float, float]
 _CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 20, endpoint=False)) for f in (np.cos, np.sin)], 1)
 _FINGERS = (0.80, 0.98, 0.92, 0.70)  # lengths, from the thumb's side
 _THIRDS = (0.0, 0.4, 0.7, 1.0)  # joints along a finger
+_SIDES = np.array([[1.0], [-1.0]])
 _NOISE = 24  # grains along a side of a picture
 
 
@@ -128,23 +129,33 @@ def _pattern(sheet: _Sheet, inside: np.ndarray, place: Place, random: np.random.
 
 def _finger(sheet: _Sheet, joints: np.ndarray, radius: float, skin: Colour, nail: bool) -> None:
     """A finger along its joints (4, 2): outline, flesh, a lighter middle, creases, and a nail."""
-    radii = radius * np.array([1.06, 1.0, 0.92, 0.80])
-    sheet.tube(joints, radii + max(0.5, 0.07 * radius), _shade(skin, 0.72))
-    tube(sheet.colour, joints, radii, skin)
-    shine, thick = in_sixteenths(joints), max(1, round(0.8 * radius))
-    cv2.polylines(sheet.colour, [shine], False, _shade(skin, 1.07), thick, cv2.LINE_AA, SHIFT)
-    for k in (1, 2):
-        along = joints[k + 1] - joints[k]
-        normal = np.array([-along[1], along[0]]) / max(float(np.hypot(*along)), 1e-6)
-        ends = in_sixteenths(joints[k] + 0.6 * radius * np.stack([normal, -normal])).tolist()
-        cv2.line(sheet.colour, ends[0], ends[1], _shade(skin, 0.86), 1, cv2.LINE_AA, SHIFT)
+    way = in_sixteenths(joints)
+
+    def stroke(picture: np.ndarray, share: float, colour: Colour, more: float = 0.0) -> None:
+        for part, thinner in ((way, 0.86), (way[:3], 1.0)):
+            thick = max(1, round(2 * (share * thinner * radius + more)))
+            cv2.polylines(picture, [part], False, colour, thick, cv2.LINE_AA, SHIFT)
+
+    rim = max(0.5, 0.07 * radius)
+    stroke(sheet.colour, 1.0, _shade(skin, 0.72), rim)
+    stroke(sheet.mask, 1.0, (255.0,) * 3, rim)
+    stroke(sheet.colour, 1.0, skin)
+    shine = max(1, round(0.8 * radius))
+    cv2.polylines(sheet.colour, [way], False, _shade(skin, 1.07), shine, cv2.LINE_AA, SHIFT)
+    if radius < 2:
+        return
+    along = joints[1:] - joints[:-1]
+    along = along / np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6)[:, None]
+    normal = along[:, ::-1] * (-1.0, 1.0)
+    creases = in_sixteenths(joints[1:3, None] + 0.6 * radius * normal[1:, None] * _SIDES)
+    cv2.polylines(sheet.colour, list(creases), False, _shade(skin, 0.86), 1, cv2.LINE_AA, SHIFT)
     if nail:
-        along = joints[3] - joints[2]
-        along = along / max(float(np.hypot(*along)), 1e-6)
-        normal = np.array([-along[1], along[0]])
-        shape = _CIRCLE[:, :1] * along * 0.55 * radius + _CIRCLE[:, 1:] * normal * 0.45 * radius
+        shape = (
+            0.55 * radius * _CIRCLE[::2, :1] * along[2]
+            + 0.45 * radius * _CIRCLE[::2, 1:] * normal[2]
+        )
         r, g, b = _shade(skin, 1.12)
-        polygon(sheet.colour, joints[3] + 0.2 * radius * along + shape, (r, 0.94 * g, 0.94 * b))
+        polygon(sheet.colour, joints[3] + 0.2 * radius * along[2] + shape, (r, 0.94 * g, 0.94 * b))
 
 
 def _arm(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator) -> None:

@@ -205,13 +205,13 @@ class Anatomy:
     def ridge(self) -> np.ndarray:
         """Four points (4, 2) from between the eyes to the tip."""
         y = np.linspace(0.0, self.tip_y, 4)
-        return np.stack([np.zeros(4), y], axis=1)
+        return np.array([np.zeros(4), y]).T
 
     def nose_base(self) -> np.ndarray:
         """Five points (5, 2) under the nose, wing to wing."""
         x = np.array([-0.74, -0.38, 0.0, 0.38, 0.74]) * self.nose_half
         y = self.identity.nose_y + np.array([-0.035, -0.012, 0.0, -0.012, -0.035])
-        return np.stack([x, y], axis=1)
+        return np.array([x, y]).T
 
     # ---- mouth ---------------------------------------------------------------------------------
 
@@ -236,7 +236,7 @@ class Anatomy:
             "lower_outer": lower + i.lip_lower * pout * _LIP_LOWER,
         }
         x = t * self.mouth_half + e.skew
-        return {name: np.stack([x, y], axis=1) for name, y in edges.items()}
+        return {name: np.array([x, y]).T for name, y in edges.items()}
 
     def mouth_outline(self, inner: bool) -> np.ndarray:
         """The lips' outer outline, or the opening between them, as a polygon."""

@@ -15,7 +15,7 @@ from ccdn.data.synthetic.raster import normals, rasterise
 from ccdn.data.synthetic.render import Layer, brightness
 
 _SIDE = 33  # points of a sheet along an edge
-_CELLS = 4  # of the texture for each of them
+_CELLS = 3  # of the texture for each of them
 _REACH = (2.8, 1.6)  # of a sheet along columns and rows, head units
 _U, _V = np.linspace(-1, 1, _SIDE)[None], np.linspace(0, 1, _SIDE)[:, None]
 _FINE_U = np.linspace(-1, 1, _SIDE * _CELLS, dtype=np.float32)[None]
@@ -42,12 +42,11 @@ def wear(
             _loops(picture, view, sheet, light)
     size = picture.shape[0]
     seen = view.camera.turned(sheet)
-    outward = normals(seen)
-    raster = rasterise(seen, outward, view.camera, size, _REACH)
+    raster = rasterise(seen, view.camera, size, _REACH)
     shown = raster.inside & (raster.depth > layer.depth[raster.window] - 0.10)
     even = np.ones(sheet.shape[:2], np.float32)
     lit = cv2.remap(
-        brightness(outward, light, even, even),
+        brightness(normals(seen), light, even, even),
         raster.columns,
         raster.rows,
         cv2.INTER_LINEAR,
@@ -73,8 +72,8 @@ def _taut(depth: np.ndarray) -> np.ndarray:
     """Depths (n, n) of cloth drawn tight over these: between what stands out it is straight, and
     its edge lies on. The obstacle problem, relaxed."""
     cloth = depth.copy()
-    for _ in range(14):
-        inner = cv2.blur(cloth, (5, 5), borderType=cv2.BORDER_REPLICATE)[1:-1, 1:-1]
+    for _ in range(8):
+        inner = cv2.blur(cloth, (7, 7), borderType=cv2.BORDER_REPLICATE)[1:-1, 1:-1]
         np.maximum(inner, depth[1:-1, 1:-1], out=cloth[1:-1, 1:-1])
     return cloth
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ccdn.data.synthetic.camera import Camera
 
-_FINE = 1.05  # samples per pixel along an axis, where the grid faces the camera
+_FINE = 1.0  # samples per pixel along an axis, where the grid faces the camera
 _NEAR = 0.06  # samples this much behind the nearest one belong to the same surface
 _EIGHT = np.ones((3, 3), np.uint8)
 
@@ -44,32 +44,36 @@ def normals(seen: np.ndarray) -> Normals:
 
     Its columns go around what it covers from left to right, its rows down.
     """
-    across, down = np.empty_like(seen), np.empty_like(seen)
-    np.subtract(seen[:, 2:], seen[:, :-2], out=across[:, 1:-1])
-    np.subtract(seen[2:], seen[:-2], out=down[1:-1])
-    across[:, 0], across[:, -1] = seen[:, 1] - seen[:, 0], seen[:, -1] - seen[:, -2]
-    down[0], down[-1] = seen[1] - seen[0], seen[-1] - seen[-2]
+    across, down = _slopes(seen)
     ax, ay, az = cv2.split(across)
     dx, dy, dz = cv2.split(down)
     # The frame is left-handed (z towards the camera): this order of the product points outwards.
     return az * dy - ay * dz, ax * dz - az * dx, ax * dy - ay * dx
 
 
-def rasterise(
-    seen: np.ndarray, outward: Normals, camera: Camera, size: int, reach: tuple[float, float]
-) -> Raster:
+def _slopes(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Differences of a field (rows, columns, ...) float32 along columns and rows."""
+    along, down = (
+        cv2.Sobel(field, cv2.CV_32F, dx, 1 - dx, ksize=1, borderType=cv2.BORDER_REPLICATE)
+        for dx in (1, 0)
+    )
+    return along, down
+
+
+def rasterise(seen: np.ndarray, camera: Camera, size: int, reach: tuple[float, float]) -> Raster:
     """Find what of a grid (rows, columns, 3) float32 in the camera's frame a picture shows.
 
-    `outward` are its `normals`: its back is not shown. `reach` is how far it goes along its columns
-    and its rows, in head units, about.
+    Its columns and rows go as those of `normals`: its back is not shown. `reach` is how far it goes
+    along its columns and its rows, in head units, about.
     """
     x, y, z = cv2.split(seen)
-    away = np.float32(camera.distance) - z
-    nx, ny, nz = outward
-    facing = nz * away - nx * x - ny * y
-    factor = np.float32(camera.scale * camera.distance) / away
+    factor = np.float32(camera.scale * camera.distance) / (np.float32(camera.distance) - z)
     x = x * factor + np.float32(camera.centre[0])
     y = y * factor + np.float32(camera.centre[1])
+    # In the picture, not by the normals: where hair steps up from the skin the two differ, and
+    # samples of the step's side would lie too far apart.
+    (across_x, down_x), (across_y, down_y) = _slopes(x), _slopes(y)
+    facing = across_x * down_y - across_y * down_x
     left, right = (_bound(edge, size) for edge in (x.min() - 2, x.max() + 3))
     top, bottom = (_bound(edge, size) for edge in (y.min() - 2, y.max() + 3))
     window = (slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1)))

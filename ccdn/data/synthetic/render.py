@@ -50,8 +50,7 @@ def render_head(
         thick = thick * (upper * np.float32(look.volume / 255)) + np.float32(1)
         mesh = cv2.multiply(mesh, cv2.merge((thick, thick, thick)))
     seen = camera.turned(mesh)
-    outward = normals(seen)
-    raster = rasterise(seen, outward, camera, size, _REACH)
+    raster = rasterise(seen, camera, size, _REACH)
     inside = raster.inside
     # Both maps are used several times: fixed point once.
     to_mesh = cv2.convertMaps(raster.columns, raster.rows, cv2.CV_16SC2)
@@ -65,7 +64,7 @@ def render_head(
     albedo = find(_albedo(canvas, cover, look, span, draw))
     hair = find(np.ascontiguousarray(cover.hair[:, span]))
     light_here = cv2.remap(
-        brightness(outward, light, *_shadows(view, light)), *to_mesh, cv2.INTER_LINEAR
+        brightness(normals(seen), light, *_shadows(view, light)), *to_mesh, cv2.INTER_LINEAR
     )
     red, green, blue, gloss = cv2.split(light_here)
     colour = cv2.multiply(albedo, cv2.merge((red, green, blue)), dtype=cv2.CV_32F)

@@ -79,7 +79,7 @@ def _nose(canvas: Canvas, an: Anatomy, look: Look) -> None:
     wing_x = np.array([0.78, 1.02, 0.98, 0.74]) * half
     wing_y = i.nose_y + np.array([-0.20, -0.13, -0.05, -0.02])
     for side in (-1, 1):
-        wing = np.stack([side * wing_x, wing_y], axis=1)
+        wing = np.array([side * wing_x, wing_y]).T
         canvas.line(wing, shade(look.skin, 0.72), 0.03)
         canvas.fill(
             ellipse(side * 0.42 * half, i.nose_y - 0.04, 0.065, 0.034), shade(look.skin, 0.6)
@@ -118,7 +118,7 @@ def _eye(canvas: Canvas, an: Anatomy, look: Look, side: int, draw: Draw) -> None
     canvas.line(upper, lash, 0.026 + 0.02 * look.makeup)
     if look.makeup > 0.5:
         canvas.line(
-            np.stack([outer, outer + np.array([side * 0.06, -0.035])]), (20.0, 16.0, 18.0), 0.022
+            np.array([outer, outer + np.array([side * 0.06, -0.035])]), (20.0, 16.0, 18.0), 0.022
         )
 
 
@@ -130,7 +130,7 @@ def _brow(canvas: Canvas, an: Anatomy, look: Look, side: int, draw: Draw) -> Non
     dark = shade(colour, 0.75)
     for k in range(1, 9):
         if draw.chance(0.6):
-            canvas.line(np.stack([lower[k], upper[k - 1]]), dark, 0.012)
+            canvas.line(np.array([lower[k], upper[k - 1]]), dark, 0.012)
     light = mix(colour, look.skin, 0.4)
     canvas.line(upper[2:], light, 0.012)
 
@@ -152,12 +152,12 @@ def _mouth(canvas: Canvas, an: Anatomy, look: Look, draw: Draw) -> None:
         depth = np.minimum(gap[cut], 0.11 * (1 - t**4))
         tooth = shade(look.teeth, draw.uniform(0.85, 1.05))
         if an.smile > -0.1 or draw.chance(0.7):
-            edge = upper[cut] + np.stack([np.zeros_like(depth), depth], axis=1)
+            edge = upper[cut] + np.array([np.zeros_like(depth), depth]).T
             canvas.fill(np.concatenate([upper[cut], edge[::-1]]), tooth)
             for k in range(1, len(t) - 1, 2):
-                canvas.line(np.stack([upper[cut][k], edge[k]]), shade(tooth, 0.8), 0.006)
+                canvas.line(np.array([upper[cut][k], edge[k]]), shade(tooth, 0.8), 0.006)
         if widest > 0.14:
-            rise = np.stack([np.zeros_like(depth), 0.32 * widest * (1 - t**2)], axis=1)
+            rise = np.array([np.zeros_like(depth), 0.32 * widest * (1 - t**2)]).T
             tongue = np.concatenate([lower[cut] - rise, lower[cut][::-1]])
             canvas.fill(tongue, (150.0, 62.0, 64.0))
     canvas.line(upper, shade(look.lips, 0.42), 0.02)
@@ -219,5 +219,5 @@ def _hair(canvas: Canvas, look: Look, draw: Draw) -> np.ndarray:
         u = np.linspace(-1.05, 1.05, 22)
         tips = [reach + draw.normal(0, 0.05) for _ in u] + 0.2 * (np.abs(u) > 0.85) + lean * u
         top = [(1.05, line - 0.3), (-1.05, line - 0.3)]
-        areas.append(np.concatenate([np.stack([u, tips], axis=1), top]))
+        areas.append(np.concatenate([np.array([u, tips]).T, top]))
     return canvas.mask(areas, 0.015)
