@@ -84,7 +84,7 @@ GROUPS: dict[str, dict[str, list[str]]] = {
             EVERY,
             f"{OPS}/test_{name}.py",
             "-k",
-            f"{name} and not ({SLOWEST})",
+            f"({name} or how_little or as_many_steps) and not ({SLOWEST})",
         ]
         for name in (
             "cocs_loss",

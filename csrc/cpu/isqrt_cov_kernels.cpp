@@ -165,7 +165,7 @@ CCDN_TARGET Status forward(const void* context, int64_t sample, char* memory, in
   const double mean_squares = find_means(team, x, m.sums);
   first_matrix(team, s, x, m, slots[0]);
   const double trace = trace_of(slots[0], n);
-  const bool constant = is_constant<T>(trace, mean_squares) || V(trace) == 0;
+  const bool constant = is_constant<V>(trace, mean_squares) || V(trace) == 0;
   static_cast<V*>(job.trace)[sample] = constant ? V(0) : V(trace);
   const Rows kind = s.triangle ? Rows::triangle : Rows::full;
   S* root = static_cast<S*>(job.root) + sample * rows_size(kind, f.channels);

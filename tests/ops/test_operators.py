@@ -6,6 +6,7 @@ function, and every test takes every row.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -187,6 +188,16 @@ def test_every_public_operator_has_a_row() -> None:
     assert all(hasattr(reference, name) for name in public)
 
 
+def test_references_take_as_many_steps() -> None:
+    for name in (operator.name for operator in OPERATORS):
+        own, literal = (
+            inspect.signature(getattr(m, name)).parameters for m in (ccdn_ops, reference)
+        )
+        assert ("iterations" in own) == ("iterations" in literal)
+        if "iterations" in own:
+            assert own["iterations"].default == literal["iterations"].default == 5
+
+
 def test_every_raw_operator_has_a_row() -> None:
     names = torch._C._dispatch_get_registrations_for_dispatch_key("CompositeExplicitAutograd")
     raw = {name.removeprefix("ccdn::") for name in names if name.startswith("ccdn::")}
@@ -223,20 +234,19 @@ def test_a_backward_pass_of_what_another_backend_saved(
     if operator.raw is None:
         pytest.skip("no raw operator of its own")
     inputs, options = operator.raw(*(t.detach() for t in operator.tensors(torch.float64, **sizes)))
-    saved, grads = {}, {}
-    for name in ("reference", "cpu"):
-        with ccdn_ops.use_backend(name):
-            found = getattr(torch.ops.ccdn, operator.name)(*inputs, *options)
-        found = (found,) if isinstance(found, Tensor) else tuple(found)
-        grads[name], saved[name] = found[: operator.public], found[operator.public :]
-    with ccdn_ops.use_backend("cpu"):
-        backward = getattr(torch.ops.ccdn, f"{operator.name}_backward")
-        own, other = (
-            torch.utils._pytree.tree_leaves(backward(*grads[name], *inputs, *kept, *options))
-            for name, kept in saved.items()
-        )
-    for a, b in zip(own, other, strict=True):
-        assert err(a, b) <= 1e-12
+    forward = getattr(torch.ops.ccdn, operator.name)
+    backward = getattr(torch.ops.ccdn, f"{operator.name}_backward")
+    for changed in [[k, *options[1:]] for k in range(1, 8)] if options else [[]]:
+        found = []
+        for forward_backend in ("cpu", "reference"):
+            with ccdn_ops.use_backend(forward_backend):
+                results = forward(*inputs, *changed)
+            results = (results,) if isinstance(results, Tensor) else tuple(results)
+            grads, saved = results[: operator.public], results[operator.public :]
+            with ccdn_ops.use_backend("cpu"):
+                given = backward(*grads, *inputs, *saved, *changed)
+            found.append(torch.utils._pytree.tree_leaves(given))
+        assert all(err(a, b) <= 1e-11 for a, b in zip(*found, strict=True)), changed
 
 
 @every
@@ -319,6 +329,25 @@ def test_a_sample_without_variance(backend: str, operator: Operator) -> None:
     for a, b in zip(before[: outputs + operator.samples], found, strict=False):
         assert a[0].equal(b[0])
         assert a[2].equal(b[2])
+
+
+@pytest.mark.parametrize("scale", [1.0] if interpreted() else [2.0**-40, 1.0, 2.0**30])
+@pytest.mark.parametrize("channels", [3, 40], ids=["D < N", "D > N"])
+def test_how_little_variance_is_rounding(backend: str, channels: int, scale: float) -> None:
+    """A sample is constant where tr S <= (16 eps)^2 times the mean of x^2, whatever its size."""
+    eps = torch.finfo(torch.float32).eps
+    signs = torch.tensor([1.0, -1.0]).repeat(10)
+    for deviation, is_constant in ((15 * eps, True), (17 * eps, False), (1e-3, False)):
+        x = (scale * (1 + deviation * signs)).expand(2, channels, -1).contiguous()
+        covariance = 0.0 if is_constant else (scale * deviation) ** 2
+        # S is that everywhere, a matrix of rank 1: its root is S / sqrt(tr S) after any step.
+        root = covariance**0.5 / channels**0.5
+        for found, value in (
+            (ccdn_ops.covariance_pool(x), covariance),
+            (ccdn_ops.isqrt_cov(x, ITERATIONS), root),
+            (ccdn_ops.second_order_squeeze(x, ITERATIONS), root),
+        ):
+            torch.testing.assert_close(found, torch.full_like(found, value), rtol=1e-3, atol=0)
 
 
 @every
