@@ -1,24 +1,31 @@
 """Landmarks as COCO's JSON holds keypoints, which mmpose's users have on disk.
 
 `annotations` have `keypoints` [x, y, v] * n and `bbox` x, y, width, height, and may have
-`center`, `scale` and `box_size`, which then are the box (see `ccdn.data.hrnet`). v is 2 for a
-point that can be seen and 1 for one that cannot; in a file without any 2 it says nothing. Pixels
-are 0-based. The images lie in `images/` beside the file or its folder, or beside the file.
+`center`, `scale` and `box_size`, which then are the box (see `ccdn.data.hrnet`); a warning names
+the faces whose `bbox` would have been too small. v is 2 for a point that can be seen and 1 for one
+that cannot; in a file without any 2 it says nothing. Pixels are 0-based. The images lie in
+`images/` beside the file or its folder, or beside the file.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .boxes import square_box
 from .faces import Face, ImageFaces, checked_box, checked_landmarks, gather
 from .hrnet import PIXELS_OF_SCALE, centred_box
 from .images import DataError, readable
 from .split_files import find_image, find_split_file
+
+log = logging.getLogger(__name__)
+
+_MARGIN = 0.25  # of the crop that a rectangle is judged by: the default
 
 
 def read_coco(root: str | Path, split: str = "train", skip_bad: bool = False) -> ImageFaces:
@@ -46,7 +53,36 @@ def read_coco(root: str | Path, split: str = "train", skip_bad: bool = False) ->
         return _read_annotation(path, images, says_visibility, *row)
 
     faces, skipped = gather(list(enumerate(annotations)), read, skip_bad)
+    _tell_small(path, annotations)
     return ImageFaces(path.stem, faces, skipped, orient=False)
+
+
+def _tell_small(path: Path, annotations: list[dict[str, Any]]) -> None:
+    """Warn of rectangles whose crops, a quarter larger, would not hold their landmarks."""
+    small = []
+    for number, item in enumerate(annotations):
+        where = f"annotation {number} (id {item.get('id')!r})"
+        if "bbox" not in item or not _has_centre(item):
+            continue
+        try:
+            x, y, width, height = _numbers(where, item, "bbox", 4)
+            square = square_box(np.array([x, y, x + width, y + height]), _MARGIN)
+            points = np.array(_numbers(where, item, "keypoints")).reshape(-1, 3)[:, :2]
+        except ValueError:  # what is wrong was said where the annotation was read, if it matters
+            continue
+        beyond = np.maximum(square[:2] - points, points - square[2:]).max(initial=0.0)
+        if beyond > 0:
+            small.append(f"{where} by {100 * beyond / (square[2] - square[0]):.0f} %")
+    if small:
+        log.warning(
+            "%s: the rectangle (bbox) of %d of %d faces is too small, landmarks lie outside its "
+            "crop: %s%s; center and scale are used",
+            path,
+            len(small),
+            len(annotations),
+            ", ".join(small[:3]),
+            ", ..." if len(small) > 3 else "",
+        )
 
 
 def _items(path: Path, content: Any, name: str) -> list[dict[str, Any]]:
@@ -81,8 +117,12 @@ def _read_annotation(
     )
 
 
+def _has_centre(item: dict[str, Any]) -> bool:
+    return "center" in item and ("scale" in item or "box_size" in item)
+
+
 def _box(where: str, item: dict[str, Any]) -> np.ndarray | None:
-    if "center" in item and ("scale" in item or "box_size" in item):
+    if _has_centre(item):
         centre = _numbers(where, item, "center", 2)
         if "box_size" in item:
             side = _number(where, item, "box_size")

@@ -15,9 +15,11 @@ SAMPLES = {"300w": (2, 68), "aflw": (2, 19), "cofw": (2, 29), "wflw": (4, 98)}
 
 
 @pytest.mark.parametrize("name", list(SAMPLES))
-def test_json_of_four_benchmarks(name: str, shared: Path) -> None:
+def test_json_of_four_benchmarks(name: str, shared: Path, caplog: pytest.LogCaptureFixture) -> None:
     faces = open_faces("coco", shared / "samples" / "mmpose_json" / name, "test")
     assert (len(faces), faces.points) == SAMPLES[name]
+    too_small = "of 1 of 4 faces is too small, landmarks lie outside its crop: annotation 2"
+    assert (too_small in caplog.text) == (name == "wflw")
     for index in range(len(faces)):
         face, image = faces.face(index), faces.image(index)
         low, high = face.landmarks.min(0), face.landmarks.max(0)
