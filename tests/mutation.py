@@ -11,8 +11,9 @@ here a process that has imported torch forks for each, in a copy of the tree who
 changed, and stops at the first test that fails. A mutant that changes when tests are collected, or
 takes more than ten times as long as the unchanged module, counts as killed.
 
-The sample is drawn with a seed from the modules of a group together. Verdicts are appended to
-build/mutation/GROUP.jsonl and not asked for twice; the figures and the survivors are printed.
+The mutants of a group come in an order drawn with a seed, so that the first of them are a sample.
+Verdicts are appended to build/mutation/GROUP.jsonl and not asked for twice, unless code of the
+module has changed; the figures and the survivors are printed.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ import argparse
 import ast
 import difflib
 import gc
+import hashlib
 import importlib
 import json
 import os
 import pickle
-import random
 import resource
 import select
 import shutil
@@ -103,16 +104,13 @@ GROUPS: dict[str, dict[str, list[str]]] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change of a module: the operator of cosmic-ray and which of its places."""
+    """One change of a module by an operator of cosmic-ray. key: names it for as long as the code
+    of the module stays."""
 
     module: str
     operator: str
-    place: int
+    key: str
     source: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.module} {self.operator} {self.place}"
 
     def difference(self) -> str:
         lines = difflib.unified_diff(
@@ -151,13 +149,16 @@ def mutants_of(module: str) -> Iterator[Mutant]:
                 continue
             if what not in seen:
                 seen.add(what)
-                yield Mutant(module, name.removeprefix("core/"), place, changed)
+                key = hashlib.sha256(f"{module} {what}".encode()).hexdigest()[:20]
+                yield Mutant(module, name.removeprefix("core/"), key, changed)
 
 
 def meaning(source: str) -> str:
-    """The module without its annotations, which nothing evaluates."""
+    """The module without its annotations and docstrings, which nothing evaluates."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value = ast.Constant(None)
         if isinstance(node, ast.arg | ast.AnnAssign):
             node.annotation = ast.Constant(None)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -254,14 +255,14 @@ def preload(group: str, tree: Tree) -> None:
 
 
 def known(group: str) -> dict[str, dict[str, str]]:
-    """The verdicts so far by the mutant's name, the last one of each."""
+    """The verdicts so far by the mutant's key, the last one of each."""
     path = RESULTS / f"{group}.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return {found["name"]: found for found in map(json.loads, lines)}
+    return {found["key"]: found for found in map(json.loads, lines)}
 
 
 def measure(group: str, chosen: list[Mutant], end: float) -> None:
-    """Run what has no verdict yet, in the order of the modules, until the time is over."""
+    """Ask the tests for the verdict of each, until the time is over."""
     tree = Tree(RESULTS / f"{group}-{os.getpid()}")
     preload(group, tree)
     seconds: dict[str, float] = {}
@@ -279,7 +280,8 @@ def measure(group: str, chosen: list[Mutant], end: float) -> None:
                 print(f"{mutant.module}: {seconds[mutant.module]:.1f} s", flush=True)
             limit = 10 + 10 * seconds[mutant.module]
             verdict = tree.run(tests, limit, mutant.module, mutant.source)
-            found = {"name": mutant.name, "verdict": verdict, "change": mutant.difference()}
+            about = {"module": mutant.module, "operator": mutant.operator, "key": mutant.key}
+            found = {**about, "verdict": verdict, "change": mutant.difference()}
             file.write(json.dumps(found) + "\n")
             file.flush()
     shutil.rmtree(tree.folder)
@@ -299,12 +301,11 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * options.minutes
     every = [mutant for module in GROUPS[options.group] for mutant in mutants_of(module)]
-    size = min(options.sample or len(every), len(every))
-    drawn = random.Random(options.seed).sample(range(len(every)), size)
-    wanted = [every[i] for i in sorted(drawn) if options.modules in every[i].module]
+    every.sort(key=lambda m: hashlib.sha256(f"{options.seed} {m.key}".encode()).digest())
+    wanted = [m for m in every[: options.sample] if options.modules in m.module]
     verdicts = known(options.group)
     again = "survived" if options.survivors else None
-    todo = [m for m in wanted if verdicts.get(m.name, {}).get("verdict") == again]
+    todo = [m for m in wanted if verdicts.get(m.key, {}).get("verdict") == again]
     if todo:
         measure(options.group, todo, end)
     report(options.group, wanted, len(every), known(options.group))
@@ -312,18 +313,20 @@ def main() -> None:
 
 def report(group: str, wanted: list[Mutant], of: int, verdicts: dict[str, dict[str, str]]) -> None:
     """The figures of each module and of the group, and what survived."""
-    print(f"\n{group}: {len(wanted)} of {of} mutants")
-    rows: dict[str, list[str]] = {}
+    rows: dict[str, list[str]] = {module: [] for module in GROUPS[group]}
     for mutant in wanted:
-        if mutant.name in verdicts:
-            rows.setdefault(mutant.module, []).append(verdicts[mutant.name]["verdict"])
+        if mutant.key in verdicts:
+            rows[mutant.module].append(verdicts[mutant.key]["verdict"])
     rows["all"] = [verdict for found in rows.values() for verdict in found]
+    print(f"\n{group}: {len(rows['all'])} of {of} mutants")
     for module, found in rows.items():
         killed = len(found) - found.count("survived")
-        print(f"  {module:45} {killed:4} of {len(found):4} killed {killed / len(found):7.1%}")
+        print(
+            f"  {module:45} {killed:4} of {len(found):4} killed {killed / max(len(found), 1):7.1%}"
+        )
     for mutant in wanted:
-        if verdicts.get(mutant.name, {}).get("verdict") == "survived":
-            print(f"\n{mutant.name}\n{mutant.difference()}")
+        if verdicts.get(mutant.key, {}).get("verdict") == "survived":
+            print(f"\n{mutant.module} {mutant.operator}\n{mutant.difference()}")
 
 
 if __name__ == "__main__":

@@ -311,6 +311,8 @@ def test_images_of_cofw(
     with pytest.raises(DataError, match=f"COFW_train_color.mat, {message}"):
         faces.image(0)
     assert faces.image(1).shape == (48, 48, 3)
+    assert [faces.face(i).name for i in (1, 2)] == ["train/0002", "train/0003"]
+    assert faces.face(2).where.endswith("(COFW_train_color.mat, face 3)")
     assert read("cofw", tmp_path, skip_bad=True).skipped.count == 1
 
 
@@ -340,6 +342,12 @@ def test_cofw68(mats: dict[str, Path], tmp_path: Path) -> None:
     assert face.where == "test/0002 (2_points.mat)"
     scipy.io.savemat(folder / "10_points.mat", {"Points": points, "Occ": occluded})
     (folder / "all_points.mat").write_bytes(b"not a face")
+    scipy.io.savemat(folder / "4_points.mat", {"Points": points, "Occ": occluded})
+    (folder / "10_points.mat").rename(tmp_path / "10_points.mat")
+    faces = open_faces("cofw68", tmp_path, "test", skip_bad=True)
+    assert (len(faces), faces.skipped.count) == (2, 0)
+    (folder / "4_points.mat").unlink()
+    (tmp_path / "10_points.mat").rename(folder / "10_points.mat")
     with pytest.raises(DataError, match=r"test_bboxes.mat: found 4 boxes, expected 10"):
         open_faces("cofw68", tmp_path, "test")
     boxes = np.arange(1.0, 41).reshape(10, 4)
