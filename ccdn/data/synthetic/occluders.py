@@ -87,7 +87,7 @@ def _put(ground: np.ndarray, colour: Colour, mask: np.ndarray, share: float) -> 
 
 
 # What is put before a face, and how often.
-_KINDS = {
+SHARES = {
     "mask": 0.24,
     "hand": 0.28,
     "scarf": 0.08,
@@ -112,7 +112,7 @@ def occlude(
     """Put something before `share` of the faces; returns what it hides, (H, W) bool."""
     if not draw.chance(share):
         return np.zeros(picture.shape[:2], bool)
-    kind = draw.choose(_KINDS)
+    kind = draw.choose(SHARES)
     if kind in ("mask", "scarf"):
         return wear(picture, view, layer, look, light, draw, scarf=kind == "scarf")
     rng, unit = draw.rng, view.camera.scale

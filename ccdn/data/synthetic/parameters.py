@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-VERSION = "1.3"
+VERSION = "1.4"
 """Version of the generator: any change that alters a landmark or a pixel changes it."""
 
 _SHAPE, _LOOK = 0, 1

@@ -16,6 +16,7 @@ from ccdn.data.synthetic.camera import Camera
 
 _FINE = 1.0  # samples per pixel along an axis, where the grid faces the camera
 _NEAR = 0.06  # samples this much behind the nearest one belong to the same surface
+_GAP = 0.15  # and so much behind it, to another
 _EIGHT = np.ones((3, 3), np.uint8)
 
 
@@ -159,15 +160,25 @@ def _to_coarse(place: np.ndarray, step: float, count: int) -> np.ndarray:
 def _without_holes(
     rows: np.ndarray, columns: np.ndarray, count: np.ndarray, depth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean place of each pixel from sums, and where there is one; pixels missed between samples
-    take their neighbours' mean, and in `depth` the nearest of them.
+    """Mean place of each pixel from sums, and where there is one.
+
+    Pixels between the samples show nothing, or what is far behind: they take the mean of those
+    neighbours that lie no deeper than the surface around them, and `depth` that surface's.
     """
-    covered = (count > 0).view(np.uint8)
-    closed = cv2.morphologyEx(covered, cv2.MORPH_CLOSE, _EIGHT)
-    holes = np.flatnonzero(closed != covered)
-    if holes.size:
+    closed = cv2.morphologyEx(depth, cv2.MORPH_CLOSE, _EIGHT)
+    row, column = np.nonzero(closed > depth + np.float32(_GAP))
+    if row.size:
+        height, width = depth.shape
+        around = (
+            np.minimum(np.maximum(row[:, None] + _AROUND[0], 0), height - 1),
+            np.minimum(np.maximum(column[:, None] + _AROUND[1], 0), width - 1),
+        )
+        surface = closed[row, column]
+        same = depth[around] > surface[:, None] - np.float32(_GAP)
         for plane in (rows, columns, count):
-            plane.ravel()[holes] = cv2.boxFilter(plane, -1, (3, 3), normalize=False).ravel()[holes]
-        depth.ravel()[holes] = cv2.dilate(depth, _EIGHT).ravel()[holes]
-    weight = 1 / np.maximum(count, 1)
-    return rows * weight, columns * weight, closed > 0
+            plane[row, column] = (plane[around] * same).sum(axis=1)
+        depth[row, column] = surface
+    return rows / np.maximum(count, 1), columns / np.maximum(count, 1), count > 0
+
+
+_AROUND = np.indices((3, 3)).reshape(2, 1, 9) - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from ccdn.data.synthetic.parameters import (
     Expression,
     Identity,
     Pose,
+    as_dict,
     draw_identity,
     shape_stream,
 )
@@ -28,9 +30,12 @@ FRONTAL = Pose(yaw=0, pitch=0, roll=0, distance=12.0, extent=0.6, offset_x=0, of
 RESTING = Expression(**dict.fromkeys(Expression.__dataclass_fields__, 0.0))
 
 
-def identity(symmetric: bool = True) -> Identity:
-    drawn = draw_identity(shape_stream(0, 0))
-    return Identity(**{**drawn.__dict__, "asymmetry": 0.0}) if symmetric else drawn
+@cache
+def identity() -> Identity:
+    """The mean head, symmetric: whatever the generator's version draws."""
+    drawn = [as_dict(draw_identity(shape_stream(0, index))) for index in range(200)]
+    mean = {name: float(np.mean([one[name] for one in drawn])) for name in drawn[0]}
+    return Identity(**{**mean, "asymmetry": 0.0})
 
 
 def turned(yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> Pose:
