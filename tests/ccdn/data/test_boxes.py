@@ -12,6 +12,7 @@ import pytest
 from ccdn.data import (
     DataError,
     Face,
+    boxes,
     detect_faces,
     face_box,
     landmark_box,
@@ -67,6 +68,41 @@ def test_detector_finds_nothing_in_noise(picture: Callable[..., np.ndarray]) -> 
         face_box(Face("a", SPOTS), "detector", image=lambda: noise)
     with pytest.raises(DataError, match="needs the image"):
         face_box(Face("a", SPOTS), "detector")
+
+
+@pytest.mark.parametrize(("enlarged", "seen"), [(1, (100, 200)), (20, (512, 1024))])
+def test_a_rectangle_of_the_detector_becomes_a_box(
+    enlarged: int, seen: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Cascade:
+        """Finds two faces in the second, finer search."""
+
+        def detectMultiScale(  # noqa: N802
+            self, grey: np.ndarray, scaleFactor: float, **options: object
+        ) -> list[list[int]]:
+            asked.append((grey.shape, scaleFactor))
+            return [] if len(asked) < 2 else [[8, 4, 20, 20], [30, 10, 40, 40]]
+
+    monkeypatch.setattr(boxes, "_cascade", Cascade)
+    image = np.zeros((100 * enlarged, 200 * enlarged, 3), np.uint8)
+    large, small = detect_faces(image)
+    assert asked == [(seen, 1.1), (seen, 1.03)]
+    scale = 200 * enlarged / seen[1]
+    for box, (x, y, side) in ((large, (30, 10, 40)), (small, (8, 4, 20))):
+        # 16 % of the rectangle further down, and 89 % of its size.
+        centre = np.array([x + side / 2, y + side * 0.66]) * scale - 0.5
+        half = 0.89 * side / 2 * scale
+        np.testing.assert_allclose(box, [*(centre - half), *(centre + half)])
+
+    asked.clear()
+    asked.append(())  # found at once
+    spots = (large[:2] + [[0, 0], [1, 1]] * (large[2:] - large[:2])).astype(np.float32)
+    face = Face("a", spots)
+    np.testing.assert_allclose(face_box(face, "detector", image=lambda: image), large)
+    with pytest.raises(NoFaceFoundError, match="a: the detector found 2 boxes, none overlaps"):
+        face_box(Face("a", spots + 0.7 * 40 * scale), "detector", image=lambda: image)
 
 
 def test_overlap() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccdn.data import DataError, Face, ImageFaces, subset_masks
+from ccdn.data import DataError, Face, ImageFaces, detect_kind, subset_masks
 from ccdn.data.faces import (
     check_landmarks_inside,
     checked_box,
@@ -170,6 +170,22 @@ def test_the_file_of_a_split(tmp_path: Path) -> None:
     assert find_split_file(tmp_path / "train.txt", "test", ".csv", "a table").name == "train.txt"
     with pytest.raises(DataError, match="none: no such file or folder, expected a table"):
         find_split_file(tmp_path / "none", "train", ".csv", "a table")
+
+
+def test_the_kind_of_a_folder_or_file(tmp_path: Path) -> None:
+    header = "image_name,scale,center_w,center_h,original_0_x,original_0_y"
+    contents = {"a.json": "{}", "hrnet.csv": header, "own.csv": "image,x0,y0", "x.bin": b"\xff\xfe"}
+    kinds = {"a.json": "coco", "hrnet.csv": "hrnet", "own.csv": "folder", "x.bin": "folder"}
+    for name, content in contents.items():
+        path = tmp_path / name.replace(".", "-") / name
+        path.parent.mkdir()
+        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8-sig"))
+        assert detect_kind(path) == kinds[name]
+        assert detect_kind(path.parent) == kinds[name]
+    (tmp_path / "project" / "annotations").mkdir(parents=True)
+    assert detect_kind(tmp_path / "project") == "folder"
+    (tmp_path / "project" / "annotations" / "train.json").touch()
+    assert detect_kind(tmp_path / "project") == "coco"
 
 
 def test_the_images_of_a_table(tmp_path: Path) -> None:
