@@ -166,19 +166,20 @@ def _without_holes(
     neighbours that lie no deeper than the surface around them, and `depth` that surface's.
     """
     closed = cv2.morphologyEx(depth, cv2.MORPH_CLOSE, _EIGHT)
-    row, column = np.nonzero(closed > depth + np.float32(_GAP))
-    if row.size:
+    holes = np.flatnonzero(closed > depth + np.float32(_GAP))
+    if holes.size:
         height, width = depth.shape
-        around = (
-            np.minimum(np.maximum(row[:, None] + _AROUND[0], 0), height - 1),
-            np.minimum(np.maximum(column[:, None] + _AROUND[1], 0), width - 1),
-        )
-        surface = closed[row, column]
-        same = depth[around] > surface[:, None] - np.float32(_GAP)
+        row, column = np.divmod(holes[:, None], width)
+        row = np.minimum(np.maximum(row + _AROUND[0], 0), height - 1)
+        column = np.minimum(np.maximum(column + _AROUND[1], 0), width - 1)
+        around = row * width + column
+        surface = closed.take(holes)
+        same = (depth.take(around) > surface[:, None] - np.float32(_GAP)).astype(np.float32)
         for plane in (rows, columns, count):
-            plane[row, column] = (plane[around] * same).sum(axis=1)
-        depth[row, column] = surface
-    return rows / np.maximum(count, 1), columns / np.maximum(count, 1), count > 0
+            plane.put(holes, np.einsum("nk,nk->n", plane.take(around), same))
+        depth.put(holes, surface)
+    weight = np.maximum(count, 1)
+    return rows / weight, columns / weight, count > 0
 
 
 _AROUND = np.indices((3, 3)).reshape(2, 1, 9) - 1

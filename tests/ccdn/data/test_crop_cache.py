@@ -15,10 +15,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from ccdn.config import load_config
 from ccdn.data import CropDataset, DataError, read_folder
 from ccdn.data.crop_cache import MAGIC, CropCache
 from ccdn.data.images import cv2
 from ccdn.data.synthetic import SyntheticFaces
+from ccdn.training.faces import open_training_faces
 
 FACES = 4
 
@@ -245,3 +247,16 @@ def test_old_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     os.utime(old, (1, 1))
     CropCache(tmp_path, {})
     assert [path.name for path in tmp_path.iterdir()] == [new.name]
+
+
+def test_a_run_keeps_its_training_crops(photographs: Path) -> None:
+    fields = [
+        "data.kind=folder",
+        f"data.root={photographs / 'faces'}",
+        f"data.cache_dir={photographs / 'kept'}",
+        "data.box=gt",
+        "data.holdout=0.25",
+    ]
+    crops = open_training_faces(load_config("tiny", fields)).crops
+    crops.preload()
+    assert len(files(photographs)) == len(crops) == 3
