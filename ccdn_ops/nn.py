@@ -40,8 +40,8 @@ class CTM(nn.Module):
     which COCS takes.
 
     Args:
-        channels: D.
-        excitations: P.
+        channels: those of x, D.
+        excitations: how many, P.
         orders: 2 squeezes mean and covariance (CCDN), 1 the mean alone (FCDN).
         reduction: the bottleneck's width is D / reduction, at least 1.
         iterations: Newton-Schulz iterations of the covariance squeeze, 1 to 10.
@@ -140,7 +140,7 @@ class SqueezeExcite(nn.Module):
     squeeze and excitation, and the first gradient reaches that layer.
 
     Args:
-        channels: D.
+        channels: those of x, D.
         reduction: the bottleneck's width is D / reduction, at least 1.
         activation, gate: modules' classes, called without arguments.
         second_order: adds `second`, a `SecondOrderBranch`.
@@ -207,7 +207,7 @@ class SecondOrderAttention(nn.Module):
     of x's covariance, in x's shape and dtype.
 
     Args:
-        channels: D.
+        channels: those of x, D.
         reduction: the bottleneck's width is D / reduction, at least 1; the paper's is 16.
         iterations: Newton-Schulz iterations, 1 to 10; the paper's is 5.
         window: the covariance is that of the central `window` x `window` positions of a larger
