@@ -9,6 +9,7 @@ least squares over the whole crop, as a shift and a linear part. The picture is 
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -114,20 +115,24 @@ PHOTOGRAPHS = {
 }
 
 
+@cache
+def waves_of(photograph: str) -> Waves:
+    side, box, pixels = PHOTOGRAPHS[photograph]
+    return Waves(side, box, LENGTH * pixels)
+
+
 @pytest.mark.parametrize("photograph", list(PHOTOGRAPHS))
 @pytest.mark.parametrize("changes", list(CHANGES))
 def test_crops(photograph: str, changes: str) -> None:
-    side, box, pixels = PHOTOGRAPHS[photograph]
-    waves = Waves(side, box, LENGTH * pixels)
+    waves = waves_of(photograph)
     for epoch in range(3 if changes == "all" else 1):
         found = crop_of(waves, CHANGES[changes], epoch=epoch)
         assert np.abs(found).max() < EXACT, (photograph, changes, epoch)
 
 
 def test_the_measure_sees_a_hundredth_of_a_pixel() -> None:
-    side, box, pixels = PHOTOGRAPHS["same"]
-    waves = Waves(side, box, LENGTH * pixels)
-    matrix = crop_matrix(np.array(box), SIZE, 12.0, 1.1)
+    waves = waves_of("same")
+    matrix = crop_matrix(np.array(PHOTOGRAPHS["same"][1]), SIZE, 12.0, 1.1)
     crop = crop_image(waves.image(0), matrix, SIZE)
     points = transform_points(matrix, waves.face(0).landmarks.astype(np.float64))
     assert np.abs(offsets(waves, crop, points)).max() < EXACT

@@ -74,20 +74,20 @@ def rays_blocked(view: View, pixels: np.ndarray, depth: np.ndarray) -> np.ndarra
 def test_what_the_head_hides_is_what_its_mesh_hides() -> None:
     """Ray by ray, wherever a pixel or two to any side do not change the answer."""
     found = {True: 0, False: 0}
-    for index in range(8):
+    for index in range(6):
         view = view_of(index, yaw=(-50.0, 0.0, 50.0)[index % 3], largest=40.0)
         nothing = np.zeros((SIZE, SIZE), bool)
         _, behind, _, _ = _hides(view.pixels, bare(view).depth, nothing, nothing)
-        around = [(x, y) for x in (-2, 0, 2) for y in (-2, 0, 2)]
+        around = [(0, 0), *((x, y) for x in (-2, 2) for y in (-2, 2))]
         truths = np.array(
             [rays_blocked(view, view.pixels[:, :2] + step, view.pixels[:, 2]) for step in around]
         )
         sure = truths.all(0) | ~truths.any(0)
-        assert np.array_equal(behind[sure], truths[4][sure]), index
-        for value in truths[4][sure]:
+        assert np.array_equal(behind[sure], truths[0][sure]), index
+        for value in truths[0][sure]:
             found[bool(value)] += 1
-    assert found[True] > 25
-    assert found[False] > 400
+    assert found[True] > 15
+    assert found[False] > 300
 
 
 @pytest.mark.parametrize("scarf", [False, True])
