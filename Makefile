@@ -59,10 +59,10 @@ coverage: $(VENV)/.installed-dev
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# Changes of metrics, readers and references that their tests do not notice: a sample of each, about 40 minutes.
+# Changes of metrics, readers and references that their tests do not notice: a sample of each, about half an hour of one core.
 mutation: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet 'cosmic-ray>=8.4'
-	for group in metrics readers references; do $(BIN)/python tests/mutation.py $$group --sample 550 || exit 1; done
+	for group in metrics readers references; do $(BIN)/python tests/mutation.py $$group --sample 300 || exit 1; done
 
 # timm and torchvision, with the torch that pip finds for them: the full CUDA build, about 6 GB, which no
 # device is needed for. Never in $(VENV), where torchvision would replace torch or fail beside it.

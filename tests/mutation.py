@@ -6,12 +6,12 @@
 
 cosmic-ray (`pip install -e '.[test,mutation]'`) makes the mutants: another operator, a number one
 up or down, a condition negated, a loop that does not run, a decorator gone. Those that differ only
-in type annotations or are another one again are left out. Its own runner starts a Python for each;
-here a process that has imported torch forks for each, in a copy of the tree whose one file is
-changed, and stops at the first test that fails. A mutant that changes when tests are collected, or
-takes more than ten times as long as the unchanged module, counts as killed.
+in type annotations or docstrings, or are another one again, are left out. Its own runner starts a
+Python for each; here a process that has imported torch forks for each, in a copy of the tree whose
+one file is changed, and stops at the first test that fails. A mutant that changes when tests are
+collected, or takes more than ten times as long as the unchanged module, counts as killed.
 
-The mutants of a group come in an order drawn with a seed, so that the first of them are a sample.
+The places of a group come in an order drawn with a seed, so that the first of them are a sample.
 Verdicts are appended to build/mutation/GROUP.jsonl and not asked for twice, unless code of the
 module has changed; the figures and the survivors are printed.
 """
@@ -26,7 +26,6 @@ import hashlib
 import importlib
 import json
 import os
-import pickle
 import resource
 import select
 import shutil
@@ -35,6 +34,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -125,32 +125,41 @@ class Mutant:
 # What is changed ---------------------------------------------------------------------------------
 
 
-def mutants_of(module: str) -> Iterator[Mutant]:
-    """Every mutant of a module, each once."""
+Place = tuple[str, str, int]  # a module, an operator, and which of the places where it applies
+
+
+def places_of(module: str) -> list[Place]:
+    """Every place of a module where an operator of cosmic-ray changes something."""
     from cosmic_ray.ast import ast_nodes, get_ast
-    from cosmic_ray.mutating import MutationVisitor
     from cosmic_ray.plugins import get_operator, operator_names
 
-    source = (ROOT / module).read_text(encoding="utf-8")
-    tree = get_ast(source)
-    nodes, parsed = list(ast_nodes(tree)), pickle.dumps(tree)
-    seen = {meaning(source)}
+    nodes = list(ast_nodes(get_ast((ROOT / module).read_text(encoding="utf-8"))))
+    found = []
     for name in operator_names():
         operator = get_operator(name)
-        if operator.arguments() or name.endswith("/NoOp"):
+        if not operator.arguments() and not name.endswith("/NoOp"):
+            count = sum(1 for node in nodes for _ in operator().mutation_positions(node))
+            found += [(module, name, place) for place in range(count)]
+    return found
+
+
+def mutants(places: list[Place]) -> Iterator[Mutant]:
+    """The mutants of these places, each once, without those that are no change."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    seen = set()
+    for module, name, place in places:
+        source = (ROOT / module).read_text(encoding="utf-8")
+        changed = mutate_code(source, get_operator(name)(), place)
+        try:
+            what = meaning(changed)
+        except SyntaxError:
             continue
-        places = sum(1 for node in nodes for _ in operator().mutation_positions(node))
-        for place in range(places):
-            # A walk changes the tree; to load it is a tenth of parsing it.
-            changed = MutationVisitor(place, operator()).walk(pickle.loads(parsed)).get_code()
-            try:
-                what = meaning(changed)
-            except SyntaxError:
-                continue
-            if what not in seen:
-                seen.add(what)
-                key = hashlib.sha256(f"{module} {what}".encode()).hexdigest()[:20]
-                yield Mutant(module, name.removeprefix("core/"), key, changed)
+        key = hashlib.sha256(f"{module} {what}".encode()).hexdigest()[:20]
+        if key not in seen and what != meaning(source):
+            seen.add(key)
+            yield Mutant(module, name.removeprefix("core/"), key, changed)
 
 
 def meaning(source: str) -> str:
@@ -272,11 +281,10 @@ def measure(group: str, chosen: list[Mutant], end: float) -> None:
             if time.monotonic() > end:
                 break
             if mutant.module not in seconds:
-                for _ in range(2):  # the first writes bytecode
-                    start = time.monotonic()
-                    if tree.run(tests, 600) != "survived":
-                        raise SystemExit(f"{mutant.module}: its tests fail, {tree.folder}/output")
-                    seconds[mutant.module] = time.monotonic() - start
+                start = time.monotonic()
+                if tree.run(tests, 600) != "survived":
+                    raise SystemExit(f"{mutant.module}: its tests fail, {tree.folder}/output")
+                seconds[mutant.module] = time.monotonic() - start
                 print(f"{mutant.module}: {seconds[mutant.module]:.1f} s", flush=True)
             limit = 10 + 10 * seconds[mutant.module]
             verdict = tree.run(tests, limit, mutant.module, mutant.source)
@@ -296,19 +304,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after these")
     parser.add_argument("--survivors", action="store_true", help="ask for them once more")
-    parser.add_argument("--modules", default="", help="only those whose path contains this")
     options = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * options.minutes
-    every = [mutant for module in GROUPS[options.group] for mutant in mutants_of(module)]
-    every.sort(key=lambda m: hashlib.sha256(f"{options.seed} {m.key}".encode()).digest())
-    wanted = [m for m in every[: options.sample] if options.modules in m.module]
+    places = [p for module in GROUPS[options.group] for p in places_of(module)]
+    places.sort(key=lambda p: hashlib.sha256(f"{options.seed} {p}".encode()).digest())
+    wanted = list(islice(mutants(places), options.sample))
     verdicts = known(options.group)
     again = "survived" if options.survivors else None
     todo = [m for m in wanted if verdicts.get(m.key, {}).get("verdict") == again]
     if todo:
         measure(options.group, todo, end)
-    report(options.group, wanted, len(every), known(options.group))
+    report(options.group, wanted, len(places), known(options.group))
 
 
 def report(group: str, wanted: list[Mutant], of: int, verdicts: dict[str, dict[str, str]]) -> None:
@@ -318,7 +325,7 @@ def report(group: str, wanted: list[Mutant], of: int, verdicts: dict[str, dict[s
         if mutant.key in verdicts:
             rows[mutant.module].append(verdicts[mutant.key]["verdict"])
     rows["all"] = [verdict for found in rows.values() for verdict in found]
-    print(f"\n{group}: {len(rows['all'])} of {of} mutants")
+    print(f"\n{group}: {len(rows['all'])} mutants, drawn from {of} places")
     for module, found in rows.items():
         killed = len(found) - found.count("survived")
         print(
