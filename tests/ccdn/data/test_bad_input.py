@@ -170,7 +170,7 @@ def _narrow(file: Any) -> None:
 
 
 def _nan(file: Any) -> None:
-    file["phisTr"][4, 1] = np.nan
+    file["phisTr"][4, 2] = np.nan
 
 
 def _no_box(file: Any) -> None:
@@ -183,7 +183,7 @@ def _no_box(file: Any) -> None:
         (_drop, "no variable 'phisTr', expected IsTr, bboxesTr, phisTr"),
         (_shorten, "found 4 images, 4 boxes and 3 annotations, expected as many of each"),
         (_narrow, "found phisTr of 4 x 86, expected any x 87"),
-        (_nan, "face 2: found landmark 4 at .nan"),
+        (_nan, "face 3: found landmark 4 at .nan"),
         (_no_box, "face 2: found an empty or inverted box"),
     ],
 )

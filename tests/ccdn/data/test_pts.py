@@ -45,6 +45,8 @@ def test_harmless_variations_are_read(tmp_path: Path, text: str) -> None:
     [
         ("", "empty file"),
         ("hello\n", r"line 1: found 'hello', expected 'version: 1'"),
+        ("version\n", r"line 1: found 'version', expected 'version: 1'"),
+        (f"faces: 1\n{GOOD}", r"line 1: found 'faces: 1', expected 'version: 1'"),
         (GOOD.replace("version: 1", "version: 2"), "line 1: found version '2', expected 1"),
         (GOOD.replace("n_points:  3", "n_points: x"), "line 2: found n_points 'x'"),
         (GOOD.replace("n_points:  3", "n_points: 0"), "line 2: found n_points '0'"),
