@@ -34,7 +34,7 @@ def run(
         capture_output=True,
         text=True,
         check=False,
-        timeout=560,
+        timeout=1800,  # a build on a crowded machine
     )
 
 

@@ -63,12 +63,14 @@ def test_predict(weights: Path, strange: Path) -> None:
     assert maps.stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_export(weights: Path, strange: Path) -> None:
     out = strange / "ein Netz.safetensors"
     assert export.main(["--weights", str(weights), "--out", str(out)]) == 0
     assert evaluate.main(["--weights", str(out), "--out", str(strange / "of the export")]) == 0
 
 
+@pytest.mark.slow
 def test_ablate(strange: Path, small: list[str]) -> None:
     grid = strange / "ein Gitter.yaml"
     grid.write_text("config: tiny\nvariants: [fcdn]\nexcitations: [2]\nseeds: [0]\n")
