@@ -281,6 +281,10 @@ def test_the_official_sizes_of_aflw(tmp_path: Path) -> None:
     assert aflw._train_size(tmp_path / "not read", 24386) == 20000
 
 
+def test_the_official_sizes_of_cofw() -> None:
+    assert (cofw.SIZES, cofw.SIZES_68) == ({"train": 1345, "test": 507}, {"test": 507})
+
+
 @pytest.mark.parametrize(
     ("box", "expected"),
     [([3, 4, 5, 6], [2, 3, 7, 9]), ([1, 1, 5, 6], [0, 0, 5, 6]), ([-3, 0.5, 9, 9], [0, 0, 5, 8.5])],
@@ -504,6 +508,27 @@ def _set(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         content["annotations"][1][key] = value
 
     return change
+
+
+def test_a_rectangle_of_coco_too_small_for_its_face(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    read("coco", coco(tmp_path))
+    assert not caplog.records
+    faces = read("coco", coco(tmp_path, _set("bbox", [9, 9, 4, 4])))
+    assert np.array(faces.face(1).box).tolist() == [10, 11, 30, 31]
+    # The crop ends at 11 + 1.25 * 4 / 2, a landmark lies at 19.
+    assert "1 of 2 faces is too small" in caplog.text
+    assert "crop: annotation 1 (id 1) by 110 %; center" in caplog.text
+
+    def make_many(content: dict[str, Any]) -> None:
+        small = {**content["annotations"][1], "bbox": [9, 9, 4, 4]}
+        content["annotations"] = [{**small, "id": i} for i in range(4)]
+
+    caplog.clear()
+    read("coco", coco(tmp_path, make_many))
+    assert "4 of 4 faces" in caplog.text
+    assert "annotation 2 (id 2) by 110 %, ...; center" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from ccdn.data.faces import (
 )
 from ccdn.data.images import cv2
 from ccdn.data.mat import checked_shape
+from ccdn.data.sizes import check_size
 from ccdn.data.split_files import find_image, find_split_file
 
 LARGEST = np.nextafter(1e9, 0)
@@ -141,6 +143,15 @@ def test_a_squeezed_row_or_column_has_its_axis_back() -> None:
 def test_arrays_of_another_shape(array: np.ndarray, shape: tuple, message: str) -> None:
     with pytest.raises(DataError, match=f"a.mat: {message}$"):
         checked_shape(array, shape, Path("a.mat"), "data")
+
+
+def test_a_size_that_is_not_the_official_one_is_told() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_size(Path("root"), "WFLW", "train", 3, {"train": 3})
+    for found in (2, 4):
+        with pytest.warns(UserWarning, match=f"'train' of WFLW .*found {found} faces, expected 3"):
+            check_size(Path("root"), "WFLW", "train", found, {"train": 3})
 
 
 # Files by their names ----------------------------------------------------------------------------

@@ -169,6 +169,13 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, write_face: Callable) -> No
         read_folder(tmp_path / "absent")
     with pytest.raises(DataError, match=r"found no \.pts file and no CSV file"):
         read_folder(tmp_path)
+    (tmp_path / "faces.txt").write_text(f"{HEADER}\n")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(DataError, match=r"faces\.txt: no such folder"):
+        read_folder(tmp_path / "faces.txt")
+    with pytest.raises(DataError, match=r"folder\.csv: found no \.pts file and no CSV file"):
+        read_folder(tmp_path / "folder.csv")
+    (tmp_path / "folder.csv").rmdir()
     (tmp_path / "one.csv").write_text(f"{HEADER}\n")
     (tmp_path / "two.csv").write_text(f"{HEADER}\n")
     with pytest.raises(DataError, match=r"found 2 CSV files \(one\.csv, two\.csv\)"):

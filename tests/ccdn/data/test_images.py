@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ccdn.data import DataError, check_image, read_image
-from ccdn.data.images import _jpeg_is_whole, cv2
+from ccdn.data.images import _jpeg_is_whole, cv2, readable
 
 
 def _gradient() -> np.ndarray:
@@ -110,6 +110,20 @@ def test_trailing_bytes_are_harmless(tmp_path: Path) -> None:
     path = tmp_path / "padded.jpg"
     path.write_bytes(_encoded(".jpg") + b"\0" * 3000)
     assert read_image(path).shape == (40, 60, 3)
+
+
+def test_a_fault_in_reading_names_the_file_and_what_it_should_be() -> None:
+    for error, message in (
+        (KeyError("odd"), r"a\.csv: not a table: 'odd'"),
+        (UnicodeError("odd"), r"a\.csv: not a table: odd"),
+        (PermissionError(13, "no entry"), r"a\.csv: cannot read: no entry"),
+        (OSError("odd"), r"a\.csv: cannot read: odd"),
+    ):
+        with (
+            pytest.raises(DataError, match=f"^{message}$"),
+            readable(Path("a.csv"), "a table", KeyError, UnicodeError),
+        ):
+            raise error
 
 
 def test_other_bad_files(tmp_path: Path) -> None:
