@@ -274,6 +274,8 @@ def test_an_aflw_file_number_by_number(tmp_path: Path) -> None:
     assert face.where.endswith("flickr/c.jpg (AFLWinfo_release.mat, face 3)")
     frontal = open_faces("aflw", tmp_path, "frontal")
     assert [frontal.face(i).name for i in range(len(frontal))] == ["a.jpg", "b.jpg"]
+    scipy.io.savemat(tmp_path / "AFLWinfo_release.mat", {**content, "train_faces": 3})
+    assert len(open_faces("aflw", tmp_path, "train")) == 3
 
 
 def test_the_official_sizes_of_aflw(tmp_path: Path) -> None:
@@ -428,6 +430,8 @@ def test_hrnet(tmp_path: Path) -> None:
     assert face.box.tolist() == [16, 12, 32, 28]
     assert faces.image(0).shape == (48, 56, 3)
     assert face.where.endswith("a.png (face_landmarks_own_train.csv, line 2)")
+    one = HEADER.partition(",original_1_x")[0], ROW.partition(",12")[0]
+    assert read("hrnet", make_csv(tmp_path, *one)).face(0).landmarks.tolist() == [[10, 11]]
     long = HEADER.replace("center_w", "w" * 90)
     for lines, message in (
         ([long], rf"found 14 columns image_name,scale,{'w' * 63},\.\.\., expected"),

@@ -108,6 +108,8 @@ def test_sets_of_faces() -> None:
         ImageFaces("made", [])
     with pytest.raises(DataError, match="b: found 3 points, expected 2 as in a"):
         ImageFaces("made", [face(), face("b", 3)])
+    with pytest.raises(DataError, match="b: found 1 points, expected 2 as in a"):
+        ImageFaces("made", [face(), face("b", 1)])
     faces = ImageFaces("made", [face(attributes={"blur": True}), face("b"), face("c")])
     assert repr(faces) == "ImageFaces('made', 3 faces, 2 points)"
     assert {name: mask.tolist() for name, mask in subset_masks(faces).items()} == {
