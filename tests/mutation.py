@@ -67,9 +67,9 @@ GROUPS: dict[str, dict[str, list[str]]] = {
     "readers": {
         "ccdn/data/pts.py": [PTS],
         "ccdn/data/w300.py": [W300, BAD, "-k", "w300 or 300w or mirror"],
-        "ccdn/data/wflw.py": [BAD, BENCHMARKS, "-k", "wflw"],
-        "ccdn/data/cofw.py": [BAD, BENCHMARKS, "-k", "cofw"],
-        "ccdn/data/aflw.py": [BAD, BENCHMARKS, "-k", "aflw"],
+        "ccdn/data/wflw.py": [BAD, BENCHMARKS, "-k", "wflw or sizes"],
+        "ccdn/data/cofw.py": [BAD, BENCHMARKS, "-k", "cofw or sizes or mirror"],
+        "ccdn/data/aflw.py": [BAD, BENCHMARKS, "-k", "aflw or sizes"],
         "ccdn/data/coco.py": [BAD, "-k", "coco"],
         "ccdn/data/folder.py": [FOLDER],
         "ccdn/data/hrnet.py": [BAD, "-k", "hrnet"],
@@ -77,7 +77,7 @@ GROUPS: dict[str, dict[str, list[str]]] = {
         "ccdn/data/images.py": [f"{DATA}/test_images.py"],
         "ccdn/data/mat.py": [FACES, BAD],
         "ccdn/data/pairs.py": [W300, FOLDER],
-        "ccdn/data/sizes.py": [BAD],
+        "ccdn/data/sizes.py": [FACES, BAD],
         "ccdn/data/split_files.py": [FACES],
     },
     "references": {
@@ -85,7 +85,7 @@ GROUPS: dict[str, dict[str, list[str]]] = {
             EVERY,
             f"{OPS}/test_{name}.py",
             "-k",
-            f"({name} or how_little or as_many_steps) and not ({SLOWEST})",
+            f"({name} or how_little or as_many_steps or another_backend) and not ({SLOWEST})",
         ]
         for name in (
             "cocs_loss",

@@ -226,7 +226,11 @@ def test_opcheck(backend: str, operator: Operator, dtype: torch.dtype) -> None:
 
 
 @every
-@pytest.mark.parametrize("sizes", [{}, {"D": 8, "R": 8, "H": 2, "W": 2}], ids=["wide", "narrow"])
+@pytest.mark.parametrize(
+    "sizes",
+    [{}, {"D": 8, "R": 8, "H": 2, "W": 2}, {"D": 20, "H": 5, "W": 7}],
+    ids=["wide", "narrow", "panels"],  # panels are 16 columns of float64
+)
 def test_a_backward_pass_of_what_another_backend_saved(
     operator: Operator, sizes: dict[str, int]
 ) -> None:
