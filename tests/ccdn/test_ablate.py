@@ -54,7 +54,7 @@ def test_the_baseline_is_one_row_of_each_seed() -> None:
         ("seed: [1]", "seed"),
         ("- 1", "expected the fields of a grid"),
         ("", "found an empty file"),
-        ("[" * 9999, "while parsing a flow"),
+        ("[" * 9999, "flow"),  # YAML's versions differ in the words
         (b"\xff\xfe", "decode"),
     ],
 )
