@@ -165,6 +165,8 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
     from ccdn.data import DataError
     from ccdn.default_weights import about
     from ccdn.inputs import sources
+    from ccdn.outputs import StillResults
+    from ccdn.training.optimisation import pick_device
 
     found = sources(options.inputs)
     boxes = _given_boxes(options, found)
@@ -173,13 +175,17 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
     _spare_annotations(stills, out, options.pts)
     if options.weights is None and group.first:
         print(f"ccdn.predict: no --weights, so with those that ship: {about()}", file=sys.stderr)
-    predictor = Predictor(options.weights, options.device, options.flip_test, options.batch_size)
+    device = str(pick_device(options.device, group.local_rank))
+    predictor = Predictor(options.weights, device, options.flip_test, options.batch_size)
     names = _names([source.path for source in found])
     tally = _Tally()
     mine = found[group.rank :: group.size]
-    results = _still_results(options, predictor, boxes)
-    _predict_stills(predictor, mine, boxes, options, results, names, tally, group.first)
     if stills:
+        source_of_boxes = "detector" if boxes is None else "given"
+        results = StillResults(out, options.write, predictor.layout, source_of_boxes)
+        files = [source.path for source in mine if not source.is_stream]
+        shown = bar(files, "pictures") if group.first else files
+        _predict_stills(predictor, shown, boxes, options, results, names, tally)
         results.close(group, stills)
     for source in mine:
         if source.is_stream:
@@ -211,31 +217,18 @@ def _given_boxes(options: argparse.Namespace, found: Sequence[Source]) -> list[n
     return [options.box if options.box is not None else landmark_box(read_pts(options.pts))]
 
 
-def _still_results(
-    options: argparse.Namespace, predictor: Predictor, boxes: list[np.ndarray] | None
-) -> StillResults:
-    from ccdn.outputs import StillResults
-
-    source = "detector" if boxes is None else "given"
-    return StillResults(Path(options.out), options.write, predictor.layout, source)
-
-
 def _predict_stills(
     predictor: Predictor,
-    found: Sequence[Source],
+    files: Iterable[Path],
     boxes: list[np.ndarray] | None,
     options: argparse.Namespace,
     results: StillResults,
     names: dict[Path, str],
     tally: _Tally,
-    show: bool,
 ) -> None:
-    """The pictures among the inputs one after the other, their faces through the network in
-    batches. show: progress.
-    """
-    files = [source.path for source in found if not source.is_stream]
+    """Pictures one after the other, their faces through the network in batches."""
     waiting: list[tuple[Path, np.ndarray, list[np.ndarray]]] = []
-    for path, image in _images(bar(files, "pictures") if show and files else files, tally):
+    for path, image in _images(files, tally):
         if boxes is not None:
             _check_given(path, boxes[0], image)
         waiting.append((path, image, predictor.detect(image) if boxes is None else boxes))

@@ -19,6 +19,7 @@ import ccdn
 from ccdn import inputs, predict
 from ccdn.data import detect_faces, landmark_box, read_300w, read_pts, square_box
 from ccdn.data.boxes import overlap
+from ccdn.training.processes import Processes
 
 
 @pytest.fixture
@@ -85,6 +86,23 @@ def test_channels_are_in_opencv_s_order(weights: Path, monkeypatch: pytest.Monke
     blue[:, :, 0] = 255
     predictor(blue)
     assert seen[0][0, 0].tolist() == [0, 0, 255]  # RGB
+
+
+def test_each_process_predicts_on_its_own_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").touch()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+
+    def asked(weights: str, device: str, *_: Any) -> None:
+        raise LookupError(device)
+
+    monkeypatch.setattr(predict, "Predictor", asked)
+    options = predict._parser().parse_args([str(tmp_path / "a.png"), "--weights", "w.pt"])
+    for rank in range(2):
+        with pytest.raises(LookupError, match=f"cuda:{rank}"):
+            predict._predict(options, Processes(rank, 2, rank))
 
 
 def test_batches_do_not_change_the_landmarks(
