@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ccdn.config import CONFIG_FOLDER, ConfigError
-from ccdn.data import DataError
+from ccdn.config import CONFIG_FOLDER, ConfigError, read_yaml
 from ccdn.evaluation.metrics import NORMS
-from ccdn.evaluation.reading import read_json
+from ccdn.evaluation.reading import read_results
 from ccdn.evaluation.tables import NORM_NAMES, Row, Table, as_csv, as_latex
 from ccdn.files import atomic_write
 
@@ -93,8 +91,9 @@ def load_grid(name_or_path: str) -> Grid:
             f"no grid {name_or_path!r}: neither a file nor one of {', '.join(grids())}"
         )
     try:
-        grid = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Grid), _read(path)))
-    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        values = read_yaml(path, "the fields of a grid")
+        grid = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Grid), values))
+    except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
     assert isinstance(grid, Grid)
     for variant in grid.variants:
@@ -134,9 +133,7 @@ def read_scores(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
     path = folder / "results.json"
     if not path.exists():
         return {}
-    splits = read_json(path).get("splits")
-    if not isinstance(splits, dict):
-        raise DataError(f"{path}: expected results of ccdn.evaluate, found no splits")
+    splits = read_results(path)["splits"]
     return {
         split: {norm: found["model"][norm] for norm in NORMS if found["model"].get(norm)}
         for split, found in splits.items()
@@ -208,11 +205,3 @@ def _mean(values: Sequence[float]) -> str:
         return "-"
     mean = f"{statistics.fmean(values):.2f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
-
-
-def _read(path: Path) -> Any:
-    values = OmegaConf.load(path)
-    if not OmegaConf.is_dict(values) or not values:
-        found = repr(values) if values else "an empty file"
-        raise ConfigError(f"{path}: expected the fields of a grid, found {found}")
-    return values

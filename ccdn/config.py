@@ -201,6 +201,16 @@ def _read_chain(name: str, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict[
     path = _find(name, seen[-1].parent if seen else None)
     if path in seen:
         raise ConfigError(f"{path}: its base: lines lead back to itself")
+    values = read_yaml(path, "sections model:, data:, train:")
+    base = values.pop("base", None)
+    chain = [] if base is None else _read_chain(str(base), (*seen, path))
+    return [*chain, (str(path), {str(key): value for key, value in values.items()})]
+
+
+def read_yaml(path: Path, expected: str) -> dict[Any, Any]:
+    """The mapping in a YAML file. Raises ConfigError, in one line, for a file that cannot be read
+    or holds anything else than what is `expected`.
+    """
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
     except (
@@ -213,10 +223,8 @@ def _read_chain(name: str, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict[
         raise ConfigError(f"{path}: not a readable YAML file: {_one_line(error)}") from error
     if not isinstance(values, dict) or not values:
         found = repr(values) if values else "an empty file"
-        raise ConfigError(f"{path}: expected sections model:, data:, train:; found {found}")
-    base = values.pop("base", None)
-    chain = [] if base is None else _read_chain(str(base), (*seen, path))
-    return [*chain, (str(path), {str(key): value for key, value in values.items()})]
+        raise ConfigError(f"{path}: expected {expected}; found {found}")
+    return values
 
 
 def _find(name: str, beside: Path | None) -> Path:

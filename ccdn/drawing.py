@@ -117,10 +117,11 @@ def stack_sheets(sheets: Sequence[Image]) -> Image:
     return np.concatenate(padded)
 
 
-def write_picture(path: Path, image: Image) -> None:
+def write_picture(path: Path, image: Image, jpeg_quality: int = 95) -> None:
     """Write an RGB picture in the format of the path's suffix. Raises OSError, naming the file."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if path.suffix == ".jpg" else []
     try:
-        ok, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        ok, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     except cv2.error as error:
         raise OSError(f"{path}: OpenCV cannot write {path.suffix or 'no suffix'!r}") from error
     if not ok:

@@ -40,11 +40,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "build" / "mutation"
 COPIED = ("ccdn", "ccdn_ops", "tests")
+REFERENCES = "ccdn_ops/backends/reference"
 
 DATA, EVALUATION, OPS = "tests/ccdn/data", "tests/ccdn/evaluation", "tests/ops"
-BAD, FACES, FOLDER, PTS, W300, BENCHMARKS = (
+BAD, MAT, FACES, FOLDER, PTS, W300, BENCHMARKS = (
     f"{DATA}/test_{name}.py"
-    for name in ("bad_input", "faces", "folder", "pts", "w300", "benchmarks")
+    for name in ("bad_input", "bad_mat_files", "faces", "folder", "pts", "w300", "benchmarks")
 )
 EVERY = f"{OPS}/test_operators.py"
 # Large shapes, many draws and compilers: small shapes notice as much in a tenth of the time.
@@ -66,38 +67,29 @@ GROUPS: dict[str, dict[str, list[str]]] = {
     },
     "readers": {
         "ccdn/data/pts.py": [PTS],
-        "ccdn/data/w300.py": [W300, BAD, "-k", "w300 or 300w or mirror"],
+        "ccdn/data/w300.py": [W300, MAT, "-k", "w300 or 300w or mirror"],
         "ccdn/data/wflw.py": [BAD, BENCHMARKS, "-k", "wflw or sizes"],
-        "ccdn/data/cofw.py": [BAD, BENCHMARKS, "-k", "cofw or sizes or mirror"],
-        "ccdn/data/aflw.py": [BAD, BENCHMARKS, "-k", "aflw or sizes"],
+        "ccdn/data/cofw.py": [MAT, BENCHMARKS, "-k", "cofw or sizes or mirror"],
+        "ccdn/data/aflw.py": [MAT, BENCHMARKS, "-k", "aflw or sizes"],
         "ccdn/data/coco.py": [BAD, "-k", "coco"],
         "ccdn/data/folder.py": [FOLDER],
         "ccdn/data/hrnet.py": [BAD, "-k", "hrnet"],
-        "ccdn/data/faces.py": [FACES, BAD],
+        "ccdn/data/faces.py": [FACES, BAD, MAT],
         "ccdn/data/images.py": [f"{DATA}/test_images.py"],
-        "ccdn/data/mat.py": [FACES, BAD],
+        "ccdn/data/mat.py": [FACES, MAT],
         "ccdn/data/pairs.py": [W300, FOLDER],
-        "ccdn/data/sizes.py": [FACES, BAD],
+        "ccdn/data/sizes.py": [FACES, BAD, MAT],
         "ccdn/data/split_files.py": [FACES],
     },
     "references": {
-        f"ccdn_ops/backends/reference/{name}.py": [
+        f"{REFERENCES}/{name}.py": [
             EVERY,
             f"{OPS}/test_{name}.py",
             "-k",
             f"({name} or how_little or as_many_steps or another_backend) and not ({SLOWEST})",
         ]
-        for name in (
-            "cocs_loss",
-            "covariance_pool",
-            "ctm",
-            "dual_squeeze",
-            "excitation_gates",
-            "isqrt_cov",
-            "multi_excite",
-            "newton_schulz_sqrt",
-            "second_order_squeeze",
-        )
+        for name in sorted(path.stem for path in (ROOT / REFERENCES).glob("[a-z]*.py"))
+        if name != "autograd"
     },
 }
 

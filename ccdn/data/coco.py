@@ -49,30 +49,17 @@ def read_coco(root: str | Path, split: str = "train", skip_bad: bool = False) ->
         for item in annotations
     )
 
+    small: list[str] = []
+
     def read(row: tuple[int, dict[str, Any]]) -> Face:
-        return _read_annotation(path, images, says_visibility, *row)
+        number, item = row
+        face = _read_annotation(path, images, says_visibility, number, item)
+        share = _beyond_rectangle(item, face.landmarks)
+        if share > 0:
+            small.append(f"{_where(number, item)} by {100 * share:.0f} %")
+        return face
 
     faces, skipped = gather(list(enumerate(annotations)), read, skip_bad)
-    _tell_small(path, annotations)
-    return ImageFaces(path.stem, faces, skipped, orient=False)
-
-
-def _tell_small(path: Path, annotations: list[dict[str, Any]]) -> None:
-    """Warn of rectangles whose crops, a quarter larger, would not hold their landmarks."""
-    small = []
-    for number, item in enumerate(annotations):
-        where = f"annotation {number} (id {item.get('id')!r})"
-        if "bbox" not in item or not _has_centre(item):
-            continue
-        try:
-            x, y, width, height = _numbers(where, item, "bbox", 4)
-            square = square_box(np.array([x, y, x + width, y + height]), _MARGIN)
-            points = np.array(_numbers(where, item, "keypoints")).reshape(-1, 3)[:, :2]
-        except ValueError:  # what is wrong was said where the annotation was read, if it matters
-            continue
-        beyond = np.maximum(square[:2] - points, points - square[2:]).max(initial=0.0)
-        if beyond > 0:
-            small.append(f"{where} by {100 * beyond / (square[2] - square[0]):.0f} %")
     if small:
         log.warning(
             "%s: the rectangle (bbox) of %d of %d faces is too small, landmarks lie outside its "
@@ -83,6 +70,22 @@ def _tell_small(path: Path, annotations: list[dict[str, Any]]) -> None:
             ", ".join(small[:3]),
             ", ..." if len(small) > 3 else "",
         )
+    return ImageFaces(path.stem, faces, skipped, orient=False)
+
+
+def _beyond_rectangle(item: dict[str, Any], landmarks: np.ndarray) -> float:
+    """How far landmarks (L, 2) lie outside the crop, a quarter larger, of a rectangle that is not
+    used, as a share of the crop; 0 where they do not, and where there is no such rectangle.
+    """
+    if "bbox" not in item or not _has_centre(item):
+        return 0.0
+    try:
+        x, y, width, height = _numbers("", item, "bbox", 4)
+        square = square_box(np.array([x, y, x + width, y + height]), _MARGIN)
+    except ValueError:  # as it is not used, nothing is wrong
+        return 0.0
+    beyond = np.maximum(square[:2] - landmarks, landmarks - square[2:]).max(initial=0.0)
+    return float(beyond / (square[2] - square[0]))
 
 
 def _items(path: Path, content: Any, name: str) -> list[dict[str, Any]]:
@@ -95,7 +98,7 @@ def _items(path: Path, content: Any, name: str) -> list[dict[str, Any]]:
 def _read_annotation(
     path: Path, images: dict[Any, str], says_visibility: bool, number: int, item: dict[str, Any]
 ) -> Face:
-    where = f"{path}, annotation {number} (id {item.get('id')!r})"
+    where = f"{path}, {_where(number, item)}"
     key = item.get("image_id")
     if not isinstance(key, (int, str)) or key not in images:
         raise DataError(f"{where}: found image_id {key!r}, expected that of an image")
@@ -115,6 +118,10 @@ def _read_annotation(
         table[:, 2] == 2 if says_visibility else None,
         source=f"{path.name}, annotation {number}",
     )
+
+
+def _where(number: int, item: dict[str, Any]) -> str:
+    return f"annotation {number} (id {item.get('id')!r})"
 
 
 def _has_centre(item: dict[str, Any]) -> bool:

@@ -182,7 +182,7 @@ def read_cofw68(root: str | Path, split: str = "test", skip_bad: bool = False) -
 def _check_cell(file: Path, cell: int, face: Face) -> None:
     """Raise DataError where a cell is no image or does not hold the landmarks of its face."""
     height, width = read_cell(file, cell).shape[:2]
-    check_landmarks_inside(face, width, height, float(np.ptp(face.landmarks, axis=0).max()))
+    check_landmarks_inside(face, width, height)
 
 
 def _one_based(box: np.ndarray) -> np.ndarray:

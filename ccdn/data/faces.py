@@ -90,8 +90,12 @@ class FaceSet(Protocol):
 OUTSIDE_LIMIT = 0.5
 
 
-def check_landmarks_inside(face: Face, width: int, height: int, side: float) -> None:
-    """Raise DataError for a landmark outside the image by more than OUTSIDE_LIMIT of `side`."""
+def check_landmarks_inside(face: Face, width: int, height: int, side: float | None = None) -> None:
+    """Raise DataError for a landmark outside the image by more than OUTSIDE_LIMIT of `side`, by
+    default the longer one of the smallest box around the landmarks.
+    """
+    if side is None:
+        side = float(np.ptp(face.landmarks, axis=0).max())
     beyond = np.maximum(-face.landmarks, face.landmarks - [width - 1, height - 1]).max(1)
     worst = int(beyond.argmax())
     if beyond[worst] > OUTSIDE_LIMIT * side:
@@ -107,7 +111,7 @@ def check_face(face: Face) -> None:
     assert face.path is not None
     with naming_the_row(face):
         width, height = check_image(face.path)
-    check_landmarks_inside(face, width, height, float(np.ptp(face.landmarks, axis=0).max()))
+    check_landmarks_inside(face, width, height)
 
 
 @contextmanager

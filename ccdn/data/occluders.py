@@ -10,9 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .images import cv2
-from .shapes import SHIFT, in_sixteenths, polygon, smooth, tube
-
-Colour = tuple[float, float, float]
+from .shapes import SHIFT, Colour, in_sixteenths, polygon, shade, smooth, tube
 
 _CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 20, endpoint=False)) for f in (np.cos, np.sin)], 1)
 _FINGERS = (0.80, 0.98, 0.92, 0.70)  # lengths, from the thumb's side
@@ -91,11 +89,6 @@ def paint_occluder(
     return sheet.mask
 
 
-def _shade(colour: Colour, factor: float) -> Colour:
-    r, g, b = (min(255.0, part * factor) for part in colour)
-    return (r, g, b)
-
-
 def _any_colour(random: np.random.Generator, low: float = 15, high: float = 235) -> Colour:
     """A colour of things: most are dull, some are not."""
     spread = 45.0 if random.random() < 0.35 else 13.0
@@ -137,24 +130,24 @@ def _finger(sheet: _Sheet, joints: np.ndarray, radius: float, skin: Colour, nail
             cv2.polylines(picture, [part], False, colour, thick, cv2.LINE_AA, SHIFT)
 
     rim = max(0.5, 0.07 * radius)
-    stroke(sheet.colour, 1.0, _shade(skin, 0.72), rim)
+    stroke(sheet.colour, 1.0, shade(skin, 0.72), rim)
     stroke(sheet.mask, 1.0, (255.0,) * 3, rim)
     stroke(sheet.colour, 1.0, skin)
     shine = max(1, round(0.8 * radius))
-    cv2.polylines(sheet.colour, [way], False, _shade(skin, 1.07), shine, cv2.LINE_AA, SHIFT)
+    cv2.polylines(sheet.colour, [way], False, shade(skin, 1.07), shine, cv2.LINE_AA, SHIFT)
     if radius < 2:
         return
     along = joints[1:] - joints[:-1]
     along = along / np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6)[:, None]
     normal = along[:, ::-1] * (-1.0, 1.0)
     creases = in_sixteenths(joints[1:3, None] + 0.6 * radius * normal[1:, None] * _SIDES)
-    cv2.polylines(sheet.colour, list(creases), False, _shade(skin, 0.86), 1, cv2.LINE_AA, SHIFT)
+    cv2.polylines(sheet.colour, list(creases), False, shade(skin, 0.86), 1, cv2.LINE_AA, SHIFT)
     if nail:
         shape = (
             0.55 * radius * _CIRCLE[::2, :1] * along[2]
             + 0.45 * radius * _CIRCLE[::2, 1:] * normal[2]
         )
-        r, g, b = _shade(skin, 1.12)
+        r, g, b = shade(skin, 1.12)
         polygon(sheet.colour, joints[3] + 0.2 * radius * along[2] + shape, (r, 0.94 * g, 0.94 * b))
 
 
@@ -162,7 +155,7 @@ def _arm(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator)
     """A wrist and, mostly, a sleeve, from the palm out of the picture."""
     wrist = np.array([place(0, 1.0), place(0, 1.9), place(random.uniform(-0.6, 0.6), 6.0)])
     radii = place.unit * np.array([0.36, 0.33, 0.50])
-    sheet.tube(wrist, radii + 0.02 * place.unit, _shade(skin, 0.6))
+    sheet.tube(wrist, radii + 0.02 * place.unit, shade(skin, 0.6))
     sheet.tube(wrist, radii, skin)
     if random.random() < 0.7:
         cuff = random.uniform(1.5, 2.2)
@@ -170,7 +163,7 @@ def _arm(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator)
         sleeve = np.array([place(0, cuff), wrist[2]])
         sheet.tube(sleeve, place.unit * np.array([0.44, 0.66]), cloth)
         rim = place.outline([(-0.45, cuff - 0.1), (0.45, cuff - 0.1)])
-        sheet.tube(rim, np.full(2, 0.06 * place.unit), _shade(cloth, 0.7))
+        sheet.tube(rim, np.full(2, 0.06 * place.unit), shade(cloth, 0.7))
 
 
 def _hand(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator) -> None:
@@ -180,8 +173,8 @@ def _hand(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator
     palm = [(-0.46, 0.25), (0.46, 0.25), (0.46, 0.7), (0.38, 1.2), (-0.38, 1.2), (-0.46, 0.7)]
     outline = smooth(place.outline(palm))
     middle = outline.mean(axis=0)
-    sheet.fill(middle + 1.05 * (outline - middle), _shade(skin, 0.62))
-    sheet.fill(outline, _shade(skin, 0.97))
+    sheet.fill(middle + 1.05 * (outline - middle), shade(skin, 0.62))
+    sheet.fill(outline, shade(skin, 0.97))
     reach = [(0.30, 1.0), (0.56, 0.62), (0.72, 0.25), (0.74, -0.08)]
     closed = random.uniform(0.4, 1.0)
     joints = place.outline([(thumb * across * closed, along) for across, along in reach])
@@ -216,7 +209,7 @@ def _phone(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generato
     case = _any_colour(random, 10, 90) if random.random() < 0.7 else _any_colour(random)
     half, long = 0.52, random.uniform(0.95, 1.1)
     box = [(-half, -long), (half, -long), (half, long), (-half, long)]
-    sheet.fill(smooth(_dense(place.outline(box)), 2), _shade(case, 0.6))
+    sheet.fill(smooth(_dense(place.outline(box)), 2), shade(case, 0.6))
     inner = [(0.94 * across, 0.97 * along) for across, along in box]
     sheet.fill(smooth(_dense(place.outline(inner)), 2), case)
     shine = [
@@ -226,10 +219,10 @@ def _phone(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generato
         (-half + 0.05, 0.4),
     ]
     polygon(
-        sheet.colour, place.outline(shine), _shade((case[0] + 8, case[1] + 8, case[2] + 8), 1.12)
+        sheet.colour, place.outline(shine), shade((case[0] + 8, case[1] + 8, case[2] + 8), 1.12)
     )
     island = [(0.02, -long + 0.08), (0.44, -long + 0.08), (0.44, -long + 0.5), (0.02, -long + 0.5)]
-    polygon(sheet.colour, smooth(place.outline(island), 2), _shade(case, 0.75))
+    polygon(sheet.colour, smooth(place.outline(island), 2), shade(case, 0.75))
     for across, along in ((0.13, 0.19), (0.33, 0.19), (0.13, 0.39)):
         lens = place(across, along - long)
         for radius, colour in ((0.085, (20.0, 20.0, 24.0)), (0.04, (60.0, 66.0, 84.0))):
@@ -251,9 +244,9 @@ def _cup(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator)
     body = [(-top, 0.0), (top, 0.0), (bottom, tall), (-bottom, tall)]
     sheet.fill(place.outline(body), colour)
     light = [(-0.6 * top, 0.0), (-0.2 * top, 0.0), (-0.2 * bottom, tall), (-0.6 * bottom, tall)]
-    polygon(sheet.colour, place.outline(light), _shade(colour, 1.12))
+    polygon(sheet.colour, place.outline(light), shade(colour, 1.12))
     dark = [(0.65 * top, 0.0), (top, 0.0), (bottom, tall), (0.65 * bottom, tall)]
-    polygon(sheet.colour, place.outline(dark), _shade(colour, 0.72))
+    polygon(sheet.colour, place.outline(dark), shade(colour, 0.72))
     if random.random() < 0.6:
         band = [
             (-top + 0.03, 0.35),
@@ -263,9 +256,9 @@ def _cup(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator)
         ]
         polygon(sheet.colour, place.outline(band), _any_colour(random))
     rim = place.outline([(top * x, 0.14 * y) for x, y in _CIRCLE.tolist()])
-    sheet.fill(rim, _shade(colour, 1.15))
+    sheet.fill(rim, shade(colour, 1.15))
     middle = rim.mean(axis=0)
-    polygon(sheet.colour, middle + 0.86 * (rim - middle), _shade(colour, 0.5))
+    polygon(sheet.colour, middle + 0.86 * (rim - middle), shade(colour, 0.5))
     _grip(sheet, place, 0.5 * (top + bottom), skin, random)
 
 
@@ -283,7 +276,7 @@ def _microphone(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Gen
         for ends in ([(k * radius / 4, -reach), (k * radius / 4, reach)],
                      [(-reach, k * radius / 4), (reach, k * radius / 4)]):  # fmt: skip
             thin = np.full(2, max(0.4, 0.012 * place.unit))
-            tube(sheet.colour, place.outline(ends), thin, _shade(mesh, 0.55))
+            tube(sheet.colour, place.outline(ends), thin, shade(mesh, 0.55))
     sheet.tube(place.outline([(-0.2, radius), (0.2, radius)]), np.full(2, 0.05 * place.unit), dark)
     low = Place(place(0, 0.75), place.away, place.unit)
     _grip(sheet, low, 0.14, skin, random)
@@ -298,7 +291,7 @@ def _paper(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generato
         place.outline([(-half, -long), (half, -long + lean), (half, long), (-half, long - lean)]),
         colour,
     )
-    ink = _shade(colour, 0.35)
+    ink = shade(colour, 0.35)
     thin = np.full(2, random.uniform(0.015, 0.035) * place.unit)
     for along in np.arange(-long + 0.15, long - 0.12, 0.14).tolist():
         end = half * random.uniform(0.2, 0.85)
@@ -315,7 +308,7 @@ def _bar(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator)
     colour = _any_colour(random)
     sheet.fill(outline, colour)
     side = place.outline([(0.45 * wide, -9), (wide, -9), (wide, 9), (0.45 * wide, 9)])
-    polygon(sheet.colour, side, _shade(colour, 0.65))
+    polygon(sheet.colour, side, shade(colour, 0.65))
     if random.random() < 0.5:
         _pattern(sheet, outline, place, random)
 
@@ -333,7 +326,7 @@ def _cloth(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generato
     middle = outline.mean(axis=0)
     for _ in range(3):
         fold = np.stack([middle, outline[int(random.integers(len(outline)))]])
-        tube(sheet.colour, fold, place.unit * np.array([0.05, 0.015]), _shade(colour, 0.78))
+        tube(sheet.colour, fold, place.unit * np.array([0.05, 0.015]), shade(colour, 0.78))
 
 
 KINDS: dict[str, Callable[[_Sheet, Place, Colour, np.random.Generator], None]] = {

@@ -1,4 +1,4 @@
-"""Smooth shapes in pictures: polygons and tubes whose corners lie between pixels."""
+"""Smooth shapes in pictures: polygons and tubes whose corners lie between pixels; colours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import numpy as np
 
 from .images import cv2
 
+Colour = tuple[float, float, float]
+
 SHIFT = 4  # OpenCV draws in sixteenths of a pixel
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """A colour made darker or lighter."""
+    r, g, b = colour
+    return (min(255.0, r * factor), min(255.0, g * factor), min(255.0, b * factor))
 
 
 def in_sixteenths(points: np.ndarray) -> np.ndarray:

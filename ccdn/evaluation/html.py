@@ -20,7 +20,7 @@ from ccdn.data import DataError, generic_layout, to_unit, transform_points
 from ccdn.evaluation.gallery import load_gallery
 from ccdn.evaluation.metrics import Array, best_norm, nme, norms_of
 from ccdn.evaluation.prediction_files import PredictionFile, read_predictions
-from ccdn.evaluation.reading import read_arrays, read_json
+from ccdn.evaluation.reading import read_arrays, read_json, read_results
 from ccdn.evaluation.scoring import MEAN_SHAPE
 from ccdn.evaluation.tables import NORM_NAMES, Row, Table, as_values
 from ccdn.files import atomic_write
@@ -65,7 +65,7 @@ def read_run(name: str, folder: Path, budget: int = PICTURES) -> Run:
         raise DataError(f"{folder}: expected the folder of a run, found no folder")
     run = Run(name, folder)
     if (folder / "results.json").is_file():
-        run.results = _results(folder / "results.json")
+        run.results = read_results(folder / "results.json", date=str)
         if (folder / "tables.json").is_file():
             run.tables = _tables(folder / "tables.json")
         for path in sorted(folder.glob("predictions*.npz")):
@@ -330,14 +330,6 @@ def _embedded(runs: Sequence[Run]) -> str:
 
 def _is_rate(value: Any) -> bool:
     return isinstance(value, (int, float)) and value > 0
-
-
-def _results(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = read_json(path)
-    for key, kind in (("date", str), ("splits", dict)):
-        if not isinstance(found.get(key), kind):
-            raise DataError(f"{path}: expected results of ccdn.evaluate, found no {key}")
-    return found
 
 
 def _tables(path: Path) -> list[dict[str, Any]]:

@@ -26,6 +26,17 @@ def read_json(path: Path, kind: type = dict) -> Any:
     return content
 
 
+def read_results(path: Path, **others: type) -> dict[str, Any]:
+    """The results.json that ccdn.evaluate wrote: its splits, and `others`, by their names and
+    kinds, are there. Raises DataError, naming the file.
+    """
+    found: dict[str, Any] = read_json(path)
+    for key, kind in (*others.items(), ("splits", dict)):
+        if not isinstance(found.get(key), kind):
+            raise DataError(f"{path}: expected results of ccdn.evaluate, found no {key}")
+    return found
+
+
 def read_arrays(path: Path) -> dict[str, Array]:
     """The arrays of an .npz file by their names; nothing in it is executed. Raises DataError,
     naming the file.

@@ -25,8 +25,8 @@ class DeviceCrops:
     """The items of a training `CropDataset`, the images made on `device`.
 
     The draws and the landmarks are the host's; the pixels are its to the rounding of the warp.
-    Memory: about
-    (1.25 reach S)^2 x 3 bytes a face, e.g. 0.3 MB with the paper's crop and augmentation.
+    Memory: about (1.25 reach S)^2 x 3 bytes a face, e.g. 0.3 MB with the paper's crop and
+    augmentation.
 
     Raises ConfigError for changes that only the host makes: low_resolution, occlusion, crops of
     pixels that would have to be averaged first.

@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -41,13 +40,13 @@ def folder(face_folder: Path, small: list[str], tmp_path_factory: pytest.TempPat
     return folder
 
 
-def command(name: str, folder: Path, faces: Path, small: list[str], out: Path) -> Command:
-    """A command whose results go to `out`."""
+def commands(folder: Path, faces: Path, small: list[str], out: Path) -> dict[str, Command]:
+    """Every command that writes, its results to `out`."""
     weights = ["--weights", str(folder / "run/last.pt")]
     face = [str(faces / "face00.png"), "--box", "10,10,80,90", *weights]
     trained = ["--data", str(faces), "--out", str(out), *small, "train.epochs=1"]
     made = ["--train", "2", "--test", "1", "--out", str(out)]
-    commands: dict[str, Command] = {
+    return {
         "train": (train.main, ["--config", "tiny", *trained]),
         "ablate": (ablate.main, ["--grid", str(folder / "grid.yaml"), *trained]),
         "evaluate": (evaluate.main, [*weights, "--out", str(out)]),
@@ -62,12 +61,19 @@ def command(name: str, folder: Path, faces: Path, small: list[str], out: Path) -
         "synthesize cofw": (data.main, ["synthesize", "--protocol", "cofw", *made]),
         "synthesize aflw": (data.main, ["synthesize", "--protocol", "aflw", *made]),
     }
-    return commands[name]
 
 
-COMMANDS = ("train", "ablate", "evaluate", "report", "export", "predict", "predict video")
-COMMANDS += ("activations", "inspect")
-COMMANDS += tuple(f"synthesize {protocol}" for protocol in ("300w", "wflw", "cofw", "aflw"))
+@pytest.fixture(params=list(commands(Path(), Path(), [], Path())))
+def command(
+    request: pytest.FixtureRequest,
+    folder: Path,
+    face_folder: Path,
+    small: list[str],
+    tmp_path: Path,
+) -> tuple[str, Callable[[], int]]:
+    """The name of a command, and how to run it."""
+    main, arguments = commands(folder, face_folder, small, tmp_path)[request.param]
+    return request.param, lambda: main(arguments)
 
 
 @contextlib.contextmanager
@@ -98,44 +104,37 @@ def permissions_obeyed() -> Iterator[None]:
         assert libc.capset(header, sets) == 0, os.strerror(ctypes.get_errno())
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_full_disk_is_one_line(
-    name: str,
-    folder: Path,
-    face_folder: Path,
-    small: list[str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    main, arguments = command(name, folder, face_folder, small, tmp_path)
-    with full_disk():
-        code = main(arguments)
-    # A training that was going on cannot; the others could not be done.
-    assert code == {"train": 1, "ablate": 1}.get(name, 2)
+def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines on stderr, of which the last is the command's own."""
     said = capsys.readouterr().err.strip().splitlines()
     assert said[-1].startswith("ccdn."), said
+    return said
+
+
+def test_a_full_disk_is_one_line(
+    command: tuple[str, Callable[[], int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, run = command
+    with full_disk():
+        code = run()
+    # A training that was going on cannot; the others could not be done.
+    assert code == {"train": 1, "ablate": 1}.get(name, 2)
+    said = told(capsys)
     fault = [line for line in said if "File too large" in line or "is the disk full?" in line]
     assert len(fault) == 1, said
     assert str(tmp_path) in fault[0]
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("name", COMMANDS)
 def test_a_read_only_folder_is_one_line(
-    name: str,
-    folder: Path,
-    face_folder: Path,
-    small: list[str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    command: tuple[str, Callable[[], int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main, arguments = command(name, folder, face_folder, small, tmp_path)
+    _, run = command
     tmp_path.chmod(0o555)
     with permissions_obeyed():
-        code = main(arguments)
+        code = run()
     tmp_path.chmod(0o755)
-    said: list[Any] = capsys.readouterr().err.strip().splitlines()
+    said = told(capsys)
     assert code == 2, said
-    assert said[-1].startswith("ccdn."), said
     assert any("Permission denied" in line and str(tmp_path) in line for line in said), said
     assert not list(tmp_path.iterdir())

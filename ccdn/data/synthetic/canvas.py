@@ -13,12 +13,11 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+from ccdn.data.shapes import SHIFT, Colour
 from ccdn.data.synthetic.head import MESH_ANGLES, Head
 
 REACH = 2.3  # u covers -REACH..REACH
 TOP, BOTTOM = -1.95, 2.25  # heights covered
-Colour = tuple[float, float, float]
-_SHIFT = 4
 
 
 class Canvas:
@@ -56,7 +55,7 @@ class Canvas:
             u = width * np.arcsin(np.minimum(np.maximum(u / width, -1), 1))
         cells = np.empty(points.shape)
         cells[:, 0], cells[:, 1] = u + REACH, y - TOP
-        return np.rint(cells * (self.density * (1 << _SHIFT))).astype(np.int32)
+        return np.rint(cells * (self.density * (1 << SHIFT))).astype(np.int32)
 
     def fill(self, points: np.ndarray, colour: Colour) -> None:
         """Queue a polygon (n, 2) in front view."""
@@ -79,9 +78,9 @@ class Canvas:
             if width > 0:
                 thick = max(1, round(width * self.density))
                 line = cells[start:end]
-                cv2.polylines(self.paint, [line], False, colour, thick, cv2.LINE_AA, _SHIFT)
+                cv2.polylines(self.paint, [line], False, colour, thick, cv2.LINE_AA, SHIFT)
             else:
-                cv2.fillPoly(self.paint, [cells[start:end]], colour, cv2.LINE_AA, _SHIFT)
+                cv2.fillPoly(self.paint, [cells[start:end]], colour, cv2.LINE_AA, SHIFT)
         self._shapes.clear()
         self._how.clear()
 
@@ -96,7 +95,7 @@ class Canvas:
         out = np.zeros(self.shape, np.uint8)
         for points in polygons:
             cells = self._cells(np.asarray(points, np.float64), unrolled)
-            cv2.fillPoly(out, [cells], 255, cv2.LINE_AA, _SHIFT)
+            cv2.fillPoly(out, [cells], 255, cv2.LINE_AA, SHIFT)
         side = 2 * round(soft * self.density) + 1
         return cv2.blur(out, (side, side)) if side > 1 else out
 

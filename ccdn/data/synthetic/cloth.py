@@ -5,11 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ccdn.data.shapes import SHIFT, in_sixteenths
+from ccdn.data.shapes import SHIFT, Colour, in_sixteenths, shade
 from ccdn.data.synthetic.camera import View
-from ccdn.data.synthetic.canvas import Colour
 from ccdn.data.synthetic.head import Head
-from ccdn.data.synthetic.look import Light, Look, any_colour, shade
+from ccdn.data.synthetic.look import Light, Look, any_colour
 from ccdn.data.synthetic.parameters import Draw
 from ccdn.data.synthetic.raster import normals, rasterise
 from ccdn.data.synthetic.render import Layer, brightness

@@ -13,6 +13,7 @@ import numpy as np
 from ccdn.data import aflw, cofw, wflw
 from ccdn.data.pts import write_pts
 from ccdn.data.synthetic.generator import SyntheticFaces
+from ccdn.drawing import write_picture
 from ccdn.files import atomic_write, write_json
 
 # Parts of 300W, how many of a hundred faces go there, and the format that its pictures have.
@@ -74,7 +75,7 @@ def _write_300w(root: Path, sets: dict[str, SyntheticFaces]) -> None:
                 gap = " " if part == "ibug" and index % 4 == 0 else "_"
                 stem = root / part / f"synthetic{gap}{index:05d}"
                 face = faces.face(index)
-                _write_image(stem.with_suffix(suffix), faces.image(index))
+                write_picture(stem.with_suffix(suffix), faces.image(index), _JPEG_QUALITY)
                 write_pts(stem.with_suffix(".pts"), face.landmarks)
                 boxes[stem.name + suffix] = (_box(faces, index), _bounds(face.landmarks))
             _write_300w_boxes(root / "Bounding Boxes", part, boxes)
@@ -105,7 +106,7 @@ def _write_wflw(root: Path, sets: dict[str, SyntheticFaces]) -> None:
             members = range(index, index + together)
             path = f"{index // 1000}--Synthetic/{name}_{index:05d}.jpg"
             image = np.concatenate([faces.image(member) for member in members], axis=1)
-            _write_image(root / "WFLW_images" / path, image)
+            write_picture(root / "WFLW_images" / path, image, _JPEG_QUALITY)
             for place, member in enumerate(members):
                 moved = np.array([place * faces.size, 0.0])
                 landmarks = faces.face(member).landmarks.astype(np.float64) + moved
@@ -165,7 +166,7 @@ def _write_aflw(root: Path, sets: dict[str, SyntheticFaces]) -> None:
     for place, (name, index) in zip(order.tolist(), every, strict=True):
         faces = sets[name]
         path = f"{(0, 2, 3)[place % 3]}/image{place:05d}.jpg"
-        _write_image(root / "flickr" / path, faces.image(index))
+        write_picture(root / "flickr" / path, faces.image(index), _JPEG_QUALITY)
         data[place] = faces.face(index).landmarks.T.ravel()
         bbox[place] = _box(faces, index)[[0, 2, 1, 3]]
         mask[place] = faces.visible(index)
@@ -193,13 +194,6 @@ def _box(faces: SyntheticFaces, index: int) -> np.ndarray:
 
 def _bounds(landmarks: np.ndarray) -> np.ndarray:
     return np.concatenate([landmarks.min(0), landmarks.max(0)]).astype(np.float64)
-
-
-def _write_image(path: Path, image: np.ndarray) -> None:
-    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if path.suffix == ".jpg" else []
-    _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-    with atomic_write(path) as file:
-        file.write(data.tobytes())
 
 
 def _write_mat(path: Path, content: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ccdn.data.synthetic.canvas import Colour
+from ccdn.data.shapes import Colour, shade
 from ccdn.data.synthetic.parameters import Draw
 
 _SKIN: list[Colour] = [
@@ -73,12 +73,6 @@ class Light:
         """Brightness of a surface that looks at the camera."""
         lamp = self.colour * max(float(self.towards[2]), 0.0)
         return float(np.mean(self.ambient + lamp)) + 0.7 * self.fill
-
-
-def shade(colour: Colour, factor: float) -> Colour:
-    """A colour made darker or lighter."""
-    r, g, b = colour
-    return (min(255.0, r * factor), min(255.0, g * factor), min(255.0, b * factor))
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:

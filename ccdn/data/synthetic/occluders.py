@@ -6,11 +6,10 @@ import cv2
 import numpy as np
 
 from ccdn.data.occluders import Place, paint_occluder
-from ccdn.data.shapes import SHIFT, in_sixteenths, polygon
+from ccdn.data.shapes import SHIFT, Colour, in_sixteenths, polygon, shade
 from ccdn.data.synthetic.camera import View
-from ccdn.data.synthetic.canvas import Colour
 from ccdn.data.synthetic.cloth import wear
-from ccdn.data.synthetic.look import Light, Look, any_colour, shade
+from ccdn.data.synthetic.look import Light, Look, any_colour
 from ccdn.data.synthetic.parameters import Draw
 from ccdn.data.synthetic.render import Layer
 

@@ -10,10 +10,11 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from ccdn.data.shapes import Colour, shade
 from ccdn.data.synthetic.camera import View
-from ccdn.data.synthetic.canvas import Canvas, Colour
+from ccdn.data.synthetic.canvas import Canvas
 from ccdn.data.synthetic.head import MESH_ANGLES, RELIEF_DENSITY
-from ccdn.data.synthetic.look import Light, Look, mix, shade
+from ccdn.data.synthetic.look import Light, Look, mix
 from ccdn.data.synthetic.parameters import Draw
 from ccdn.data.synthetic.raster import Normals, normals, rasterise
 from ccdn.data.synthetic.skin import Cover

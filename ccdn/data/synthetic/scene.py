@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ccdn.data.shapes import SHIFT, in_sixteenths, polygon, smooth
+from ccdn.data.shapes import SHIFT, in_sixteenths, polygon, shade, smooth
 from ccdn.data.synthetic.camera import View
-from ccdn.data.synthetic.look import Light, Look, any_colour, mix, shade
+from ccdn.data.synthetic.look import Light, Look, any_colour, mix
 from ccdn.data.synthetic.parameters import Draw
 from ccdn.data.synthetic.render import Layer
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ccdn.data.shapes import shade
 from ccdn.data.synthetic.anatomy import LIP_T, Anatomy
 from ccdn.data.synthetic.canvas import BOTTOM, REACH, TOP, Canvas, ellipse
-from ccdn.data.synthetic.look import Look, mix, shade
+from ccdn.data.synthetic.look import Look, mix
 from ccdn.data.synthetic.parameters import Draw
 
 
