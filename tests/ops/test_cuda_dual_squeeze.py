@@ -1,6 +1,6 @@
 """dual_squeeze's CUDA kernels on the CPU (tests/ops/cuda_emulation): values, indices, barriers.
 
-What a device alone can show (races between warps, speed) is not here.
+Races are in test_cuda_races.py; what a device alone can show (its memory model, speed) is not here.
 """
 
 from __future__ import annotations

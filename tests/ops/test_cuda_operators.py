@@ -1,8 +1,8 @@
 """The CUDA kernels of every operator on the CPU (tests/ops/cuda_emulation).
 
 What tests/ops/test_operators.py asks of every backend is asked of them too; then come the shapes
-that make their paths differ, both layouts, and the order in which threads run. What a device alone
-can show (races between warps, speed) is not here.
+that make their paths differ, both layouts, and the order in which threads run. Races are in
+test_cuda_races.py; what a device alone can show (its memory model, speed) is not here.
 """
 
 from __future__ import annotations

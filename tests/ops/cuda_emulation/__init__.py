@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import mmap
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -45,12 +46,20 @@ def operators() -> list[str]:
     return sorted(path.stem for path in (ROOT / "csrc" / "cuda").glob("*.cu"))
 
 
-def build(folder: Path) -> Path:
-    """The emulated native module, a shared object in `folder`."""
+def build(folder: Path, *, races: bool = False) -> Path:
+    """The emulated native module, a shared object in `folder`.
+
+    With `races` every read and write of the kernels is watched (races.cpp), which takes ten times
+    as long; `Emulation.races` says what was found.
+    """
     import pybind11
 
-    # An index outside of a shared array stops the process, which no test survives unnoticed.
-    kernel_flags = ["-O2", "-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"]
+    # An index outside of a shared array, or an address between two numbers, stops the process,
+    # which no test survives unnoticed.
+    kernel_flags = ["-fsanitize=bounds,alignment", "-fsanitize-undefined-trap-on-error"]
+    # Where they are watched, loads stay where they are written.
+    watched = ["-O1", "-g1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
+    kernel_flags += watched if races else ["-O2"]
     # Coroutines jump between stacks, which hardened longjmp refuses. Products are fused or not as
     # the compiler likes; on the device they are fused.
     kernel_flags += ["-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas", "-x", "c++"]
@@ -58,8 +67,10 @@ def build(folder: Path) -> Path:
     binding_flags = ["-O0", '-DCCDN_CUDA_ARCHS="90"', *(f"-isystem{path}" for path in python)]
     sources = {ROOT / "csrc" / "bindings.cpp": binding_flags, HERE / "library.cpp": kernel_flags}
     sources |= {ROOT / "csrc" / "cuda" / f"{name}.cu": kernel_flags for name in operators()}
+    if races:
+        sources |= {HERE / "faults.cpp": kernel_flags, HERE / "races.cpp": ["-O2"]}
     common = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
-    common += [f"-I{HERE}", f"-I{ROOT / 'csrc'}"]
+    common += [f"-I{HERE}", f"-I{ROOT / 'csrc'}", *(["-DCCDN_RACES"] if races else [])]
 
     def compile_one(source: Path) -> Path:
         target = folder / f"{source.name}.o"
@@ -177,6 +188,17 @@ class Emulation:
     def settings(self, thread_order: int = 0, largest_grid: int = 0) -> None:
         """How threads take turns (0 in order, 1 reversed, else random) and the grid's limit."""
         self.native.emulated_settings(thread_order, largest_grid, STREAM)
+
+    def races(self) -> list[str]:
+        """What a build with `races` has found since the last call, with the lines of the code."""
+        self.native.emulated_races.restype = ctypes.c_char_p
+        found = self.native.emulated_races().decode().splitlines()
+        places = sorted({place for line in found for place in re.findall(r"@(\w+)", line)})
+        command = ["addr2line", "-s", "-p", "-e", str(self.path), *places]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        lines = [line.partition(" (")[0] for line in done.stdout.splitlines()]
+        line_of = dict(zip(places, lines, strict=True)) if places else {}
+        return [re.sub(r"@(\w+)", lambda place: line_of[place[1]], line) for line in found]
 
     @contextmanager
     def only_last(self, samples: int) -> Iterator[None]:

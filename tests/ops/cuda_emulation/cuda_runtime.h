@@ -3,9 +3,11 @@
 // __syncthreads(). For tests only; csrc knows nothing of it.
 //
 // What it catches: wrong values and indices, out-of-bounds shared memory (with -fsanitize=bounds),
-// barriers that not every thread of a block reaches, and, because the order in which threads run
-// between two barriers can be chosen, missing barriers. cuda/instructions.cuh has the instructions
-// of a warp. What it cannot: memory ordering, limits of registers and of shared memory.
+// addresses that their type does not allow (-fsanitize=alignment), barriers that not every thread
+// of a block reaches, and, because the order in which threads run between two barriers can be
+// chosen, missing barriers that change a value; races.cpp finds those that change none.
+// cuda/instructions.cuh has the instructions of a warp. What it cannot: memory ordering, limits of
+// registers and of shared memory.
 #pragma once
 
 #include <setjmp.h>
@@ -23,6 +25,8 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+#include "races.h"
 
 #define __global__
 #define __device__
@@ -118,6 +122,7 @@ class Block {
       for (unsigned t : order) ended += fibers_[t]->state == State::done;
       if (ended == threads) return true;
       if (ended != 0) return failed();
+      races::all_have_met();
       for (unsigned t : order) fibers_[t]->state = State::running;
     }
   }
@@ -168,6 +173,7 @@ class Block {
     if (fiber.state != State::running) return;
     threadIdx = dim3(t, 0, 0);
     running_ = &fiber;
+    races::thread_runs(t, fiber.stack.get(), fiber.stack.get() + kStackBytes);
     if (_setjmp(scheduler_) != 0) return;
     if (fiber.started) _longjmp(fiber.place, 1);
     fiber.started = true;
@@ -182,7 +188,10 @@ class Block {
   static void live() {
     Block& block = current();
     for (;;) {
-      (*block.body_)();
+      const std::function<void()>& body = *block.body_;
+      races::watching(true);
+      body();
+      races::watching(false);
       block.barrier(State::done);
     }
   }
@@ -196,6 +205,7 @@ class Block {
 
 // threadIdx is one variable for all coroutines: each finds its own again after its turn.
 inline void wait_at(Block::State reached) {
+  const races::Unwatched meanwhile;
   const dim3 mine = threadIdx;
   Block::current().barrier(reached);
   threadIdx = mine;
@@ -226,8 +236,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (largest_grid != 0) gridDim.x = std::min(gridDim.x, largest_grid);
   const std::tuple<std::remove_cv_t<Parameters>...> held(std::forward<Arguments>(arguments)...);
   const std::function<void()> body = [&] { std::apply(kernel, held); };
+  races::launch_begins();
   for (unsigned b : chosen_blocks(gridDim.x)) {
     blockIdx = dim3(b, 0, 0);
+    races::block_begins(b);
     if (!Block::current().run(blockDim.x, body)) return last_error = cudaErrorLaunchFailure;
   }
   return cudaSuccess;

@@ -58,6 +58,7 @@ inline float entry_bf16(const uint32_t (&fragment)[32][8][2], int tile, int k, i
 template <int kDepth, int kRows, int kColumns, typename A, typename B>
 void multiply(float (&sum)[kRows][kColumns][4], const uint32_t (&a)[kRows][4],
               const uint32_t (&b)[kColumns][2], A entry_of_a, B entry_of_b) {
+  const races::Unwatched meanwhile;
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   Operands& all = operands(warp, turn_of_warp() % 2);
   std::memcpy(all.a[lane], a, sizeof(a));
@@ -103,6 +104,7 @@ inline float to_tf32(float value) {
 }
 
 inline float tf32_rest(float value, float rounded) {
+  const emulation::races::Unwatched meanwhile;
   return emulation::tf32_terms == 1 ? 0.f : to_tf32(value - rounded);
 }
 
@@ -125,15 +127,24 @@ void multiply_bf16(float (&sum)[kRows][kColumns][4], const uint32_t (&a)[kRows][
 }
 
 inline void copy_async(void* to, const void* from, bool inside) {
+  const emulation::races::Unwatched meanwhile;
+  if (reinterpret_cast<uintptr_t>(to) % 16 != 0 || reinterpret_cast<uintptr_t>(from) % 16 != 0) {
+    __builtin_trap();
+  }
+  emulation::races::copy_begins(to, from, inside);
   auto& groups = emulation::copies_of_thread();
   if (groups.empty()) groups.emplace_back();
   groups.back().push_back({to, from, inside});
 }
 
-inline void commit_copies() { emulation::copies_of_thread().emplace_back(); }
+inline void commit_copies() {
+  const emulation::races::Unwatched meanwhile;
+  emulation::copies_of_thread().emplace_back();
+}
 
 template <int kGroups>
 void wait_for_copies() {
+  const emulation::races::Unwatched meanwhile;
   // The last list is not committed yet.
   auto& groups = emulation::copies_of_thread();
   while (groups.size() > kGroups + 1) {
@@ -143,6 +154,7 @@ void wait_for_copies() {
       } else {
         std::memset(copy.to, 0, 16);
       }
+      emulation::races::copy_ends(copy.to);
     }
     groups.erase(groups.begin());
   }

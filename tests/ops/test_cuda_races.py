@@ -1,0 +1,89 @@
+"""Races of the CUDA kernels' threads, seen on the CPU (tests/ops/cuda_emulation/races.cpp).
+
+Whatever the order in which threads run: two accesses without a barrier between them are found even
+where they change no value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cuda_emulation
+import pytest
+import torch
+from cuda_emulation import Emulation, build, compiler
+from test_operators import OPERATORS, Operator, step
+
+pytestmark = pytest.mark.slow
+
+FAULTS = {
+    "none": [],
+    "no_barrier_before_reading": ["write, read", "read, write"],
+    "no_barrier_after_reading": ["write, read", "read, write"],
+    "barrier_too_early": ["write, read", "read, write"],
+    "two_writers": ["write, write"],
+    "nothing_written": ["a read of what was not written"],
+    "copy_not_awaited": ["a read of a copy under way"],
+    "copy_without_barrier": ["write, read", "read, write"],
+    "copy_too_early": ["write, read", "read, write"],
+    "blocks_write_the_same": ["write, write"],
+    "blocks_read_each_other": ["write, read", "read, write"],
+}
+# Several tiles of 64 on both axes, and of one side only; packs of 16 bytes and single elements.
+SIZES = [
+    {"B": 2, "P": 3, "D": 80, "R": 20, "H": 8, "W": 9},
+    {"B": 2, "P": 2, "D": 130, "R": 33, "H": 5, "W": 3},
+    {"B": 3, "P": 2, "D": 5, "R": 2, "H": 12, "W": 12},
+]
+# Only maps have a layout.
+CASES = [
+    pytest.param(operator, layout, id=f"{operator}-{layout}")
+    for operator in OPERATORS
+    for layout in (torch.contiguous_format, torch.channels_last)
+    if operator.name in cuda_emulation.operators()
+    and (layout == torch.contiguous_format or len(operator.shapes[0]) == 4)
+]
+
+
+@pytest.fixture(scope="session")
+def racing(tmp_path_factory: pytest.TempPathFactory) -> Emulation:
+    """The CUDA kernels for the CPU, all of their reads and writes watched."""
+    if compiler() is None:
+        pytest.skip("g++ and objcopy are not installed")
+    return Emulation(build(tmp_path_factory.mktemp("races"), races=True))
+
+
+@pytest.fixture
+def backend(racing: Emulation) -> Iterator[str]:
+    with racing.serving():
+        yield "cuda"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_found(racing: Emulation, fault: str) -> None:
+    racing.settings()
+    assert racing.native.emulated_fault(list(FAULTS).index(fault)) & 1
+    kinds = {line.partition(":")[0] for line in racing.races()}
+    assert kinds >= set(FAULTS[fault])
+    assert bool(kinds) == bool(FAULTS[fault])
+    assert not racing.native.emulated_fault(len(FAULTS)) & 1
+
+
+@pytest.mark.parametrize(("operator", "layout"), CASES)
+@pytest.mark.parametrize("size", SIZES, ids=lambda s: "-".join(map(str, s.values())))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_no_races(
+    backend: str,
+    racing: Emulation,
+    operator: Operator,
+    size: dict[str, int],
+    layout: torch.memory_format,
+    dtype: torch.dtype,
+) -> None:
+    """A block for each piece of work; then so few that each has several, one after another."""
+    tensors = [t.detach() for t in operator.tensors(dtype, **size)]
+    tensors = [t.contiguous(memory_format=layout) if t.dim() == 4 else t for t in tensors]
+    for largest_grid in (0, 2):
+        racing.settings(largest_grid=largest_grid)
+        step(operator.call, [t.requires_grad_() for t in tensors])
+        assert not racing.races()
