@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ccdn.ablation import Cell, Grid, cells, grids, load_grid, write_tables
+from ccdn.command import command
 from ccdn.config import ConfigError
 from ccdn.data import DataError
 from ccdn.evaluation.tables import as_text
-from ccdn.progress import plain_output
 
 EXAMPLES = """\
 examples:
@@ -31,18 +31,11 @@ exit codes: 0 done, 1 a run cannot go on, 2 wrong usage or data, 130 and 143 int
 """
 
 
+@command("ccdn.ablate", ConfigError, DataError, OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_intermixed_args(arguments)
-    plain_output()
-    try:
-        return _run(options)
-    except (ConfigError, DataError, OSError) as error:
-        print(f"ccdn.ablate: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ccdn.ablate: interrupted", file=sys.stderr)
-        return 130
+    return _run(options)
 
 
 def _parser() -> argparse.ArgumentParser:

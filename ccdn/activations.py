@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ccdn.config import ConfigError
+from ccdn.command import command
 from ccdn.data.crop import from_unit
-from ccdn.progress import plain_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,25 +102,18 @@ def activation_sheet(
     return contact_sheet(pictures, len(captions), captions * len(shown))
 
 
+@command("ccdn.activations", ValueError, OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    plain_output()
     from ccdn.predict import NoFace
-    from ccdn.training.checkpoint import CheckpointError
 
+    out = options.out or f"{Path(options.photo).stem}_activations.png"
     try:
-        out = options.out or f"{Path(options.photo).stem}_activations.png"
         faces = _run(options, Path(out))
     except NoFace as error:
         print(f"ccdn.activations: {error}", file=sys.stderr)
         return 3
-    except (ConfigError, CheckpointError, OSError, ValueError) as error:
-        print(f"ccdn.activations: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ccdn.activations: interrupted", file=sys.stderr)
-        return 130
     print(f"{options.photo}: {faces} {'face' if faces == 1 else 'faces'}; written: {out}")
     return 0
 

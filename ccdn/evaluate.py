@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ccdn.arguments import positive
+from ccdn.command import command
 from ccdn.config import (
     Config,
     ConfigError,
@@ -19,7 +20,6 @@ from ccdn.config import (
     config_to_dict,
     resolve_data,
 )
-from ccdn.progress import plain_output
 
 if TYPE_CHECKING:
     import torch
@@ -54,22 +54,12 @@ exit codes: 0 done, 2 wrong usage, weights or data, 130 interrupted
 """
 
 
+@command("ccdn.evaluate", ValueError, OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_intermixed_args(arguments)
-    plain_output()
-    from ccdn.data import DataError
-    from ccdn.training.checkpoint import CheckpointError
-
-    try:
-        _run(options)
-        return 0
-    except (ConfigError, DataError, CheckpointError, OSError, ValueError) as error:
-        print(f"ccdn.evaluate: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ccdn.evaluate: interrupted", file=sys.stderr)
-        return 130
+    _run(options)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

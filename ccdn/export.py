@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ccdn.command import command
 from ccdn.config import config_to_dict
-from ccdn.progress import plain_output
 
 if TYPE_CHECKING:
     import torch
@@ -53,39 +53,31 @@ class ExportError(RuntimeError):
     """A result that is not the network, or cannot be made; the message is one line."""
 
 
+@command("ccdn.export", ModuleNotFoundError, ValueError, OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    plain_output()
-    from ccdn.training.checkpoint import CheckpointError
-
+    out = Path(options.out)
+    kind = options.format or out.suffix.removeprefix(".")
+    if kind not in FORMATS:
+        raise ValueError(
+            f"--out {out}: expected the suffix .onnx, .pt2 or .safetensors, or --format;"
+            f" found {out.suffix or 'no suffix'!r}"
+        )
+    if options.keep_operators and kind != "pt2":
+        raise ValueError(f"--keep-operators goes with pt2, found {kind}")
+    if options.half and kind != "safetensors":
+        raise ValueError(f"--half goes with safetensors, found {kind}")
+    tolerance = options.tolerance
+    if tolerance is None:
+        tolerance = HALF_TOLERANCE if options.half else TOLERANCE
     try:
-        out = Path(options.out)
-        kind = options.format or out.suffix.removeprefix(".")
-        if kind not in FORMATS:
-            raise ValueError(
-                f"--out {out}: expected the suffix .onnx, .pt2 or .safetensors, or --format;"
-                f" found {out.suffix or 'no suffix'!r}"
-            )
-        if options.keep_operators and kind != "pt2":
-            raise ValueError(f"--keep-operators goes with pt2, found {kind}")
-        if options.half and kind != "safetensors":
-            raise ValueError(f"--half goes with safetensors, found {kind}")
-        tolerance = options.tolerance
-        if tolerance is None:
-            tolerance = HALF_TOLERANCE if options.half else TOLERANCE
         difference = export(
             Path(options.weights), out, kind, tolerance, options.keep_operators, options.half
         )
     except ExportError as error:
         print(f"ccdn.export: {error}", file=sys.stderr)
         return 1
-    except (CheckpointError, ModuleNotFoundError, OSError, ValueError) as error:
-        print(f"ccdn.export: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ccdn.export: interrupted", file=sys.stderr)
-        return 130
     print(
         f"written: {out} ({out.stat().st_size / 2**20:.1f} MiB); its landmarks differ from the"
         f" network's by at most {difference:.1e} of the crop, on batches of"

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ccdn.arguments import positive
+from ccdn.command import command
 from ccdn.config import ConfigError
 from ccdn.predictor import Predictor, check_box
-from ccdn.progress import bar, plain_output
+from ccdn.progress import bar
 
 if TYPE_CHECKING:
     from ccdn.inputs import Source
@@ -47,20 +48,11 @@ class NoFace(Exception):  # noqa: N818  (an outcome with an exit code of its own
     """A picture in which the detector found no face."""
 
 
+@command("ccdn.predict", ValueError, OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_intermixed_args(arguments)
-    plain_output()
-    from ccdn.training.checkpoint import CheckpointError
-
-    try:
-        return _run(options)
-    except (ConfigError, CheckpointError, OSError, ValueError) as error:
-        print(f"ccdn.predict: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ccdn.predict: interrupted", file=sys.stderr)
-        return 130
+    return _run(options)
 
 
 def _parser() -> argparse.ArgumentParser:

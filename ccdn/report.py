@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ccdn.command import command
 from ccdn.config import ConfigError
-from ccdn.progress import plain_output
 
 EXAMPLES = """\
 examples:
@@ -20,24 +20,19 @@ A run is a folder of python -m ccdn.train, of python -m ccdn.evaluate, or of bot
 everything it shows: it opens without a network, and can be sent as one file. It has no more than
 the folders have: without an evaluation there are no scores, without a training no curves.
 
-exit codes: 0 done, 2 wrong usage or a folder without results
+exit codes: 0 done, 2 wrong usage or a folder without results, 130 interrupted
 """
 
 
+@command("ccdn.report", ValueError, OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    plain_output()
-    from ccdn.data import DataError
     from ccdn.evaluation.html import write_page
 
-    try:
-        runs = _named(options.runs)
-        out = Path(options.out) if options.out else next(iter(runs.values())) / "report.html"
-        size = write_page(out, runs, options.title)
-    except (ConfigError, DataError, OSError, ValueError) as error:
-        print(f"ccdn.report: {error}", file=sys.stderr)
-        return 2
+    runs = _named(options.runs)
+    out = Path(options.out) if options.out else next(iter(runs.values())) / "report.html"
+    size = write_page(out, runs, options.title)
     print(f"{out.resolve()} ({size / 1e6:.1f} MB)")
     return 0
 

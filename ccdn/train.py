@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ccdn.command import command
 from ccdn.config import (
     Config,
     ConfigError,
@@ -22,7 +23,6 @@ from ccdn.config import (
     resolve_data,
 )
 from ccdn.files import atomic_write, remove_leftovers
-from ccdn.progress import plain_output
 from ccdn.training.starts import read_starts, record_start
 
 if TYPE_CHECKING:
@@ -62,12 +62,14 @@ RUN_FILES = (
 )
 
 
+@command("ccdn.train", OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_intermixed_args(arguments)
-    plain_output()
     try:
         return _run(options)
+    except BrokenPipeError:
+        raise  # perhaps nobody reads what is printed: `command` knows
     except _user_errors() as error:
         if os.environ.get("RANK", "0") == "0" or not getattr(error, "told", False):
             print(f"ccdn.train: {error}", file=sys.stderr)
@@ -77,9 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"ccdn.train: another process is gone: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("ccdn.train: interrupted", file=sys.stderr)
-        return 130
 
 
 def _user_errors() -> tuple[type[Exception], ...]:

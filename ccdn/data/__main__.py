@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import positive
+from ..command import command
 from ..drawing import contact_sheet, draw_landmarks, enlarge, write_picture
 from . import KINDS, aflw, cofw, detect_kind, open_faces, w300, wflw
 from .augment import PRESETS
@@ -42,7 +43,7 @@ _EXAMPLES = """examples:
   python -m ccdn.data synthesize --protocol wflw --train 2000 --test 300 --out synthetic-wflw
   python -m ccdn.train --config tiny --data synthetic-wflw model.points=98
 
-exit codes: 0 done, 2 wrong usage or data
+exit codes: 0 done, 2 wrong usage or data, 130 interrupted
 """
 
 # Where the names of a benchmark's splits are known.
@@ -59,14 +60,11 @@ _RULES = {
 }
 
 
+@command("ccdn.data", ValueError, OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        options.run(options)
-    except (ValueError, OSError) as error:
-        print(f"ccdn.data: {error}", file=sys.stderr)
-        return 2
+    options.run(options)
     return 0
 
 

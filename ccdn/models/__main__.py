@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from ccdn.command import command
 from ccdn.config import load_config, presets
 
 EXAMPLES = """\
@@ -17,10 +18,11 @@ examples:
 Weights in thousands, multiply-adds of one crop's forward pass in millions. "by iteration" is what
 the whole would take if the covariance squeezes were iterated as matrices, as the paper has it.
 
-exit codes: 0 done, 2 wrong usage or configuration
+exit codes: 0 done, 2 wrong usage or configuration, 130 interrupted
 """
 
 
+@command("ccdn.models", ValueError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -39,11 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     names = [name for name in options.names if "=" not in name]
     overrides = [name for name in options.names if "=" in name]
-    try:
-        rows = table(names or presets(), overrides)
-    except ValueError as error:  # a ConfigError, or a network that is too large
-        print(f"ccdn.models: {error}", file=sys.stderr)
-        return 2
+    rows = table(names or presets(), overrides)
     print("\n".join(markdown(rows) if options.markdown else aligned(rows)))
     return 0
 

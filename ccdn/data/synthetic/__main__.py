@@ -9,11 +9,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ccdn.command import command
 from ccdn.data.layouts import layout
 from ccdn.data.synthetic import VERSION, SyntheticFaces
 from ccdn.data.synthetic.anatomy import LAYOUTS
 from ccdn.data.synthetic.generator import POSE
 from ccdn.drawing import contact_sheet, draw_landmarks, enlarge, write_picture
+from ccdn.files import write_json
 
 _EXAMPLES = """examples:
   # a contact sheet of 64 faces, plain and with 68 landmarks drawn
@@ -23,9 +25,12 @@ _EXAMPLES = """examples:
   python -m ccdn.data.synthetic --count 32 --points 98 --pose 10 10 5 --occlusion 0 --out faces
 
   # files in the official format of a benchmark: python -m ccdn.data synthesize --help
+
+exit codes: 0 done, 2 wrong usage, 130 interrupted
 """
 
 
+@command("ccdn.data.synthetic", ValueError, OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -56,11 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--columns", type=int, default=8, help="of the contact sheet (default: %(default)s)")
     add("--out", type=Path, required=True, help="folder to write to")
     options = parser.parse_args(arguments)
-    try:
-        return _write(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return _write(options)
 
 
 def _write(options: argparse.Namespace) -> int:
@@ -82,9 +83,9 @@ def _write(options: argparse.Namespace) -> int:
         drawn.append(draw_landmarks(large, landmarks, layout(options.points)))
     for name, sheet in (("faces.png", pictures), ("landmarks.png", drawn)):
         write_picture(options.out / name, contact_sheet(sheet, options.columns))
-    about = json.dumps(faces.describe(), indent=2)
-    (options.out / "faces.json").write_text(about + "\n", encoding="utf-8")
-    print(about)
+    about = faces.describe()
+    write_json(options.out / "faces.json", about)
+    print(json.dumps(about, indent=2))
     print(f"{1e3 * took:.1f} ms a face; wrote faces.png and landmarks.png to {options.out}")
     return 0
 

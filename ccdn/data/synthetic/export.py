@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def write_protocol(
 
     protocol: 300w, wflw, cofw or aflw (PROTOCOLS), of 68, 98, 29 and 19 points. `synthetic.json` in
     the root says how to make the same faces again. Raises ValueError for another protocol or number
-    of points, for two sets with the same seed, and where the root holds data already.
+    of points, for two sets with the same seed, and where the root holds data already. After an
+    error or Ctrl-C nothing is left of what was written.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"found protocol {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
@@ -47,10 +49,19 @@ def write_protocol(
         raise ValueError(f"train and test faces need different seeds, found {train.seed} for both")
     if root.is_dir() and any(root.iterdir()):
         raise ValueError(f"{root} is not empty, expected a new folder")
+    there = root.is_dir()
     root.mkdir(parents=True, exist_ok=True)
-    write(root, sets)
-    about = {name: faces.describe() for name, faces in sets.items()}
-    write_json(root / "synthetic.json", about)
+    try:
+        write(root, sets)
+        about = {name: faces.describe() for name, faces in sets.items()}
+        write_json(root / "synthetic.json", about)
+    except BaseException:  # of half of the files a reader would make a smaller benchmark
+        for path in list(root.iterdir()) if there else [root]:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        raise
     return sum(len(faces) for faces in sets.values())
 
 
