@@ -1,10 +1,11 @@
 """Compiles every Triton kernel that the operators launch, for devices that need not be there.
 
 `python compile_triton.py [--all] 80 90 100` prints one JSON object for each cubin: operator,
-kernel, architecture, arguments, registers, stack bytes, local bytes, shared memory. Without --all
-it takes one type and one shape of each kernel for all architectures, and for the first one also
-those in which a kernel differs; with --all every type, layout and shape for all of them. It runs in
-a process of its own, without TRITON_INTERPRET: tests/ops/test_triton.py starts it.
+kernel, architecture, arguments, registers, stack bytes, local bytes, shared memory, and whether a
+product of float32 is one chain of additions. Without --all it takes one type and one shape of each
+kernel for all architectures, and for the first one also those in which a kernel differs, and it
+parses those for one of everything; with --all every type, layout and shape for all of them. It runs
+in a process of its own, without TRITON_INTERPRET: tests/ops/test_triton.py starts it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from torch import Tensor
+from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, make_backend
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.triton import launcher
@@ -134,20 +136,26 @@ def features(dtype: torch.dtype, shape: tuple[int, int, int], last: bool) -> Ten
     return x.to(memory_format=memory)
 
 
+def samples_and_excitations(x: Tensor) -> tuple[int, int]:
+    """One of each where x is a single number."""
+    return (1, 1) if x.numel() == 1 else (2, 4)
+
+
 def dual_squeeze(x: Tensor) -> None:
     both_passes("dual_squeeze", [x.flatten(2)], 5)
 
 
 def multi_excite(x: Tensor) -> None:
-    both_passes("multi_excite", [x, torch.randn(2, 4, x.shape[1])])
+    both_passes("multi_excite", [x, torch.randn(*samples_and_excitations(x), x.shape[1])])
 
 
 def excitation_gates(x: Tensor) -> None:
     d, r = x.shape[1], max(x.shape[1] // 4, 1)
+    b, p = samples_and_excitations(x)
     for orders in (1, 2):
-        weights = [torch.randn(4, orders, *s) for s in ((r, d), (r,), (d, r), (d,))]
-        second = torch.randn(2, d) if orders == 2 else None
-        both_passes("excitation_gates", [torch.randn(2, d), second, *weights])
+        weights = [torch.randn(p, orders, *s) for s in ((r, d), (r,), (d, r), (d,))]
+        second = torch.randn(b, d) if orders == 2 else None
+        both_passes("excitation_gates", [torch.randn(b, d), second, *weights])
 
 
 def cocs_loss(x: Tensor) -> None:
@@ -205,18 +213,47 @@ def launches_on_long_tensors(arch: int) -> list[Launch]:
     return launches_with(arch, [none.as_strided((0, 64, 8, 16), (2**38, 2**31, 16, 1))])
 
 
+def launches_of_ones(arch: int) -> list[Launch]:
+    """One of everything: whatever a call may make a constant of 1 is one."""
+    return launches_with(arch, [torch.randn(1, 1, 1, 1)])
+
+
 # What becomes of it -------------------------------------------------------------------------------
 
 
-def compiled(launch: Launch, arch: int) -> dict[str, Any]:
-    source = ASTSource(
+def source_of(launch: Launch) -> ASTSource:
+    return ASTSource(
         launch.kernel,
         dict(launch.signature),
         constexprs=dict(launch.constants),
         attrs={path: [["tt.divisibility", 16]] for path in launch.divisible},
     )
+
+
+def parse(launch: Launch, arch: int) -> None:
+    """The first part of a compilation, in which arguments that are constants can be wrong."""
     target = GPUTarget("cuda", arch, 32)
-    kernel = triton.compile(source, target=target, options=dict(launch.options))
+    backend, context = make_backend(target), ir.context()
+    options = backend.parse_options(dict(launch.options))
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    functions = backend.get_codegen_implementation(options)
+    source_of(launch).make_ir(target, options, functions, backend.get_module_map(), context)
+
+
+def chained(ttir: str) -> bool:
+    """Whether a product of float32 goes on in a sum: one chain of additions over all slices.
+
+    A product in three TF32 terms does not, though it says so here: its sum is added last.
+    """
+    zeros = set(re.findall(r"(%\w+) = arith\.constant dense<0\.0+e\+00> : tensor<\w+xf32>", ttir))
+    products = re.findall(r"tt\.dot %\w+, %\w+, (%\w+)([^:]*) : (tensor<\w+xf32>)", ttir)
+    return any("tf32x3" not in options and total not in zeros for total, options, _ in products)
+
+
+def compiled(launch: Launch, arch: int) -> dict[str, Any]:
+    target = GPUTarget("cuda", arch, 32)
+    kernel = triton.compile(source_of(launch), target=target, options=dict(launch.options))
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         Path(file.name).write_bytes(kernel.asm["cubin"])
         tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -235,13 +272,15 @@ def compiled(launch: Launch, arch: int) -> dict[str, Any]:
         "stack": int(usage["STACK"]),
         "local": int(usage["LOCAL"]),
         "shared": kernel.metadata.shared,
+        "chained": chained(kernel.asm["ttir"]),
     }
 
 
 def work(everything: bool, archs: list[int]) -> Iterator[tuple[Launch, int]]:
     for arch in archs:
         if everything:
-            every = launches(arch, DTYPES, SHAPES, (False, True)) + launches_on_long_tensors(arch)
+            every = launches(arch, DTYPES, SHAPES, (False, True))
+            every += launches_of_ones(arch) + launches_on_long_tensors(arch)
             yield from ((launch, arch) for launch in every)
             continue
         seen = set()
@@ -250,6 +289,9 @@ def work(everything: bool, archs: list[int]) -> Iterator[tuple[Launch, int]]:
             if arch == archs[0] or launch.name not in seen:
                 yield launch, arch
             seen.add(launch.name)
+    if not everything:
+        for launch in launches_of_ones(archs[0]):
+            parse(launch, archs[0])
 
 
 if __name__ == "__main__":

@@ -99,6 +99,7 @@ def check_compiled(cache: Path, options: list[str]) -> None:
     cubins = [json.loads(line) for line in done.stdout.splitlines()]
     spilled = [c for c in cubins if c["stack"] or c["local"]]
     assert not spilled, "\n".join(str(c) for c in spilled)
+    assert not [c for c in cubins if c["chained"]]
     # sm_80 and its like have 163 KB of shared memory for a block, the smallest of the family 99.
     assert max(c["shared"] for c in cubins) <= 99 << 10
     found = {(c["operator"], c["kernel"], str(c["arch"])) for c in cubins}
@@ -131,6 +132,16 @@ def test_triton_is_imported_on_use_only() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_maps_of_every_shape_share_their_tables() -> None:
+    """A shape that comes later copies none to the device, and none that a graph reads is dropped."""
+    from ccdn_ops.backends.triton.dual_squeeze import _tables
+    from ccdn_ops.plans import dual_squeeze_plan
+
+    cpu = torch.device("cpu")
+    plans = [dual_squeeze_plan(d, 7, 5, "float32", "cuda") for d in range(1, 400)]
+    assert len({id(tables) for tables in (_tables(plan, cpu) for plan in plans)}) == 1
 
 
 @pytest.mark.gpu

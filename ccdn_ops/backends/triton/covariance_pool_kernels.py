@@ -10,6 +10,7 @@ features and takes 2 D^2 N multiply-adds, every one needed: bounded by arithmeti
 
 Precision: float32 operands are multiplied in three TF32 terms, and every slice of BLOCK_K starts
 from zero and is added in float32, because the accumulators of tensor cores round towards zero.
+Only a product of operands rounded to bfloat16 goes on in them: so does its result round.
 
 Matrices are stored as rows (PANEL = 0), as the upper triangle row by row (PANEL = -1), or in
 panels of PANEL columns, the last filled with zeros: panel after panel, each n rows
@@ -44,21 +45,26 @@ def product(left, right, PRODUCT: tl.constexpr):
 @triton.jit
 def place(i, j, n, PANEL: tl.constexpr):
     """Where the entries i x j of an n x n matrix are."""
+    # One return: what follows a return in a branch is compiled too, with a division by PANEL = 0.
     if PANEL == 0:
-        return i[:, None] * n + j[None, :]
-    if PANEL == -1:
-        return i[:, None] * (2 * n - 1 - i[:, None]) // 2 + j[None, :]
-    return (j // PANEL)[None, :] * n * PANEL + (i[:, None] * PANEL + (j % PANEL)[None, :])
+        found = i[:, None] * n + j[None, :]
+    elif PANEL == -1:
+        found = i[:, None] * (2 * n - 1 - i[:, None]) // 2 + j[None, :]
+    else:
+        found = (j // PANEL)[None, :] * n * PANEL + (i[:, None] * PANEL + (j % PANEL)[None, :])
+    return found
 
 
 @triton.jit
 def room(i, j, n, PANEL: tl.constexpr):
     """Whether there is a place for entries i x j."""
     if PANEL == 0:
-        return (i < n)[:, None] & (j < n)[None, :]
-    if PANEL == -1:
-        return (i[:, None] <= j[None, :]) & (j < n)[None, :]
-    return (i < n)[:, None] & (j < tl.cdiv(n, PANEL) * PANEL)[None, :]
+        found = (i < n)[:, None] & (j < n)[None, :]
+    elif PANEL == -1:
+        found = (i[:, None] <= j[None, :]) & (j < n)[None, :]
+    else:
+        found = (i < n)[:, None] & (j < tl.cdiv(n, PANEL) * PANEL)[None, :]
+    return found
 
 
 @triton.jit

@@ -13,7 +13,6 @@ recurrence, n^2 rank for P and n D N for the gradient.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -42,14 +41,26 @@ INTERPRETER_BLOCKS = Blocks(128, 256, 256, 64, 256, 256)
 DEVICE_BLOCKS = Blocks(64, 16, 32, 16, 64, 64)
 
 
-@lru_cache(maxsize=256)
+# By the plan's table, of which plans.py keeps every one, and the device. Nothing is ever dropped: a
+# captured graph holds the addresses. There are as many as iterations.
+_kept: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+
+
 def _tables(plan: DualSqueezePlan, device: torch.device) -> tuple[Tensor, Tensor]:
     """What the backward pass makes of its two recurrences, as rows of (terms,) coefficients.
 
     Of t_j from the start vector: q, the right factors R of the gradient, and A R; from the gradient
-    of the result: q and the left factors.
+    of the result: q and the left factors. Copied to the device at the first call: before a graph is
+    captured.
     """
-    # Made on the CPU and copied when done: the cached tables may next be read on another stream.
+    key = id(plan.table), device
+    if key not in _kept:
+        _kept[key] = _made(plan, device)
+    return _kept[key]
+
+
+def _made(plan: DualSqueezePlan, device: torch.device) -> tuple[Tensor, Tensor]:
+    # Made on the CPU and copied when done: the tables may next be read on another stream.
     table = torch.tensor(plan.table, dtype=torch.float64, device="cpu")
     q, left, right = table[:1], table[2 : 2 + plan.rank], table[2 + plan.rank :]
     # A t_0 = (t_0 + t_1) / 2 and A t_j = t_j / 2 + (t_{j-1} + t_{j+1}) / 4. No factor has the last

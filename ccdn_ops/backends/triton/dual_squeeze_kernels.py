@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ccdn_ops.backends.triton.features_kernels import load_features
+from ccdn_ops.backends.triton.features_kernels import load_features, slice_product
 
 
 @triton.jit
@@ -42,8 +42,9 @@ def gram_matrix(
             k = k0 + tl.arange(0, BLOCK_K).to(tl.int64)
             left = load_features(x, mean, rest, i, k, side, free, side_stride, free_stride, MEAN)
             right = load_features(x, mean, rest, j, k, side, free, side_stride, free_stride, MEAN)
-            total += tl.dot(left, tl.trans(right), input_precision="ieee")
-        total = total / positions
+            total += slice_product(left, tl.trans(right))
+        # In float64: a division of float32 is not rounded to the nearest on a device.
+        total = (total.to(tl.float64) / positions).to(tl.float32)
         inside = (i < side)[:, None] & (j < side)[None, :]
         gram += b * side * side
         tl.store(gram + i[:, None] * side + j[None, :], total, mask=inside)
@@ -185,7 +186,7 @@ def expand_gradient(
         )
         inside = (k < side)[:, None] & (s < side)[None, :]
         at = matrix + b * side * side + k[:, None] * side + s[None, :]
-        total += tl.dot(left, tl.load(at, mask=inside, other=0.0), input_precision="ieee")
+        total += slice_product(left, tl.load(at, mask=inside, other=0.0))
     if MEAN == "row":
         start_s = tl.load(start + b * side + s, mask=s < side, other=0.0)
         result_s = tl.load(result + b * side + s, mask=s < side, other=0.0)

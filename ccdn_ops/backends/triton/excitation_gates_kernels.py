@@ -16,6 +16,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ccdn_ops.backends.triton.features_kernels import slice_product
+
 
 @triton.jit
 def load_tile(matrix, row, column, rows, columns):
@@ -77,7 +79,7 @@ def hidden_layer(
         d = d0 + tl.arange(0, BLOCK_D).to(tl.int64)
         left = load_samples(kappa, sample, d, batch, channels, channels)
         right = load_tile(weight, r, d, units, channels)
-        total += tl.dot(left, tl.trans(right), input_precision="ieee")
+        total += slice_product(left, tl.trans(right))
     total += tl.load(bias + network * units + r, mask=r < units, other=0.0)[None, :]
     total = tl.where(total < 0, 0.0, total)  # tl.maximum would lose a NaN
     store_samples(
@@ -106,7 +108,7 @@ def gates_layer(
             r = r0 + tl.arange(0, BLOCK_R).to(tl.int64)
             left = load_samples(hidden + network * units, sample, r, batch, units, networks * units)
             right = load_tile(weight + network * channels * units, d, r, channels, units)
-            total += tl.dot(left, tl.trans(right), input_precision="ieee")
+            total += slice_product(left, tl.trans(right))
         total += tl.load(bias + network * channels + d, mask=d < channels, other=0.0)[None, :]
         scale = 1.0 / (1.0 + tl.exp(-total))
         at = scales + network * channels
@@ -137,7 +139,7 @@ def hidden_gradient(
             batch, excitations, networks, channels,
         )  # fmt: skip
         right = load_tile(weight + network * channels * units, d, r, channels, units)
-        total += tl.dot(left, right, input_precision="ieee")
+        total += slice_product(left, right)
     unit = load_samples(hidden + network * units, sample, r, batch, units, networks * units)
     total = tl.where(unit <= 0, 0.0, total)
     at = grad_hidden + network * units
@@ -165,7 +167,7 @@ def squeeze_gradient(
             at = grad_hidden + network * units
             left = load_samples(at, sample, r, batch, units, networks * units)
             right = load_tile(weight + network * units * channels, r, d, units, channels)
-            total += tl.dot(left, right, input_precision="ieee")
+            total += slice_product(left, right)
     out = grad_first
     if order == 1:
         out = grad_second
@@ -210,8 +212,8 @@ def weight_gradients(
         at = grad_hidden + network * units
         grad_unit = load_samples(at, sample, r, batch, units, networks * units)
         squeeze = load_samples(kappa, sample, d, batch, channels, channels)
-        expand += tl.dot(tl.trans(logit), unit, input_precision="ieee")
-        reduce += tl.dot(tl.trans(grad_unit), squeeze, input_precision="ieee")
+        expand += slice_product(tl.trans(logit), unit)
+        reduce += slice_product(tl.trans(grad_unit), squeeze)
         expand_bias += tl.sum(logit, axis=0)
         reduce_bias += tl.sum(grad_unit, axis=0)
     inside = (d < channels)[:, None] & (r < units)[None, :]

@@ -35,6 +35,17 @@ def load_features(
 
 
 @triton.jit
+def slice_product(left, right):
+    """left right of float32, each entry a sum of its own, for callers to add to the other slices'.
+
+    Triton turns `total += tl.dot(left, right)` into a product that goes on where total is: one
+    chain of additions over all slices, whose rounding grows with their number. A limit that is
+    there for 8-bit floats, and means nothing for others, keeps the two sums apart.
+    """
+    return tl.dot(left, right, input_precision="ieee", max_num_imprecise_acc=1)
+
+
+@triton.jit
 def channel_means(
     x, mean, rest, first, squares, channels, positions, stride_b, stride_d, stride_n,
     BACKWARD: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_N: tl.constexpr,
