@@ -162,11 +162,14 @@ def outputs_of(call: Callable[..., Any], tensors: Sequence[Tensor]) -> tuple[Ten
 def step(call: Callable[..., Any], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The outputs and, for upstream gradients that differ from number to number, the gradients."""
     outputs = outputs_of(call, tensors)
-    upstream = [
-        torch.linspace(0.5, 2, y.numel(), dtype=torch.float64).to(y.dtype).view(y.shape).cos()
-        for y in outputs
-    ]
+    upstream = [upstream_of(y) for y in outputs]
     return (*(y.detach() for y in outputs), *torch.autograd.grad(outputs, tensors, upstream))
+
+
+def upstream_of(y: Tensor) -> Tensor:
+    """Made where y is: a copy from the host could not be captured in a CUDA graph."""
+    line = torch.linspace(0.5, 2, y.numel(), dtype=torch.float64, device=y.device)
+    return line.to(y.dtype).view(y.shape).cos()
 
 
 def assert_equal(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
@@ -207,6 +210,16 @@ def test_every_raw_operator_has_a_row() -> None:
 
 
 # What holds for all ------------------------------------------------------------------------------
+
+
+@every
+def test_a_step_stays_on_its_device(operator: Operator) -> None:
+    """On the device that has no memory: shapes, dtypes and devices of outputs and gradients."""
+    tensors = operator.tensors()
+    found = step(operator.call, [t.detach().to("meta").requires_grad_() for t in tensors])
+    for y, wanted in zip(found, step(operator.call, tensors), strict=True):
+        assert y.is_meta
+        assert (y.shape, y.dtype, y.stride()) == (wanted.shape, wanted.dtype, wanted.stride())
 
 
 @every
@@ -434,10 +447,7 @@ def test_no_gradient_is_asked_of_frozen_tensors(backend: str, operator: Operator
     for i, leaf in enumerate(tensors):
         frozen = [t if t is leaf else t.detach() for t in tensors]
         outputs = outputs_of(operator.call, frozen)
-        upstream = [
-            torch.linspace(0.5, 2, y.numel(), dtype=torch.float64).to(y.dtype).view(y.shape).cos()
-            for y in outputs
-        ]
+        upstream = [upstream_of(y) for y in outputs]
         (alone,) = torch.autograd.grad(outputs, leaf, upstream)
         assert err(alone, every_gradient[i]) < 1e-6
 

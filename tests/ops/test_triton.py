@@ -135,7 +135,7 @@ def test_triton_is_imported_on_use_only() -> None:
 
 
 def test_maps_of_every_shape_share_their_tables() -> None:
-    """A shape that comes later copies none to the device, and none that a graph reads is dropped."""
+    """A later shape copies none to the device, and none that a graph reads is dropped."""
     from ccdn_ops.backends.triton.dual_squeeze import _tables
     from ccdn_ops.plans import dual_squeeze_plan
 
