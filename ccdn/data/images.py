@@ -98,7 +98,7 @@ def _jpeg_is_whole(content: bytes) -> bool:
             position += 1
         elif marker == 0xDA:  # start of scan: entropy-coded data escapes every 0xFF byte
             return content.find(b"\xff\xd9", position) >= 0
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a payload
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # markers without a payload
             position += 2
         else:
             position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")

@@ -7,6 +7,7 @@ function, and every test takes every row.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -450,6 +451,14 @@ def test_no_gradient_is_asked_of_frozen_tensors(backend: str, operator: Operator
         upstream = [upstream_of(y) for y in outputs]
         (alone,) = torch.autograd.grad(outputs, leaf, upstream)
         assert err(alone, every_gradient[i]) < 1e-6
+
+
+@every
+def test_nothing_warns(backend: str, operator: Operator) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # e.g. torch's of a result that it has to make anew
+        for dtype in (torch.float32, torch.bfloat16):
+            step(operator.call, operator.tensors(dtype))
 
 
 @every

@@ -266,6 +266,27 @@ def test_cofw68(mats: dict[str, Path], tmp_path: Path) -> None:
     assert len(open_faces("cofw68", tmp_path, "test", skip_bad=True)) == 1
 
 
+def test_each_face_of_cofw68_has_its_own_image(tmp_path: Path) -> None:
+    import h5py
+
+    sides = (40, 48, 56, 64)  # of the pictures 1 to 4, each of another size
+    with h5py.File(tmp_path / "COFW_test_color.mat", "w") as file:
+        cells = file.create_dataset("IsT", (1, len(sides)), h5py.ref_dtype)
+        for cell, side in enumerate(sides):
+            file[f"image{cell}"] = np.zeros((3, side, side), np.uint8)
+            cells[0, cell] = file[f"image{cell}"].ref
+    (tmp_path / "test_annotations").mkdir()
+    corners = np.tile([[1.0, 1.0], [0.0, 0.0]], (34, 1))
+    for number, side in enumerate(sides, 1):
+        # Small, in the last corner of its picture: far outside every smaller one.
+        points = {"Points": corners * 3 + side - 3, "Occ": np.zeros((1, 68))}
+        scipy.io.savemat(tmp_path / f"test_annotations/{number}_points.mat", points)
+    for skip_bad in (False, True):
+        faces = open_faces("cofw68", tmp_path, "test", skip_bad=skip_bad)
+        assert (len(faces), faces.skipped.count) == (len(sides), 0)
+        assert [faces.image(i).shape[0] for i in range(len(sides))] == list(sides)
+
+
 def test_detector_boxes_of_300w(tmp_path: Path, w300: Path) -> None:
     cells = np.empty((1, 2), object)
     for k, (name, box) in enumerate((("image_1.png", [3, 4, 9, 9]), ("image2.jpg", [1, 1, 8, 9]))):

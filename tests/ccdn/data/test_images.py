@@ -81,7 +81,7 @@ SCAN = b"\xff\xda\x00\x02" + b"\x11" * 8
     [
         (b"", True),
         (b"\xff\xff\xff\xff", True),  # fill bytes before a marker
-        (b"\xff\x01\xff\xd0\xff\xd7", True),  # markers that carry nothing
+        (b"\xff\x01\xff\xd0\xff\xd9", True),  # markers that carry nothing
         (b"\xff\xe1\x01\x04" + b"\xff\xd9" * 129, True),  # an end marker in a segment of 260 bytes
         (b"\xff\xe1\xff\xff" + b"\xff\xd9" * 9, False),  # a segment beyond the end of the file
     ],
@@ -132,6 +132,11 @@ def test_other_bad_files(tmp_path: Path) -> None:
     (tmp_path / "empty.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"empty\.png: the image file is empty"):
         read_image(tmp_path / "empty.png")
+    whole = _encoded(".jpg")
+    for twice in (b"\xff\xd8", b"\xff\xd9"):  # a start or an end before the picture
+        (tmp_path / "two.jpg").write_bytes(whole[:2] + twice + whole[2:])
+        with pytest.raises(DataError, match=r"two\.jpg: not an image that OpenCV can decode"):
+            read_image(tmp_path / "two.jpg")
     (tmp_path / "text.png").write_text("no image at all")
     with pytest.raises(DataError, match=r"text\.png: not an image"):
         read_image(tmp_path / "text.png")
