@@ -156,6 +156,12 @@ def features(
     return x.view(shape).to(device, dtype).requires_grad_(grad)
 
 
+def covariances(batch: int, size: int, device: str) -> Tensor:
+    """(B, D, D), of twice as many positions as channels."""
+    x = features((batch, size, 2 * size), device, grad=False)
+    return reference.covariance_pool(x).requires_grad_()
+
+
 def weights(p: int, d: int, device: str) -> list[Tensor]:
     random = torch.Generator().manual_seed(2)
     r = max(1, d // 4)
@@ -236,6 +242,24 @@ def isqrt_cov(device: str, shapes: Any = WIDE) -> float:
     )
 
 
+MATRICES = [(32, 64), (32, 256), (128, 256), (32, 512)]
+
+
+def newton_schulz_sqrt(device: str, shapes: Any = MATRICES) -> float:
+    return geometric_mean(
+        [
+            speedup(
+                ccdn_ops.newton_schulz_sqrt,
+                reference.newton_schulz_sqrt,
+                [covariances(batch, size, device)],
+                "eager",
+                device,
+            )
+            for batch, size in shapes
+        ]
+    )
+
+
 def covariance_pool(
     device: str, shape: tuple[int, int, int] = (64, 512, 1024), matrix: int = 4096
 ) -> float:
@@ -283,6 +307,7 @@ TARGETS = [
         True,
         lambda device: isqrt_cov(device, NARROW),
     ),
+    Target("newton_schulz_sqrt", "x eager reference", "x", 3, True, newton_schulz_sqrt),
     Target(
         "covariance_pool",
         "forward, of its roofline in bf16, (64, 512, 1024)",

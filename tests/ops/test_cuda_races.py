@@ -12,7 +12,10 @@ import cuda_emulation
 import pytest
 import torch
 from cuda_emulation import Emulation, build, compiler
+from harness import features, upstream
 from test_operators import OPERATORS, Operator, step
+
+import ccdn_ops
 
 pytestmark = pytest.mark.slow
 
@@ -29,11 +32,13 @@ FAULTS = {
     "blocks_write_the_same": ["write, write"],
     "blocks_read_each_other": ["write, read", "read, write"],
 }
-# Several tiles of 64 on both axes, and of one side only; packs of 16 bytes and single elements.
+# Several tiles of 64 on both axes, and of one side only; packs of 16 bytes and single elements;
+# several chunks a map.
 SIZES = [
     {"B": 2, "P": 3, "D": 80, "R": 20, "H": 8, "W": 9},
     {"B": 2, "P": 2, "D": 130, "R": 33, "H": 5, "W": 3},
     {"B": 3, "P": 2, "D": 5, "R": 2, "H": 12, "W": 12},
+    {"B": 1, "P": 2, "D": 3, "R": 1, "H": 96, "W": 100},
 ]
 # Only maps have a layout.
 CASES = [
@@ -87,3 +92,26 @@ def test_no_races(
         racing.settings(largest_grid=largest_grid)
         step(operator.call, [t.requires_grad_() for t in tensors])
         assert not racing.races()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("iterations", range(1, 11))
+def test_matrices_that_share_memory(
+    backend: str, racing: Emulation, iterations: int, dtype: torch.dtype
+) -> None:
+    """Where no gradient is wanted few matrices are kept, one after another in the same place."""
+    for shape in ((1, 66, 70), (1, 75, 66)):  # by channels and by positions
+        ccdn_ops.isqrt_cov(features("noise", *shape, dtype=dtype), iterations)
+    for triu in (False, True):
+        x = features("noise", 1, 75, 66, dtype=dtype).requires_grad_()
+        step(lambda x, triu=triu: ccdn_ops.isqrt_cov(x, iterations, triu), [x])
+    assert not racing.races()
+
+
+def test_more_entries_than_threads(racing: Emulation) -> None:
+    """A matrix of dual_squeeze whose columns do not fit into a block."""
+    racing.settings()
+    for dtype in (torch.float32, torch.float64):
+        x = features("noise", 1, 514, 3, dtype=dtype)
+        racing.dual_squeeze(x, 2, (upstream(x), upstream(x)), "channels")
+    assert not racing.races()
