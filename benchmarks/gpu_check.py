@@ -1,14 +1,18 @@
 """`make gpu-check`: everything that wants a CUDA device, in one command.
 
-    python benchmarks/gpu_check.py [--out benchmarks/results]
+    python benchmarks/gpu_check.py [--out benchmarks/results] [--minutes 25]
 
 Tests every operator of the cuda and triton backends on the device (pytest -m gpu) against the
-float64 reference, on a stream of its own and in a captured CUDA graph; runs compute-sanitizer's
-memcheck and racecheck over them where it is installed; measures the targets of gpu_targets.py; and
-writes <device>.md, for readers, and <device>.json, for the README's table, into the folder.
+float64 reference, on a stream of its own and in a captured CUDA graph; measures the targets of
+gpu_targets.py, each of which is judged against the reference once more; and runs
+compute-sanitizer's memcheck and racecheck over the operators where it is installed. Every operator
+of a backend and every target has a process of its own, so that one that breaks the device's context
+costs no other its result. <device>.md, for readers, and <device>.json, for the README's table, are
+written into the folder again after every step; what the minutes do not suffice for is said there.
 
 Exit codes: 0 all is well (a missed target is written down, not an error), 1 a test or the
-sanitizer failed, 3 torch sees no CUDA device, 4 the native module has no kernels for it.
+sanitizer failed, 3 torch sees no CUDA device, 4 the native module has no kernels for it: Triton's
+alone were tested and measured.
 """
 
 from __future__ import annotations
@@ -19,9 +23,13 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -33,12 +41,21 @@ from gpu_targets import TARGETS, Target
 
 import ccdn_ops
 from ccdn_ops.backends import native
+from ccdn_ops.report import OPERATORS
 
 ROOT = Path(__file__).resolve().parents[1]
 FAILED, NO_DEVICE, NO_KERNELS = 1, 3, 4
 NOT_MEASURED = "not measured"
-TESTS = ("tests/ops", "-m", "gpu")
-Run = Callable[[Sequence[str]], "tuple[int, str]"]
+OUT_OF_TIME = "not run: out of time"
+STOPPED = -int(signal.SIGKILL)
+BACKENDS = ("cuda", "triton")
+# The criterion for dual_squeeze, beside what tests/ops/test_gpu.py asks of every operator.
+EXACT = {"cuda": "tests/ops/test_cuda_build.py", "triton": "tests/ops/test_triton.py"}
+# Processes at a time, only for tests: Triton compiles on the CPU.
+JOBS = max(1, min(4, (os.cpu_count() or 1) // 2))
+# The longest that a test, a target or a sanitizer may take, in seconds.
+STEP = {"test": 420.0, "target": 240.0, "sanitizer": 240.0}
+Run = Callable[[Sequence[str], float], "tuple[int, str]"]
 
 
 @dataclass
@@ -46,19 +63,33 @@ class Findings:
     """What one run found out."""
 
     device: str
-    tests: str = "not run"
-    passed: bool = False
-    tested: dict[str, list[str]] = field(default_factory=dict)  # operator -> backends
+    verdicts: dict[tuple[str, str], str] = field(default_factory=dict)  # (operator, backend)
     sanitizers: dict[str, str] = field(default_factory=dict)
     measured: dict[int, float | str] = field(default_factory=dict)  # index of the target
 
     @property
+    def tested(self) -> dict[str, list[str]]:
+        """operator -> backends that pass."""
+        found: dict[str, list[str]] = {}
+        for (operator, backend), verdict in sorted(self.verdicts.items()):
+            if verdict.startswith("passed"):
+                found.setdefault(operator, []).append(backend)
+        return found
+
+    @property
+    def tests(self) -> str:
+        passed = sum(map(len, self.tested.values()))
+        return f"{passed} of {len(self.verdicts)} operators of a backend pass"
+
+    @property
     def failed(self) -> bool:
-        return not self.passed or any(s.startswith("failed") for s in self.sanitizers.values())
+        """A run in which nothing passed is no success: it says nothing."""
+        verdicts = [*self.verdicts.values(), *self.sanitizers.values()]
+        return not self.tested or any(v.startswith("failed") for v in verdicts)
 
 
-def run(command: Sequence[str]) -> tuple[int, str]:
-    """Exit code and output of a command, which is shown while it runs."""
+def run(command: Sequence[str], seconds: float) -> tuple[int, str]:
+    """Exit code and output of a command, which is shown while it runs; STOPPED after `seconds`."""
     print("+", " ".join(command), flush=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     with subprocess.Popen(
@@ -68,68 +99,110 @@ def run(command: Sequence[str]) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,  # so that what it started ends with it
     ) as process:
         assert process.stdout is not None
+        clock = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
+        clock.start()
         lines = []
         for line in process.stdout:
             print(line, end="", flush=True)
             lines.append(line)
+        process.wait()
+        clock.cancel()
     return process.returncode, "".join(lines)
 
 
-def check(device: str, targets: Sequence[Target], run: Run = run, kind: str = "cuda") -> Findings:
-    """Tests, sanitizers and measurements; `kind` is the type of the tensors that are timed."""
-    findings = Findings(device)
-    code, output = run([sys.executable, "-m", "pytest", *TESTS, "-v", "-rs"])
-    # A run in which everything was skipped is no success: it says nothing.
-    findings.tested = passed_on_device(output)
-    findings.passed = code == 0 and bool(findings.tested)
-    summary = [line for line in output.splitlines() if re.search(r"\d+ (passed|failed|skip)", line)]
-    findings.tests = summary[-1].strip("= ") if summary else f"exit code {code}"
-    for tool in ("memcheck", "racecheck"):
-        findings.sanitizers[tool] = sanitize(tool, run)
-    if findings.failed:
-        return findings
+def check(
+    findings: Findings,
+    targets: Sequence[Target],
+    *,
+    minutes: float = 25,
+    backends: Sequence[str] = BACKENDS,
+    run: Run = run,
+    written: Callable[[Findings], object] = lambda findings: None,
+) -> Findings:
+    """Tests, measurements and sanitizers, in this order; `written` after every step."""
+    end = time.monotonic() + 60 * minutes
+
+    def limited(kind: str, step: Callable[[float], str | float]) -> str | float:
+        seconds = min(STEP[kind], end - time.monotonic())
+        return step(seconds) if seconds > 1 else OUT_OF_TIME
+
+    with ThreadPoolExecutor(JOBS) as pool:
+        waiting = {
+            pool.submit(limited, "test", lambda s, o=o, b=b: verdict(o, b, s, run)): (o, b)
+            for b in backends
+            for o in OPERATORS
+        }
+        for done in as_completed(waiting):
+            findings.verdicts[waiting[done]] = str(done.result())
+            written(findings)
     for index, target in enumerate(targets):
         print(f"measuring {target.operator}: {target.what}", flush=True)
-        try:
-            findings.measured[index] = target.measure(kind)
-        except Exception as error:  # the others still can be measured
-            findings.measured[index] = f"failed: {str(error).strip().splitlines()[0][:120]}"
+        findings.measured[index] = limited("target", lambda s, i=index: measured(i, s, run))
+        written(findings)
+    for tool in ("memcheck", "racecheck"):
+        findings.sanitizers[tool] = str(limited("sanitizer", lambda s, t=tool: sanitize(t, s, run)))
+        written(findings)
     return findings
 
 
-def passed_on_device(output: str) -> dict[str, list[str]]:
-    """operator -> backends, from what `pytest -v` says of tests/ops/test_gpu.py."""
-    found: dict[str, set[str]] = {}
-    failed: set[tuple[str, str]] = set()
-    pattern = r"test_gpu\.py::\w+\[(cuda|triton)-(\w+?)(?:-[^\]]*)?\] (PASSED|FAILED|ERROR)"
-    for backend, operator, verdict in re.findall(pattern, output):
-        found.setdefault(operator, set()).add(backend)
-        if verdict != "PASSED":
-            failed.add((operator, backend))
-    kept = {
-        operator: sorted(b for b in backends if (operator, b) not in failed)
-        for operator, backends in found.items()
-    }
-    return {operator: backends for operator, backends in sorted(kept.items()) if backends}
+def verdict(operator: str, backend: str, seconds: float, run: Run) -> str:
+    """What the tests of an operator say: "passed ...", "failed: ..." or "not run: ..."."""
+    files, selected = ["tests/ops/test_gpu.py"], f"{backend}-{operator}"
+    if operator == "dual_squeeze":
+        files, selected = [*files, EXACT[backend]], f"{selected} or test_on_the_device"
+    options = ["-m", "gpu", "-k", selected, "-q", "-ra", "-p", "no:cacheprovider"]
+    code, output = run([sys.executable, "-m", "pytest", *files, *options], seconds)
+    last = [
+        line for line in output.splitlines() if re.search(r"\d+ (passed|failed|skip|err)", line)
+    ]
+    said = last[-1].strip("= ") if last else last_line(output, code)
+    if code == STOPPED:
+        return f"failed: stopped after {seconds:.0f} s"
+    if code == 0 and re.search(r"\d+ passed", said):
+        return f"passed ({said})"
+    return f"not run: {said}" if code == 0 else f"failed: {said}"
 
 
-def sanitize(tool: str, run: Run) -> str:
+def measured(index: int, seconds: float, run: Run) -> float | str:
+    """The figure of a target, from a process of its own, or why there is none."""
+    code, output = run([sys.executable, str(Path(__file__)), "--measure", str(index)], seconds)
+    found = re.findall(r"^figure (\S+)$", output, re.MULTILINE)
+    if code == 0 and found:
+        return float(found[-1])
+    if code == STOPPED:
+        return f"failed: stopped after {seconds:.0f} s"
+    return f"failed: {last_line(output, code)}"
+
+
+def last_line(output: str, code: int) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return lines[-1][:120] if lines else f"exit code {code}"
+
+
+def sanitize(tool: str, seconds: float, run: Run) -> str:
     """What a tool of compute-sanitizer says: "clean", "failed: ..." or "not run: ..."."""
     found = shutil.which("compute-sanitizer") or shutil.which(
         "/usr/local/cuda/bin/compute-sanitizer"
     )
     if found is None:
         return "not run: compute-sanitizer is not installed"
-    # Values of every operator on small shapes; caching would hide what lies outside of a tensor.
-    tests = [sys.executable, "-m", "pytest", *TESTS, "-q", "-k", "test_values"]
+    # Odd shapes and one of everything, in float32: the tool makes a kernel ten to a hundred times
+    # slower. Caching would hide what lies outside of a tensor.
+    selected = "test_values and torch.float32 and contiguous and (3x2x65 or 1x1x1)"
+    tests = [sys.executable, "-m", "pytest", "tests/ops/test_gpu.py", "-m", "gpu"]
+    tests += ["-q", "-p", "no:cacheprovider", "-k", selected]
     command = [found, "--tool", tool, "--error-exitcode", "9", *tests]
-    code, output = run(["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", *command])
-    errors = re.findall(r"ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard", output)
+    code, output = run(["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", *command], seconds)
+    errors = re.findall(r"(?:ERROR SUMMARY: \d+ error|RACECHECK SUMMARY: \d+ hazard)s?", output)
     if code == 0:
-        return "clean"
-    return f"failed: exit code {code}, {errors or 'no summary'}"
+        return "clean" if re.search(r"\d+ passed", output) else "not run: no test ran under it"
+    if code == STOPPED:
+        said = "an error" if "========= ERROR" in output else "no error until then"
+        return f"{'failed' if said == 'an error' else 'not run'}: out of time, {said}"
+    return f"failed: exit code {code}, {', '.join(errors) or 'no summary'}"
 
 
 def target_lines(targets: Sequence[Target], measured: dict[int, float | str]) -> list[list[str]]:
@@ -171,10 +244,10 @@ def summary(findings: Findings, targets: Sequence[Target]) -> str:
     lines += [f"- {tool}: {found}" for tool, found in findings.sanitizers.items()]
     lines += ["", "Made by `make gpu-check`.", "", "## Targets", ""]
     lines += tables.markdown(target_lines(targets, findings.measured))
-    lines += ["", "## Operators that pass their tests on this device", ""]
-    operators = [["operator", "backends"]]
-    operators += [[name, ", ".join(backends)] for name, backends in findings.tested.items()]
-    return "\n".join([*lines, *tables.markdown(operators)]) + "\n"
+    lines += ["", "## Tests", ""]
+    verdicts = [["operator", "backend", "its tests on this device"]]
+    verdicts += [[*key, found] for key, found in sorted(findings.verdicts.items())]
+    return "\n".join([*lines, *tables.markdown(verdicts)]) + "\n"
 
 
 def write(findings: Findings, targets: Sequence[Target], folder: Path) -> list[Path]:
@@ -198,8 +271,11 @@ def write(findings: Findings, targets: Sequence[Target], folder: Path) -> list[P
     return [text, data]
 
 
-def without(reason: str, targets: Sequence[Target]) -> None:
-    print(f"gpu-check: {reason}. Nothing was tested on a device and nothing was measured.\n")
+def without_a_device(targets: Sequence[Target]) -> None:
+    print(
+        "gpu-check: torch sees no CUDA device. Nothing was tested on a device and nothing was "
+        "measured.\n"
+    )
     for line in tables.aligned(target_lines(targets, {})):
         print(line)
 
@@ -207,20 +283,37 @@ def without(reason: str, targets: Sequence[Target]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--minutes", type=float, default=25, help="start nothing after so many")
+    parser.add_argument("--measure", type=int, help="measure this target alone, on the device")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
-        without("torch sees no CUDA device", TARGETS)
+        without_a_device(TARGETS)
         return NO_DEVICE
+    if options.measure is not None:
+        print(f"figure {TARGETS[options.measure].measure('cuda')!r}")
+        return 0
     reason = native.why_no_cuda_kernels(torch.device("cuda", torch.cuda.current_device()))
     if reason is not None:
-        without(reason, TARGETS)
-        return NO_KERNELS
-    findings = check(torch.cuda.get_device_name(), TARGETS)
+        print(f"gpu-check: {reason}. Only Triton's kernels are tested and measured.\n", flush=True)
+    findings = check(
+        Findings(torch.cuda.get_device_name()),
+        TARGETS,
+        minutes=options.minutes,
+        backends=BACKENDS if reason is None else ("triton",),
+        run=run,
+        written=lambda findings: write(findings, TARGETS, options.out),
+    )
     for path in write(findings, TARGETS, options.out):
         print(f"wrote {path}")
-    for line in tables.aligned(target_lines(TARGETS, findings.measured)):
+    for line in [
+        *tables.aligned([[*key, found] for key, found in sorted(findings.verdicts.items())]),
+        *(f"{tool}: {found}" for tool, found in findings.sanitizers.items()),
+        *tables.aligned(target_lines(TARGETS, findings.measured)),
+    ]:
         print(line)
-    return FAILED if findings.failed else 0
+    if findings.failed:
+        return FAILED
+    return 0 if reason is None else NO_KERNELS
 
 
 if __name__ == "__main__":

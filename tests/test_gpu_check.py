@@ -40,88 +40,177 @@ def test_without_a_device_it_says_so() -> None:
         assert any(goal in line for line in lines), goal
 
 
-PYTEST = """
-tests/ops/test_gpu.py::test_values[cuda-dual_squeeze-torch.float32-a] PASSED [ 1%]
-tests/ops/test_gpu.py::test_values[triton-dual_squeeze-torch.float32-a] PASSED [ 2%]
-tests/ops/test_gpu.py::test_values[triton-dual_squeeze-torch.float64-a] FAILED [ 3%]
-tests/ops/test_gpu.py::test_captured_in_a_graph[cuda-multi_excite] PASSED [ 4%]
-tests/ops/test_gpu.py::test_captured_in_a_graph[cuda-ctm] SKIPPED (cannot serve) [ 4%]
-=========== 3 passed, 1 failed in 1.00s ===========
-"""
-
-
 class Runner:
-    """Stands in for the commands of a run."""
+    """Stands in for the commands of a run: the first of `results` whose words are all in one."""
 
     def __init__(self, **results: tuple[int, str]) -> None:
-        self.results = results
+        self.results = {"--measure": (0, "  (8, 64): 21 x\nfigure 21.0\n"), **results}
         self.commands: list[list[str]] = []
 
-    def __call__(self, command: Sequence[str]) -> tuple[int, str]:
+    def __call__(self, command: Sequence[str], seconds: float) -> tuple[int, str]:
+        assert seconds > 1
         self.commands.append(list(command))
-        for name, result in self.results.items():
-            if name in command:
+        for words, result in reversed(self.results.items()):
+            if all(any(word in part for part in command) for word in words.split()):
                 return result
-        return 0, PYTEST.replace("FAILED", "PASSED").replace(", 1 failed", "")
+        return 0, "35 passed in 1.00s\n"
 
 
-def target(gpu_check: ModuleType, measure: Any) -> Any:
-    return gpu_check.Target("dual_squeeze", "faster", "x", 20, True, measure)
+def run_of(gpu_check: ModuleType, runner: Runner, **options: Any) -> Any:
+    return gpu_check.check(
+        gpu_check.Findings("NVIDIA Test 9"), targets(gpu_check), run=runner, **options
+    )
 
 
-def test_a_whole_run(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu_check = load("gpu_check")
-    monkeypatch.setattr(gpu_check.shutil, "which", lambda name: f"/bin/{name}")
-    runner = Runner()
+def targets(gpu_check: ModuleType) -> list[Any]:
+    def never(device: str) -> float:
+        raise AssertionError("a target has a process of its own")
 
-    def breaks(device: str) -> float:
-        raise AssertionError("error 1e-2 > 1e-4: no speed is measured")
+    return [gpu_check.Target("dual_squeeze", "faster", "x", 20, True, never)]
 
-    targets = [target(gpu_check, lambda device: {"cuda": 21.0}[device]), target(gpu_check, breaks)]
-    findings = gpu_check.check("NVIDIA Test 9", targets, runner)
+
+@pytest.fixture
+def gpu_check(load: Any, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """With a sanitizer, whatever is installed."""
+    module: ModuleType = load("gpu_check")
+    monkeypatch.setattr(module.shutil, "which", lambda name: f"/bin/{name}")
+    return module
+
+
+def test_a_whole_run(gpu_check: ModuleType, tmp_path: Path) -> None:
+    runner, seen = Runner(), []
+    findings = run_of(gpu_check, runner, written=lambda f: seen.append(len(f.verdicts)))
     assert not findings.failed
-    assert findings.tested == {"dual_squeeze": ["cuda", "triton"], "multi_excite": ["cuda"]}
+    assert len(findings.verdicts) == 18
+    assert seen == [*range(1, 19), 18, 18, 18]  # after every step
+    assert findings.tested["ctm"] == ["cuda", "triton"]
     assert findings.sanitizers == {"memcheck": "clean", "racecheck": "clean"}
+    assert findings.measured == {0: 21.0}
     assert [c[3] for c in runner.commands if "--tool" in c] == ["--tool", "--tool"]
-    text, data = gpu_check.write(findings, targets, tmp_path)
+    text, data = gpu_check.write(findings, targets(gpu_check), tmp_path)
     assert text.name == "nvidia-test-9.md"
     written = text.read_text()
     assert "| dual_squeeze | faster | >= 20 x | 21 x | met |" in written
-    assert "failed: error 1e-2 > 1e-4: no speed is measured" in written
-    assert "tests on the device: 3 passed in 1.00s" in written
-    assert json.loads(data.read_text())["measured"] == ["dual_squeeze"]
+    assert "| ctm | cuda | passed (35 passed in 1.00s) |" in written
+    assert "tests on the device: 18 of 18 operators of a backend pass" in written
+    record = json.loads(data.read_text())
+    assert record["measured"] == ["dual_squeeze"]
+    assert record["tested"]["ctm"] == ["cuda", "triton"]
 
 
 @pytest.mark.parametrize(
-    ("results", "said"),
+    ("result", "said"),
     [
-        ({"pytest": (1, PYTEST)}, "1 failed"),
-        ({"racecheck": (9, "RACECHECK SUMMARY: 2 hazards")}, "failed: exit code 9"),
-        ({"-v": (0, "=== 12 skipped in 1.00s ===")}, "12 skipped"),
+        ({"triton-ctm": (1, "FAILED a - 2 failed\n1 failed, 34 passed in 1.00s")}, "failed: 1 fa"),
+        ({"triton-ctm": (-11, "loading\nFatal Python error: Segmentation fault\n")}, "Segmenta"),
+        ({"triton-ctm": (-9, "...")}, "failed: stopped after 420 s"),
+        ({"triton-ctm": (4, "ImportError: No module named 'hypothesis'")}, "No module named"),
+        ({"racecheck": (9, "RACECHECK SUMMARY: 2 hazards")}, "exit code 9, RACECHECK SUMMARY: 2"),
+        ({"memcheck": (-9, "========= ERROR\n")}, "failed: out of time, an error"),
     ],
 )
-def test_failures_are_failures(
-    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: Any, said: str
+def test_one_failure_costs_no_other_its_result(
+    gpu_check: ModuleType, tmp_path: Path, result: Any, said: str
 ) -> None:
-    gpu_check = load("gpu_check")
-    monkeypatch.setattr(gpu_check.shutil, "which", lambda name: f"/bin/{name}")
-
-    def never(device: str) -> float:
-        raise AssertionError("a kernel that fails its tests has no speed")
-
-    findings = gpu_check.check("T", [target(gpu_check, never)], Runner(**results))
+    findings = run_of(gpu_check, Runner(**result))
     assert findings.failed
-    assert "triton" not in findings.tested.get("dual_squeeze", []) or "-v" not in results
-    assert findings.measured == {}
-    written = gpu_check.write(findings, [target(gpu_check, never)], tmp_path)[0].read_text()
-    assert said in written
-    assert "| not measured |" in written
+    assert findings.measured == {0: 21.0}
+    assert findings.tested["ctm"] == (["cuda"] if "triton-ctm" in result else ["cuda", "triton"])
+    assert sum(map(len, findings.tested.values())) == 17 + ("triton-ctm" not in result)
+    assert said in gpu_check.write(findings, targets(gpu_check), tmp_path)[0].read_text()
 
 
-def test_no_sanitizer_is_said(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu_check = load("gpu_check")
+def test_a_run_of_skips_is_no_success(gpu_check: ModuleType) -> None:
+    findings = run_of(gpu_check, Runner(pytest=(0, "35 skipped in 1.00s")))
+    assert findings.failed
+    assert findings.tested == {}
+    assert set(findings.verdicts.values()) == {"not run: 35 skipped in 1.00s"}
+    assert findings.sanitizers["memcheck"] == "not run: no test ran under it"
+
+
+def test_a_figure_that_fails(gpu_check: ModuleType, tmp_path: Path) -> None:
+    wrong = (1, "Traceback\nAssertionError: error 1e-2 > 1e-4: no speed is measured\n")
+    findings = run_of(gpu_check, Runner(**{"--measure": wrong}))
+    assert not findings.failed
+    text, data = gpu_check.write(findings, targets(gpu_check), tmp_path)
+    assert "failed: AssertionError: error 1e-2 > 1e-4: no speed" in text.read_text()
+    assert json.loads(data.read_text())["measured"] == []
+
+
+def test_what_there_is_no_time_for_is_said(gpu_check: ModuleType) -> None:
+    runner = Runner()
+    findings = run_of(gpu_check, runner, minutes=0)
+    assert runner.commands == []
+    found = [*findings.verdicts.values(), *findings.measured.values()]
+    assert {*found, *findings.sanitizers.values()} == {"not run: out of time"}
+
+
+def test_no_sanitizer_is_said(gpu_check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_check.shutil, "which", lambda name: None)
-    assert gpu_check.sanitize("memcheck", Runner()).startswith("not run: compute-sanitizer")
+    said = gpu_check.sanitize("memcheck", 9, Runner())
+    assert said.startswith("not run: compute-sanitizer")
+
+
+def test_a_command_is_stopped_in_time(gpu_check: ModuleType) -> None:
+    child = "import signal; print('here', flush=True); signal.pause()"
+    assert gpu_check.run([sys.executable, "-c", child], 1.5) == (gpu_check.STOPPED, "here\n")
+    assert gpu_check.run([sys.executable, "-c", "print(2); raise SystemExit(7)"], 60) == (7, "2\n")
+
+
+def test_its_tests_are_there(gpu_check: ModuleType) -> None:
+    """Every name that a selection is made of is that of tests."""
+    command = [sys.executable, "-m", "pytest", "tests/ops/test_gpu.py", "--collect-only", "-q"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    tests = [line for line in done.stdout.splitlines() if "::" in line]
+    runner = Runner()
+    run_of(gpu_check, runner)
+    selections = [c[c.index("-k") + 1] for c in runner.commands if "-k" in c]
+    counts = []
+    for selection in selections[:18]:
+        name = selection.partition(" or ")[0]
+        counts.append(sum(name in test for test in tests))
+    assert len(tests) == sum(counts)
+    assert len(set(counts)) == 1
+    for selection in selections[18:]:
+        words = selection.replace("(", "").replace(")", "").replace(" or ", " and ").split(" and ")
+        assert all(any(word in test for test in tests) for word in words)
+
+
+@pytest.fixture
+def pretended(gpu_check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A device to main()."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "T")
+    monkeypatch.setattr(gpu_check, "run", Runner())
+    return gpu_check
+
+
+def test_a_target_alone(
+    pretended: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figure = pretended.Target("ctm", "", "x", 1, False, lambda device: {"cuda": 1.25}[device])
+    monkeypatch.setattr(pretended, "TARGETS", [figure])
+    assert pretended.main(["--measure", "0"]) == 0
+    assert capsys.readouterr().out == "figure 1.25\n"
+
+
+@pytest.mark.parametrize("reason", [None, "built without CUDA kernels"])
+def test_without_kernels_triton_is_tested(
+    pretended: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    reason: str | None,
+) -> None:
+    monkeypatch.setattr(pretended.native, "why_no_cuda_kernels", lambda device: reason)
+    code = pretended.main(["--out", str(tmp_path)])
+    tested = json.loads((tmp_path / "t.json").read_text())["tested"]
+    if reason is None:
+        assert (code, tested["ctm"]) == (0, ["cuda", "triton"])
+        return
+    assert (code, tested["ctm"]) == (4, ["triton"])
+    assert "built without CUDA kernels. Only Triton's" in capsys.readouterr().out
 
 
 def test_every_figure_can_be_measured(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
