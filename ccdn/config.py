@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, StringNode
 from omegaconf.errors import OmegaConfBaseException
 
 from ccdn.model_config import ModelConfig, check_model_config
@@ -239,23 +239,38 @@ def _find(name: str, beside: Path | None) -> Path:
 
 def _override(merged: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
-        merged = _merge(merged, _parse_override(override), f"override {override!r}")
+        merged = _merge(merged, _parse_override(merged, override), f"override {override!r}")
     return merged
 
 
-def _parse_override(text: str) -> dict[str, Any]:
+def _parse_override(known: DictConfig, text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
+    path = key.strip().split(".")
     if not equals or not key.strip() or key.startswith("-"):
         raise ConfigError(f"override {text!r}: expected section.field=value, e.g. train.lr=1e-3")
     try:
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"override {text!r}: {_one_line(error)}") from error
+        if not _holds_text(known, path):
+            raise ConfigError(f"override {text!r}: {_one_line(error)}") from error
+        parsed = {"value": value}
     assert isinstance(parsed, dict)
     nested: Any = parsed["value"]
-    for part in reversed(key.strip().split(".")):
+    # To YAML 2024_11_24 is a number, "a: b" a mapping and "a #1" an "a" with a comment.
+    if nested is not None and value[:1] not in ("'", '"') and _holds_text(known, path):
+        nested = value
+    for part in reversed(path):
         nested = {part: nested}
     return dict(nested)
+
+
+def _holds_text(known: Any, path: Sequence[str]) -> bool:
+    """Whether the field of that name holds a text, such as the path of a folder."""
+    for part in path:
+        if not isinstance(known, DictConfig):
+            return False
+        known = known._get_node(part, validate_access=False)
+    return isinstance(known, StringNode)
 
 
 def _merge(merged: DictConfig, values: dict[str, Any], source: str) -> DictConfig:
@@ -292,7 +307,10 @@ def _closest(key: str, full: str, known: DictConfig) -> str:
     if here:
         prefix = full[: len(full) - len(key)]
         return f"; did you mean {prefix}{here[0]}?"
-    by_leaf = {name.rsplit(".", 1)[-1]: name for name in everywhere}
+    # Of fields with the same last name the one nearest to the top, then the first: model.points.
+    by_leaf: dict[str, str] = {}
+    for name in sorted(everywhere, key=lambda name: name.count(".")):
+        by_leaf.setdefault(name.rsplit(".", 1)[-1], name)
     elsewhere = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(by_leaf), n=1)
     if elsewhere:
         return f"; did you mean {by_leaf[elsewhere[0]]}?"

@@ -58,6 +58,8 @@ def test_points_of_the_data_are_those_of_the_model() -> None:
     [
         ("train.lrr=1", "did you mean train.lr?"),
         ("batch_size=8", "did you mean train.batch_size?"),
+        ("points=5", "did you mean model.points?"),
+        ("seed=5", "did you mean train.seed?"),
         ("train.lr=fast", "train.lr: Value 'fast'"),
         ("train.lr=nan", "train.lr: expected a finite number, found nan"),
         ("train.epochs=1.5", "train.epochs"),
@@ -79,6 +81,18 @@ def test_a_wrong_override_is_one_clear_line(override: str, message: str) -> None
         load_config("tiny", [override])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["2024_11_24", "007", "1e3", "yes", "a: b", "a #1", "[x", " a "])
+def test_a_text_is_taken_as_it_is(name: str) -> None:
+    """What YAML would make a number, a mapping or a comment of is a folder's name."""
+    config = load_config("tiny", [f"data.root={name}", f"train.out={name}"])
+    assert (config.data.root, config.train.out) == (name, name)
+
+
+def test_a_text_may_be_quoted_or_nothing() -> None:
+    assert load_config("tiny", ["data.root='a b'"]).data.root == "a b"
+    assert load_config("tiny", ["data.root=x", "data.root=null"]).data.root is None
 
 
 def test_a_missing_file_lists_the_presets() -> None:
