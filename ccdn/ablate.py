@@ -13,6 +13,7 @@ from ccdn.ablation import Cell, Grid, cells, grids, load_grid, write_tables
 from ccdn.command import command
 from ccdn.config import ConfigError
 from ccdn.data import DataError
+from ccdn.evaluation.reading import read_results
 from ccdn.evaluation.tables import as_text
 
 EXAMPLES = """\
@@ -91,10 +92,21 @@ def _cell(cell: Cell, grid: Grid, out: Path, options: argparse.Namespace) -> int
         code = train.main(arguments)
     else:
         code = subprocess.call([*_launcher(options.launcher), "-m", "ccdn.train", *arguments])
-    if code or results.exists():
+    if code:
         return code
     weights = folder / ("best.pt" if (folder / "best.pt").exists() else "last.pt")
+    if results.exists() and _is_of(results, weights):
+        return 0
     return evaluate.main(["--weights", str(weights)])
+
+
+def _is_of(results: Path, weights: Path) -> bool:
+    """Whether results are those of the weights as they are: a run may have gone on to a larger
+    train.epochs since. Raises DataError for damaged results.
+    """
+    from ccdn.training.checkpoint import load_checkpoint
+
+    return bool(read_results(results).get("trained_steps") == load_checkpoint(weights).step)
 
 
 def _launcher(text: str) -> list[str]:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ccdn.config import CONFIG_FOLDER, ConfigError, read_yaml
+from ccdn.data import DataError
 from ccdn.evaluation.metrics import NORMS
 from ccdn.evaluation.reading import read_results
 from ccdn.evaluation.tables import NORM_NAMES, Row, Table, as_csv, as_latex
@@ -134,6 +135,12 @@ def read_scores(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
     if not path.exists():
         return {}
     splits = read_results(path)["splits"]
+    for split, found in splits.items():
+        if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
+            raise DataError(
+                f"{path}: expected the scores of the run's own weights in {split}, found none;"
+                " the grid measures it anew when the file is gone"
+            )
     return {
         split: {norm: found["model"][norm] for norm in NORMS if found["model"].get(norm)}
         for split, found in splits.items()

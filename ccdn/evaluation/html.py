@@ -26,6 +26,7 @@ from ccdn.evaluation.tables import NORM_NAMES, Row, Table, as_values
 from ccdn.files import atomic_write
 from ccdn.training.checkpoint import library_versions
 from ccdn.training.log import read_log
+from ccdn.training.starts import read_starts
 
 PAGE = Path(__file__).parent / "page"
 SCALE = 10_000  # errors are whole ten-thousandths of the normaliser in the page
@@ -47,6 +48,14 @@ class Run:
     faces: int = 0
     curves: dict[str, Any] | None = None
     config: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def holds(self, name: str) -> bool:
+        """Whether a file is there and of the evaluation that results.json is of, not left by one
+        before it; results of older versions do not say which are theirs.
+        """
+        own = self.results.get("written", [name])
+        return name in own and (self.folder / name).is_file()
 
 
 def write_page(out: Path, runs: Mapping[str, Path], title: str) -> int:
@@ -66,10 +75,14 @@ def read_run(name: str, folder: Path, budget: int = PICTURES) -> Run:
     run = Run(name, folder)
     if (folder / "results.json").is_file():
         run.results = read_results(folder / "results.json", date=str)
-        if (folder / "tables.json").is_file():
+        if not isinstance(run.results.get("written", []), list):
+            raise DataError(f"{folder / 'results.json'}: written should be a list of names")
+        if run.holds("tables.json"):
             run.tables = _tables(folder / "tables.json")
+        run.notes = list(run.results.get("notes", ()))
         for path in sorted(folder.glob("predictions*.npz")):
-            _read_set(run, path, budget)
+            if run.holds(path.name):
+                _read_set(run, path, budget)
     if (folder / "metrics.jsonl").is_file():
         run.curves = _read_curves(folder / "metrics.jsonl")
     if (folder / "config.yaml").is_file():
@@ -84,6 +97,11 @@ def read_run(name: str, folder: Path, budget: int = PICTURES) -> Run:
             ) from None
     elif "config" in run.results:
         run.config = run.results["config"]
+    if _trained_since(run):
+        run.notes.append(
+            "the scores are of an earlier state of this training, before it went on or began"
+            " anew: python -m ccdn.evaluate measures it as it is now"
+        )
     if not run.results and run.curves is None:
         raise DataError(
             f"{folder}: expected results.json of ccdn.evaluate or metrics.jsonl of ccdn.train,"
@@ -104,7 +122,7 @@ def render(runs: Sequence[Run], title: str) -> str:
     activations = [
         (run.name, _as_jpeg(run.folder / "activations.png"))
         for run in runs
-        if (run.folder / "activations.png").is_file()
+        if run.holds("activations.png")
     ]
     has = {
         "scores": _scores(runs, several),
@@ -130,7 +148,7 @@ def render(runs: Sequence[Run], title: str) -> str:
         about=_about(runs),
         sections=sections,
         several=several,
-        notes=[(run.name, note) for run in runs for note in run.results.get("notes", ())],
+        notes=[(run.name, note) for run in runs for note in run.notes],
         differing=_differing(runs),
         version=library_versions().get("ccdn", ""),
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -139,6 +157,21 @@ def render(runs: Sequence[Run], title: str) -> str:
         data=_embedded(runs),
         **has,
     )
+
+
+def _trained_since(run: Run) -> bool:
+    """Whether the weights that were measured lie in the run's folder, and it was trained after."""
+    measured = run.results.get("weights")
+    if not isinstance(measured, str) or Path(measured).resolve().parent != run.folder.resolve():
+        return False
+    starts = read_starts(run.folder)
+    # Both are UTC in the same notation.
+    if starts and str(starts[-1].get("date", "")) > run.results["date"]:
+        return True
+    steps = [record["step"] for record in (run.curves or {}).get("epochs", ())]
+    if Path(measured).name not in ("last.pt", "weights.safetensors") or not steps:
+        return False  # best.pt and epoch-0010.pt are of earlier epochs by right
+    return bool(run.results.get("trained_steps", steps[-1]) < steps[-1])
 
 
 def _read_set(run: Run, path: Path, budget: int) -> None:
@@ -173,7 +206,7 @@ def _read_set(run: Run, path: Path, budget: int) -> None:
         }
     )
     beside = path.with_name(path.name.replace("predictions", "gallery", 1))
-    if beside.is_file():
+    if run.holds(beside.name):
         main = errors[best_norm(file.truth.shape[1])][methods[0]]
         _read_gallery(run, beside, file, main, budget)
 

@@ -67,14 +67,20 @@ def write_all(out: Path, measured: Sequence[Measured], about: Circumstances) -> 
         ]
     _write_tables(out, tables, notes)
     draw_ced(results, out / "ced.png")
+    written = ["tables.json"]
     for one in measured:
         suffix = f"_{one.split.replace('/', '_')}" if len(measured) > 1 else ""
         write_predictions(out / f"predictions{suffix}.npz", one.reference, one.predicted)
+        written.append(f"predictions{suffix}.npz")
         if one.runs:
             _draw_run(one, one.runs[0], out, suffix)
+            written.append(f"gallery{suffix}.npz")
     if measured[0].runs:
         write_picture(out / "activations.png", draw_activations(measured[0]))
-    write_json(out / "results.json", record(measured, about, notes))
+        written.append("activations.png")
+    # The folder may hold files of an evaluation before this one, of other sets of faces.
+    content = record(measured, about, notes) | {"written": written}
+    write_json(out / "results.json", content)
     said = "\n\n".join(as_text(table) for table in tables)
     wrote = "results.json, tables.*, predictions*.npz, ced.png"
     if measured[0].runs:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from torchruns import one_node
 
-from ccdn import train
+from ccdn import evaluate, train
 from ccdn.ablate import main
 from ccdn.ablation import Cell, Grid, as_markdown, cells, grids, load_grid, make_table, write_tables
 from ccdn.config import ConfigError, load_config
@@ -99,6 +99,41 @@ def test_damaged_results_of_a_run_are_named(content: bytes, tmp_path: Path) -> N
     (tmp_path / "ccdn_p4_seed0/results.json").write_bytes(content)
     with pytest.raises(DataError, match=r"ccdn_p4_seed0.results\.json: "):
         make_table(Grid(variants=["ccdn"], seeds=[0]), tmp_path)
+
+
+def test_results_of_other_methods_are_not_the_run_s(tmp_path: Path) -> None:
+    """As after `evaluate --weights ours=...`, which writes into the folder of the weights."""
+    (tmp_path / "ccdn_p4_seed0").mkdir()
+    splits = {"test": {"others": {"ours": {"inter_ocular": scores(3.0)}}}}
+    (tmp_path / "ccdn_p4_seed0/results.json").write_text(json.dumps({"splits": splits}))
+    with pytest.raises(DataError, match=r"results\.json: expected the scores of the run's own"):
+        make_table(Grid(variants=["ccdn"], seeds=[0]), tmp_path)
+
+
+def test_a_run_that_went_on_is_measured_again(
+    face_folder: Path, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+
+    def measure(arguments: list[str]) -> int:
+        weights = Path(arguments[1])
+        measured.append(load_checkpoint(weights).step)
+        splits = {"train": {"model": {"inter_ocular": scores(float(measured[-1]))}}}
+        content = {"splits": splits, "trained_steps": measured[-1]}
+        weights.with_name("results.json").write_text(json.dumps(content))
+        return 0
+
+    monkeypatch.setattr(evaluate, "main", measure)
+    path = tmp_path / "own.yaml"
+    path.write_text("config: tiny\nvariants: [baseline]\nseeds: [0]\n")
+    faces = ["--data", str(face_folder), "train.schedule=constant"]
+    command = ["--grid", str(path), "--out", str(tmp_path / "out"), *small, *faces]
+    assert main([*command, "train.epochs=1"]) == 0
+    assert main([*command, "train.epochs=2"]) == 0
+    assert main([*command, "train.epochs=2"]) == 0
+    first, second = measured
+    assert second == 2 * first
+    assert f"| Baseline | - | - | 1 | {second:.2f} |" in (tmp_path / "out/table.md").read_text()
 
 
 @pytest.mark.parametrize(

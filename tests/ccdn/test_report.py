@@ -131,6 +131,46 @@ def test_a_part_of_a_run(run: Path, tmp_path: Path) -> None:
     assert 'id="gallery"' not in page
 
 
+def test_files_of_an_evaluation_before_are_not_of_this_one(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = ["--weights", str(run / "last.pt"), "--out", str(out)]
+    assert evaluate.main([*given, "--split", "train,test"]) == 0
+    assert [len(one["sets"]) for one in embedded(page_of(out))["runs"]] == [2]
+    assert evaluate.main([*given, "--split", "test"]) == 0
+    assert len(list(out.glob("predictions*.npz"))) == 3
+    (one,) = embedded(page_of(out))["runs"]
+    assert len(one["sets"]) == 1
+    assert one["faces"] == len(read_predictions(out / "predictions.npz").predicted)
+    rival = ["--predictions", str(run / "predictions.npz"), "--out", str(out)]
+    assert evaluate.main(rival) == 0
+    page = page_of(out)  # no faces and no maps of the network measured before
+    assert 'id="ced"' in page
+    assert 'id="gallery"' not in page
+    assert 'id="activations"' not in page
+
+
+def test_scores_older_than_the_training_are_said(run: Path, tmp_path: Path) -> None:
+    said = "the scores are of an earlier state of this training"
+    folder = tmp_path / "a"
+    shutil.copytree(run, folder)
+    results = json.loads((folder / "results.json").read_text())
+    results["weights"] = str(folder / "last.pt")
+    (folder / "results.json").write_text(json.dumps(results))
+
+    def started(date: str) -> None:
+        (folder / "run.json").write_text(json.dumps({"starts": [{"date": date, "step": 0}]}))
+
+    started("2020-01-01T00:00:00+00:00")
+    assert said not in page_of(folder)
+    started("2999-01-01T00:00:00+00:00")  # begun anew
+    assert said in page_of(folder)
+    started("2020-01-01T00:00:00+00:00")
+    log = MetricsLog(folder / "metrics.jsonl", 8)
+    log.write({"kind": "epoch", "step": 12, "at": 3.0, "nme": 1.0, "seconds": 3.0})  # gone on
+    log.close()
+    assert said in page_of(folder)
+
+
 def test_what_is_wrong_is_one_line(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,6 +198,7 @@ def test_what_is_wrong_is_one_line(
         ("results.json", b"[1]", "expected a dict in JSON, found a list"),
         ("results.json", b"{}", "found no date"),
         ("results.json", b"[" * 99999, "not a readable JSON file"),
+        ("results.json", b'{"date": "", "splits": {}, "written": 1}', "should be a list"),
         ("tables.json", b'[{"name": "scores"}]', "expected tables with name, title"),
         ("tables.json", b"{}", "expected a list in JSON, found a dict"),
         ("config.yaml", b"a: [\n", "not a readable YAML file"),
