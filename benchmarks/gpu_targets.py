@@ -156,8 +156,9 @@ def features(
     return x.view(shape).to(device, dtype).requires_grad_(grad)
 
 
-def covariances(batch: int, size: int, device: str) -> Tensor:
+def covariances(shape: tuple[int, int], device: str) -> Tensor:
     """(B, D, D), of twice as many positions as channels."""
+    batch, size = shape
     x = features((batch, size, 2 * size), device, grad=False)
     return reference.covariance_pool(x).requires_grad_()
 
@@ -185,12 +186,13 @@ def speedups(
     literal: Callable[..., Any],
     baseline: str,
     device: str,
-    shapes: Sequence[tuple[int, ...]],
+    shapes: Sequence[Any],
+    make: Callable[[Any, str], Tensor] = features,
 ) -> float:
     """The geometric mean over the shapes, each of which is printed as soon as it is known."""
     found = []
     for shape in shapes:
-        found.append(speedup(function, literal, [features(shape, device)], baseline, device))
+        found.append(speedup(function, literal, [make(shape, device)], baseline, device))
         print(f"  {shape} {baseline}: {found[-1]:.3g} x", flush=True)
     return geometric_mean(found)
 
@@ -241,18 +243,8 @@ MATRICES = [(32, 64), (32, 256), (128, 256), (32, 512)]
 
 
 def newton_schulz_sqrt(device: str, shapes: Any = MATRICES) -> float:
-    return geometric_mean(
-        [
-            speedup(
-                ccdn_ops.newton_schulz_sqrt,
-                reference.newton_schulz_sqrt,
-                [covariances(batch, size, device)],
-                "eager",
-                device,
-            )
-            for batch, size in shapes
-        ]
-    )
+    ours, literal = ccdn_ops.newton_schulz_sqrt, reference.newton_schulz_sqrt
+    return speedups(ours, literal, "eager", device, shapes, covariances)
 
 
 def covariance_pool(

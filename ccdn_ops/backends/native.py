@@ -111,8 +111,8 @@ STATUS = {
     1: "the kernel does not serve this dtype",
     2: "the kernel was given an argument outside its limits",
     3: "torch's thread pool refused the work",
-    4: "the CUDA launch failed",
 }
+CUDA_ERROR = 1000
 
 
 def module() -> ModuleType | None:
@@ -280,8 +280,16 @@ def launch(operator: str, function: Callable[..., int], *arguments: Any) -> None
     else:
         status = function(*addresses)
     if status:
-        reason = STATUS.get(status, "unknown status")
-        raise RuntimeError(f"ccdn::{operator} failed in its native kernel: {reason} ({status})")
+        raise RuntimeError(f"ccdn::{operator} failed in its native kernel: {_why(status)}")
+
+
+def _why(status: int) -> str:
+    if status < CUDA_ERROR:
+        return f"{STATUS.get(status, 'unknown status')} ({status})"
+    code = status - CUDA_ERROR
+    cudart = getattr(torch._C, "_cudart", None)  # torch's, where it has CUDA
+    words = f", {cudart.cudaGetErrorString(cudart.cudaError(code))}" if cudart else ""
+    return f"the CUDA launch failed: cudaError_t {code}{words}"
 
 
 def stream(tensor: Tensor) -> int:

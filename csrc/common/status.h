@@ -12,7 +12,8 @@ enum class Status : int {
   unsupported_dtype = 1,
   bad_argument = 2,
   parallel_failed = 3,
-  launch_failed = 4,
+  // And from here on: a CUDA launch failed, with the cudaError_t that is this much less.
+  cuda_error = 1000,
 };
 
 enum class Dtype : int { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };

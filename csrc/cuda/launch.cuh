@@ -29,8 +29,10 @@ class Launcher {
     config.blockDim = dim3(static_cast<unsigned>(threads));
     config.stream = stream_;
     const cudaError_t launched = cudaLaunchKernelEx(&config, kernel, arguments...);
-    if (launched != cudaSuccess || cudaGetLastError() != cudaSuccess) {
-      status_ = Status::launch_failed;
+    const cudaError_t last = cudaGetLastError();
+    const cudaError_t error = launched != cudaSuccess ? launched : last;
+    if (error != cudaSuccess) {
+      status_ = static_cast<Status>(static_cast<int>(Status::cuda_error) + static_cast<int>(error));
     }
   }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Iterator
+from unittest import mock
 
 import cuda_emulation
 import pytest
@@ -43,6 +44,9 @@ from test_operators import (  # noqa: F401
     test_vmap,
 )
 from torch import Tensor
+
+import ccdn_ops
+from ccdn_ops.backends import native
 
 SERVED = [operator for operator in OPERATORS if operator.name in cuda_emulation.operators()]
 # The others have files of their own.
@@ -185,6 +189,16 @@ def test_sums_of_cocs_beyond_32_bits(
         chunks = 1 if backward else -(-b // samples)
         wanted += 8 * (p * p + chunks * p * d)
     assert found == wanted
+
+
+def test_a_launch_that_fails_says_why(emulation: Emulation) -> None:
+    x, gates = torch.ones(1, 4, 2, 2), torch.ones(1, 3, 4)
+    with (
+        emulation.serving(),
+        mock.patch.object(native, "stream", return_value=1),  # which is none
+        pytest.raises(RuntimeError, match=r"ccdn::multi_excite failed .* cudaError_t 400"),
+    ):
+        ccdn_ops.multi_excite(x, gates)
 
 
 def test_divisions(emulation: Emulation) -> None:

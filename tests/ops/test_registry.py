@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -125,6 +126,13 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_a_kernel_that_fails_is_an_error_with_the_operators_name() -> None:
     with pytest.raises(RuntimeError, match=r"ccdn::dual_squeeze failed .* outside its limits"):
         native.launch("dual_squeeze", lambda address: 2, X)
+
+
+def test_a_launch_that_fails_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    cudart = SimpleNamespace(cudaError=int, cudaGetErrorString={98: "invalid function"}.get)
+    monkeypatch.setattr(torch._C, "_cudart", cudart, raising=False)
+    with pytest.raises(RuntimeError, match=r"ccdn::ctm failed .* cudaError_t 98, invalid function"):
+        native.launch("ctm", lambda address: native.CUDA_ERROR + 98, X)
 
 
 def test_launch_gives_addresses() -> None:
