@@ -295,11 +295,16 @@ def _announce(trainer: Trainer, config: Config, resumed: bool) -> None:
         f"{len(faces.crops)} training faces of {faces.description['name']}{held};"
         f" box {config.data.box}, margin {config.data.margin:g}",
         f"{weights / 1e6:.2f} million weights on {_where(trainer)};"
-        f" {config.train.epochs} epochs of {trainer.steps} steps; run folder {trainer.out}",
+        f" {_count(config.train.epochs, 'epoch')} of {_count(trainer.steps, 'step')};"
+        f" run folder {trainer.out}",
     ]
     if resumed:
         lines.append(f"going on after step {trainer.step} (epoch {trainer.place.epoch + 1})")
     print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _where(trainer: Trainer) -> str:

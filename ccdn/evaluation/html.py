@@ -116,9 +116,6 @@ def render(runs: Sequence[Run], title: str) -> str:
         loader=jinja2.FileSystemLoader(PAGE), autoescape=True, undefined=jinja2.StrictUndefined
     )
     several = len(runs) > 1
-    papers = [
-        (run.name, table) for run in runs for table in run.tables if table["name"] != "scores"
-    ]
     activations = [
         (run.name, _as_jpeg(run.folder / "activations.png"))
         for run in runs
@@ -127,7 +124,7 @@ def render(runs: Sequence[Run], title: str) -> str:
     has = {
         "scores": _scores(runs, several),
         "has_ced": any(run.sets for run in runs),
-        "papers": papers,
+        "papers": _published(runs, several),
         "has_gallery": any(run.gallery for run in runs),
         "activations": activations,
         "has_curves": any(run.curves for run in runs),
@@ -279,6 +276,27 @@ def _scores(runs: Sequence[Run], several: bool) -> dict[str, Any] | None:
     return as_values(Table("scores", "Scores", (*head, *columns), tuple(rows)))
 
 
+def _published(runs: Sequence[Run], several: bool) -> list[dict[str, Any]]:
+    """Each of the paper's tables once, with the rows that every run measured below its own."""
+    found: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        for table in run.tables:
+            if table["name"] == "scores":
+                continue
+            whole = found.setdefault(table["name"], {**table, "rows": [], "notes": []})
+            printed = bool(whole["rows"])
+            said = table.get("notes", [])
+            whole["notes"] += [text for text in said if text not in whole["notes"]]
+            for row in table["rows"]:
+                if printed and not row["ours"]:
+                    continue
+                name, *cells = row["cells"]
+                name = f"{run.name}: {name}" if several and row["ours"] else name
+                notes = sorted(whole["notes"].index(said[mark - 1]) + 1 for mark in row["notes"])
+                whole["rows"].append({**row, "cells": [name, *cells], "notes": notes})
+    return list(found.values())
+
+
 def _throughput(runs: Sequence[Run]) -> dict[str, Any] | None:
     rows: list[Row] = []
     for run in runs:
@@ -326,7 +344,8 @@ def _about(runs: Sequence[Run]) -> str:
         said = []
         if "weights" in results:
             trained = results.get("trained_on", {}).get("name", "unknown faces")
-            said.append(f"trained on {trained}, {results.get('trained_epochs', 0)} epochs")
+            epochs = results.get("trained_epochs", 0)
+            said.append(f"trained on {trained}, {epochs} epoch{'' if epochs == 1 else 's'}")
         if results:
             measured = {
                 split["data"].get("name")

@@ -76,7 +76,9 @@ def draw_curves(log: Path, picture: Path) -> None:
         for key, label in keys.items():
             pairs = [(row["at"], row[key]) for row in rows if row.get(key) is not None]
             if pairs:
-                axis.plot(*zip(*pairs, strict=True), label=label, linewidth=1.2)
+                # A curve of one point is a dot.
+                marker = "o" if len(pairs) == 1 else None
+                axis.plot(*zip(*pairs, strict=True), marker=marker, label=label, linewidth=1.2)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("epoch", fontsize=8)
         axis.tick_params(labelsize=8)

@@ -131,6 +131,36 @@ def test_a_part_of_a_run(run: Path, tmp_path: Path) -> None:
     assert 'id="gallery"' not in page
 
 
+def test_a_table_of_the_paper_holds_the_rows_of_every_run(tmp_path: Path) -> None:
+    def table(nme: float, own: str) -> dict[str, Any]:
+        printed = {"cells": ["CCDN (paper)", 2.75, "the paper's"], "ours": False, "notes": [1]}
+        ours = {"cells": ["model", nme, "measured here"], "ours": True, "notes": [3, 2]}
+        notes = ["as printed", "partial", own]
+        columns = ["method", "full", "source"]
+        return {"name": "table2", "title": "T", "columns": columns} | {
+            "rows": [printed, ours],
+            "notes": notes,
+        }
+
+    for name, nme_, own in (("a", 3.5, "box gt"), ("b", 4.5, "box provided")):
+        (tmp_path / name).mkdir()
+        results = {"date": "2020-01-01", "splits": {}}
+        (tmp_path / name / "results.json").write_text(json.dumps(results))
+        (tmp_path / name / "tables.json").write_text(json.dumps([table(nme_, own)]))
+    page = page_of(tmp_path / "a", tmp_path / "b", "--out", tmp_path / "both.html")
+    part = page[page.index('id="published"') :]
+    part = part[: part.index("</section>")]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", part)
+    rows = [cells[i : i + 3] for i in range(0, len(cells), 3)]
+    assert rows == [
+        ["CCDN (paper)<sup>1</sup>", "2.75", "the paper&#39;s"],
+        ["a: model<sup>2,3</sup>", "3.50", "measured here"],
+        ["b: model<sup>2,4</sup>", "4.50", "measured here"],
+    ]
+    notes = re.findall(r"<li>(.*?)</li>", part)
+    assert notes == ["as printed", "partial", "box gt", "box provided"]
+
+
 def test_files_of_an_evaluation_before_are_not_of_this_one(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     given = ["--weights", str(run / "last.pt"), "--out", str(out)]

@@ -81,8 +81,7 @@
     const up = (v) => (log ? (Math.log(v) - Math.log(y0)) / (Math.log(y1) - Math.log(y0)) : (v - y0) / (y1 - y0));
     const px = (x) => L + ((x - x0) / (x1 - x0 || 1)) * (W - L - R);
     const py = (y) => H - B - up(y) * (H - T - B);
-    const title = make(svg, "text", { x: L, y: 14, class: "title" }, given.title);
-    for (const s of given.legend || []) make(title, "tspan", { dx: 10, style: `fill: ${s.color}` }, s.name);
+    make(svg, "text", { x: L, y: 14, class: "title" }, given.title);
     for (const v of log ? powers(y0, y1) : ticks(y0, y1, 5)) {
       make(svg, "line", { x1: L, x2: W - R, y1: py(v), y2: py(v), class: "axis" });
       make(svg, "text", { x: L - 5, y: py(v) + 4, "text-anchor": "end" }, shown(v));
@@ -94,7 +93,20 @@
     make(svg, "text", { x: (L + W - R) / 2, y: H - 4, "text-anchor": "middle" }, given.label);
     for (const s of given.series) {
       const path = s.points.map((p, i) => `${i ? "L" : "M"}${px(p[0]).toFixed(1)} ${py(p[1]).toFixed(1)}`).join("");
-      make(svg, "path", { d: path, stroke: s.color, "stroke-dasharray": s.dashed ? "6 4" : "none" });
+      // A curve of one point is a dot.
+      const lone = s.points.length === 1;
+      make(svg, "path", { d: lone ? `${path}h0` : path, stroke: s.color, class: lone ? "dot" : "", "stroke-dasharray": s.dashed ? "6 4" : "none" });
+    }
+    if ((given.legend || []).length) {
+      const key = document.createElement("p");
+      key.className = "key";
+      for (const s of given.legend) {
+        const name = document.createElement("span");
+        name.textContent = s.name;
+        name.style.color = s.color;
+        key.append(name, " ");
+      }
+      holder.append(key);
     }
     const cursor = make(svg, "line", { y1: T, y2: H - B, class: "cursor", visibility: "hidden" });
     const at = (x) => {
