@@ -199,8 +199,10 @@ __global__ void __launch_bounds__(kLineThreads, 2)
     for (int64_t i = threadIdx.x; i < piece.count * channels; i += kLineThreads) {
       const int64_t s = quotient(i, channels), d = i - s * channels;
       const double value = double(Element<T>::load(piece.x(s)[d]));
+      // An infinite vector has a scale of 0, too, but NaN along it.
+      const bool nothing = scale[s] == 0 && along[s] == 0;
       piece.grad(s)[d] =
-          Element<T>::store(scale[s] == 0 ? Acc(0) : Acc(g[d] * scale[s] - value * along[s]));
+          Element<T>::store(nothing ? Acc(0) : Acc(g[d] * scale[s] - value * along[s]));
     }
     __syncthreads();
   }

@@ -256,7 +256,7 @@ def test_nan_stays_in_its_level(backend: str, value: float) -> None:
     assert after[1].isnan()
     assert before[::2].equal(after[::2])
     grads = torch.autograd.grad(before.sum(), clean), torch.autograd.grad(after.sum(), dirty)
-    assert grads[1][1].isnan().any()
+    assert grads[1][1].isnan().all()  # the sums that every vector is compared with
     assert all(grads[0][i].equal(grads[1][i]) for i in (0, 2))
 
 

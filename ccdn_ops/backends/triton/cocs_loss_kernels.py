@@ -154,7 +154,8 @@ def sums_gradients(
             )
             tl.debug_barrier()
             upstream = tl.load(grad_losses + i).to(tl.float32).to(tl.float64)
-            factor = tl.where(scale == 0, 0.0, 4.0 / own * scale * scale * upstream)
+            # cross - cross is NaN where the sums are not finite, and their scale 0 as well.
+            factor = tl.where(scale == 0, cross - cross, 4.0 / own * scale * scale * upstream)
             loss = tl.where(scale == 0, 0.0, cross / own)
             combine(
                 sums[i], qs[i], gradients[i], factor, loss, excitations[i], channels[i],
