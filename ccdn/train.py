@@ -211,7 +211,7 @@ def _plan(
 ) -> tuple[Config, Checkpoint | None] | None:
     """The configuration, and the checkpoint to go on from; None where there is nothing to do."""
     from ccdn.training.checkpoint import CheckpointError
-    from ccdn.training.resume import check_resumable, has_checkpoint, load_last
+    from ccdn.training.resume import WEIGHTS, check_resumable, finish, has_checkpoint, load_last
 
     last = out / "last.pt"
     resume = options.resume or _begun_by_this_torchrun(out)
@@ -240,7 +240,11 @@ def _plan(
                 "--overwrite replaces them, --out names another folder"
             )
     if checkpoint is not None and checkpoint.epoch >= config.train.epochs:
-        print(f"{last}: the run is complete, {config.train.epochs} epochs", file=sys.stderr)
+        print(
+            f"{last}: the run is complete, {_count(config.train.epochs, 'epoch')}", file=sys.stderr
+        )
+        if not options.dry_run and finish(out, checkpoint):
+            print(f"{out / WEIGHTS} was missing or older: written", file=sys.stderr)
         return None
     if resume and checkpoint is None:
         print(f"{last} is not there: a new run begins", file=sys.stderr, flush=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ccdn.config import Config, differences
 from ccdn.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from ccdn.training.portable import save_portable
 
-LAST, PREVIOUS = "last.pt", "previous.pt"
+LAST, PREVIOUS, WEIGHTS = "last.pt", "previous.pt", "weights.safetensors"
 
 # Fields that may differ between a checkpoint and the run that goes on from it.
 _FREE = {
@@ -63,6 +64,20 @@ def load_last(folder: Path) -> tuple[Checkpoint, Path, str | None]:
             return load_checkpoint(previous), previous, str(error)
         except CheckpointError:
             raise error from None
+
+
+def finish(folder: Path, checkpoint: Checkpoint) -> bool:
+    """Write weights.safetensors of a run's last checkpoint where a process that was killed after it
+    had no time to; says whether that was so. Raises OSError.
+    """
+    path = folder / WEIGHTS
+    try:
+        if load_checkpoint(path).step == checkpoint.step:
+            return False
+    except CheckpointError:  # missing, or damaged
+        pass
+    save_portable(path, checkpoint)
+    return True
 
 
 def set_aside_damaged(folder: Path) -> None:

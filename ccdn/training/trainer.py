@@ -39,7 +39,7 @@ from ccdn.training.optimisation import (
 from ccdn.training.portable import save_portable
 from ccdn.training.processes import ALONE, Processes
 from ccdn.training.records import Records
-from ccdn.training.resume import LAST, save_last, what_changed
+from ccdn.training.resume import LAST, WEIGHTS, save_last, what_changed
 from ccdn.training.schedule import AveragedWeights, learning_rate
 from ccdn.training.signals import StopWish
 from ccdn.training.step import NotFiniteError, Step
@@ -152,13 +152,15 @@ class Trainer:
                         self.save()
                     if self.after_step is not None:
                         self.after_step(self.step)
-                    if self._stop.agreed(self.processes, self.device):
+                    # A wish that comes in the last step finds the run at its end.
+                    stop = self._stop.agreed(self.processes, self.device)
+                    if stop and self.place.epoch < train.epochs:
                         if self.saved_step != self.step:
                             self.save()
                         raise Interrupted(self._stop.signum or signal.SIGTERM)
             self.records.draw(self.step, self.do_step.sample, always=True)
             if self.processes.first:
-                save_portable(self.out / "weights.safetensors", self.checkpoint())
+                save_portable(self.out / WEIGHTS, self.checkpoint())
         finally:
             stream.close()
             self.records.close()

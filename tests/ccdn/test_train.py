@@ -130,6 +130,34 @@ def test_ctrl_c_says_how_to_go_on(face_folder: Path, small: list[str], tmp_path:
     assert load_checkpoint(out / "last.pt").epoch >= 2
 
 
+def test_weights_that_a_killed_run_did_not_write(
+    face_folder: Path, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Missing, or those of an earlier end: the run went on to more epochs."""
+    out = tmp_path / "run"
+    weights = out / "weights.safetensors"
+    given = ["--config", "tiny", "--data", str(face_folder), "--out", str(out), *small]
+    given += ["train.schedule=constant", "--resume"]
+    assert run(capsys, *given, "train.epochs=1")[0] == 0
+    earlier = weights.read_bytes()
+    assert run(capsys, *given, "train.epochs=2")[0] == 0
+    step = load_checkpoint(out / "last.pt").step
+    weights.unlink()
+    assert (
+        "weights.safetensors was missing or older" in run(capsys, "--resume", "--out", str(out))[2]
+    )
+    assert load_checkpoint(weights).step == step
+    weights.write_bytes(earlier)
+    assert load_checkpoint(weights).step < step
+    assert run(capsys, "--resume", "--out", str(out), "--dry-run")[0] == 0
+    assert weights.read_bytes() == earlier
+    assert (
+        "weights.safetensors was missing or older" in run(capsys, "--resume", "--out", str(out))[2]
+    )
+    assert load_checkpoint(weights).step == step
+    assert "missing or older" not in run(capsys, "--resume", "--out", str(out))[2]
+
+
 def test_generated_faces_need_no_folder(
     small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

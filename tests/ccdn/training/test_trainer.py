@@ -171,6 +171,19 @@ def test_a_signal_saves_and_stops(
     assert same_bits(weights(tmp_path / "run"), weights(whole))
 
 
+def test_a_signal_in_the_last_step_finds_the_run_done(
+    whole: Path, face_folder: Path, small: list[str], tmp_path: Path
+) -> None:
+    last = load_checkpoint(whole / "last.pt").step
+
+    def interrupt(step: int) -> None:
+        if step == last:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    train(configure(face_folder, small, "train.ema=0.9"), tmp_path / "run", after_step=interrupt)
+    assert load_checkpoint(tmp_path / "run/weights.safetensors").step == last
+
+
 class _Poisoned:
     """Crops of which one face's landmarks become NaN in the second epoch."""
 
