@@ -61,7 +61,7 @@ coverage: $(VENV)/.installed-dev
 
 # Changes of metrics, readers and references that their tests do not notice: a sample of each, about half an hour of one core.
 mutation: $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet 'cosmic-ray>=8.4'
+	$(BIN)/python -m pip install --quiet --editable '.[mutation]'
 	for group in metrics readers references; do $(BIN)/python tests/mutation.py $$group --sample 300 || exit 1; done
 
 # timm and torchvision, with the torch that pip finds for them: the full CUDA build, about 6 GB, which no

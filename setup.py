@@ -257,6 +257,14 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
 class NinjaBuild(build_ext):
     """Writes build.ninja into the build folder and runs it; its failure is the build's."""
 
+    def folder(self) -> Path:
+        """Where the objects lie. An editable installation takes those of `build_ext --inplace`:
+        setuptools would give it an empty folder each time, and every file would be compiled anew.
+        """
+        if self.editable_mode:
+            return ROOT / "build" / f"temp.{self.plat_name}-{sys.implementation.cache_tag}"
+        return Path(self.build_temp).resolve()
+
     def build_extension(self, ext: Extension) -> None:
         cxx = find_cxx()
         assert cxx is not None, "native_modules() asked for no extension without a compiler"
@@ -265,7 +273,7 @@ class NinjaBuild(build_ext):
         sources = [s for s in ext.sources if cuda and s.endswith(".cu")]
         sources += [s for s in ext.sources if not s.endswith(".cu")]
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
-        folder = Path(self.build_temp).resolve()
+        folder = self.folder()
         folder.mkdir(parents=True, exist_ok=True)
         output.parent.mkdir(parents=True, exist_ok=True)
         text = ninja_file(cxx, cuda, sources, output)

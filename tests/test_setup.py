@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from setuptools import Distribution
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD_VARIABLES = ("CXX", "NVCC", "CUDA_HOME", "CUDA_PATH", "CCDN_CUDA", "CCDN_CUDA_ARCHS")
@@ -117,6 +118,23 @@ def test_a_build_that_is_killed_leaves_the_module_before(
     assert done.returncode == 0, done.stdout
     assert output.read_text() == "half"
     assert [path.name for path in output.parent.iterdir()] == ["_C.so"]
+
+
+def test_an_editable_installation_goes_on_with_the_objects_of_the_one_before(
+    setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+
+    def folder(build_temp: Path | None, editable: bool) -> Path:
+        build = setup_py.NinjaBuild(Distribution())
+        build.build_temp, build.editable_mode = build_temp and str(build_temp), editable
+        build.ensure_finalized()
+        return build.folder()
+
+    kept = folder(None, editable=False)  # of `build_ext --inplace`
+    assert kept.is_relative_to(ROOT / "build")
+    assert folder(tmp_path, editable=True) == kept  # setuptools gives it an empty folder
+    assert folder(tmp_path, editable=False) == tmp_path
 
 
 def test_wrong_compiler_name(setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
