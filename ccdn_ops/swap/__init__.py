@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ccdn_ops.ops.checks import check_iterations
 
@@ -108,9 +109,18 @@ def swap_squeeze_excite(
             AttentionLayout, or a function of name and module that returns one or None. They are
             verified like the others.
 
-    Raises TypeError for a model that is not a module, ValueError for iterations out of range.
+    Raises TypeError for a model that is not a module, ValueError for iterations out of range, and
+    for second_order in a DistributedDataParallel, which would not average the new gradients.
     """
     check_iterations("swap_squeeze_excite", iterations)
+    if second_order and isinstance(model, nn.Module):
+        for name, module in model.named_modules():
+            if isinstance(module, DistributedDataParallel):
+                raise ValueError(
+                    f"swap_squeeze_excite: {name or 'the model'} is a DistributedDataParallel,"
+                    " which does not average the gradients of parameters that second_order adds;"
+                    " expected the model before it is wrapped"
+                )
     report = _swap("swap_squeeze_excite", model, recognise.squeeze_excite, layouts)
     for block, (name, *_) in _names(model).items() if second_order else ():
         if isinstance(block, SwappedSqueezeExcite) and "second" not in block._modules:

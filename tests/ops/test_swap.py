@@ -239,6 +239,23 @@ def test_copies_files_and_checkpoints(second_order: bool, tmp_path: Any) -> None
     assert fresh(x).equal(wanted)
 
 
+def test_second_order_is_not_added_under_distributed_data_parallel(tmp_path: Any) -> None:
+    """Its reducer was built before, and each process would train weights of its own."""
+    where = f"file://{tmp_path / 'store'}"
+    torch.distributed.init_process_group("gloo", init_method=where, rank=0, world_size=1)
+    try:
+        model = nn.Sequential(SEModule(), nn.Flatten())
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        names = list(wrapped.state_dict())
+        with pytest.raises(ValueError, match="expected the model before it is wrapped"):
+            swap_squeeze_excite(wrapped, second_order=True)
+        assert list(wrapped.state_dict()) == names
+        assert type(model[0]) is SEModule
+        assert len(swap_squeeze_excite(wrapped).replaced) == 1  # adds no parameters
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_a_layout_that_the_caller_knows() -> None:
     class Gather(nn.Module):
         """Its activation is no module and none of the functions that are tried."""
