@@ -176,9 +176,10 @@ class CropDataset(Dataset[Sample]):
             return augmentation("none")
         if wanted.flip > 0 and self.layout.flip is None:
             log.warning(
-                "%s: faces are not mirrored: no mirror permutation is known for %d points; "
-                "give a layout with one to mirror them",
+                "%s: faces are not mirrored: no mirror permutation is known for %d points "
+                "(in Python, CropDataset(layout=generic_layout(%d, flip=...)) gives one)",
                 self.faces.name,
+                self.faces.points,
                 self.faces.points,
             )
             return augmentation("none", {**vars(wanted), "flip": 0.0})
