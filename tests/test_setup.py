@@ -103,7 +103,8 @@ def test_a_build_that_is_killed_leaves_the_module_before(
     cxx.write_text(
         "#!/bin/sh\n"
         'for word; do test "$before" = -o && out=$word; before=$word; done\n'
-        'case "$out" in *.o) echo "$out:" > "$out.d"; touch "$out";;\n'
+        'case "$out" in "");;\n'  # asked for its target, in this process's folder
+        '*.o) echo "$out:" > "$out.d"; touch "$out";;\n'
         '*) printf half > "$out"; test -e killed || { touch killed; kill -9 $$; };; esac\n'
     )
     cxx.chmod(0o755)
