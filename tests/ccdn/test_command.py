@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ccdn.__main__ import COMMANDS
 from ccdn.command import command
 from ccdn.data.__main__ import main as data
 from ccdn.data.synthetic import SyntheticFaces
@@ -104,7 +105,13 @@ def test_every_command(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main([]) == 130
 
 
-@pytest.mark.parametrize("arguments", [["ccdn_ops"], ["ccdn.models", "tiny"]], ids=" ".join)
+def test_the_list_of_commands() -> None:
+    assert {"ccdn", *COMMANDS} == {name.removesuffix(".__main__") for name in entry_points()}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["ccdn_ops"], ["ccdn"], ["ccdn.models", "tiny"]], ids=" ".join
+)
 def test_into_a_pipe_that_is_closed(arguments: list[str]) -> None:
     with without_reader() as pipe:
         process = subprocess.run(
