@@ -14,7 +14,8 @@ from ccdn.command import command
 from ccdn.config import ConfigError
 from ccdn.data import DataError
 from ccdn.evaluation.reading import read_results
-from ccdn.evaluation.tables import as_text
+from ccdn.evaluation.tables import Table, as_text
+from ccdn.locks import BusyError, Lock
 
 EXAMPLES = """\
 examples:
@@ -25,11 +26,15 @@ examples:
   python -m ccdn.ablate --grid table7 --out runs/excitations --list
 
 The same command goes on where it stopped: runs that are done are kept, the one that was interrupted
-continues at its last checkpoint. --out gets a folder for each run, and table.md, table.csv and
-table.tex (NME, mean ± sample deviation over the seeds) and cells.csv after each of them.
+continues at its last checkpoint. Started several times, here or on machines that share the disk,
+with a device each (CUDA_VISIBLE_DEVICES=1 python -m ...), the commands share the runs. --out gets
+a folder for each run, and table.md, table.csv and table.tex (NME, mean ± sample deviation over the
+seeds) and cells.csv after each of them.
 
 exit codes: 0 done, 1 a run cannot go on, 2 wrong usage or data, 130 and 143 interrupted
 """
+
+CLAIM = ".claim"  # held by the command that trains and measures a run
 
 
 @command("ccdn.ablate", ConfigError, DataError, OSError)
@@ -68,15 +73,39 @@ def _run(options: argparse.Namespace) -> int:
             done = "done" if (out / cell.name / "results.json").exists() else "open"
             print(f"{cell.name}  {done}  {' '.join([*grid.overrides, *cell.overrides()])}")
         return 0
-    for number, cell in enumerate(todo):
-        print(f"run {number + 1} of {len(todo)}: {cell.name}", file=sys.stderr, flush=True)
-        code = _cell(cell, grid, out, options)
-        if code:
-            print(f"ccdn.ablate: {cell.name} ended with exit code {code}", file=sys.stderr)
-            return code
-        table = write_tables(grid, out)
+    waiting = list(enumerate(todo, 1))
+    for _ in range(2):  # what another command had in hand at the first look may be free by now
+        busy = []
+        for number, cell in waiting:
+            print(f"run {number} of {len(todo)}: {cell.name}", file=sys.stderr, flush=True)
+            with Lock(out / cell.name / CLAIM) as claim:
+                try:
+                    claim.take()
+                except BusyError as error:
+                    print(f"{error}: left to it", file=sys.stderr, flush=True)
+                    busy.append((number, cell))
+                    continue
+                code = _cell(cell, grid, out, options)
+            if code:
+                print(f"ccdn.ablate: {cell.name} ended with exit code {code}", file=sys.stderr)
+                return code
+            _tables(grid, out)
+        waiting = busy
+    table = _tables(grid, out)
     print(f"{as_text(table)}\n{table.title}; written: {out}/table.md, .csv, .tex, cells.csv")
+    if waiting:
+        names = ", ".join(cell.name for _, cell in waiting)
+        print(f"still in the hands of other commands, which will write the tables: {names}")
     return 0
+
+
+def _tables(grid: Grid, out: Path) -> Table:
+    """Write the tables, one command at a time: none that knows less comes after one that knows
+    more.
+    """
+    with Lock(out / CLAIM) as claim:
+        claim.take(wait=60.0)
+        return write_tables(grid, out)
 
 
 def _cell(cell: Cell, grid: Grid, out: Path, options: argparse.Namespace) -> int:

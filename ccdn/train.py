@@ -23,6 +23,7 @@ from ccdn.config import (
     resolve_data,
 )
 from ccdn.files import atomic_write, remove_leftovers
+from ccdn.locks import Lock
 from ccdn.training.starts import read_starts, record_start
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ exit codes: 0 done, 1 training cannot go on, 2 wrong usage or data, 130 and 143 
 checkpoint is saved first)
 """
 
+LOCK = ".lock"
+# Seconds that a run waits for the one before it in its folder to end; longer under torchrun, where
+# the one before may have been on a machine that went dark, whose locks the disk keeps for a while.
+PATIENCE, PATIENCE_OF_TORCHRUN = 10.0, 120.0
 RUN_FILES = (
     "last.pt",
     "previous.pt",
@@ -157,18 +162,27 @@ def _run(options: argparse.Namespace) -> int:
 
     from ccdn.training.processes import processes
 
-    with processes("auto" if config is None else config.train.device) as team:
-        return _train(options, config, out, team)
+    device = "auto" if config is None else config.train.device
+    with processes(device) as team, Lock(out / LOCK) as lock:
+        return _train(options, config, out, team, lock)
 
 
-def _train(options: argparse.Namespace, config: Config | None, out: Path, team: Processes) -> int:
+def _train(
+    options: argparse.Namespace, config: Config | None, out: Path, team: Processes, lock: Lock
+) -> int:
     from ccdn.training.faces import open_training_faces
+    from ccdn.training.processes import run_id
     from ccdn.training.trainer import Interrupted, Trainer
+
+    writes = team.first and not (options.dry_run or options.print_config)
+    patience = PATIENCE if run_id() is None else PATIENCE_OF_TORCHRUN
 
     # One process looks at the folder and the others do as it says: they may not even see it.
     plan: tuple[Config, Checkpoint | None] | Exception | None = None
     if team.first:
         try:
+            if writes and out.is_dir():  # before its checkpoint is read
+                lock.take(patience)
             plan = _plan(options, config, out)
         except _user_errors() as error:
             plan = error
@@ -189,6 +203,7 @@ def _train(options: argparse.Namespace, config: Config | None, out: Path, team: 
             print(report)
         return 0
     if team.first:
+        lock.take()  # of a folder that is new
         _prepare_folder(out, config, checkpoint, team.size)
         _announce(trainer, config, resumed=checkpoint is not None)
     try:

@@ -9,10 +9,11 @@ import statistics
 from pathlib import Path
 
 import pytest
+from locked import held_by_another
 from torchruns import one_node
 
 from ccdn import evaluate, train
-from ccdn.ablate import main
+from ccdn.ablate import CLAIM, main
 from ccdn.ablation import Cell, Grid, as_markdown, cells, grids, load_grid, make_table, write_tables
 from ccdn.config import ConfigError, load_config
 from ccdn.data import DataError
@@ -210,3 +211,30 @@ def test_a_grid_goes_on_where_it_stopped(
     # Another configuration is another grid.
     assert main([*command, "train.lr=1"]) == 2
     assert "train.lr was" in capsys.readouterr().err
+
+
+def test_commands_share_the_runs_of_a_grid(
+    face_folder: Path,
+    small: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("config: tiny\nvariants: [baseline, fcdn]\nexcitations: [2]\nseeds: [0]\n")
+    out = tmp_path / "out"
+    faces = ["--data", str(face_folder), "train.epochs=1", "data.eval_splits=[train]"]
+    command = ["--grid", str(path), "--out", str(out), *small, *faces]
+    with held_by_another(out / "baseline_seed0" / CLAIM) as other:
+        assert main(command) == 0
+    said = capsys.readouterr()
+    assert f"baseline_seed0: process {other.pid} on " in said.err
+    assert said.err.count("left to it") == 2  # looked at again when all else was done
+    assert said.out.splitlines()[-1].endswith("will write the tables: baseline_seed0")
+    assert (out / "fcdn_p2_seed0/results.json").exists()
+    assert "| Baseline | - | - | 0 |" in (out / "table.md").read_text()
+    # The other command was killed: its run is free.
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "left to it" not in said.err
+    assert "| Baseline | - | - | 1 |" in (out / "table.md").read_text()
+    assert not [*out.rglob(CLAIM)]

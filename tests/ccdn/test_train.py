@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from locked import held_by_another
 
+from ccdn import train
 from ccdn.config import load_config
 from ccdn.train import RUN_FILES, main
 from ccdn.training.checkpoint import load_checkpoint
@@ -181,6 +183,33 @@ def test_a_folder_with_files_of_these_names_is_spared(
     assert "config.yaml" in err
     assert "--resume" not in err  # there is nothing to go on from
     assert own.read_text() == "base: tiny\n"
+
+
+def test_a_folder_in_which_another_process_trains_is_spared(
+    face_folder: Path,
+    small: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(train, "PATIENCE", 0.2)
+    out = tmp_path / "run"
+    arguments = ["--config", "tiny", "--data", str(face_folder), "--out", str(out), *small]
+    assert run(capsys, *arguments, "train.schedule=constant")[0] == 0
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    longer = ["--resume", "--out", str(out), "train.epochs=4"]
+    with held_by_another(out / train.LOCK) as other:
+        for ours in (longer, [*arguments, "--overwrite"]):
+            code, _, err = run(capsys, *ours)
+            assert code == 2
+            assert f"run: process {other.pid} on " in err
+        assert {path: path.read_bytes() for path in before} == before
+        # What writes nothing is free.
+        assert run(capsys, *longer, "--dry-run")[0] == 0
+        assert run(capsys, *longer, "--print-config")[0] == 0
+    code, _, err = run(capsys, *longer)
+    assert code == 0, err
+    assert not (out / train.LOCK).exists()
 
 
 def test_resume_without_a_checkpoint_says_that_it_begins(
