@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
-from ccdn.ablation import Cell, Grid, cells, grids, load_grid, write_tables
+from ccdn.ablation import Cell, Grid, cells, check_overrides, grids, load_grid, write_tables
 from ccdn.command import command
 from ccdn.config import ConfigError
 from ccdn.data import DataError
@@ -66,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     grid = load_grid(options.grid)
     grid.overrides += options.overrides
-    out = Path(options.out)
+    check_overrides(grid)
+    out = Path(options.out).expanduser()
     todo = cells(grid)
     if options.list:
         for cell in todo:
@@ -120,13 +123,39 @@ def _cell(cell: Cell, grid: Grid, out: Path, options: argparse.Namespace) -> int
     if options.launcher is None:
         code = train.main(arguments)
     else:
-        code = subprocess.call([*_launcher(options.launcher), "-m", "ccdn.train", *arguments])
+        code = _call([*_launcher(options.launcher), "-m", "ccdn.train", *arguments])
     if code:
         return code
     weights = folder / ("best.pt" if (folder / "best.pt").exists() else "last.pt")
     if results.exists() and _is_of(results, weights):
         return 0
     return evaluate.main(["--weights", str(weights)])
+
+
+def _call(arguments: Sequence[str]) -> int:
+    """Run a command in a session of its own, so that SIGINT and SIGTERM reach it from here only:
+    passed on once, and waited for until its checkpoint is saved. Returns its exit code, or the
+    signal's. Raises OSError for a command that is not there.
+    """
+    wish = 0
+    child: subprocess.Popen[bytes] | None = None
+
+    def pass_on(signum: int, frame: FrameType | None) -> None:
+        nonlocal wish
+        if not wish and child is not None:
+            child.send_signal(signum)
+        wish = wish or signum
+
+    previous = {which: signal.signal(which, pass_on) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        child = subprocess.Popen(arguments, start_new_session=True)
+        if wish:
+            child.send_signal(wish)
+        code = child.wait()
+    finally:
+        for which, handler in previous.items():
+            signal.signal(which, handler)
+    return 128 + wish if wish else code
 
 
 def _is_of(results: Path, weights: Path) -> bool:

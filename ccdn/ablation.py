@@ -127,6 +127,22 @@ def cells(grid: Grid) -> list[Cell]:
     return list(dict.fromkeys(generate()))
 
 
+def check_overrides(grid: Grid) -> None:
+    """Raise ConfigError for an override that a cell of the grid has another value for: the cell's
+    would win.
+    """
+    for cell in cells(grid):
+        own = dict(text.split("=") for text in cell.overrides())
+        for text in grid.overrides:
+            key, _, value = text.partition("=")
+            if own.get(key, value) != value:
+                raise ConfigError(
+                    f"override {text!r}: the grid has {key}={own[key]} in {cell.name}; a grid of"
+                    " your own may have other variants, excitations, gammas or seeds (see"
+                    f" {GRID_FOLDER / 'table7.yaml'})"
+                )
+
+
 def read_scores(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
     """split -> norm -> the scores in %, of a cell's results.json; empty where there is none. Raises
     DataError for a file that is damaged.

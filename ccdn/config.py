@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -117,7 +118,7 @@ def resolve_data(data: DataConfig) -> DataConfig:
     benchmark (`ccdn.data.detect_kind`); any other is a folder of pictures. Raises ConfigError
     without a root, or where it is neither.
     """
-    kind, root = data.kind, data.root
+    kind, root = data.kind, data.root and os.path.expanduser(data.root)
     if root == "synthetic" and kind in ("auto", "synthetic") and not Path(root).exists():
         kind, root = "synthetic", None
     if kind == "synthetic" and root is not None:
@@ -335,6 +336,8 @@ def _finish(merged: DictConfig) -> Config:
         raise ConfigError(f"configuration: {_one_line(error)}") from error
     assert isinstance(config, Config)
     _check_values(config)
+    if config.data.cache_dir is not None:
+        config.data.cache_dir = os.path.expanduser(config.data.cache_dir)
     if config.data.points is None:
         config.data.points = config.model.points
     return config

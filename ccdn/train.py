@@ -24,7 +24,7 @@ from ccdn.config import (
 )
 from ccdn.files import atomic_write, remove_leftovers
 from ccdn.locks import Lock
-from ccdn.training.starts import read_starts, record_start
+from ccdn.training.starts import read_starts, record_start, seconds_since
 
 if TYPE_CHECKING:
     from ccdn.training.checkpoint import Checkpoint
@@ -54,6 +54,8 @@ LOCK = ".lock"
 # Seconds that a run waits for the one before it in its folder to end; longer under torchrun, where
 # the one before may have been on a machine that went dark, whose locks the disk keeps for a while.
 PATIENCE, PATIENCE_OF_TORCHRUN = 10.0, 120.0
+CLOCKS = 2.0  # seconds that the clocks of two machines may differ
+# What a run writes and --overwrite replaces; the second only beside the first.
 RUN_FILES = (
     "last.pt",
     "previous.pt",
@@ -65,6 +67,7 @@ RUN_FILES = (
     "config.yaml",
     "run.json",
 )
+MORE_RUN_FILES = ("epoch-*.pt", "damaged.pt", "bad_batch*.pt", "events/events.out.tfevents.*")
 
 
 @command("ccdn.train", OSError)
@@ -158,7 +161,7 @@ def _run(options: argparse.Namespace) -> int:
             return 0
     if options.config is None and options.out is None:
         raise ConfigError("--resume without --config: which run? --out DIR")
-    out = Path(options.out or (config or Config()).train.out)
+    out = Path(options.out or (config or Config()).train.out).expanduser()
 
     from ccdn.training.processes import processes
 
@@ -171,11 +174,12 @@ def _train(
     options: argparse.Namespace, config: Config | None, out: Path, team: Processes, lock: Lock
 ) -> int:
     from ccdn.training.faces import open_training_faces
-    from ccdn.training.processes import run_id
+    from ccdn.training.processes import agent_age, run_id
     from ccdn.training.trainer import Interrupted, Trainer
 
     writes = team.first and not (options.dry_run or options.print_config)
     patience = PATIENCE if run_id() is None else PATIENCE_OF_TORCHRUN
+    age = max(team.gather(agent_age()))
 
     # One process looks at the folder and the others do as it says: they may not even see it.
     plan: tuple[Config, Checkpoint | None] | Exception | None = None
@@ -183,7 +187,7 @@ def _train(
         try:
             if writes and out.is_dir():  # before its checkpoint is read
                 lock.take(patience)
-            plan = _plan(options, config, out)
+            plan = _plan(options, config, out, team.size, age)
         except _user_errors() as error:
             plan = error
     plan = team.from_first(plan)
@@ -193,6 +197,8 @@ def _train(
     if plan is None:
         return 0
     config, checkpoint = plan
+    if options.dry_run:  # writes nothing
+        config = replace(config, data=replace(config.data, cache_dir=None))
     faces = open_training_faces(config)
     trainer = Trainer(config, faces, out, checkpoint, processes=team)
     if options.dry_run:
@@ -222,14 +228,17 @@ def _train(
 
 
 def _plan(
-    options: argparse.Namespace, config: Config | None, out: Path
+    options: argparse.Namespace, config: Config | None, out: Path, processes: int, age: float
 ) -> tuple[Config, Checkpoint | None] | None:
-    """The configuration, and the checkpoint to go on from; None where there is nothing to do."""
+    """The configuration, and the checkpoint to go on from; None where there is nothing to do.
+
+    age: seconds since the oldest of torchrun's agents was started.
+    """
     from ccdn.training.checkpoint import CheckpointError
     from ccdn.training.resume import WEIGHTS, check_resumable, finish, has_checkpoint, load_last
 
     last = out / "last.pt"
-    resume = options.resume or _begun_by_this_torchrun(out)
+    resume = options.resume or _begun_by_this_torchrun(out, age)
     checkpoint = None
     if resume and has_checkpoint(out):
         checkpoint, source, wrong = load_last(out)
@@ -245,7 +254,7 @@ def _plan(
         raise CheckpointError(f"{last}: expected the checkpoint of a run, found nothing")
     config = replace(config, data=resolve_data(config.data))
     if checkpoint is not None:
-        check_resumable(config, checkpoint.config, last)
+        check_resumable(config, checkpoint, processes, last)
     elif not resume and not options.overwrite and not options.dry_run:
         present = [name for name in RUN_FILES if (out / name).exists()]
         if present:
@@ -266,18 +275,16 @@ def _plan(
     return config, checkpoint
 
 
-def _begun_by_this_torchrun(out: Path) -> bool:
-    """Whether torchrun started this process anew, for a run that is in the folder already.
-
-    It counts restarts after a failure, but not those after agents came or went; the run folder
-    knows torchrun's --rdzv-id.
+def _begun_by_this_torchrun(out: Path, age: float) -> bool:
+    """Whether the run in the folder was begun by the torchrun that started this process: it has the
+    same --rdzv-id, and one of its agents was alive then.
     """
-    from ccdn.training.processes import restarted, run_id
+    from ccdn.training.processes import run_id
 
-    if restarted():
-        return True
     starts = read_starts(out)
-    return run_id() is not None and bool(starts) and starts[-1].get("torchrun") == run_id()
+    if run_id() is None or not starts or starts[-1].get("torchrun") != run_id():
+        return False
+    return seconds_since(starts[-1]) <= age + CLOCKS
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:
@@ -299,6 +306,9 @@ def _prepare_folder(
         remove_leftovers(out / name)
         if checkpoint is None:
             (out / name).unlink(missing_ok=True)
+    if checkpoint is None:
+        for path in [path for pattern in MORE_RUN_FILES for path in out.glob(pattern)]:
+            path.unlink()
     if checkpoint is not None:
         set_aside_damaged(out)
     with atomic_write(out / "config.yaml") as file:

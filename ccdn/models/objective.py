@@ -71,8 +71,15 @@ def objective(
         return Objective(total, error, error.new_zeros(0))
     if len(gammas) != len(output.features):
         raise ValueError(f"expected {len(output.features)} weights gamma, found {len(gammas)}")
-    cocs = ccdn_ops.cocs_loss(output.features, group)
-    return Objective(total + cocs @ cocs.new_tensor(list(gammas)), error, cocs)
+    # Of 16-bit features too: the gradient of a scaled loss does not fit into float16 here, and
+    # bfloat16 would round the weights gamma.
+    features = [
+        one.float() if one.dtype in (torch.float16, torch.bfloat16) else one
+        for one in output.features
+    ]
+    with torch.autocast(features[0].device.type, enabled=False):
+        cocs = ccdn_ops.cocs_loss(features, group)
+        return Objective(total + cocs @ cocs.new_tensor(list(gammas)), error, cocs)
 
 
 def _error(

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from ccdn.training.optimisation import train_mode
 from ccdn.training.schedule import learning_rate
-from ccdn.training.trainer import Trainer
+from ccdn.training.step import NotFiniteError
+from ccdn.training.trainer import Trainer, TrainingError
 
 TRIES = 3  # steps with the same batch; the first, which warms up, is not counted
 
@@ -19,7 +20,8 @@ TRIES = 3  # steps with the same batch; the first, which warms up, is not counte
 def dry_run(trainer: Trainer) -> str:
     """Read a batch, do a few steps with it, and say what the run would take.
 
-    The trainer's weights are those of these steps afterwards.
+    The trainer's weights are those of these steps afterwards. Raises TrainingError where a loss or
+    gradient is not finite.
     """
     train, device = trainer.config.train, trainer.device
     start = time.monotonic()
@@ -33,7 +35,14 @@ def dry_run(trainer: Trainer) -> str:
     seconds = []
     for number in range(TRIES):
         start = time.monotonic()
-        values = trainer.do_step(batch, number, learning_rate(train, number, trainer.steps))
+        rate = learning_rate(train, number, trainer.steps)
+        try:
+            values = trainer.do_step(batch, number, rate)
+        except NotFiniteError as error:
+            raise TrainingError(
+                f"the {error.what} is not finite in step {number + 1} of the dry run: loss"
+                f" {error.values['loss']}, gradient norm {error.values['gradient']}"
+            ) from error
         seconds.append(time.monotonic() - start)
     step = min(seconds[1:])
     weights = list(trainer.model.parameters())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -75,7 +76,8 @@ def place(
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(device, compute_dtype(config))
     if config.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # torch 2.13 declares this argument for tensors only.
+        cast(Any, model).to(memory_format=torch.channels_last)
     return model
 
 

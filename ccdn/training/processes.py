@@ -8,6 +8,7 @@ be exact, so both would be worked around, for a dependency more.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,15 +88,25 @@ def launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def restarted() -> bool:
-    """Whether torchrun has started the run's processes anew, after one of them died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
 def run_id() -> str | None:
-    """torchrun's --rdzv-id, which outlives its agents; None where there is none of its own."""
-    found = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    return None if found == "none" else found
+    """torchrun's --rdzv-id, which outlives its agents; None where torchrun did not start this."""
+    return os.environ.get("TORCHELASTIC_RUN_ID")
+
+
+def agent_age() -> float:
+    """Seconds since torchrun's agent on this machine, the parent of this process, was started.
+
+    It starts its processes anew whenever one of them dies and whenever agents come or go, and
+    counts the former only: where the system does not tell an age, the count says whether the agent
+    is older than its processes, and the age is infinity or zero.
+    """
+    try:
+        with open(f"/proc/{os.getppid()}/stat") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])
+        with open("/proc/uptime") as file:
+            return float(file.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return math.inf if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) else 0.0
 
 
 @contextmanager
@@ -109,7 +120,7 @@ def processes(device: str = "auto", timeout: timedelta | None = None) -> Iterato
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = device != "cpu" and torch.cuda.is_available()
-    if cuda:
+    if cuda and local < torch.cuda.device_count():  # with too few, `pick_device` says so
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
     try:

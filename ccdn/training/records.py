@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ class Records:
     """The records of a run in `folder`; every method does nothing where `active` is false.
 
     step: the optimiser steps done before; total: those of the whole run. tensorboard: also write
-    TensorBoard events, for which ConfigError is raised without that package.
+    TensorBoard events (see `check_tensorboard`).
     """
 
     def __init__(
@@ -113,13 +114,17 @@ def draw_sample(sample: Sample, count: int = 8, side: int = 192) -> np.ndarray:
     return contact_sheet(cells, 4)
 
 
-def _event_writer(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
+def check_tensorboard() -> None:
+    """Raise ConfigError where the package that train.tensorboard wants is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
             "train.tensorboard: the package tensorboard is not installed:"
             " pip install 'ccdn[tensorboard]', or train.tensorboard=false"
-        ) from error
+        )
+
+
+def _event_writer(folder: Path, step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
     # Events of steps that a resumed run does again are hidden.
     return SummaryWriter(str(folder), purge_step=step + 1)

@@ -6,11 +6,13 @@ import os
 import shutil
 from pathlib import Path
 
-from ccdn.config import Config, differences
+from ccdn.config import Config, TrainConfig, differences
 from ccdn.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from ccdn.training.optimisation import rate_factor
 from ccdn.training.portable import save_portable
 
-LAST, PREVIOUS, WEIGHTS = "last.pt", "previous.pt", "weights.safetensors"
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+WEIGHTS = "weights.safetensors"
 
 # Fields that may differ between a checkpoint and the run that goes on from it.
 _FREE = {
@@ -71,6 +73,7 @@ def finish(folder: Path, checkpoint: Checkpoint) -> bool:
     had no time to; says whether that was so. Raises OSError.
     """
     path = folder / WEIGHTS
+    checkpoint = to_use(folder, checkpoint)
     try:
         if load_checkpoint(path).step == checkpoint.step:
             return False
@@ -78,6 +81,15 @@ def finish(folder: Path, checkpoint: Checkpoint) -> bool:
         pass
     save_portable(path, checkpoint)
     return True
+
+
+def to_use(folder: Path, last: Checkpoint) -> Checkpoint:
+    """The weights of a run: of its best epoch where a held-out part chooses, else its last. Raises
+    CheckpointError for a damaged best.pt.
+    """
+    best = folder / BEST
+    chosen = last.config.train.selection == "holdout" and best.exists()
+    return load_checkpoint(best) if chosen else last
 
 
 def set_aside_damaged(folder: Path) -> None:
@@ -95,12 +107,25 @@ def has_checkpoint(folder: Path) -> bool:
     return (folder / LAST).exists() or (folder / PREVIOUS).exists()
 
 
-def check_resumable(wanted: Config, saved: Config, source: Path) -> None:
-    """Raise CheckpointError, naming the fields, when a run with `wanted` cannot go on from `saved`.
+def check_resumable(wanted: Config, checkpoint: Checkpoint, processes: int, source: Path) -> None:
+    """Raise CheckpointError, naming the fields, when a run with `wanted` on so many processes
+    cannot go on from a checkpoint.
 
-    train.epochs may change where the rate does not depend on it (schedule step or constant).
+    train.epochs may change where the rate does not depend on it (schedule step or constant), and
+    train.batch_scope and batch_size where the batch of all processes stays the same.
     """
+    saved, then = checkpoint.config, checkpoint.processes
     free = set(_FREE)
+    before, now = _step_of(saved.train, then), _step_of(wanted.train, processes)
+    if before == now:
+        free |= {"train.batch_scope", "train.batch_size"}
+    elif wanted.train.batch_scope == "process" and then != processes:
+        keeps = f"train.batch_scope=global train.batch_size={before[0]} would keep it"
+        raise CheckpointError(
+            f"{source}: the run began with {then} processes, found {processes}; with"
+            " train.batch_scope process that changes the batch, or the rate"
+            + (f"; {keeps}" if wanted.train.lr_scaling == "none" else "")
+        )
     if wanted.train.schedule in ("step", "constant"):
         free.add("train.epochs")
     found = differences(saved, wanted)
@@ -111,6 +136,12 @@ def check_resumable(wanted: Config, saved: Config, source: Path) -> None:
         )
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise CheckpointError(f"{source}: cannot go on with another configuration: {named}{more}")
+
+
+def _step_of(train: TrainConfig, processes: int) -> tuple[int, float]:
+    """The images of a step of all processes, and what their number multiplies the rate by."""
+    images = train.batch_size * (processes if train.batch_scope == "process" else 1)
+    return images, rate_factor(train, processes)
 
 
 def what_changed(checkpoint: Checkpoint, threads: int, processes: int) -> list[str]:

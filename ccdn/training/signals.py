@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,6 +12,10 @@ from types import FrameType
 import torch
 
 from ccdn.training.processes import Processes
+
+# Seconds in which more signals are the same wish: a batch system signals every process of a job,
+# and torchrun passes on to its processes what they got themselves.
+SAME_WISH = 3.0
 
 
 class StopWish:
@@ -21,26 +26,32 @@ class StopWish:
 
     @contextmanager
     def listen(self) -> Iterator[None]:
-        """For the block, a signal becomes a wish; a second one does what it did before."""
+        """For the block, a signal becomes a wish, and so do those that follow; but a Ctrl-C that
+        comes SAME_WISH after the first signal does what it did before.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         previous = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
 
-        def restore() -> None:
-            for which, handler in previous.items():
-                signal.signal(which, handler)
+        first = 0.0
 
         def wish(signum: int, frame: FrameType | None) -> None:
-            self.signum = signum
-            restore()
+            nonlocal first
+            now = time.monotonic()
+            if not self.signum:
+                self.signum, first = signum, now
+            elif signum == signal.SIGINT and now - first >= SAME_WISH:
+                signal.signal(signum, previous[signal.SIGINT])
+                signal.raise_signal(signum)
 
         for which in previous:
             signal.signal(which, wish)
         try:
             yield
         finally:
-            restore()
+            for which, handler in previous.items():
+                signal.signal(which, handler)
 
     def agreed(self, processes: Processes, device: torch.device) -> bool:
         """Whether one of the processes was asked; the same answer on all of them."""

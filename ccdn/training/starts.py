@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
@@ -46,6 +47,15 @@ def read_starts(folder: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return starts if isinstance(starts, list) else []
+
+
+def seconds_since(start: dict[str, Any]) -> float:
+    """Seconds since a start in run.json; infinity where its date cannot be read."""
+    try:
+        date = datetime.fromisoformat(start["date"])
+        return (datetime.now(timezone.utc) - date).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return math.inf
 
 
 def git_commit() -> str | None:

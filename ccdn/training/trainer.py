@@ -38,13 +38,14 @@ from ccdn.training.optimisation import (
 )
 from ccdn.training.portable import save_portable
 from ccdn.training.processes import ALONE, Processes
-from ccdn.training.records import Records
-from ccdn.training.resume import LAST, WEIGHTS, save_last, what_changed
+from ccdn.training.records import Records, check_tensorboard
+from ccdn.training.resume import BEST, LAST, WEIGHTS, save_last, to_use, what_changed
 from ccdn.training.schedule import AveragedWeights, learning_rate
 from ccdn.training.signals import StopWish
 from ccdn.training.step import NotFiniteError, Step
 
 Item = TypeVar("Item")
+SAME_SHAPE = 1e-5  # of the crop: what rounding may move a mean shape by, and other faces exceed
 
 
 class TrainingError(RuntimeError):
@@ -93,6 +94,8 @@ class Trainer:
         if train.threads:
             torch.set_num_threads(train.threads)
         use_deterministic_operators(train)
+        if train.tensorboard and processes.first:
+            check_tensorboard()
         torch.manual_seed(train.seed)
         try:
             self.model = build_model(config.model)
@@ -160,7 +163,7 @@ class Trainer:
                         raise Interrupted(self._stop.signum or signal.SIGTERM)
             self.records.draw(self.step, self.do_step.sample, always=True)
             if self.processes.first:
-                save_portable(self.out / WEIGHTS, self.checkpoint())
+                save_portable(self.out / WEIGHTS, to_use(self.out, self.checkpoint()))
         finally:
             stream.close()
             self.records.close()
@@ -242,8 +245,7 @@ class Trainer:
         _add(self.epoch_sums, values)
         if self.step % train.log_steps == 0:
             self._record_steps(rate)
-        shown = f", NME {values['nme']:.2f} %" if "nme" in values else ""
-        text = f"epoch {batch.place.epoch + 1}/{train.epochs}, loss {values['loss']:.4f}{shown}"
+        text = f"epoch {batch.place.epoch + 1}/{train.epochs}, {_in_words(values)}"
         self.records.show(self.step, text)
 
     def _record_steps(self, rate: float) -> None:
@@ -285,7 +287,7 @@ class Trainer:
         self.epoch_sums = {}
         self.records.write(record)
         if improved and train.selection == "holdout":
-            self.save("best.pt")
+            self.save(BEST)
         if train.keep_epochs and epoch % train.keep_epochs == 0:
             self.save(f"epoch-{epoch:04}.pt")
         self.save()
@@ -347,11 +349,11 @@ class Trainer:
                 f"{source}: the run began with {checkpoint.faces} training faces, found"
                 f" {len(self.faces.crops)}"
             )
-        size = self.processes.size
-        if self.config.train.batch_scope == "process" and checkpoint.processes != size:
+        moved = float((checkpoint.mean_shape - self.faces.mean_shape).abs().max())
+        if not moved < SAME_SHAPE:
             raise CheckpointError(
-                f"{source}: the run began with {checkpoint.processes} processes, found {size};"
-                " with train.batch_scope process that changes the batch"
+                f"{source}: the run began with other faces, as many: the mean of their landmarks is"
+                f" up to {moved:.2g} of the crop from that of {self.faces.description['name']}"
             )
         load_weights(self.model, checkpoint.model, source)
         try:
@@ -372,6 +374,7 @@ class Trainer:
         self.epoch_sums = dict(checkpoint.epoch_sums)
         self.best = dict(checkpoint.best)
         if self.processes.first:
+            size = self.processes.size
             for line in what_changed(checkpoint, torch.get_num_threads(), size):
                 warnings.warn(line, stacklevel=2)
 
@@ -385,6 +388,14 @@ class Trainer:
                 return
             self._waited += time.monotonic() - start
             yield item
+
+
+def _in_words(values: dict[str, float]) -> str:
+    """The loss of a step with its terms, and NME, for the progress bar."""
+    cocs = "/".join(f"{values[key]:.2g}" for key in values if key.startswith("cocs_"))
+    terms = f"landmarks {values['landmarks']:.4f}" + (f", COCS {cocs}" if cocs else "")
+    nme = f", NME {values['nme']:.2f} %" if "nme" in values else ""
+    return f"loss {values['loss']:.4f} ({terms}){nme}"
 
 
 def _add(sums: dict[str, float], values: dict[str, float]) -> None:

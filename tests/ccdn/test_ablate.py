@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shlex
+import signal
 import statistics
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -238,3 +243,50 @@ def test_commands_share_the_runs_of_a_grid(
     assert "left to it" not in said.err
     assert "| Baseline | - | - | 1 |" in (out / "table.md").read_text()
     assert not [*out.rglob(CLAIM)]
+
+
+def test_an_override_of_what_the_grid_varies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--grid", "table7", "--out", str(tmp_path / "out"), "--list"]
+    assert main([*out, "train.epochs=5"]) == 0
+    assert main([*out, "model.excitations=2"]) == 2
+    told = capsys.readouterr().err
+    assert (
+        "override 'model.excitations=2': the grid has model.excitations=1 in ccdn_p1_seed0" in told
+    )
+
+
+LAUNCHER = """
+import signal, sys, time
+from pathlib import Path
+
+told = []
+for which in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(which, lambda number, frame: told.append(number))
+Path(sys.argv[1], "started").touch()
+while not told:
+    time.sleep(0.01)
+time.sleep(1.0)  # a step and a checkpoint
+Path(sys.argv[1], "saved").write_text(str(told))
+sys.exit(1)  # as torchrun does
+"""
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_what_the_launcher_started(which: signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C of a terminal goes to the whole group: the child has to get it once all the same."""
+    (tmp_path / "own.yaml").write_text("config: tiny\nvariants: [fcdn]\nseeds: [0]\n")
+    (tmp_path / "launcher.py").write_text(LAUNCHER)
+    launcher = shlex.join([sys.executable, str(tmp_path / "launcher.py"), str(tmp_path)])
+    command = [sys.executable, "-m", "ccdn.ablate", "--grid", str(tmp_path / "own.yaml")]
+    command += ["--out", str(tmp_path / "out"), "--launcher", launcher]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        limit = time.monotonic() + 60
+        while not (tmp_path / "started").exists():
+            assert process.poll() is None
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        os.killpg(process.pid, which)
+        assert process.wait(timeout=60) == 128 + which
+    assert (tmp_path / "saved").read_text() == str([int(which)])

@@ -164,3 +164,12 @@ def test_a_csv_file_is_a_folder_of_pictures(tmp_path: Path) -> None:
     assert resolve_data(DataConfig(root=str(table))).kind == "folder"
     with pytest.raises(ConfigError, match=r"a .csv file or a .json file, found another file"):
         resolve_data(DataConfig(root=str(other)))
+
+
+def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no shell expands it: behind an equals sign, and in a YAML file."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "faces").mkdir()
+    config = load_config("tiny", ["data.root=~/faces", "data.kind=folder", "data.cache_dir=~/kept"])
+    assert resolve_data(config.data).root == str(tmp_path / "faces")
+    assert config.data.cache_dir == str(tmp_path / "kept")

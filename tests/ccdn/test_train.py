@@ -56,9 +56,12 @@ def test_a_run_from_start_to_end_and_again(
     code, _, err = run(capsys, "--resume", "--out", out, "train.epochs=5", "train.lr=1")
     assert code == 2
     assert "train.lr was 0.003, now 1.0" in err
+    older = tmp_path / "run/epoch-0004.pt"
+    older.touch()
     code, _, err = run(capsys, *arguments, "train.epochs=1", "--overwrite")
     assert code == 0, err
     assert load_checkpoint(tmp_path / "run/last.pt").step == 5
+    assert not older.exists()
 
 
 def test_print_config_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,6 +186,40 @@ def test_a_folder_with_files_of_these_names_is_spared(
     assert "config.yaml" in err
     assert "--resume" not in err  # there is nothing to go on from
     assert own.read_text() == "base: tiny\n"
+
+
+def test_what_torchrun_starts_anew_goes_on_with_its_own_run_only(
+    face_folder: Path,
+    small: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "run"
+    arguments = ["--config", "tiny", "--data", str(face_folder), "--out", str(out), *small]
+    arguments += ["train.epochs=1"]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
+    monkeypatch.setattr(train, "CLOCKS", -0.001)
+    agent = "ccdn.training.processes.agent_age"
+    assert run(capsys, *arguments)[0] == 0
+    # Its agent was there before the run's start: goes on, whatever else was asked for at first.
+    monkeypatch.setattr(agent, lambda: 1000.0)
+    for more in ((), ("--overwrite",)):
+        code, _, err = run(capsys, *arguments, *more)
+        assert code == 0
+        assert "the run is complete" in err
+    # Another torchrun with the same --rdzv-id, and one with another that counts a restart.
+    monkeypatch.setattr(agent, lambda: 0.0)
+    assert "--overwrite replaces them" in run(capsys, *arguments)[2]
+    code, _, err = run(capsys, *arguments, "--overwrite", "train.seed=5")
+    assert code == 0, err
+    assert load_checkpoint(out / "last.pt").config.train.seed == 5
+    monkeypatch.setattr(agent, lambda: 1000.0)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "b")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "holds a run's files already" in err
 
 
 def test_a_folder_in_which_another_process_trains_is_spared(

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ccdn.config import LossConfig, ModelConfig
 from ccdn.models import CCDN, build_model, objective
+from ccdn.models.network import Output
 
 TINY = ModelConfig(
     points=5,
@@ -330,3 +331,28 @@ def test_units_and_sums_of_eq_9(loss: LossConfig, scale: float) -> None:
     agree(found.landmarks, squares * scale, "squared error")
     early = ((output.intermediate[0] - target) ** 2).sum()
     agree(found.total, (squares + early) * scale, "total")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_cocs_of_16_bit_features_is_weighed_in_float32(dtype: torch.dtype) -> None:
+    """Under autocast, with the loss scaled as GradScaler does at first."""
+    random = torch.Generator().manual_seed(0)
+    wide = [torch.randn(4, 3, 8, generator=random).to(dtype) for _ in range(3)]
+    features = tuple(one.clone().requires_grad_() for one in wide)
+    landmarks = torch.rand(4, 5, 2, generator=random)
+    gammas = (0.025, 0.01, 0.05)
+    with torch.autocast("cpu", dtype):
+        found = objective(Output(landmarks, features), landmarks + 0.1, gammas)
+    doubles = tuple(one.double().requires_grad_() for one in wide)
+    landmarks = landmarks.double()
+    expected = objective(Output(landmarks, doubles), landmarks + 0.1, gammas)
+    torch.testing.assert_close(found.total.double(), expected.total, rtol=1e-6, atol=0)
+    scale = 65536.0
+    (found.total * scale).backward()
+    (expected.total * scale).backward()
+    for ours, theirs in zip(features, doubles, strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        # One rounding to the features' type.
+        error = (ours.grad.double() - theirs.grad).abs().max() / theirs.grad.abs().max()
+        assert error < torch.finfo(dtype).eps

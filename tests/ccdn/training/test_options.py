@@ -167,6 +167,25 @@ def test_a_dry_run_writes_nothing(
     assert "4 images: 1 processes x 2 parts x 2" in told
     assert "15 steps, 3 epochs of 5" in told
     assert not (tmp_path / "plan").exists()
+    kept = tmp_path / "cache"
+    assert run("plan", "--dry-run", f"data.cache_dir={kept}") == 0
+    assert not kept.exists()
+
+
+def test_a_dry_run_that_gives_no_number_is_one_line(
+    run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("plan", "--dry-run", "train.cocs.t=1e38", "train.cocs.g=1e38") == 1
+    assert "is not finite in step 1 of the dry run: loss" in capsys.readouterr().err
+
+
+def test_the_bar_shows_the_terms(run: Any, tmp_path: Path) -> None:
+    assert run("terms", "train.epochs=1") == 0
+    first = steps(tmp_path / "terms")[1]
+    told = trainer_module._in_words(first)
+    assert told.startswith(f"loss {first['loss']:.4f} (landmarks {first['landmarks']:.4f}, COCS ")
+    assert told.endswith(f", NME {first['nme']:.2f} %")
+    assert told.count("/") == 2
 
 
 def test_single_epochs_are_kept(run: Any, tmp_path: Path) -> None:
@@ -291,8 +310,12 @@ def test_tensorboard_has_the_numbers_or_says_how(
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError:
-        assert run("events", "train.tensorboard=true") == 2
+        assert run("events", "train.epochs=1") == 0
+        before = (tmp_path / "events/last.pt").read_bytes()
+        assert run("events", "train.tensorboard=true", "--overwrite") == 2
         assert "pip install 'ccdn[tensorboard]'" in capsys.readouterr().err
+        assert (tmp_path / "events/last.pt").read_bytes() == before
+        assert run("events", "train.tensorboard=true", "--dry-run") == 2
         return
     assert run("events", "train.tensorboard=true", "train.epochs=1") == 0
     events = EventAccumulator(str(tmp_path / "events/events"))

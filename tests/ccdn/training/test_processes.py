@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -58,6 +59,25 @@ def test_every_process_evaluates_as_many_faces(count: int) -> None:
     shares = [Processes(rank, 3).share(count) for rank in range(3)]
     assert len({len(share) for share in shares}) == 1
     assert set().union(*shares) == set(range(count))
+
+
+def test_the_age_of_the_process_that_started_this_one() -> None:
+    """As torchrun's agent, which starts its processes anew."""
+    asks = "from ccdn.training.processes import agent_age; print(agent_age())"
+    agent = f"""
+import subprocess, sys, time
+start = time.monotonic()
+time.sleep(2)
+for _ in range(2):
+    print(subprocess.check_output([sys.executable, "-c", {asks!r}], text=True), end="")
+    print(time.monotonic() - start)
+"""
+    told = subprocess.check_output([sys.executable, "-c", agent], text=True)
+    ages = [float(line) for line in told.splitlines()]
+    if Path("/proc/self/stat").exists():
+        for age, passed in (ages[:2], ages[2:]):
+            assert 2 <= age < passed + 2
+        assert ages[2] > ages[0]
 
 
 def largest_difference(one: Path, other: Path, terms: tuple[str, ...] = TERMS) -> float:

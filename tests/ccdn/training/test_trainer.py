@@ -15,10 +15,12 @@ import pytest
 import torch
 
 from ccdn.config import Config, load_config, resolve_data
+from ccdn.data import read_pts, write_pts
+from ccdn.training import resume, signals
 from ccdn.training.batches import BatchError
-from ccdn.training.checkpoint import CheckpointError, load_checkpoint
+from ccdn.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from ccdn.training.faces import TrainingFaces, open_training_faces
-from ccdn.training.resume import check_resumable
+from ccdn.training.resume import finish
 from ccdn.training.trainer import Interrupted, Trainer, TrainingError
 
 # 20 faces in batches of 4: 5 steps an epoch, 15 in all.
@@ -150,6 +152,24 @@ def test_the_best_held_out_epoch_is_kept(
     assert len(held | kept) == 20
 
 
+def test_the_weights_to_use_are_the_best_epoch_s(
+    face_folder: Path, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter((3.0, 1.0, 2.0))
+    monkeypatch.setattr(Trainer, "_holdout_nme", lambda self: next(scores))
+    config = configure(face_folder, small, "data.holdout=0.2", "train.selection=holdout")
+    out = tmp_path / "run"
+    train(config, out)
+    assert load_checkpoint(out / "last.pt").epoch == 3
+    for _ in range(2):  # written by the run, and by one that finds them missing
+        portable = load_checkpoint(out / "weights.safetensors")
+        assert portable.epoch == 2
+        assert same_bits(portable.model, load_checkpoint(out / "best.pt").model)
+        (out / "weights.safetensors").unlink()
+        assert finish(out, load_checkpoint(out / "last.pt"))
+    assert not finish(out, load_checkpoint(out / "last.pt"))
+
+
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_stops(
     which: signal.Signals, whole: Path, face_folder: Path, small: list[str], tmp_path: Path
@@ -169,6 +189,27 @@ def test_a_signal_saves_and_stops(
     assert saved.step in (7, 8)  # the handler may run a step later
     train(config, tmp_path / "run", resume=True)
     assert same_bits(weights(tmp_path / "run"), weights(whole))
+
+
+def test_signals_that_follow_are_the_same_wish(
+    face_folder: Path, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a batch system and torchrun send them; only a late Ctrl-C does not wait for the save."""
+    config = configure(face_folder, small)
+
+    def interrupt(step: int) -> None:
+        if step == 6:
+            for which in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+                os.kill(os.getpid(), which)
+
+    with pytest.raises(Interrupted) as stop:
+        train(config, tmp_path / "run", after_step=interrupt)
+    assert stop.value.signum == signal.SIGTERM
+    assert load_checkpoint(tmp_path / "run/last.pt").step in (6, 7)
+    monkeypatch.setattr(signals, "SAME_WISH", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "late", after_step=interrupt)
+    assert load_checkpoint(tmp_path / "late/last.pt").step == 5  # the end of an epoch
 
 
 def test_a_signal_in_the_last_step_finds_the_run_done(
@@ -240,9 +281,29 @@ def test_another_number_of_faces_does_not_go_on(
         train(config, tmp_path / "run", resume=True)
 
 
+def test_other_faces_as_many_do_not_go_on(
+    face_folder: Path, small: list[str], tmp_path: Path
+) -> None:
+    train(configure(face_folder, small, "train.epochs=1"), tmp_path / "run")
+    others = tmp_path / "others"
+    others.mkdir()
+    for index, path in enumerate(sorted(face_folder.iterdir())):
+        (others / path.name).write_bytes(path.read_bytes())
+        if path.suffix == ".pts":
+            moved = read_pts(path)
+            moved[0] += 0.02 * index  # of a picture of 96 pixels
+            write_pts(others / path.name, moved)
+    with pytest.raises(CheckpointError, match="began with other faces, as many: the mean"):
+        train(configure(others, small), tmp_path / "run", resume=True)
+
+
 def test_another_configuration_does_not_go_on(face_folder: Path, small: list[str]) -> None:
-    saved = configure(face_folder, small, "train.schedule=step")
     source = Path("last.pt")
+
+    def check_resumable(wanted: Config, saved: Config, source: Path) -> None:
+        resume.check_resumable(wanted, Checkpoint(saved, {}, torch.zeros(68, 2)), 1, source)
+
+    saved = configure(face_folder, small, "train.schedule=step")
     free = ("train.workers=1", "train.checkpoint_steps=1", "train.epochs=99", "data.cache=false")
     check_resumable(configure(face_folder, small, "train.schedule=step", *free), saved, source)
     changed = configure(face_folder, small, "train.schedule=step", "train.lr=1", "model.orders=1")
@@ -254,3 +315,22 @@ def test_another_configuration_does_not_go_on(face_folder: Path, small: list[str
     longer = configure(face_folder, small, "train.schedule=cosine", "train.epochs=99")
     with pytest.raises(CheckpointError, match=r"train\.epochs was 3, now 99"):
         check_resumable(longer, cosine, source)
+
+
+def test_a_batch_of_each_process_goes_on_with_as_many_images(
+    face_folder: Path, small: list[str]
+) -> None:
+    saved = configure(face_folder, small, "train.batch_scope=process")
+    checkpoint = Checkpoint(saved, {}, torch.zeros(68, 2), processes=2)
+    same = configure(face_folder, small, "train.batch_size=8")
+    resume.check_resumable(saved, checkpoint, 2, Path("last.pt"))
+    resume.check_resumable(same, checkpoint, 1, Path("last.pt"))
+    with pytest.raises(
+        CheckpointError,
+        match=r"began with 2 processes, found 1;.*train\.batch_scope=global train\.batch_size=8",
+    ):
+        resume.check_resumable(saved, checkpoint, 1, Path("last.pt"))
+    scaled = configure(face_folder, small, "train.batch_scope=process", "train.lr_scaling=linear")
+    checkpoint = Checkpoint(scaled, {}, torch.zeros(68, 2), processes=2)
+    with pytest.raises(CheckpointError, match=r"train\.lr_scaling was 'linear', now 'none'"):
+        resume.check_resumable(same, checkpoint, 1, Path("last.pt"))
