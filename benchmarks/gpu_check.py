@@ -160,7 +160,7 @@ def verdict(operator: str, backend: str, seconds: float, run: Run) -> str:
     ]
     said = last[-1].strip("= ") if last else last_line(output, code)
     if code == STOPPED:
-        return f"failed: stopped after {seconds:.0f} s"
+        return stopped(seconds)
     if code == 0 and re.search(r"\d+ passed", said):
         return f"passed ({said})"
     return f"not run: {said}" if code == 0 else f"failed: {said}"
@@ -173,8 +173,12 @@ def measured(index: int, seconds: float, run: Run) -> float | str:
     if code == 0 and found:
         return float(found[-1])
     if code == STOPPED:
-        return f"failed: stopped after {seconds:.0f} s"
+        return stopped(seconds)
     return f"failed: {last_line(output, code)}"
+
+
+def stopped(seconds: float) -> str:
+    return f"failed: stopped after {seconds:.0f} s"
 
 
 def last_line(output: str, code: int) -> str:

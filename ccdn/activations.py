@@ -12,6 +12,7 @@ import numpy as np
 
 from ccdn.command import command
 from ccdn.data.crop import from_unit
+from ccdn.progress import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NoFace as error:
         print(f"ccdn.activations: {error}", file=sys.stderr)
         return 3
-    print(f"{options.photo}: {faces} {'face' if faces == 1 else 'faces'}; written: {out}")
+    print(f"{options.photo}: {counted(faces, 'face')}; written: {out}")
     return 0
 
 

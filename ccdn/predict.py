@@ -16,7 +16,7 @@ from ccdn.arguments import positive
 from ccdn.command import command
 from ccdn.config import ConfigError
 from ccdn.predictor import Predictor, check_box
-from ccdn.progress import bar
+from ccdn.progress import bar, counted
 
 if TYPE_CHECKING:
     from ccdn.inputs import Source
@@ -263,7 +263,7 @@ def _flush(
                 file=sys.stderr,
             )
         elif single:
-            print(f"{path}: {count} {'face' if count == 1 else 'faces'}")
+            print(f"{path}: {counted(count, 'face')}")
         results.add(path, names[path], image, faces)
         tally.written += 1
         tally.faces += count

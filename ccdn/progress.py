@@ -14,6 +14,11 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
+def counted(number: int, what: str, several: str | None = None) -> str:
+    """A number of things in words: 1 face, 2 faces; `several` where an s does not make it so."""
+    return f"{number} {what if number == 1 else several or what + 's'}"
+
+
 class Progress:
     """Shows how far a run is: a tqdm bar on a terminal, else one line every `seconds`.
 

@@ -24,6 +24,7 @@ from ccdn.config import (
 )
 from ccdn.files import atomic_write, remove_leftovers
 from ccdn.locks import Lock
+from ccdn.progress import counted
 from ccdn.training.starts import read_starts, record_start, seconds_since
 
 if TYPE_CHECKING:
@@ -265,7 +266,7 @@ def _plan(
             )
     if checkpoint is not None and checkpoint.epoch >= config.train.epochs:
         print(
-            f"{last}: the run is complete, {_count(config.train.epochs, 'epoch')}", file=sys.stderr
+            f"{last}: the run is complete, {counted(config.train.epochs, 'epoch')}", file=sys.stderr
         )
         if not options.dry_run and finish(out, checkpoint):
             print(f"{out / WEIGHTS} was missing or older: written", file=sys.stderr)
@@ -324,16 +325,12 @@ def _announce(trainer: Trainer, config: Config, resumed: bool) -> None:
         f"{len(faces.crops)} training faces of {faces.description['name']}{held};"
         f" box {config.data.box}, margin {config.data.margin:g}",
         f"{weights / 1e6:.2f} million weights on {_where(trainer)};"
-        f" {_count(config.train.epochs, 'epoch')} of {_count(trainer.steps, 'step')};"
+        f" {counted(config.train.epochs, 'epoch')} of {counted(trainer.steps, 'step')};"
         f" run folder {trainer.out}",
     ]
     if resumed:
         lines.append(f"going on after step {trainer.step} (epoch {trainer.place.epoch + 1})")
     print("\n".join(lines), file=sys.stderr, flush=True)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _where(trainer: Trainer) -> str:

@@ -24,6 +24,7 @@ from ccdn.evaluation.reading import read_arrays, read_json, read_results
 from ccdn.evaluation.scoring import MEAN_SHAPE
 from ccdn.evaluation.tables import NORM_NAMES, Row, Table, as_values
 from ccdn.files import atomic_write
+from ccdn.progress import counted
 from ccdn.training.checkpoint import library_versions
 from ccdn.training.log import read_log
 from ccdn.training.starts import read_starts
@@ -345,7 +346,7 @@ def _about(runs: Sequence[Run]) -> str:
         if "weights" in results:
             trained = results.get("trained_on", {}).get("name", "unknown faces")
             epochs = results.get("trained_epochs", 0)
-            said.append(f"trained on {trained}, {epochs} epoch{'' if epochs == 1 else 's'}")
+            said.append(f"trained on {trained}, {counted(epochs, 'epoch')}")
         if results:
             measured = {
                 split["data"].get("name")

@@ -9,6 +9,7 @@ import time
 import torch
 from tqdm import tqdm
 
+from ccdn.progress import counted
 from ccdn.training.optimisation import train_mode
 from ccdn.training.schedule import learning_rate
 from ccdn.training.step import NotFiniteError
@@ -60,15 +61,15 @@ def dry_run(trainer: Trainer) -> str:
     held = 0 if faces.holdout is None else len(faces.holdout)
     lines = [
         f"faces      {len(faces.crops)} to train on, {held} held out; {faces.description['name']}",
-        f"batch      {trainer.batch_size} images: {size} processes x {train.accumulate} parts x"
-        f" {trainer.batch_size // size // train.accumulate}",
+        f"batch      {trainer.batch_size} images: {counted(size, 'process', 'processes')} x"
+        f" {counted(train.accumulate, 'part')} x {trainer.batch_size // size // train.accumulate}",
         f"weights    {count / 1e6:.2f} million, {_bytes(own)}; optimiser {_bytes(state)},"
         f" averages {_bytes(averaged)}; a checkpoint {_bytes(own + state + averaged)}",
         f"memory     {_memory(device)}",
         f"step       {step:.3f} s on {device}, {train.precision}; first batch read in"
         f" {reading:.2f} s; loss {values['loss']:.4f}",
-        f"plan       {left} steps, {train.epochs} epochs of {trainer.steps}; about"
-        f" {tqdm.format_interval(int(left * step))} if the data keep up",
+        f"plan       {counted(left, 'step')}, {counted(train.epochs, 'epoch')} of"
+        f" {trainer.steps}; about {tqdm.format_interval(int(left * step))} if the data keep up",
         f"run folder {trainer.out} (nothing written)",
     ]
     return "\n".join(lines)

@@ -164,7 +164,7 @@ def test_a_dry_run_writes_nothing(
 ) -> None:
     assert run("plan", "--dry-run", "train.ema=0.9", "train.accumulate=2") == 0
     told = capsys.readouterr().out
-    assert "4 images: 1 processes x 2 parts x 2" in told
+    assert "4 images: 1 process x 2 parts x 2" in told
     assert "15 steps, 3 epochs of 5" in told
     assert not (tmp_path / "plan").exists()
     kept = tmp_path / "cache"
