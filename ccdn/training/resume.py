@@ -69,8 +69,8 @@ def load_last(folder: Path) -> tuple[Checkpoint, Path, str | None]:
 
 
 def finish(folder: Path, checkpoint: Checkpoint) -> bool:
-    """Write weights.safetensors of a run's last checkpoint where a process that was killed after it
-    had no time to; says whether that was so. Raises OSError.
+    """Write weights.safetensors of a run that is complete, from its last checkpoint, where a process
+    that was killed after that had no time to; says whether that was so. Raises OSError.
     """
     path = folder / WEIGHTS
     checkpoint = to_use(folder, checkpoint)
@@ -116,7 +116,7 @@ def check_resumable(wanted: Config, checkpoint: Checkpoint, processes: int, sour
     """
     saved, then = checkpoint.config, checkpoint.processes
     free = set(_FREE)
-    before, now = _step_of(saved.train, then), _step_of(wanted.train, processes)
+    before, now = step_of(saved.train, then), step_of(wanted.train, processes)
     if before == now:
         free |= {"train.batch_scope", "train.batch_size"}
     elif wanted.train.batch_scope == "process" and then != processes:
@@ -138,7 +138,7 @@ def check_resumable(wanted: Config, checkpoint: Checkpoint, processes: int, sour
         raise CheckpointError(f"{source}: cannot go on with another configuration: {named}{more}")
 
 
-def _step_of(train: TrainConfig, processes: int) -> tuple[int, float]:
+def step_of(train: TrainConfig, processes: int) -> tuple[int, float]:
     """The images of a step of all processes, and what their number multiplies the rate by."""
     images = train.batch_size * (processes if train.batch_scope == "process" else 1)
     return images, rate_factor(train, processes)

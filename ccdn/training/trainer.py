@@ -39,7 +39,7 @@ from ccdn.training.optimisation import (
 from ccdn.training.portable import save_portable
 from ccdn.training.processes import ALONE, Processes
 from ccdn.training.records import Records, check_tensorboard
-from ccdn.training.resume import BEST, LAST, WEIGHTS, save_last, to_use, what_changed
+from ccdn.training.resume import BEST, LAST, WEIGHTS, save_last, step_of, to_use, what_changed
 from ccdn.training.schedule import AveragedWeights, learning_rate
 from ccdn.training.signals import StopWish
 from ccdn.training.step import NotFiniteError, Step
@@ -348,6 +348,13 @@ class Trainer:
             raise CheckpointError(
                 f"{source}: the run began with {checkpoint.faces} training faces, found"
                 f" {len(self.faces.crops)}"
+            )
+        then = step_of(checkpoint.config.train, checkpoint.processes)
+        now = step_of(self.config.train, self.processes.size)
+        if then != now:
+            raise CheckpointError(
+                f"{source}: the run began with {then[0]} images a step and {then[1]:g} times the"
+                f" learning rate, found {now[0]} and {now[1]:g}"
             )
         moved = float((checkpoint.mean_shape - self.faces.mean_shape).abs().max())
         if not moved < SAME_SHAPE:
