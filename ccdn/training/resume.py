@@ -69,8 +69,8 @@ def load_last(folder: Path) -> tuple[Checkpoint, Path, str | None]:
 
 
 def finish(folder: Path, checkpoint: Checkpoint) -> bool:
-    """Write weights.safetensors of a run that is complete, from its last checkpoint, where a process
-    that was killed after that had no time to; says whether that was so. Raises OSError.
+    """Write weights.safetensors of a run that is complete, from its last checkpoint, where a
+    process that was killed after that had no time to; says whether that was so. Raises OSError.
     """
     path = folder / WEIGHTS
     checkpoint = to_use(folder, checkpoint)
