@@ -23,7 +23,7 @@ from ccdn.config import (
     resolve_data,
 )
 from ccdn.files import atomic_write, remove_leftovers
-from ccdn.locks import Lock
+from ccdn.locks import BusyError, Lock
 from ccdn.progress import counted
 from ccdn.training.starts import read_starts, record_start, seconds_since
 
@@ -175,11 +175,10 @@ def _train(
     options: argparse.Namespace, config: Config | None, out: Path, team: Processes, lock: Lock
 ) -> int:
     from ccdn.training.faces import open_training_faces
-    from ccdn.training.processes import agent_age, run_id
+    from ccdn.training.processes import agent_age
     from ccdn.training.trainer import Interrupted, Trainer
 
     writes = team.first and not (options.dry_run or options.print_config)
-    patience = PATIENCE if run_id() is None else PATIENCE_OF_TORCHRUN
     age = max(team.gather(agent_age()))
 
     # One process looks at the folder and the others do as it says: they may not even see it.
@@ -187,7 +186,7 @@ def _train(
     if team.first:
         try:
             if writes and out.is_dir():  # before its checkpoint is read
-                lock.take(patience)
+                _take(lock)
             plan = _plan(options, config, out, team.size, age)
         except _user_errors() as error:
             plan = error
@@ -226,6 +225,18 @@ def _train(
     if team.first:
         print(f"done: {out / 'last.pt'}", file=sys.stderr)
     return 0
+
+
+def _take(lock: Lock) -> None:
+    """Hold a run's lock, waiting for the process before. Raises BusyError."""
+    from ccdn.training.processes import run_id
+
+    try:
+        lock.take()
+    except BusyError as busy:
+        patience = PATIENCE if run_id() is None else PATIENCE_OF_TORCHRUN
+        print(f"{busy}: waiting {patience:g} s for it to end", file=sys.stderr, flush=True)
+        lock.take(patience)
 
 
 def _plan(
