@@ -106,7 +106,22 @@ def agent_age() -> float:
         with open("/proc/uptime") as file:
             return float(file.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
-        return math.inf if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) else 0.0
+        return math.inf if _restarts() else 0.0
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def _store_is_older() -> bool:
+    """Whether the processes meet in a store that those before them have met in.
+
+    A single agent keeps its store when it starts its processes anew (torch 2.13), and one that is
+    early reads the address of a process that is gone there. Several agents do not count their
+    restarts alike: a prefix by the count would part them.
+    """
+    of_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return of_agent and os.environ.get("GROUP_WORLD_SIZE") == "1" and _restarts() > 0
 
 
 @contextmanager
@@ -122,7 +137,15 @@ def processes(device: str = "auto", timeout: timedelta | None = None) -> Iterato
     cuda = device != "cpu" and torch.cuda.is_available()
     if cuda and local < torch.cuda.device_count():  # with too few, `pick_device` says so
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
+    backend = "nccl" if cuda else "gloo"
+    if _store_is_older():
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.TCPStore(host, port, size, is_master=False)
+        fresh = dist.PrefixStore(f"restart {_restarts()}", store)
+        dist.init_process_group(backend, timeout=timeout, store=fresh, rank=rank, world_size=size)
+    else:
+        dist.init_process_group(backend, timeout=timeout)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), local, dist.group.WORLD)
     finally:
