@@ -97,7 +97,7 @@ def test_a_text_may_be_quoted_or_nothing() -> None:
 
 def test_a_missing_file_lists_the_presets() -> None:
     with pytest.raises(
-        ConfigError, match=r"no configuration 'tyny'.*paper, paper-baseline, paper-fcdn, quick"
+        ConfigError, match=r"no configuration 'tyny'.*paper, paper-aflw, paper-baseline, paper-cofw"
     ):
         load_config("tyny")
 
