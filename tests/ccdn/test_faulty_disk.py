@@ -29,9 +29,8 @@ Command = tuple[Callable[[list[str]], int], list[str]]
 def folder(face_folder: Path, small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training of the made-up faces that was measured, a film and a grid."""
     folder = tmp_path_factory.mktemp("disk")
-    (folder / "grid.yaml").write_text(
-        "config: tiny\nvariants: [fcdn]\nexcitations: [2]\nseeds: [0]\n"
-    )
+    grid = "config: tiny\nvariants: [fcdn]\nexcitations: [2]\nseeds: [0]\n"
+    (folder / "grid.yaml").write_text(grid)
     film = cv2.VideoWriter(str(folder / "film.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (96, 96))
     for _ in range(3):
         film.write(np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8))
