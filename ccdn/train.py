@@ -56,7 +56,7 @@ LOCK = ".lock"
 # the one before may have been on a machine that went dark, whose locks the disk keeps for a while.
 PATIENCE, PATIENCE_OF_TORCHRUN = 10.0, 120.0
 CLOCKS = 2.0  # seconds that the clocks of two machines may differ
-# What a run writes and --overwrite replaces; the second only beside the first.
+# What a run writes, and what it may have written besides; --overwrite replaces both.
 RUN_FILES = (
     "last.pt",
     "previous.pt",
@@ -210,7 +210,7 @@ def _train(
         return 0
     if team.first:
         lock.take()  # of a folder that is new
-        _prepare_folder(out, config, checkpoint, team.size)
+        _prepare_folder(out, config, checkpoint, team.size, options.overwrite)
         _announce(trainer, config, resumed=checkpoint is not None)
     try:
         trainer.fit()
@@ -309,7 +309,7 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 
 
 def _prepare_folder(
-    out: Path, config: Config, checkpoint: Checkpoint | None, processes: int
+    out: Path, config: Config, checkpoint: Checkpoint | None, processes: int, overwrite: bool
 ) -> None:
     from ccdn.training.resume import set_aside_damaged
 
@@ -318,14 +318,15 @@ def _prepare_folder(
         remove_leftovers(out / name)
         if checkpoint is None:
             (out / name).unlink(missing_ok=True)
-    if checkpoint is None:
+    if checkpoint is None and overwrite:
         for path in [path for pattern in MORE_RUN_FILES for path in out.glob(pattern)]:
             path.unlink()
     if checkpoint is not None:
         set_aside_damaged(out)
+    # First: what torchrun starts anew knows its run by this.
+    record_start(out, config, 0 if checkpoint is None else checkpoint.step, processes)
     with atomic_write(out / "config.yaml") as file:
         file.write(config_to_yaml(config).encode())
-    record_start(out, config, 0 if checkpoint is None else checkpoint.step, processes)
 
 
 def _announce(trainer: Trainer, config: Config, resumed: bool) -> None:
