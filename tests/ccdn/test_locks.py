@@ -61,7 +61,7 @@ from ccdn.locks import Lock
 with Lock(Path(sys.argv[1])) as lock:
     lock.take()
     os.fork()
-    print("held", flush=True)
+    os.write(1, b"held\\n")  # whole, whoever else writes
     sys.stdin.read()
 """
     path = tmp_path / ".lock"
