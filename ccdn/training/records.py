@@ -96,6 +96,14 @@ class Records:
                 self._events.close()
 
 
+def in_words(values: dict[str, float]) -> str:
+    """The loss of a step with its terms, and NME, for the progress bar."""
+    cocs = "/".join(f"{values[key]:.2g}" for key in values if key.startswith("cocs_"))
+    terms = f"landmarks {values['landmarks']:.4f}" + (f", COCS {cocs}" if cocs else "")
+    nme = f", NME {values['nme']:.2f} %" if "nme" in values else ""
+    return f"loss {values['loss']:.4f} ({terms}){nme}"
+
+
 def draw_sample(sample: Sample, count: int = 8, side: int = 192) -> np.ndarray:
     """Training crops with the truth in white and the network's landmarks in green, uint8 RGB."""
     images = sample.images[:count].permute(0, 2, 3, 1).cpu().numpy()

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from ccdn.config import Config, TrainConfig, differences
 from ccdn.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from ccdn.training.faces import TrainingFaces
 from ccdn.training.optimisation import rate_factor
 from ccdn.training.portable import save_portable
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 WEIGHTS = "weights.safetensors"
 
+SAME_SHAPE = 1e-5  # of the crop: what rounding may move a mean shape by, and other faces exceed
 # Fields that may differ between a checkpoint and the run that goes on from it.
 _FREE = {
     "train.device",
@@ -116,7 +118,7 @@ def check_resumable(wanted: Config, checkpoint: Checkpoint, processes: int, sour
     """
     saved, then = checkpoint.config, checkpoint.processes
     free = set(_FREE)
-    before, now = step_of(saved.train, then), step_of(wanted.train, processes)
+    before, now = _step_of(saved.train, then), _step_of(wanted.train, processes)
     if before == now:
         free |= {"train.batch_scope", "train.batch_size"}
     elif wanted.train.batch_scope == "process" and then != processes:
@@ -138,10 +140,38 @@ def check_resumable(wanted: Config, checkpoint: Checkpoint, processes: int, sour
         raise CheckpointError(f"{source}: cannot go on with another configuration: {named}{more}")
 
 
-def step_of(train: TrainConfig, processes: int) -> tuple[int, float]:
+def _step_of(train: TrainConfig, processes: int) -> tuple[int, float]:
     """The images of a step of all processes, and what their number multiplies the rate by."""
     images = train.batch_size * (processes if train.batch_scope == "process" else 1)
     return images, rate_factor(train, processes)
+
+
+def check_fits(
+    checkpoint: Checkpoint, config: Config, faces: TrainingFaces, processes: int, source: Path
+) -> None:
+    """Raise CheckpointError when a run with these faces, on so many processes, cannot go on from a
+    checkpoint whose configuration is resumable.
+    """
+    if checkpoint.optimizer is None:
+        raise CheckpointError(f"{source}: holds weights only; a run cannot go on from it")
+    if checkpoint.faces != len(faces.crops):
+        raise CheckpointError(
+            f"{source}: the run began with {checkpoint.faces} training faces, found"
+            f" {len(faces.crops)}"
+        )
+    then = _step_of(checkpoint.config.train, checkpoint.processes)
+    now = _step_of(config.train, processes)
+    if then != now:
+        raise CheckpointError(
+            f"{source}: the run began with {then[0]} images a step and {then[1]:g} times the"
+            f" learning rate, found {now[0]} and {now[1]:g}"
+        )
+    moved = float((checkpoint.mean_shape - faces.mean_shape).abs().max())
+    if not moved < SAME_SHAPE:
+        raise CheckpointError(
+            f"{source}: the run began with other faces, as many: the mean of their landmarks is"
+            f" up to {moved:.2g} of the crop from that of {faces.description['name']}"
+        )
 
 
 def what_changed(checkpoint: Checkpoint, threads: int, processes: int) -> list[str]:

@@ -38,14 +38,13 @@ from ccdn.training.optimisation import (
 )
 from ccdn.training.portable import save_portable
 from ccdn.training.processes import ALONE, Processes
-from ccdn.training.records import Records, check_tensorboard
-from ccdn.training.resume import BEST, LAST, WEIGHTS, save_last, step_of, to_use, what_changed
+from ccdn.training.records import Records, check_tensorboard, in_words
+from ccdn.training.resume import BEST, LAST, WEIGHTS, check_fits, save_last, to_use, what_changed
 from ccdn.training.schedule import AveragedWeights, learning_rate
 from ccdn.training.signals import StopWish
 from ccdn.training.step import NotFiniteError, Step
 
 Item = TypeVar("Item")
-SAME_SHAPE = 1e-5  # of the crop: what rounding may move a mean shape by, and other faces exceed
 
 
 class TrainingError(RuntimeError):
@@ -245,7 +244,7 @@ class Trainer:
         _add(self.epoch_sums, values)
         if self.step % train.log_steps == 0:
             self._record_steps(rate)
-        text = f"epoch {batch.place.epoch + 1}/{train.epochs}, {_in_words(values)}"
+        text = f"epoch {batch.place.epoch + 1}/{train.epochs}, {in_words(values)}"
         self.records.show(self.step, text)
 
     def _record_steps(self, rate: float) -> None:
@@ -342,27 +341,9 @@ class Trainer:
 
     def _load(self, checkpoint: Checkpoint) -> None:
         source = self.out / LAST
-        if checkpoint.optimizer is None:
-            raise CheckpointError(f"{source}: holds weights only; a run cannot go on from it")
-        if checkpoint.faces != len(self.faces.crops):
-            raise CheckpointError(
-                f"{source}: the run began with {checkpoint.faces} training faces, found"
-                f" {len(self.faces.crops)}"
-            )
-        then = step_of(checkpoint.config.train, checkpoint.processes)
-        now = step_of(self.config.train, self.processes.size)
-        if then != now:
-            raise CheckpointError(
-                f"{source}: the run began with {then[0]} images a step and {then[1]:g} times the"
-                f" learning rate, found {now[0]} and {now[1]:g}"
-            )
-        moved = float((checkpoint.mean_shape - self.faces.mean_shape).abs().max())
-        if not moved < SAME_SHAPE:
-            raise CheckpointError(
-                f"{source}: the run began with other faces, as many: the mean of their landmarks is"
-                f" up to {moved:.2g} of the crop from that of {self.faces.description['name']}"
-            )
+        check_fits(checkpoint, self.config, self.faces, self.processes.size, source)
         load_weights(self.model, checkpoint.model, source)
+        assert checkpoint.optimizer is not None
         try:
             self.optimizer.load_state_dict(checkpoint.optimizer)
         except (ValueError, KeyError) as error:
@@ -395,14 +376,6 @@ class Trainer:
                 return
             self._waited += time.monotonic() - start
             yield item
-
-
-def _in_words(values: dict[str, float]) -> str:
-    """The loss of a step with its terms, and NME, for the progress bar."""
-    cocs = "/".join(f"{values[key]:.2g}" for key in values if key.startswith("cocs_"))
-    terms = f"landmarks {values['landmarks']:.4f}" + (f", COCS {cocs}" if cocs else "")
-    nme = f", NME {values['nme']:.2f} %" if "nme" in values else ""
-    return f"loss {values['loss']:.4f} ({terms}){nme}"
 
 
 def _add(sums: dict[str, float], values: dict[str, float]) -> None:

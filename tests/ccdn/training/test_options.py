@@ -21,6 +21,7 @@ from ccdn.training import trainer as trainer_module
 from ccdn.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ccdn.training.faces import open_training_faces
 from ccdn.training.optimisation import rate_factor
+from ccdn.training.records import in_words
 from ccdn.training.resume import load_last
 from ccdn.training.step import SMALLEST_SCALE
 from ccdn.training.trainer import Trainer, TrainingError
@@ -182,7 +183,7 @@ def test_a_dry_run_that_gives_no_number_is_one_line(
 def test_the_bar_shows_the_terms(run: Any, tmp_path: Path) -> None:
     assert run("terms", "train.epochs=1") == 0
     first = steps(tmp_path / "terms")[1]
-    told = trainer_module._in_words(first)
+    told = in_words(first)
     assert told.startswith(f"loss {first['loss']:.4f} (landmarks {first['landmarks']:.4f}, COCS ")
     assert told.endswith(f", NME {first['nme']:.2f} %")
     assert told.count("/") == 2
