@@ -175,6 +175,13 @@ def test_a_launcher_trains_with_its_processes(
     assert (out / "table.md").read_text().count("| FCDN | 2 | - | 1 |") == 1
 
 
+def two_runs(path: Path, out: Path, faces: Path, more: list[str]) -> list[str]:
+    """Write a grid of a Baseline and an FCDN; the arguments that train it."""
+    path.write_text("config: tiny\nvariants: [baseline, fcdn]\nexcitations: [2]\nseeds: [0]\n")
+    own = ["--grid", str(path), "--out", str(out), "--data", str(faces)]
+    return [*own, *more, "data.eval_splits=[train]"]
+
+
 def test_a_grid_goes_on_where_it_stopped(
     face_folder: Path,
     small: list[str],
@@ -182,11 +189,8 @@ def test_a_grid_goes_on_where_it_stopped(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    path = tmp_path / "own.yaml"
-    path.write_text("config: tiny\nvariants: [baseline, fcdn]\nexcitations: [2]\nseeds: [0]\n")
-    out = tmp_path / "out"
-    faces = ["--data", str(face_folder), "train.epochs=2", "data.eval_splits=[train]"]
-    command = ["--grid", str(path), "--out", str(out), *small, *faces]
+    path, out = tmp_path / "own.yaml", tmp_path / "out"
+    command = two_runs(path, out, face_folder, [*small, "train.epochs=2"])
 
     trained: list[str] = []
     real = train.main
@@ -224,11 +228,8 @@ def test_commands_share_the_runs_of_a_grid(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    path = tmp_path / "own.yaml"
-    path.write_text("config: tiny\nvariants: [baseline, fcdn]\nexcitations: [2]\nseeds: [0]\n")
-    out = tmp_path / "out"
-    faces = ["--data", str(face_folder), "train.epochs=1", "data.eval_splits=[train]"]
-    command = ["--grid", str(path), "--out", str(out), *small, *faces]
+    path, out = tmp_path / "own.yaml", tmp_path / "out"
+    command = two_runs(path, out, face_folder, [*small, "train.epochs=1"])
     with held_by_another(out / "baseline_seed0" / CLAIM) as other:
         assert main(command) == 0
     said = capsys.readouterr()
