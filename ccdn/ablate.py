@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -137,6 +136,8 @@ def _call(arguments: Sequence[str]) -> int:
     passed on once, and waited for until its checkpoint is saved. Returns its exit code, or the
     signal's. Raises OSError for a command that is not there.
     """
+    from ccdn.training.signals import handling
+
     wish = 0
     child: subprocess.Popen[bytes] | None = None
 
@@ -146,15 +147,11 @@ def _call(arguments: Sequence[str]) -> int:
             child.send_signal(signum)
         wish = wish or signum
 
-    previous = {which: signal.signal(which, pass_on) for which in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handling(pass_on):
         child = subprocess.Popen(arguments, start_new_session=True)
         if wish:
             child.send_signal(wish)
         code = child.wait()
-    finally:
-        for which, handler in previous.items():
-            signal.signal(which, handler)
     return 128 + wish if wish else code
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -16,6 +17,19 @@ from ccdn.training.processes import Processes
 # Seconds in which more signals are the same wish: a batch system signals every process of a job,
 # and torchrun passes on to its processes what they got themselves.
 SAME_WISH = 3.0
+
+
+@contextmanager
+def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
+    """For the block, SIGINT and SIGTERM call `handler`; gives what they did before."""
+    previous: dict[int, Any] = {}
+    try:
+        for which in (signal.SIGINT, signal.SIGTERM):
+            previous[which] = signal.signal(which, handler)
+        yield previous
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
 
 
 class StopWish:
@@ -32,8 +46,6 @@ class StopWish:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
-
         first = 0.0
 
         def wish(signum: int, frame: FrameType | None) -> None:
@@ -45,13 +57,8 @@ class StopWish:
                 signal.signal(signum, previous[signal.SIGINT])
                 signal.raise_signal(signum)
 
-        for which in previous:
-            signal.signal(which, wish)
-        try:
+        with handling(wish) as previous:
             yield
-        finally:
-            for which, handler in previous.items():
-                signal.signal(which, handler)
 
     def agreed(self, processes: Processes, device: torch.device) -> bool:
         """Whether one of the processes was asked; the same answer on all of them."""
