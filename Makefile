@@ -18,11 +18,11 @@ export PIP_CONSTRAINT := $(CONSTRAINT)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-swap coverage mutation sanitize gpu-check lint format docs bench wheel clean
+.PHONY: help demo test test-all test-swap coverage mutation sanitize gpu-check gpu-train lint format docs bench wheel clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo 'make lint | format | docs | test-all | test-swap | coverage | mutation | sanitize | gpu-check | bench | wheel | clean   see CONTRIBUTING.md'
+	@echo 'make lint | format | docs | test-all | test-swap | coverage | mutation | sanitize | gpu-check | gpu-train | bench | wheel | clean   see CONTRIBUTING.md'
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -95,9 +95,16 @@ sanitize: $(VENV)/.installed-dev
 	    --ignore-glob='$(CURDIR)/tests/ops/test_cuda*' --ignore-glob='$(CURDIR)/tests/ops/test_triton*' || exit 1; \
 	done
 
-# Everything that wants a CUDA device: benchmarks/gpu_check.py says what, and what its exit codes mean.
-gpu-check: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/gpu_check.py
+# What needs a CUDA device. Neither command installs anything: a device's machine may have no network, so that they take
+# the Python of .venv where there is one, else $(PYTHON). CHECK and TRAIN are their options:
+#     make gpu-check CHECK='--minutes 9 --out runs/gpu'
+GPU_PYTHON := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
+gpu-check:
+	$(GPU_PYTHON) benchmarks/gpu_check.py $(CHECK)
+
+gpu-train:
+	$(GPU_PYTHON) benchmarks/gpu_train.py $(TRAIN)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -67,9 +67,7 @@ def cell(operator: str, backend: str) -> str:
     records = gpu_records()
     devices = [str(r["device"]) for r in records if backend in r["tested"].get(operator, ())]  # type: ignore[attr-defined]
     words.append(f"tested on {', '.join(devices)}" if devices else "not run on a GPU")
-    # What is measured is what serves a CUDA tensor: the CUDA kernels where there are some.
-    first = backend == "cuda" or built(operator, "cuda") == "no"
-    if first and any(operator in r["measured"] for r in records):  # type: ignore[operator]
+    if any(backend in r["measured"].get(operator, ()) for r in records):  # type: ignore[attr-defined]
         words.append("measured")
     return ", ".join(words)
 

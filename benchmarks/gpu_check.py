@@ -1,18 +1,24 @@
-"""`make gpu-check`: everything that wants a CUDA device, in one command.
+"""`make gpu-check`: tests and measures the CUDA and Triton kernels on a device, in one command.
 
-    python benchmarks/gpu_check.py [--out benchmarks/results] [--minutes 25]
+It needs a checkout, a CUDA device and a Python that has torch, triton, numpy, pytest, hypothesis
+and, to build the CUDA kernels, pybind11, ninja, setuptools and nvcc. It needs no network and no
+installation: the native module is built into the tree for the device's architecture alone.
 
-Tests every operator of the cuda and triton backends on the device (pytest -m gpu) against the
-float64 reference, on a stream of its own and in a captured CUDA graph; measures the targets of
-gpu_targets.py, each of which is judged against the reference once more; and runs
-compute-sanitizer's memcheck and racecheck over the operators where it is installed. Every operator
-of a backend and every target has a process of its own, so that one that breaks the device's context
-costs no other its result. <device>.md, for readers, and <device>.json, for the README's table, are
-written into the folder again after every step; what the minutes do not suffice for is said there.
+    python benchmarks/gpu_check.py --minutes 9 --out runs/gpu
+    python benchmarks/gpu_check.py --only tests --backend triton
+    python benchmarks/gpu_check.py --with runs/gpu/nvidia-h200.json --out runs/gpu2   # the rest
+    python benchmarks/gpu_check.py --with a.json b.json --merge-only --out benchmarks/results
+    python benchmarks/gpu_check.py --dry-run --minutes 9         # what would run; no device needed
+
+Tests compare every operator of both backends with the float64 reference, on a stream of the
+caller's and in a captured CUDA graph. Targets are the figures of gpu_targets.py. Sanitizers are
+compute-sanitizer's memcheck and racecheck. Each step is a process of its own, so that one that
+breaks the device's context costs no other its result. <device>.md, for readers, and <device>.json,
+for the README's table and for --with, are written again after every step.
 
 Exit codes: 0 all is well (a missed target is written down, not an error), 1 a test or the
-sanitizer failed, 3 torch sees no CUDA device, 4 the native module has no kernels for it: Triton's
-alone were tested and measured.
+sanitizer failed, 2 wrong arguments, 3 torch sees no CUDA device, 4 the native module has no kernels
+for it: Triton's alone were tested and measured.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -30,151 +37,80 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+if __name__ == "__main__":  # from a bare checkout, where nothing is installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import gpu_plan
+import gpu_record
 import tables
 import torch
-from gpu_targets import TARGETS, Target
+from gpu_plan import BACKENDS, JOBS, KINDS, Step
+from gpu_record import OUT_OF_TIME, Record
+from gpu_targets import SUITES, TARGETS, Shape
 
 import ccdn_ops
-from ccdn_ops.backends import native
-from ccdn_ops.report import OPERATORS
 
 ROOT = Path(__file__).resolve().parents[1]
 FAILED, NO_DEVICE, NO_KERNELS = 1, 3, 4
-NOT_MEASURED = "not measured"
-OUT_OF_TIME = "not run: out of time"
 STOPPED = -int(signal.SIGKILL)
-BACKENDS = ("cuda", "triton")
-# The criterion for dual_squeeze, beside what tests/ops/test_gpu.py asks of every operator.
+# The criterion for dual_squeeze, next to what tests/ops/test_gpu.py asks of every operator.
 EXACT = {"cuda": "tests/ops/test_cuda_build.py", "triton": "tests/ops/test_triton.py"}
-# Processes at a time, only for tests: Triton compiles on the CPU.
-JOBS = max(1, min(4, (os.cpu_count() or 1) // 2))
-# The longest that a test, a target or a sanitizer may take, in seconds.
-STEP = {"test": 420.0, "target": 240.0, "sanitizer": 240.0}
-Run = Callable[[Sequence[str], float], "tuple[int, str]"]
+# One test of each operator that takes little time and shows most faults: an odd map, both passes.
+TELLING = "test_values and 3x2x65 and float32 and contiguous"
+# A shape that says nothing for so long has hung its kernel.
+SILENCE = 90.0
+Run = Callable[..., "tuple[int, str]"]
 
 
-@dataclass
-class Findings:
-    """What one run found out."""
-
-    device: str
-    verdicts: dict[tuple[str, str], str] = field(default_factory=dict)  # (operator, backend)
-    sanitizers: dict[str, str] = field(default_factory=dict)
-    measured: dict[int, float | str] = field(default_factory=dict)  # index of the target
-
-    @property
-    def tested(self) -> dict[str, list[str]]:
-        """operator -> backends that pass."""
-        found: dict[str, list[str]] = {}
-        for (operator, backend), verdict in sorted(self.verdicts.items()):
-            if verdict.startswith("passed"):
-                found.setdefault(operator, []).append(backend)
-        return found
-
-    @property
-    def tests(self) -> str:
-        passed = sum(map(len, self.tested.values()))
-        return f"{passed} of {len(self.verdicts)} operators of a backend pass"
-
-    @property
-    def failed(self) -> bool:
-        """A run in which nothing passed is no success: it says nothing."""
-        verdicts = [*self.verdicts.values(), *self.sanitizers.values()]
-        return not self.tested or any(v.startswith("failed") for v in verdicts)
+# Processes ---------------------------------------------------------------------------------------
 
 
-def run(command: Sequence[str], seconds: float) -> tuple[int, str]:
-    """Exit code and output of a command, which is shown while it runs; STOPPED after `seconds`."""
-    print("+", " ".join(command), flush=True)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+def run(
+    command: Sequence[str], seconds: float, silence: float | None = None, **variables: str
+) -> tuple[int, str]:
+    """Exit code and output of a command, which is shown while it runs.
+
+    STOPPED after `seconds`, or after `silence` seconds without a line.
+    """
+    print("+", *(f"{k}={v}" for k, v in variables.items()), *command, flush=True)
+    path = os.pathsep.join([str(ROOT), *sys.path])
     with subprocess.Popen(
         command,
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        errors="replace",
         start_new_session=True,  # so that what it started ends with it
     ) as process:
         assert process.stdout is not None
-        clock = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
-        clock.start()
+        end, heard = time.monotonic() + seconds, time.monotonic()
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(0.2):
+                now = time.monotonic()
+                if now > end or (silence is not None and now - heard > silence):
+                    os.killpg(process.pid, signal.SIGKILL)
+                    return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
         lines = []
         for line in process.stdout:
+            heard = time.monotonic()
             print(line, end="", flush=True)
             lines.append(line)
         process.wait()
-        clock.cancel()
+        over.set()
+        watcher.join()
     return process.returncode, "".join(lines)
-
-
-def check(
-    findings: Findings,
-    targets: Sequence[Target],
-    *,
-    minutes: float = 25,
-    backends: Sequence[str] = BACKENDS,
-    run: Run = run,
-    written: Callable[[Findings], object] = lambda findings: None,
-) -> Findings:
-    """Tests, measurements and sanitizers, in this order; `written` after every step."""
-    end = time.monotonic() + 60 * minutes
-
-    def limited(kind: str, step: Callable[[float], str | float]) -> str | float:
-        seconds = min(STEP[kind], end - time.monotonic())
-        return step(seconds) if seconds > 1 else OUT_OF_TIME
-
-    with ThreadPoolExecutor(JOBS) as pool:
-        waiting = {
-            pool.submit(limited, "test", lambda s, o=o, b=b: verdict(o, b, s, run)): (o, b)
-            for b in backends
-            for o in OPERATORS
-        }
-        for done in as_completed(waiting):
-            findings.verdicts[waiting[done]] = str(done.result())
-            written(findings)
-    for index, target in enumerate(targets):
-        print(f"measuring {target.operator}: {target.what}", flush=True)
-        findings.measured[index] = limited("target", lambda s, i=index: measured(i, s, run))
-        written(findings)
-    for tool in ("memcheck", "racecheck"):
-        findings.sanitizers[tool] = str(limited("sanitizer", lambda s, t=tool: sanitize(t, s, run)))
-        written(findings)
-    return findings
-
-
-def verdict(operator: str, backend: str, seconds: float, run: Run) -> str:
-    """What the tests of an operator say: "passed ...", "failed: ..." or "not run: ..."."""
-    files, selected = ["tests/ops/test_gpu.py"], f"{backend}-{operator}"
-    if operator == "dual_squeeze":
-        files, selected = [*files, EXACT[backend]], f"{selected} or test_on_the_device"
-    options = ["-m", "gpu", "-k", selected, "-q", "-ra", "-p", "no:cacheprovider"]
-    code, output = run([sys.executable, "-m", "pytest", *files, *options], seconds)
-    last = [
-        line for line in output.splitlines() if re.search(r"\d+ (passed|failed|skip|err)", line)
-    ]
-    said = last[-1].strip("= ") if last else last_line(output, code)
-    if code == STOPPED:
-        return stopped(seconds)
-    if code == 0 and re.search(r"\d+ passed", said):
-        return f"passed ({said})"
-    return f"not run: {said}" if code == 0 else f"failed: {said}"
-
-
-def measured(index: int, seconds: float, run: Run) -> float | str:
-    """The figure of a target, from a process of its own, or why there is none."""
-    code, output = run([sys.executable, str(Path(__file__)), "--measure", str(index)], seconds)
-    found = re.findall(r"^figure (\S+)$", output, re.MULTILINE)
-    if code == 0 and found:
-        return float(found[-1])
-    if code == STOPPED:
-        return stopped(seconds)
-    return f"failed: {last_line(output, code)}"
 
 
 def stopped(seconds: float) -> str:
@@ -186,7 +122,150 @@ def last_line(output: str, code: int) -> str:
     return lines[-1][:120] if lines else f"exit code {code}"
 
 
-def sanitize(tool: str, seconds: float, run: Run) -> str:
+# Steps -------------------------------------------------------------------------------------------
+
+
+def check(
+    record: Record,
+    plan: Sequence[Step],
+    *,
+    minutes: float = 25,
+    jobs: int = JOBS,
+    run: Run = run,
+    written: Callable[[Record], object] = lambda record: None,
+) -> Record:
+    """Takes the steps that the record does not have yet; `written` after every one.
+
+    Nothing starts after `minutes`, and what runs then is stopped.
+    """
+    end = time.monotonic() + 60 * minutes
+
+    def taken(step: Step) -> tuple[str, float]:
+        start = time.monotonic()
+        seconds = min(step.limit, end - start)
+        if seconds <= 1:
+            return OUT_OF_TIME, 0.0
+        missing = record.verdicts.get("build", "")
+        if step.backend == "cuda" and missing.startswith(("failed", "not run")):
+            return "not run: there are no CUDA kernels", 0.0
+        kinds = {"build": build, "tests": tests, "sanitizers": sanitize}
+        take = kinds.get(step.kind, partial(targets, record=record, written=written))
+        return take(step, seconds, run), time.monotonic() - start
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for batch in gpu_plan.batches(plan):
+            left = [step for step in batch if not record.done(step.name)]
+            waiting = {pool.submit(taken, step): step for step in left}
+            for done in as_completed(waiting):
+                record.note(waiting[done].name, *done.result())
+                written(record)
+    return record
+
+
+def build(step: Step, seconds: float, run: Run) -> str:
+    """Builds the native module into the tree, for this device, where there is none that serves."""
+    probe = [sys.executable, str(ROOT / "benchmarks" / "gpu_check.py"), "--probe"]
+    code, output = run(probe, 60.0)
+    if code == 0:
+        return "passed (the module that is there has kernels for this device)"
+    arch = "".join(re.findall(r"^architecture (\w+)$", output, re.MULTILINE)[-1:])
+    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    variables = {"CCDN_CUDA": "on", **({"CCDN_CUDA_ARCHS": arch} if arch else {})}
+    code, output = run(command, seconds, **variables)
+    if code == STOPPED:
+        return stopped(seconds)
+    if code != 0:
+        return f"failed: {last_line(output, code)}"
+    code, output = run(probe, 60.0)
+    return "passed" if code == 0 else f"failed: {last_line(output, code)}"
+
+
+def test_command(step: Step) -> list[str]:
+    files, selected = ["tests/ops/test_gpu.py"], f"{step.backend}-{step.what}"
+    if step.first:
+        selected = f"{step.backend} and {TELLING}"
+    elif step.what == "dual_squeeze":
+        files, selected = [*files, EXACT[step.backend]], f"{selected} or test_on_the_device"
+    options = ["-m", "gpu", "-k", selected, "-q", "-ra", "-p", "no:cacheprovider"]
+    return [sys.executable, "-m", "pytest", *files, *options]
+
+
+def tests(step: Step, seconds: float, run: Run) -> str:
+    """What the tests of an operator say: "passed ...", "failed: ..." or "not run: ..."."""
+    code, output = run(test_command(step), seconds)
+    last = [
+        line for line in output.splitlines() if re.search(r"\d+ (passed|failed|skip|err)", line)
+    ]
+    said = last[-1].strip("= ") if last else last_line(output, code)
+    if code == STOPPED:
+        return stopped(seconds) if seconds >= step.limit else OUT_OF_TIME
+    if code == 0 and re.search(r"\d+ passed", said):
+        return f"passed ({said})"
+    return f"not run: {said}" if code == 0 else f"failed: {said}"
+
+
+def target_command(step: Step, names: Sequence[str], shapes: Sequence[Shape] | None) -> list[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_targets.py"), *names]
+    command += ["--backend", step.backend]
+    command += ["--first"] if step.first else []
+    return command + (["--shapes", json.dumps(shapes)] if shapes is not None else [])
+
+
+def targets(
+    step: Step,
+    seconds: float,
+    run: Run,
+    *,
+    record: Record,
+    written: Callable[[Record], object] = lambda record: None,
+) -> str:
+    """Measures the shapes of suites; a process that ends before its last is started again.
+
+    The shape at which it ended is the one that failed: the others get their turn. Shapes that a
+    first look has measured already are not measured again.
+    """
+    had = {gpu_record.key(row) for row in record.rows if "ms" in row}
+    wanted = [
+        (name, shape)
+        for name in step.suites
+        for shape in (SUITES[name].shapes[:1] if step.first else SUITES[name].shapes)
+        if (name, step.backend, shape) not in had
+    ]
+    total, end = len(wanted), time.monotonic() + seconds
+    measured = failures = 0
+    while wanted and end - time.monotonic() > 1:
+        names = list(dict.fromkeys(name for name, _ in wanted))
+        shapes = None if len(names) > 1 else [shape for _, shape in wanted]
+        code, output = run(
+            target_command(step, names, shapes), end - time.monotonic(), silence=SILENCE
+        )
+        rows = [
+            json.loads(line.removeprefix("row "))
+            for line in output.splitlines()
+            if line.startswith("row {")
+        ]
+        for row in rows:
+            record.add(row)
+            measured += "ms" in row
+        seen = {(row["suite"], tuple(row["shape"])) for row in rows}
+        wanted = [pair for pair in wanted if pair not in seen]
+        out_of_time = end - time.monotonic() <= 1
+        if wanted and not out_of_time and not (rows and "failed" in rows[-1]):
+            # It ended without a word about the shape that it was at.
+            name, shape = wanted.pop(0)
+            row = {"suite": name, "operator": SUITES[name].operator, "backend": step.backend}
+            record.add({**row, "shape": list(shape), "failed": last_line(output, code)})
+        written(record)
+        failures = 0 if rows else failures + 1
+        if failures == 2:
+            return f"failed: {last_line(output, code)}"
+    if wanted:
+        return f"{OUT_OF_TIME}, {measured} of {total} shapes measured"
+    failed = total - measured
+    return f"failed: {failed} of {total} shapes" if failed else f"passed ({total} shapes)"
+
+
+def sanitize(step: Step, seconds: float, run: Run) -> str:
     """What a tool of compute-sanitizer says: "clean", "failed: ..." or "not run: ..."."""
     found = shutil.which("compute-sanitizer") or shutil.which(
         "/usr/local/cuda/bin/compute-sanitizer"
@@ -196,11 +275,13 @@ def sanitize(tool: str, seconds: float, run: Run) -> str:
     # Odd shapes and one of everything, in float32: the tool makes a kernel ten to a hundred times
     # slower. Caching would hide what lies outside of a tensor.
     selected = "test_values and torch.float32 and contiguous and (3x2x65 or 1x1x1)"
-    tests = [sys.executable, "-m", "pytest", "tests/ops/test_gpu.py", "-m", "gpu"]
-    tests += ["-q", "-p", "no:cacheprovider", "-k", selected]
-    command = [found, "--tool", tool, "--error-exitcode", "9", *tests]
-    code, output = run(["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", *command], seconds)
+    command = [sys.executable, "-m", "pytest", "tests/ops/test_gpu.py", "-m", "gpu"]
+    command += ["-q", "-p", "no:cacheprovider", "-k", selected]
+    command = [found, "--tool", step.what, "--error-exitcode", "9", *command]
+    code, output = run(command, seconds, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
     errors = re.findall(r"(?:ERROR SUMMARY: \d+ error|RACECHECK SUMMARY: \d+ hazard)s?", output)
+    if "Device not supported" in output:
+        return "not run: compute-sanitizer does not support this device here"
     if code == 0:
         return "clean" if re.search(r"\d+ passed", output) else "not run: no test ran under it"
     if code == STOPPED:
@@ -209,17 +290,7 @@ def sanitize(tool: str, seconds: float, run: Run) -> str:
     return f"failed: exit code {code}, {', '.join(errors) or 'no summary'}"
 
 
-def target_lines(targets: Sequence[Target], measured: dict[int, float | str]) -> list[list[str]]:
-    """A table of goals and what was found: "not measured" where nothing was."""
-    lines = [["operator", "figure", "goal", "measured", ""]]
-    for index, target in enumerate(targets):
-        found = measured.get(index, NOT_MEASURED)
-        verdict = ""
-        if not isinstance(found, str):
-            verdict = "met" if target.met(found) else "missed"
-            found = f"{found:.3g} {target.unit}"
-        lines.append([target.operator, target.what, target.wanted, found, verdict])
-    return lines
+# The command -------------------------------------------------------------------------------------
 
 
 def conditions() -> dict[str, str]:
@@ -228,96 +299,148 @@ def conditions() -> dict[str, str]:
         triton = version("triton")
     except PackageNotFoundError:
         triton = "none"
-    module = native.module()
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": tables.commit(),
+        "sources": gpu_record.sources(),
         "versions": f"ccdn {ccdn_ops.__version__}, torch {torch.__version__} (CUDA "
         f"{torch.version.cuda}), triton {triton}, Python {platform.python_version()}",
-        "native module": "none"
-        if module is None
-        else f"CUDA kernels for {', '.join(module.cuda_archs) or 'nothing'}",
     }
 
 
-def summary(findings: Findings, targets: Sequence[Target]) -> str:
-    """The Markdown file of a device."""
-    lines = [f"# GPU check: {findings.device}", ""]
-    lines += [f"- {name}: {value}" for name, value in conditions().items()]
-    lines += [f"- tests on the device: {findings.tests}"]
-    lines += [f"- {tool}: {found}" for tool, found in findings.sanitizers.items()]
-    lines += ["", "Made by `make gpu-check`.", "", "## Targets", ""]
-    lines += tables.markdown(target_lines(targets, findings.measured))
-    lines += ["", "## Tests", ""]
-    verdicts = [["operator", "backend", "its tests on this device"]]
-    verdicts += [[*key, found] for key, found in sorted(findings.verdicts.items())]
-    return "\n".join([*lines, *tables.markdown(verdicts)]) + "\n"
+def probe() -> int:
+    """In a process of its own: whether the native module in the tree serves the device."""
+    from ccdn_ops.backends import native
+
+    device = torch.device("cuda", torch.cuda.current_device())
+    major, minor = torch.cuda.get_device_capability(device)
+    print(f"architecture {major}{minor}")
+    reason = native.why_no_cuda_kernels(device)
+    print(reason or "the native module has CUDA kernels for this device")
+    return 0 if reason is None else NO_KERNELS
 
 
-def write(findings: Findings, targets: Sequence[Target], folder: Path) -> list[Path]:
-    """<device>.md and <device>.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^a-z0-9]+", "-", findings.device.lower()).strip("-")
-    numbers = {
-        targets[index].operator
-        for index, found in findings.measured.items()
-        if not isinstance(found, str)
-    }
-    record = {
-        "device": findings.device,
-        **conditions(),
-        "tested": findings.tested,
-        "measured": sorted(numbers),
-    }
-    text, data = folder / f"{name}.md", folder / f"{name}.json"
-    text.write_text(summary(findings, targets), encoding="utf-8")
-    data.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    return [text, data]
+def rehearse(
+    plan: Sequence[Step], minutes: float, jobs: int = JOBS, record: Record | None = None
+) -> tuple[list[str], list[str]]:
+    """The plan in lines: when each step would begin, how long it should take, what it runs.
+
+    And the names of the steps that would not be done in time.
+    """
+    lines, left_over, clock = [], [], 0.0
+    for batch in gpu_plan.batches(plan):
+        left = [step for step in batch if record is None or not record.done(step.name)]
+        if not left:
+            continue
+        took = gpu_plan.predicted(left, jobs)
+        fits = clock + took <= 60 * minutes
+        begins = f"{clock // 60:3.0f}:{clock % 60:02.0f}" if fits else "  late"
+        for step in left:
+            lines.append(
+                f"{begins}  {step.predicted:4.0f} s, at most {step.limit:.0f}  {step.name}"
+            )
+            lines.append(f"            {shown(step)}")
+            left_over += [] if fits else [step.name]
+        clock += took
+    return lines, left_over
 
 
-def without_a_device(targets: Sequence[Target]) -> None:
-    print(
-        "gpu-check: torch sees no CUDA device. Nothing was tested on a device and nothing was "
-        "measured.\n"
-    )
-    for line in tables.aligned(target_lines(targets, {})):
-        print(line)
+def shown(step: Step) -> str:
+    """What a step runs, in the words of a shell."""
+    if step.kind == "build":
+        return "setup.py build_ext --inplace, unless the module there serves the device"
+    if step.kind == "tests":
+        return shlex.join(test_command(step)[2:])
+    if step.kind == "sanitizers":
+        return f"compute-sanitizer --tool {step.what} pytest tests/ops/test_gpu.py"
+    return shlex.join(["gpu_targets.py", *target_command(step, step.suites, None)[2:]])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--minutes", type=float, default=25, help="start nothing after so many")
-    parser.add_argument("--measure", type=int, help="measure this target alone, on the device")
-    options = parser.parse_args(arguments)
-    if not torch.cuda.is_available():
-        without_a_device(TARGETS)
-        return NO_DEVICE
-    if options.measure is not None:
-        print(f"figure {TARGETS[options.measure].measure('cuda')!r}")
-        return 0
-    reason = native.why_no_cuda_kernels(torch.device("cuda", torch.cuda.current_device()))
-    if reason is not None:
-        print(f"gpu-check: {reason}. Only Triton's kernels are tested and measured.\n", flush=True)
-    findings = check(
-        Findings(torch.cuda.get_device_name()),
-        TARGETS,
-        minutes=options.minutes,
-        backends=BACKENDS if reason is None else ("triton",),
-        run=run,
-        written=lambda findings: write(findings, TARGETS, options.out),
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for path in write(findings, TARGETS, options.out):
-        print(f"wrote {path}")
-    for line in [
-        *tables.aligned([[*key, found] for key, found in sorted(findings.verdicts.items())]),
-        *(f"{tool}: {found}" for tool, found in findings.sanitizers.items()),
-        *tables.aligned(target_lines(TARGETS, findings.measured)),
-    ]:
-        print(line)
-    if findings.failed:
+    results = ROOT / "benchmarks" / "results"
+    parser.add_argument("--out", type=Path, default=results, help="folder of the two files")
+    parser.add_argument("--minutes", type=float, default=25, help="nothing runs longer (25)")
+    parser.add_argument("--jobs", type=int, default=JOBS, help=f"tests at a time ({JOBS})")
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--backend", nargs="+", choices=BACKENDS, default=BACKENDS)
+    parser.add_argument(
+        "--with",
+        nargs="+",
+        type=Path,
+        default=[],
+        dest="earlier",
+        metavar="FILE.json",
+        help="records of earlier runs on this device: their steps are not repeated",
+    )
+    parser.add_argument(
+        "--merge-only", action="store_true", help="put --with together; run nothing"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan; run nothing")
+    parser.add_argument("--probe", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.probe:
+        return probe()
+    try:
+        earlier = [gpu_record.read(path) for path in options.earlier]
+        for other in earlier[1:]:
+            earlier[0].merge(other)
+    except ValueError as reason:
+        parser.error(str(reason))
+    plan = gpu_plan.steps(options.only, options.backend)
+    if options.merge_only:
+        if not earlier:
+            parser.error("--merge-only needs --with FILE.json ...")
+        report(earlier[0], options.out)
+        return 0
+    if options.dry_run:
+        lines, late = rehearse(plan, options.minutes, options.jobs, earlier[0] if earlier else None)
+        print("predicted for one large device with", options.jobs, "processes at a time:")
+        print("\n".join(lines))
+        print(f"{len(lines) // 2} steps; {len(late)} are late for {options.minutes:g} minutes")
+        return 0
+    if not torch.cuda.is_available():
+        print(
+            "gpu-check: torch sees no CUDA device. Nothing was tested on a device and nothing was "
+            "measured.\n"
+        )
+        print("\n".join(tables.aligned(gpu_record.target_lines(TARGETS, []))))
+        return NO_DEVICE
+    record = Record(torch.cuda.get_device_name(), conditions())
+    if earlier:
+        try:
+            earlier[0].merge(record)
+        except ValueError as reason:
+            parser.error(str(reason))
+        record = earlier[0]
+    check(
+        record,
+        plan,
+        minutes=options.minutes,
+        jobs=options.jobs,
+        run=run,
+        written=lambda record: record.write(options.out),
+    )
+    report(record, options.out)
+    if record.failed and not _only_kernels_are_missing(record):
         return FAILED
-    return 0 if reason is None else NO_KERNELS
+    return NO_KERNELS if _only_kernels_are_missing(record) else 0
+
+
+def _only_kernels_are_missing(record: Record) -> bool:
+    """Whether nothing else failed than the build, and Triton's tests passed."""
+    failed = [name for name, said in record.verdicts.items() if said.startswith("failed")]
+    return failed == ["build"] and bool(record.tested)
+
+
+def report(record: Record, folder: Path) -> None:
+    for path in record.write(folder):
+        print(f"wrote {path}")
+    for name, verdict in record.verdicts.items():
+        print(f"{name}: {verdict}")
+    print("\n".join(tables.aligned(gpu_record.target_lines(TARGETS, record.rows))))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -41,32 +42,51 @@ def test_without_a_device_it_says_so() -> None:
 
 
 class Runner:
-    """Stands in for the commands of a run: the first of `results` whose words are all in one."""
+    """Stands in for the commands of a run: the last of `results` whose words are all in one."""
 
     def __init__(self, **results: tuple[int, str]) -> None:
-        self.results = {"--measure": (0, "  (8, 64): 21 x\nfigure 21.0\n"), **results}
+        self.results = results
         self.commands: list[list[str]] = []
 
-    def __call__(self, command: Sequence[str], seconds: float) -> tuple[int, str]:
+    def __call__(
+        self, command: Sequence[str], seconds: float, silence: float | None = None, **variables: str
+    ) -> tuple[int, str]:
         assert seconds > 1
         self.commands.append(list(command))
         for words, result in reversed(self.results.items()):
             if all(any(word in part for part in command) for word in words.split()):
                 return result
+        if any("gpu_targets.py" in part for part in command):
+            return 0, "".join(map(row_line, shapes_of(command)))
         return 0, "35 passed in 1.00s\n"
 
 
-def run_of(gpu_check: ModuleType, runner: Runner, **options: Any) -> Any:
-    return gpu_check.check(
-        gpu_check.Findings("NVIDIA Test 9"), targets(gpu_check), run=runner, **options
-    )
+def shapes_of(command: Sequence[str]) -> list[tuple[str, str, list[int]]]:
+    """(suite, backend, shape) of everything that a command of gpu_targets.py measures."""
+    suites = importlib.import_module("gpu_targets").SUITES
+    names = [part for part in command if part in suites]
+    backend = command[command.index("--backend") + 1]
+    if "--shapes" in command:
+        shapes = json.loads(command[command.index("--shapes") + 1])
+        return [(names[0], backend, shape) for shape in shapes]
+    first = "--first" in command
+    return [(n, backend, list(s)) for n in names for s in suites[n].shapes[: 1 if first else None]]
 
 
-def targets(gpu_check: ModuleType) -> list[Any]:
-    def never(device: str) -> float:
-        raise AssertionError("a target has a process of its own")
-
-    return [gpu_check.Target("dual_squeeze", "faster", "x", 20, True, never)]
+def row_line(measured: tuple[str, str, list[int]], **more: Any) -> str:
+    """What gpu_targets.py prints of a shape."""
+    suite, backend, shape = measured
+    row = {"suite": suite, "operator": suite, "backend": backend, "shape": shape}
+    times = {"ours": 2.0, "ours, graph": 1.0, "reference": 42.0, "reference, graph": 7.0}
+    row |= more or {
+        "ms": times | {"compiled": 12.0},
+        "error": 2e-7,
+        "clocks": ["345/3201 MHz", "1980/3201 MHz"],
+        "kernels": [{"name": "gram", "launches": 2, "us": 3.25}],
+        "peak MB": {"ours": 1.5, "reference": 90.0},
+        "floor ms": 1.0,
+    }
+    return f"row {json.dumps(row)}\n"
 
 
 @pytest.fixture
@@ -77,25 +97,118 @@ def gpu_check(load: Any, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+def run_of(gpu_check: ModuleType, runner: Runner, **options: Any) -> Any:
+    record = gpu_check.Record("NVIDIA Test 9", {"date": "today", "sources": "abc"})
+    plan = options.pop("plan", None) or gpu_check.gpu_plan.steps()
+    return gpu_check.check(record, plan, run=runner, **options)
+
+
+def only(gpu_check: ModuleType, name: str) -> list[Any]:
+    return [step for step in gpu_check.gpu_plan.steps() if step.name == name]
+
+
 def test_a_whole_run(gpu_check: ModuleType, tmp_path: Path) -> None:
     runner, seen = Runner(), []
-    findings = run_of(gpu_check, runner, written=lambda f: seen.append(len(f.verdicts)))
-    assert not findings.failed
-    assert len(findings.verdicts) == 18
-    assert seen == [*range(1, 19), 18, 18, 18]  # after every step
-    assert findings.tested["ctm"] == ["cuda", "triton"]
-    assert findings.sanitizers == {"memcheck": "clean", "racecheck": "clean"}
-    assert findings.measured == {0: 21.0}
-    assert [c[3] for c in runner.commands if "--tool" in c] == ["--tool", "--tool"]
-    text, data = gpu_check.write(findings, targets(gpu_check), tmp_path)
+    record = run_of(gpu_check, runner, written=lambda r: seen.append(len(r.verdicts)))
+    assert not record.failed
+    assert len(record.tests) == 18
+    assert record.tested["ctm"] == ["cuda", "triton"]
+    assert record.verdicts["sanitizers memcheck"] == record.verdicts["sanitizers racecheck"]
+    assert record.verdicts["sanitizers memcheck"] == "clean"
+    assert seen == sorted(seen)  # written as it grows
+    assert seen[-1] == len(gpu_check.gpu_plan.steps())
+    assert [c[2] for c in runner.commands if "--tool" in c] == ["memcheck", "racecheck"]
+    text, data = record.write(tmp_path)
+    assert set(tmp_path.iterdir()) == {text, data}  # no partial file
     assert text.name == "nvidia-test-9.md"
-    written = text.read_text()
-    assert "| dual_squeeze | faster | >= 20 x | 21 x | met |" in written
-    assert "| ctm | cuda | passed (35 passed in 1.00s) |" in written
+    written = text.read_text(encoding="utf-8")
+    wanted = (
+        "| dual_squeeze | x eager reference, geometric mean of the grid | >= 20 x | 21 x | met |"
+    )
+    assert wanted in written
+    assert (
+        "| cocs_loss | in a graph replay, (64, 4, 256) | <= 20 us | 1e+03 us | missed |" in written
+    )
+    assert "| 8x256x256 | cuda | 2.0000 | 1.0000 | 42.0000 | 7.0000 |" in written
+    assert "- 8x256x256 (cuda): gram 2 x 3.2 us" in written
+    assert "| tests cuda ctm | 0 | passed (35 passed in 1.00s) |" in written
     assert "tests on the device: 18 of 18 operators of a backend pass" in written
-    record = json.loads(data.read_text())
-    assert record["measured"] == ["dual_squeeze"]
-    assert record["tested"]["ctm"] == ["cuda", "triton"]
+    found = json.loads(data.read_text(encoding="utf-8"))
+    assert found["measured"]["dual_squeeze"] == ["cuda", "triton"]
+    assert found["tested"]["ctm"] == ["cuda", "triton"]
+
+
+def test_no_shape_is_measured_twice(gpu_check: ModuleType) -> None:
+    """What the first look measured is left out of the grid, whichever suite it is of."""
+    runner = Runner()
+    run_of(gpu_check, runner)
+    commands = [c for c in runner.commands if any("gpu_targets.py" in part for part in c)]
+    shapes = [(s, b, tuple(shape)) for c in commands for s, b, shape in shapes_of(c)]
+    assert len(shapes) == len(set(shapes)) > 100
+
+
+def test_the_cheap_and_telling_come_first(gpu_check: ModuleType) -> None:
+    """A first look at every kernel before anything long, measurements alone, all in one order."""
+    plan = gpu_check.gpu_plan.steps()
+    names = [step.name for step in plan]
+    assert names[:3] == ["build", "tests cuda at a first look", "tests triton at a first look"]
+    assert names.index("targets triton at a first look") < names.index("tests cuda dual_squeeze")
+    assert names.index("targets cuda dual_squeeze") < names.index("tests triton dual_squeeze")
+    assert len(names) == len(set(names))
+    for batch in gpu_check.gpu_plan.batches(plan):
+        assert len(batch) == 1 or {step.kind for step in batch} == {"tests"}
+
+
+def test_the_plan_fits_a_lease_of_nine_minutes(gpu_check: ModuleType) -> None:
+    """Every test and every eager figure; the compiled baseline, the sanitizers and Triton's own
+    grid are the second run's."""
+    plan = gpu_check.gpu_plan.steps()
+    _, late = gpu_check.rehearse(plan, 9, jobs=8)
+    needed = [s.name for s in plan if s.kind == "tests" or "targets cuda" in s.name]
+    assert set(late) & set(needed) == {"targets cuda dual_squeeze_compiled"}
+    record = run_of(gpu_check, Runner(), plan=[s for s in plan if s.name not in late])
+    lines, late = gpu_check.rehearse(plan, 9, jobs=8, record=record)
+    assert late == []
+    assert len(lines) == 2 * 12
+
+
+def test_a_rehearsal_runs_nothing(
+    gpu_check: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu_check, "run", None)
+    assert gpu_check.main(["--dry-run", "--minutes", "9", "--jobs", "8"]) == 0
+    said = capsys.readouterr().out
+    assert "44 steps; 12 are late for 9 minutes" in said
+    assert "pytest tests/ops/test_gpu.py -m gpu -k cuda-ctm" in said
+    assert said.index("setup.py build_ext --inplace") < said.index("gpu_targets.py dual_squeeze")
+
+
+def test_the_rehearsal_tells_what_runs(gpu_check: ModuleType) -> None:
+    """The commands of a run are those of its rehearsal, in that order."""
+    plan = [step for step in gpu_check.gpu_plan.steps(backends=("cuda",)) if step.kind == "tests"]
+    lines, _ = gpu_check.rehearse(plan, 99)
+    runner = Runner()
+    run_of(gpu_check, runner, plan=plan, jobs=1)
+    ran = [gpu_check.shlex.join(command[2:]) for command in runner.commands]
+    assert ran == [line.strip() for line in lines[1::2]]
+
+
+@pytest.mark.parametrize(
+    ("options", "kinds", "backends"),
+    [
+        (["--only", "tests", "--backend", "triton"], {"tests"}, {"triton"}),
+        (["--only", "targets", "--backend", "cuda"], {"build", "targets"}, {"", "cuda"}),
+        (["--only", "sanitizers"], {"build", "sanitizers"}, {""}),
+    ],
+)
+def test_a_part_of_it(
+    gpu_check: ModuleType, options: list[str], kinds: set[str], backends: set[str]
+) -> None:
+    values = {"--only": gpu_check.KINDS, "--backend": gpu_check.BACKENDS}
+    values |= dict(zip(options[::2], ([v] for v in options[1::2]), strict=True))
+    plan = gpu_check.gpu_plan.steps(values["--only"], values["--backend"])
+    assert {step.kind for step in plan} == kinds
+    assert {step.backend for step in plan} == backends
 
 
 @pytest.mark.parametrize(
@@ -112,49 +225,195 @@ def test_a_whole_run(gpu_check: ModuleType, tmp_path: Path) -> None:
 def test_one_failure_costs_no_other_its_result(
     gpu_check: ModuleType, tmp_path: Path, result: Any, said: str
 ) -> None:
-    findings = run_of(gpu_check, Runner(**result))
-    assert findings.failed
-    assert findings.measured == {0: 21.0}
-    assert findings.tested["ctm"] == (["cuda"] if "triton-ctm" in result else ["cuda", "triton"])
-    assert sum(map(len, findings.tested.values())) == 17 + ("triton-ctm" not in result)
-    assert said in gpu_check.write(findings, targets(gpu_check), tmp_path)[0].read_text()
+    record = run_of(gpu_check, Runner(**result))
+    assert record.failed
+    assert len(record.rows) == len(run_of(gpu_check, Runner()).rows)
+    assert record.tested["ctm"] == (["cuda"] if "triton-ctm" in result else ["cuda", "triton"])
+    assert sum(map(len, record.tested.values())) == 17 + ("triton-ctm" not in result)
+    assert said in record.write(tmp_path)[0].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("code", [10, -11, -9])
+def test_a_shape_that_fails_costs_only_itself(
+    gpu_check: ModuleType, tmp_path: Path, code: int
+) -> None:
+    """It breaks the device's context and says so (10), ends the process, or hangs."""
+    [step] = only(gpu_check, "targets cuda isqrt_cov")
+    calls: list[list[list[int]]] = []
+
+    def run(command: Sequence[str], seconds: float, silence: float) -> tuple[int, str]:
+        shapes = shapes_of(command)
+        calls.append([shape for *_, shape in shapes])
+        said = ""
+        for measured in shapes:
+            if measured[2] == [32, 64, 1024]:
+                failed = row_line(measured, failed="RuntimeError: illegal address")
+                return code, said + (failed if code == 10 else "Fatal Python error\n")
+            said += row_line(measured)
+        return 0, said
+
+    record = run_of(gpu_check, run, plan=[step])  # type: ignore[arg-type]
+    assert calls == [
+        [[32, 256, 256], [32, 64, 1024], [128, 256, 256], [32, 512, 1024]],
+        [[128, 256, 256], [32, 512, 1024]],
+    ]
+    assert record.verdicts == {"targets cuda isqrt_cov": "failed: 1 of 4 shapes"}
+    text = record.write(tmp_path)[0].read_text(encoding="utf-8")
+    assert "21 x (1 of 4 shapes are missing) | met" in text
+    assert "illegal address" in text if code == 10 else "Fatal Python error" in text
+
+
+def test_a_command_that_never_starts_is_not_tried_for_every_shape(gpu_check: ModuleType) -> None:
+    [step] = only(gpu_check, "targets cuda dual_squeeze")
+    runner = Runner(gpu_targets=(1, "ModuleNotFoundError: No module named 'torch'"))
+    record = run_of(gpu_check, runner, plan=[step])
+    assert len(runner.commands) == 2
+    assert record.verdicts[step.name] == "failed: ModuleNotFoundError: No module named 'torch'"
 
 
 def test_a_run_of_skips_is_no_success(gpu_check: ModuleType) -> None:
-    findings = run_of(gpu_check, Runner(pytest=(0, "35 skipped in 1.00s")))
-    assert findings.failed
-    assert findings.tested == {}
-    assert set(findings.verdicts.values()) == {"not run: 35 skipped in 1.00s"}
-    assert findings.sanitizers["memcheck"] == "not run: no test ran under it"
+    runner = Runner(pytest=(0, "35 skipped in 1.00s"))
+    record = run_of(gpu_check, runner, plan=gpu_check.gpu_plan.steps(["tests", "sanitizers"])[1:])
+    assert record.failed
+    assert record.tested == {}
+    assert set(record.tests.values()) == {"not run: 35 skipped in 1.00s"}
+    assert record.verdicts["sanitizers memcheck"] == "not run: no test ran under it"
 
 
-def test_a_figure_that_fails(gpu_check: ModuleType, tmp_path: Path) -> None:
-    wrong = (1, "Traceback\nAssertionError: error 1e-2 > 1e-4: no speed is measured\n")
-    findings = run_of(gpu_check, Runner(**{"--measure": wrong}))
-    assert not findings.failed
-    text, data = gpu_check.write(findings, targets(gpu_check), tmp_path)
-    assert "failed: AssertionError: error 1e-2 > 1e-4: no speed" in text.read_text()
-    assert json.loads(data.read_text())["measured"] == []
+def test_a_device_that_the_sanitizer_does_not_support(gpu_check: ModuleType) -> None:
+    [step] = only(gpu_check, "sanitizers memcheck")
+    runner = Runner(memcheck=(9, "========= Error: Device not supported\n"))
+    assert gpu_check.sanitize(step, 9, runner).startswith("not run: compute-sanitizer does not")
 
 
 def test_what_there_is_no_time_for_is_said(gpu_check: ModuleType) -> None:
     runner = Runner()
-    findings = run_of(gpu_check, runner, minutes=0)
+    record = run_of(gpu_check, runner, minutes=0)
     assert runner.commands == []
-    found = [*findings.verdicts.values(), *findings.measured.values()]
-    assert {*found, *findings.sanitizers.values()} == {"not run: out of time"}
+    assert set(record.verdicts.values()) == {"not run: out of time"}
 
 
 def test_no_sanitizer_is_said(gpu_check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_check.shutil, "which", lambda name: None)
-    said = gpu_check.sanitize("memcheck", 9, Runner())
-    assert said.startswith("not run: compute-sanitizer")
+    [step] = only(gpu_check, "sanitizers memcheck")
+    assert gpu_check.sanitize(step, 9, Runner()).startswith("not run: compute-sanitizer")
 
 
 def test_a_command_is_stopped_in_time(gpu_check: ModuleType) -> None:
     child = "import signal; print('here', flush=True); signal.pause()"
     assert gpu_check.run([sys.executable, "-c", child], 1.5) == (gpu_check.STOPPED, "here\n")
-    assert gpu_check.run([sys.executable, "-c", "print(2); raise SystemExit(7)"], 60) == (7, "2\n")
+    silent = gpu_check.run([sys.executable, "-c", child], 60, silence=1.5)
+    assert silent == (gpu_check.STOPPED, "here\n")
+    script = "import os; print(os.environ['A']); raise SystemExit(7)"
+    assert gpu_check.run([sys.executable, "-c", script], 60, A="2") == (7, "2\n")
+
+
+# The build ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("probes", "built", "said"),
+    [
+        ([(0, "architecture 90\n")], None, "passed (the module that is there"),
+        ([(4, "architecture 90\nnone\n"), (0, "architecture 90\n")], 0, "passed"),
+        ([(4, "architecture 90\nnone\n"), (4, "cannot be loaded\n")], 0, "failed: cannot be"),
+        ([(4, "architecture 90\nnone\n")], 1, "failed: nvcc: no such file"),
+    ],
+)
+def test_the_module_is_built_for_the_device_alone(
+    gpu_check: ModuleType, probes: list[tuple[int, str]], built: int | None, said: str
+) -> None:
+    builds: list[dict[str, str]] = []
+
+    def run(command: Sequence[str], seconds: float, **variables: str) -> tuple[int, str]:
+        if "--probe" in command:
+            return probes.pop(0)
+        builds.append(variables)
+        assert command[1:] == ["setup.py", "build_ext", "--inplace"]
+        return (built or 0), "nvcc: no such file\n"
+
+    [step] = only(gpu_check, "build")
+    assert gpu_check.build(step, 60, run).startswith(said)
+    assert builds == ([] if built is None else [{"CCDN_CUDA": "on", "CCDN_CUDA_ARCHS": "90"}])
+
+
+def test_without_cuda_kernels_triton_is_tested_and_measured(gpu_check: ModuleType) -> None:
+    runner = Runner(**{"--probe": (4, "built without CUDA kernels\n"), "build_ext": (1, "none\n")})
+    record = run_of(gpu_check, runner)
+    assert record.tested["ctm"] == ["triton"]
+    assert {row["backend"] for row in record.rows} == {"triton"}
+    assert record.tests["ctm", "cuda"] == "not run: there are no CUDA kernels"
+
+
+# Several runs ------------------------------------------------------------------------------------
+
+
+def test_a_second_run_does_the_rest(
+    pretended: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a first run that had time for the tests only; together they are one whole run."""
+    first = Runner()
+    monkeypatch.setattr(pretended, "run", first)
+    assert pretended.main(["--only", "tests", "--out", str(tmp_path / "a")]) == 0
+    second = Runner()
+    monkeypatch.setattr(pretended, "run", second)
+    options = ["--with", str(tmp_path / "a/t.json"), "--out", str(tmp_path / "b")]
+    assert pretended.main(options) == 0
+    assert not any("tests/ops/test_gpu.py" in c and "--tool" not in c for c in second.commands)
+    found = pretended.gpu_record.read(tmp_path / "b/t.json")
+    assert set(found.verdicts) == {step.name for step in pretended.gpu_plan.steps()}
+    assert len(found.conditions["date"].split("; ")) == 2
+    assert not list((tmp_path / "b").glob(".*"))
+
+
+def test_records_are_put_together(gpu_check: ModuleType, tmp_path: Path) -> None:
+    """Without a device: what one run lacks the other has, and a failure stays one."""
+    tests_only = gpu_check.gpu_plan.steps(["tests"])
+    run_of(gpu_check, Runner(), plan=tests_only).write(tmp_path / "a")
+    broken = Runner(**{"racecheck": (9, "RACECHECK SUMMARY: 1 hazard")})
+    later = run_of(gpu_check, broken, plan=gpu_check.gpu_plan.steps(["targets", "sanitizers"]))
+    later.note("tests cuda ctm", "not run: out of time")
+    later.write(tmp_path / "b")
+    files = [str(tmp_path / run / "nvidia-test-9.json") for run in "ab"]
+    code = gpu_check.main(["--with", *files, "--merge-only", "--out", str(tmp_path / "c")])
+    assert code == 0
+    found = gpu_check.gpu_record.read(tmp_path / "c/nvidia-test-9.json")
+    assert found.verdicts["tests cuda ctm"] == "passed (35 passed in 1.00s)"
+    assert found.verdicts["sanitizers racecheck"].startswith("failed")
+    assert found.rows == later.rows
+
+
+@pytest.mark.parametrize("change", ["device", "sources", "no record"])
+def test_runs_of_different_things_are_not_put_together(
+    gpu_check: ModuleType, tmp_path: Path, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = gpu_check.Record("NVIDIA Test 9", {"sources": "abc"})
+    record.write(tmp_path / "a")
+    if change == "device":
+        record.device = "NVIDIA Test 10"
+    else:
+        record.conditions = {"sources": "def"}
+    files = [tmp_path / "a" / "nvidia-test-9.json", record.write(tmp_path / "b")[1]]
+    if change == "no record":
+        files[1].write_text("[]", encoding="utf-8")
+    options = ["--with", *map(str, files), "--merge-only", "--out", str(tmp_path / "c")]
+    with pytest.raises(SystemExit) as end:
+        gpu_check.main(options)
+    assert end.value.code == 2
+    said = "no record of gpu-check" if change == "no record" else "different things"
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_measured_shape_outlives_a_later_failure(gpu_check: ModuleType) -> None:
+    record = gpu_check.Record("T")
+    shape = ("ctm", "cuda", [1, 2, 3])
+    record.add(json.loads(row_line(shape).removeprefix("row ")))
+    record.add(json.loads(row_line(shape, failed="RuntimeError").removeprefix("row ")))
+    assert [("ms" in row) for row in record.rows] == [True]
+
+
+# Selections and figures --------------------------------------------------------------------------
 
 
 def test_its_tests_are_there(gpu_check: ModuleType) -> None:
@@ -162,16 +421,26 @@ def test_its_tests_are_there(gpu_check: ModuleType) -> None:
     command = [sys.executable, "-m", "pytest", "tests/ops/test_gpu.py", "--collect-only", "-q"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     tests = [line for line in done.stdout.splitlines() if "::" in line]
-    runner = Runner()
-    run_of(gpu_check, runner)
-    selections = [c[c.index("-k") + 1] for c in runner.commands if "-k" in c]
+    steps = [s for s in gpu_check.gpu_plan.steps(["tests"]) if s.kind == "tests"]
     counts = []
-    for selection in selections[:18]:
-        name = selection.partition(" or ")[0]
-        counts.append(sum(name in test for test in tests))
+    for step in steps:
+        if step.first:
+            words = gpu_check.TELLING.split(" and ")
+            chosen = [t for t in tests if all(w in t for w in (step.backend, *words))]
+            assert len(chosen) == 9
+            continue
+        counts.append(
+            sum(
+                f"{step.backend}-{step.what}-" in t or t.endswith(f"{step.backend}-{step.what}]")
+                for t in tests
+            )
+        )
+    assert len(counts) == 18
     assert len(tests) == sum(counts)
     assert len(set(counts)) == 1
-    for selection in selections[18:]:
+    runner = Runner()
+    run_of(gpu_check, runner, plan=gpu_check.gpu_plan.steps(["sanitizers"])[1:])
+    for selection in [c[c.index("-k") + 1] for c in runner.commands]:
         words = selection.replace("(", "").replace(")", "").replace(" or ", " and ").split(" and ")
         assert all(any(word in test for test in tests) for word in words)
 
@@ -182,40 +451,41 @@ def pretended(gpu_check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleT
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "T")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(gpu_check, "run", Runner())
     return gpu_check
 
 
-def test_a_target_alone(
-    pretended: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_main_without_kernels(
+    pretended: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    figure = pretended.Target("ctm", "", "x", 1, False, lambda device: {"cuda": 1.25}[device])
-    monkeypatch.setattr(pretended, "TARGETS", [figure])
-    assert pretended.main(["--measure", "0"]) == 0
-    assert capsys.readouterr().out == "figure 1.25\n"
+    missing = Runner(**{"--probe": (4, "architecture 90\nnone\n"), "build_ext": (1, "no nvcc\n")})
+    monkeypatch.setattr(pretended, "run", missing)
+    assert pretended.main(["--out", str(tmp_path)]) == 4
+    assert json.loads((tmp_path / "t.json").read_text())["tested"]["ctm"] == ["triton"]
 
 
 @pytest.mark.parametrize("reason", [None, "built without CUDA kernels"])
-def test_without_kernels_triton_is_tested(
+def test_the_probe(
     pretended: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     reason: str | None,
 ) -> None:
-    monkeypatch.setattr(pretended.native, "why_no_cuda_kernels", lambda device: reason)
-    code = pretended.main(["--out", str(tmp_path)])
-    tested = json.loads((tmp_path / "t.json").read_text())["tested"]
-    if reason is None:
-        assert (code, tested["ctm"]) == (0, ["cuda", "triton"])
-        return
-    assert (code, tested["ctm"]) == (4, ["triton"])
-    assert "built without CUDA kernels. Only Triton's" in capsys.readouterr().out
+    from ccdn_ops.backends import native
+
+    monkeypatch.setattr(native, "why_no_cuda_kernels", lambda device: reason)
+    assert pretended.main(["--probe"]) == (0 if reason is None else 4)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "architecture 90"
+    assert reason is None or said[1] == reason
 
 
-def test_every_figure_can_be_measured(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU and small shapes: the figures mean nothing here, but they come out."""
-    targets, timing = load("gpu_targets"), load("timing")
+@pytest.fixture
+def quick(load: Any, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Suites that take no time: the figures mean nothing on a CPU, but they come out."""
+    targets: ModuleType = load("gpu_targets")
+    timing = load("timing")
     interleaved = timing.interleaved
     monkeypatch.setattr(
         targets,
@@ -223,25 +493,73 @@ def test_every_figure_can_be_measured(load: Any, monkeypatch: pytest.MonkeyPatch
         lambda functions, **rest: interleaved(functions, **{**rest, "seconds": 0.0}),
     )
     monkeypatch.setattr(targets.roofline, "bandwidth", lambda moved, device: 1e9)
-    small = [(2, 8, 6), (2, 6, 9)]
-    found = [
-        targets.dual_squeeze("cpu", "eager", small),
-        targets.dual_squeeze("cpu", "graph", small),
-        targets.multi_excite("cpu", (2, 4, 3, 3), 2),
-        targets.ctm("cpu", (2, 4, 3, 3), 2),
-        targets.cocs_loss("cpu", (3, 2, 5)),
-        targets.isqrt_cov("cpu", small),
-        targets.newton_schulz_sqrt("cpu", [(2, 6), (1, 9)]),
-        targets.covariance_pool("cpu", (2, 6, 9), 16),
-    ]
-    assert all(value > 0 for value in found)
+    monkeypatch.setattr(targets, "compiled", targets.step)
+    small = targets.covariance_pool
+    suites = targets.SUITES
+    monkeypatch.setitem(
+        suites,
+        "covariance_pool",
+        dataclasses.replace(
+            suites["covariance_pool"], measure=lambda shape, device: small(shape, device, 16)
+        ),
+    )
+    return targets
 
 
-def test_a_wrong_result_has_no_speed(load: Any) -> None:
-    targets = load("gpu_targets")
-    x = torch.ones(3, requires_grad=True)
-    with pytest.raises(AssertionError, match="no speed is measured"):
-        targets.speedup(lambda x: x * 1.001, lambda x: x, [x], "eager", "cpu")
+SMALL = {
+    "dual_squeeze": [(2, 8, 6), (2, 6, 9)],
+    "dual_squeeze_compiled": [(2, 8, 6)],
+    "multi_excite": [(2, 2, 4, 3, 3)],
+    "ctm": [(2, 2, 4, 3, 3)],
+    "cocs_loss": [(3, 2, 5)],
+    "excitation_gates": [(3, 2, 8)],
+    "covariance_pool": [(2, 6, 9)],
+    "isqrt_cov": [(2, 8, 6)],
+    "isqrt_cov_narrow": [(2, 6, 9)],
+    "newton_schulz_sqrt": [(2, 6), (1, 9)],
+}
+
+
+def test_every_suite_can_be_measured(quick: ModuleType) -> None:
+    assert set(SMALL) == set(quick.SUITES)
+    for name, shapes in SMALL.items():
+        for row in quick.rows([name], "cpu", shapes=shapes):
+            assert "failed" not in row, row
+            assert min(row["ms"].values()) > 0
+            assert row["error"] < 1e-2
+            json.dumps(row)
+    for target in quick.TARGETS:
+        shape = target.shapes[0]
+        row = next(iter(quick.rows([target.suite], "cpu", shapes=SMALL[target.suite][:1])))
+        figure, count = target.figure([{**row, "shape": list(shape)}])
+        assert figure > 0
+        assert count == 1
+
+
+def test_the_command_of_suites(
+    quick: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["dual_squeeze", "--backend", "cpu", "--shapes", "[[2, 8, 6], [2, 6, 9]]"]
+    assert quick.main(options, device="cpu") == 0
+    rows = [json.loads(line[4:]) for line in capsys.readouterr().out.splitlines()]
+    assert [row["shape"] for row in rows] == [[2, 8, 6], [2, 6, 9]]
+    assert {row["backend"] for row in rows} == {"cpu"}
+    # A result that is wrong fails its shape; a device that is lost ends the process.
+    wrong = dataclasses.replace(
+        quick.SUITES["dual_squeeze"],
+        measure=lambda shape, device: quick.measured(
+            lambda x: x * 1.001, lambda x: x, [torch.ones(3, requires_grad=True)], device
+        ),
+    )
+    monkeypatch.setitem(quick.SUITES, "dual_squeeze", wrong)
+    assert quick.main(options, device="cpu") == 0
+    rows = [json.loads(x[4:]) for x in capsys.readouterr().out.splitlines() if x.startswith("row")]
+    assert len(rows) == 2
+    assert "no speed is measured" in rows[1]["failed"]
+    assert "ms" not in rows[1]
+    monkeypatch.setattr(quick, "intact", lambda device: False)
+    assert quick.main(options, device="cpu") == quick.BROKEN
+    assert capsys.readouterr().out.count("row {") == 1
 
 
 def test_the_clock_of_a_device(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +601,11 @@ def test_the_table_believes_the_results(
     monkeypatch.setattr(backend_table, "RESULTS", tmp_path)
     assert backend_table.cell("dual_squeeze", "cuda") == "yes, emulated, not run on a GPU"
     assert backend_table.cell("dual_squeeze", "cpu") == "yes, tested"
-    record = {"device": "H", "tested": {"dual_squeeze": ["cuda"]}, "measured": ["dual_squeeze"]}
+    record = {
+        "device": "H",
+        "tested": {"dual_squeeze": ["cuda"]},
+        "measured": {"dual_squeeze": ["cuda"]},
+    }
     (tmp_path / "h.json").write_text(json.dumps(record))
     (tmp_path / "h.md").write_text("## multi_excite\n")
     (tmp_path / "cpu.md").write_text("## dual_squeeze\n")
