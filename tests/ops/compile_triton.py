@@ -230,15 +230,27 @@ def source_of(launch: Launch) -> ASTSource:
     )
 
 
-def parse(launch: Launch, arch: int) -> None:
+def parse(launch: Launch, arch: int) -> str:
     """The first part of a compilation, in which arguments that are constants can be wrong."""
+    return str(_parsed(launch, arch)[0])
+
+
+def ttir(launch: Launch, arch: int) -> str:
+    """What the compiler has before it thinks of threads, without places in the source."""
+    module, backend, options = _parsed(launch, arch)
+    return backend.make_ttir(module, {}, options, arch).str_nodebug()
+
+
+def _parsed(launch: Launch, arch: int) -> tuple[Any, Any, Any]:
     target = GPUTarget("cuda", arch, 32)
     backend, context = make_backend(target), ir.context()
     options = backend.parse_options(dict(launch.options))
     ir.load_dialects(context)
     backend.load_dialects(context)
     functions = backend.get_codegen_implementation(options)
-    source_of(launch).make_ir(target, options, functions, backend.get_module_map(), context)
+    source = source_of(launch)
+    module = source.make_ir(target, options, functions, backend.get_module_map(), context)
+    return module, backend, options
 
 
 def chained(ttir: str) -> bool:

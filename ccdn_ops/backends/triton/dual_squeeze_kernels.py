@@ -83,7 +83,8 @@ def chebyshev_rows(gram, trace, rows, n, terms, starts, BLOCK: tl.constexpr):
     """rows (B, starts, terms, n), row 0 given: t_j = T_j(2 C / tr - 1) t_0.
 
     One program for each start. Its threads meet between two terms, so that what some wrote the
-    others read.
+    others read. One pointer moves along the rows: of two that are equal when a loop begins and of
+    which one is assigned to the other, Triton carries one only.
     """
     pid = tl.program_id(0).to(tl.int64)
     b = pid // starts
@@ -91,7 +92,6 @@ def chebyshev_rows(gram, trace, rows, n, terms, starts, BLOCK: tl.constexpr):
     rows += pid * terms * n
     factor = 2.0 / tl.load(trace + b).to(tl.float64)
     last = rows
-    before = rows
     for j in range(1, terms):
         for i0 in range(0, n, BLOCK):
             i = i0 + tl.arange(0, BLOCK).to(tl.int64)
@@ -103,10 +103,9 @@ def chebyshev_rows(gram, trace, rows, n, terms, starts, BLOCK: tl.constexpr):
                 vector = tl.load(last + k, mask=k < n, other=0.0)
                 total += tl.sum(entry.to(tl.float64) * vector[:, None], axis=0)
             moved = factor * total - tl.load(last + i, mask=i < n, other=0.0)
-            second = tl.load(before + i, mask=i < n, other=0.0)
+            second = tl.load(last - n + i, mask=(i < n) & (j > 1), other=0.0)
             value = tl.where(j > 1, 2.0 * moved - second, moved)
             tl.store(last + n + i, value, mask=i < n)
-        before = last
         last += n
         tl.debug_barrier()
 
