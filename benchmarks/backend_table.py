@@ -78,8 +78,9 @@ def table() -> str:
     lines += [[f"`{op}`", *(cell(op, backend) for backend in BACKENDS)] for op in operators()]
     rows = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     notes = (
-        "Every operator has a reference in plain PyTorch. *interpreted*: its tests run in Triton's "
-        "interpreter; *emulated*: its kernels, compiled for the CPU, pass the tests. CUDA kernels "
+        "Every operator has a reference in plain PyTorch. *interpreted*: its tests pass in "
+        "Triton's interpreter and in the kernels' compiled form on the CPU; *emulated*: its "
+        "kernels, compiled for the CPU, pass the tests. CUDA kernels "
         "compile for sm_80, sm_90, sm_100 and sm_120, Triton's for the first three. "
     )
     if gpu_records():
