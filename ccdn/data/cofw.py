@@ -16,6 +16,7 @@ beside or above its folder; without it the annotations can be read but not the i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,15 +66,17 @@ class CofwFaces(ImageFaces):
             raise DataError(
                 f"{self._faces[index].where}: the images are in {FILES['test']}, which is not there"
             )
-        # Opened for each image: an open HDF5 file does not survive the start of worker processes.
+        # Opened for each image: worker processes share the place in an open file.
         return read_cell(self._file, self._cells[index])
 
 
 def read_cell(file: Path, cell: int) -> np.ndarray:
     """Image number `cell` of a COFW file, uint8 RGB (H, W, 3)."""
     split = "test" if file.name == FILES["test"] else "train"
-    with open_mat73(file, _VARIABLES[split][0]) as (images,):
-        found = np.asarray(images.file[images[...].reshape(-1)[cell]])
+    with open_mat73(file, _VARIABLES[split][0]) as (content, (images,)):
+        if not images.is_reference or not 0 <= cell < math.prod(images.shape):
+            raise ValueError(f"{_VARIABLES[split][0]} has no cell {cell + 1}")
+        found = content.referenced(int(images.read().reshape(-1)[cell])).read()
     # Transposed: (3, W, H), or (W, H) where the image is grey.
     if found.ndim not in (2, 3) or found.dtype != np.uint8 or found.shape[0] == 0:
         raise DataError(
@@ -96,10 +99,10 @@ def read_cofw(root: str | Path, split: str = "train", skip_bad: bool = False) ->
     root = Path(root)
     check_split("COFW", split, SIZES)
     file = root / FILES[split]
-    with open_mat73(file, *_VARIABLES[split]) as (images, bboxes, phis):
-        cells = int(np.prod(images.shape))
-        table = checked_shape(np.asarray(phis).T, (None, 3 * POINTS), file, _VARIABLES[split][2])
-        boxes = checked_shape(np.asarray(bboxes).T, (None, 4), file, _VARIABLES[split][1])
+    with open_mat73(file, *_VARIABLES[split]) as (_, (images, bboxes, phis)):
+        cells = math.prod(images.shape)
+        table = checked_shape(phis.read().T, (None, 3 * POINTS), file, _VARIABLES[split][2])
+        boxes = checked_shape(bboxes.read().T, (None, 4), file, _VARIABLES[split][1])
     if len(table) != cells or len(boxes) != cells:
         raise DataError(
             f"{file}: found {cells} images, {len(boxes)} boxes and {len(table)} annotations, "

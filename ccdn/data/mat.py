@@ -5,50 +5,50 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .images import DataError
+from .hdf5 import Array, Hdf5File
+from .images import DataError, readable
+from .mat5 import LARGEST, read_mat5
 
 
 def load_mat(path: Path, *names: str) -> list[np.ndarray]:
-    """Read variables of a MATLAB file up to v7. Raises DataError naming the file and the variable.
+    """Read variables of a MATLAB file of version 5 to 7. Raises DataError naming the file and the
+    variable.
 
-    Strings and structs come as scipy.io.loadmat gives them with its cells squeezed.
+    Strings, cells and structs come as `read_mat5` gives them.
     """
-    import scipy.io
-
-    try:
-        content = scipy.io.loadmat(str(_existing(path)), squeeze_me=True, variable_names=names)
-    except NotImplementedError:
-        raise DataError(
-            f"{path}: a MATLAB v7.3 file, expected v7 or older; save it with '-v7'"
-        ) from None
-    except Exception as error:  # scipy's parser raises anything on damaged files
-        raise DataError(f"{path}: not a MATLAB file: {_one_line(error)}") from None
-    missing = [name for name in names if name not in content]
+    with readable(_existing(path), "a whole MATLAB file", ValueError), path.open("rb") as file:
+        found = read_mat5(file.read(LARGEST + 1), names)
+    missing = [name for name in names if name not in found]
     if missing:
         raise DataError(f"{path}: no variable {missing[0]!r}, expected {', '.join(names)}")
-    return [np.asarray(content[name]) for name in names]
+    return [np.asarray(found[name]) for name in names]
 
 
 @contextmanager
-def open_mat73(path: Path, *names: str) -> Iterator[list[Any]]:
-    """Open datasets of a MATLAB v7.3 file, which is HDF5; every array in it is transposed.
+def open_mat73(path: Path, *names: str) -> Iterator[tuple[Hdf5File, list[Array]]]:
+    """Open a MATLAB v7.3 file, which is HDF5, and arrays in it; every one is transposed.
 
     Raises DataError naming the file and the variable, also for what goes wrong while it is open.
     """
-    import h5py
-
     try:
-        with h5py.File(_existing(path), "r") as file:
-            missing = [name for name in names if not isinstance(file.get(name), h5py.Dataset)]
-            if missing:
-                raise DataError(f"{path}: no variable {missing[0]!r}, expected {', '.join(names)}")
-            yield [file[name] for name in names]
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a whole MATLAB v7.3 file: {_one_line(error)}") from None
+        with _existing(path).open("rb") as content:
+            file = Hdf5File(content)
+            arrays: list[Array] = []
+            for name in names:
+                found = file.array(name)
+                if found is None:
+                    raise DataError(f"{path}: no variable {name!r}, expected {', '.join(names)}")
+                arrays.append(found)
+            yield file, arrays
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path}: cannot read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not a whole MATLAB v7.3 file: {error}") from None
 
 
 def checked_shape(
@@ -77,7 +77,3 @@ def _existing(path: Path) -> Path:
     if not path.is_file():
         raise DataError(f"{path}: file not found")
     return path
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
