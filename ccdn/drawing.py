@@ -44,6 +44,36 @@ def draw_landmarks(
     if layout is not None and len(landmarks) != layout.points:
         raise ValueError(f"{len(landmarks)} landmarks for a layout of {layout.points} points")
     canvas = np.ascontiguousarray(image).copy()
+    _add_landmarks(canvas, landmarks, layout, color, size, dots)
+    return canvas
+
+
+def draw_box(image: Image, box: Image, color: Color = WHITE) -> Image:
+    """Draw a box (x0, y0, x1, y1), in pixels, into a copy of the picture."""
+    canvas = np.ascontiguousarray(image).copy()
+    _add_box(canvas, box, color)
+    return canvas
+
+
+def draw_faces(image: Image, landmarks: Image, boxes: Image, layout: Layout) -> Image:
+    """Draw faces, landmarks (N, L, 2) and boxes (N, 4) in pixels, into one copy of the picture,
+    uint8 (H, W, 3) RGB.
+    """
+    canvas = np.ascontiguousarray(image).copy()
+    for points, box in zip(landmarks, boxes, strict=True):
+        _add_box(canvas, box, WHITE)
+        _add_landmarks(canvas, np.asarray(points, np.float64), layout, GREEN, None, True)
+    return canvas
+
+
+def _add_landmarks(
+    canvas: Image,
+    landmarks: Image,
+    layout: Layout | None,
+    color: Color,
+    size: float | None,
+    dots: bool,
+) -> None:
     if size is None:
         extent = float(np.ptp(landmarks, axis=0).max()) if len(landmarks) else 0.0
         size = max(1.0, extent / 110)
@@ -57,16 +87,12 @@ def draw_landmarks(
         radius = round(size * 2**_SHIFT)
         for x, y in fixed.tolist():
             cv2.circle(canvas, (x, y), radius, color, -1, cv2.LINE_AA, _SHIFT)
-    return canvas
 
 
-def draw_box(image: Image, box: Image, color: Color = WHITE) -> Image:
-    """Draw a box (x0, y0, x1, y1), in pixels, into a copy of the picture."""
-    canvas = np.ascontiguousarray(image).copy()
+def _add_box(canvas: Image, box: Image, color: Color) -> None:
     x0, y0, x1, y1 = (round(float(value) * 2**_SHIFT) for value in box)
-    width = max(1, round(max(image.shape[:2]) / 500))
+    width = max(1, round(max(canvas.shape[:2]) / 500))
     cv2.rectangle(canvas, (x0, y0), (x1, y1), color, width, cv2.LINE_AA, _SHIFT)
-    return canvas
 
 
 def enlarge(image: Image, landmarks: Image, side: int) -> tuple[Image, Image]:

@@ -49,6 +49,54 @@ def write_json(path: Path, content: Any) -> None:
         file.write(text.encode())
 
 
+class GrowingFile:
+    """A file that is written piece by piece as `PATH.partial` and becomes `path` when it is whole.
+
+    Each piece is with the system when `add` returns: a process that is killed leaves all of them,
+    and only a crash of the machine can take the last ones. A partial file of before is replaced.
+    OSError, e.g. of a full disk, names `path`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.partial = self.path.with_name(f"{self.path.name}.partial")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.partial.open("wb", buffering=0)
+        self._whole = 0  # bytes of whole pieces
+
+    def add(self, piece: bytes) -> None:
+        """Write one piece; where that fails, the file is cut behind the piece before."""
+        left = memoryview(piece)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except BaseException as error:
+            with suppress(OSError):
+                self._file.truncate(self._whole)
+                self._file.seek(self._whole)
+            if isinstance(error, OSError):
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
+            raise
+        self._whole += len(piece)
+
+    def finish(self) -> None:
+        """The file is whole: it reaches the disk and gets its name."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        finally:
+            self._file.close()
+        os.replace(self.partial, self.path)
+        _sync_folder(self.path.parent)
+
+    def leave(self) -> None:
+        """The file stays partial; with nothing in it, it goes."""
+        self._file.close()
+        if not self._whole:
+            self.partial.unlink(missing_ok=True)
+
+
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files that a killed process left when it was writing `path`."""
     for leftover in Path(path).parent.glob(f".{Path(path).name}.*.tmp"):

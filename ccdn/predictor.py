@@ -66,15 +66,23 @@ class Predictor:
         return self.landmarks([image], [found])[0]
 
     def detect(self, image: np.ndarray) -> list[np.ndarray]:
-        """Boxes of the faces that the detector finds in a picture, uint8 RGB, largest first."""
+        """Boxes of the faces that the detector finds in a picture, uint8 RGB, largest first.
+
+        Raises ValueError for another array.
+        """
         from ccdn.data import detect_faces
 
+        check_image(image)
         return detect_faces(image)
 
     def landmarks(
         self, images: Sequence[np.ndarray], boxes: Sequence[Sequence[np.ndarray]]
     ) -> list[Faces]:
-        """Landmarks of the faces in boxes of several pictures, uint8 RGB, in batches of faces."""
+        """Landmarks of the faces in boxes of several pictures, uint8 RGB, in batches of faces.
+
+        Raises ValueError for other arrays and other numbers of pictures and lists of boxes, and for
+        boxes as a call does.
+        """
         import torch
 
         from ccdn.data import crop_image, crop_matrix, square_box
@@ -83,8 +91,10 @@ class Predictor:
         size, margin = self.config.model.input_size, self.config.data.margin
         crops: list[np.ndarray] = []
         matrices: list[np.ndarray] = []
+        for image in images:
+            check_image(image)
         for image, found in zip(images, boxes, strict=True):
-            for box in found:
+            for box in _checked_boxes(found, image):
                 matrices.append(crop_matrix(square_box(box, margin), size))
                 crops.append(crop_image(image, matrices[-1], size).transpose(2, 0, 1))
         points: list[np.ndarray] = []

@@ -1,0 +1,237 @@
+"""A drawn film: frames at their times, in an .mp4 of a constant rate."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import shutil
+import statistics
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ccdn.data.images import cv2
+
+FRAME_RATE = 25.0  # where a file or a camera tells none that can be
+SLOWEST, FASTEST = 0.01, 1000.0  # frames a second that are believed
+_CAMERA = 60.0  # the most that is written of a camera that tells no rate
+_HELD_SECONDS, _HELD_FRAMES, _HELD_BYTES = 1.0, 16, 1 << 27
+_LARGEST = 65535  # MPEG-4 counts a second in so many ticks at most
+_LONGEST_SIDE = 8190  # pixels of a film's side, by MPEG-4
+_LOOK = 32  # frames between two looks at the disk
+
+
+def told_rate(rate: float) -> float | None:
+    """The rate that a file or a camera tells, or None where it cannot be: not a number, below
+    SLOWEST or above FASTEST.
+    """
+    return float(rate) if SLOWEST <= rate <= FASTEST else None
+
+
+def film_rate(rate: float) -> float:
+    """The rate nearest to `rate`, SLOWEST to FASTEST, at which OpenCV writes MPEG-4.
+
+    It writes n/1, n/10, n/100 or n/1000 frames a second with n up to 65535: to 0.002 frames a
+    second below 65.5, to 0.005 below 655, to 0.05 above. Below one frame a second a whole multiple
+    is taken, of which each frame fills several.
+    """
+    if not SLOWEST <= rate <= FASTEST:
+        raise ValueError(f"found {rate} frames/s, expected {SLOWEST} to {FASTEST}")
+    wanted = rate * max(1, math.ceil(1 / rate))
+    while (found := _nearest(wanted)) != wanted:  # what is asked for is what is written
+        wanted = found
+    return wanted
+
+
+def _nearest(rate: float) -> float:
+    """What OpenCV's writer makes of a rate: the first decimal place within 0.001 of it."""
+    found = rate
+    for base in (1, 10, 100, 1000):
+        count = int(rate * base + 0.5)
+        if count > _LARGEST:
+            break
+        found = count / base
+        if abs(found - rate) <= 0.001:
+            break
+    return found
+
+
+def camera_rate(times: list[float], told: float | None) -> float:
+    """The rate of a camera's film, from the seconds at which its first frames came.
+
+    The middle interval, without the first one, in which the network starts up. Within 15 % of the
+    rate that the camera tells it is that one, and it is never above.
+    """
+    most = _CAMERA if told is None else told
+    gaps = [b - a for a, b in pairwise(times)]
+    if not gaps:
+        return film_rate(told or FRAME_RATE)
+    gap = statistics.median(gaps[1:] or gaps)
+    return film_rate(most if gap * most <= 1 / 0.85 else max(min(most, 1.0), 1 / gap))
+
+
+@contextmanager
+def opencv_path(path: Path) -> Iterator[str]:
+    """A file's path as OpenCV's videos take it.
+
+    Absolute: FFmpeg would read `10:30.mp4` as an address. And text: OpenCV ends the process where
+    a name is none, so that such a file gets a link in a temporary folder for the block.
+    """
+    place = os.path.abspath(path)
+    if is_text(place):
+        yield place
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        suffix = path.suffix if is_text(path.suffix) else ""
+        link = os.path.join(folder, f"film{suffix}")
+        os.symlink(place, link)
+        yield link
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name, which is bytes, is text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class Film:
+    """An .mp4 that shows frames at their times; it is PATH.partial.mp4 until it is whole.
+
+    A frame that comes late by more than one place of the film's rate lets the one before fill the
+    places between, and one that comes as early is left out, as recorders do: the film lasts as
+    long as what it shows, to a frame. `rate` is what the source tells, None where that cannot be.
+    Of a `camera` it is not believed: the first frames are held until they span a second (16 frames
+    or 128 MB at most), and `camera_rate` tells.
+
+    MPEG-4's table comes last in the file: a film of a process that was killed cannot be played.
+    """
+
+    def __init__(self, path: Path, rate: float | None, camera: bool = False) -> None:
+        self.path = path
+        self.partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+        self.told = rate
+        self.rate = None if camera else film_rate(rate or FRAME_RATE)
+        self.written = 0  # places of the film
+        self._size = (0, 0)
+        self._held: list[tuple[np.ndarray, float]] = []
+        self._last: np.ndarray | None = None
+        self._writer: Any = None
+
+    def add(self, image: np.ndarray, time: float) -> None:
+        """Show a picture, uint8 (H, W, 3) RGB, from `time` on, in seconds after the first one.
+
+        Frames of another size than the first are fitted into it, with black borders. Raises
+        OSError, naming the film, where it cannot be written.
+        """
+        frame = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        if self.rate is not None:
+            self._place(frame, time)
+            return
+        self._held.append((frame, time))
+        count = len(self._held)
+        known = count >= 3 and time >= _HELD_SECONDS
+        if known or count >= _HELD_FRAMES or (count >= 3 and count * frame.nbytes >= _HELD_BYTES):
+            self._measure()
+
+    def _measure(self) -> None:
+        """Take the rate from the frames that are held, and write them."""
+        self.rate = camera_rate([time for _, time in self._held], self.told)
+        held, self._held = self._held, []
+        for frame, time in held:
+            self._place(frame, time)
+
+    def _place(self, frame: np.ndarray, time: float) -> None:
+        assert self.rate is not None
+        if self._writer is None:
+            self._open(frame, self.rate)
+        frame = _fitted(frame, self._size)
+        late = time * self.rate - self.written
+        if late > 1 and self._last is not None:
+            for _ in range(round(late)):
+                self._write(self._last)
+        self._last = frame
+        if late >= -1:
+            self._write(frame)
+
+    def _write(self, frame: np.ndarray) -> None:
+        self._writer.write(frame)
+        self.written += 1
+        # OpenCV does not tell of a full disk.
+        if self.written % _LOOK == 0 and not shutil.disk_usage(self.path.parent).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def _open(self, frame: np.ndarray, rate: float) -> None:
+        height, width = frame.shape[:2]
+        scale = min(1.0, _LONGEST_SIDE / max(width, height))
+        self._size = (max(2, round(width * scale)), max(2, round(height * scale)))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        code = cv2.VideoWriter.fourcc(*"mp4v")
+        with opencv_path(self.partial) as place:
+            self._writer = cv2.VideoWriter(place, code, rate, self._size)
+        if not self._writer.isOpened():
+            self._writer = None
+            self.partial.unlink(missing_ok=True)
+            with self.partial.open("wb"):  # says why, where it is the disk
+                pass
+            self.partial.unlink()
+            raise OSError(f"{self.path}: OpenCV cannot write an .mp4 video here")
+
+    def finish(self, whole: bool = True) -> None:
+        """End the film and look whether it has all its frames. Raises OSError, naming it, where it
+        has not; nothing of it stays then. One that is not `whole` stays partial.
+        """
+        try:
+            if self._held:
+                self._measure()
+        finally:
+            self._release()
+        if not self.written:
+            return
+        found = _count(self.partial)
+        if found != self.written:
+            self.partial.unlink(missing_ok=True)
+            raise OSError(
+                f"{self.path}: only {found} of {self.written} frames could be written; is the disk"
+                " full?"
+            )
+        if whole:
+            os.replace(self.partial, self.path)
+
+    def _release(self) -> None:
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+
+
+def _count(path: Path) -> int:
+    with opencv_path(path) if path.is_file() else nullcontext("") as place:
+        reader = cv2.VideoCapture(place) if place else None
+    if reader is None:
+        return 0
+    found = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
+    reader.release()
+    return found
+
+
+def _fitted(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A frame in the middle of a film's picture, as large as it goes."""
+    height, width = frame.shape[:2]
+    if (width, height) == size:
+        return frame
+    scale = min(size[0] / width, size[1] / height)
+    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+    left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    canvas = np.zeros((size[1], size[0], 3), np.uint8)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    part = cv2.resize(frame, inner, interpolation=how)
+    canvas[top : top + inner[1], left : left + inner[0]] = part
+    return canvas
