@@ -192,6 +192,9 @@ class Film:
         try:
             if self._held:
                 self._measure()
+            if whole and self._last is not None and self.told is not None and self.told < 1:
+                for _ in range(math.ceil(1 / self.told) - 1):  # the last one is shown as long
+                    self._write(self._last)
         finally:
             self._release()
         if not self.written:

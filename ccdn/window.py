@@ -42,7 +42,7 @@ def check_window() -> None:
             timeout=SECONDS,
         )
     except subprocess.TimeoutExpired:
-        raise ConfigError(f"--show: {_display()} did not answer in {SECONDS:.0f} s") from None
+        raise ConfigError(f"--show: {_display()} did not answer in {SECONDS:g} s") from None
     if trial.returncode == 0:
         return
     if "not implemented" in trial.stderr:

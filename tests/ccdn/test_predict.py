@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +17,19 @@ import numpy as np
 import pytest
 
 import ccdn
-from ccdn import inputs, predict
-from ccdn.data import detect_faces, landmark_box, read_300w, read_pts, square_box
+from ccdn import inputs, predict, predicting
+from ccdn.data import (
+    DataError,
+    detect_faces,
+    landmark_box,
+    read_300w,
+    read_folder,
+    read_pts,
+    square_box,
+)
 from ccdn.data.boxes import overlap
+from ccdn.inputs import Source
+from ccdn.result_names import result_names
 from ccdn.training.processes import Processes
 
 
@@ -215,7 +226,10 @@ def test_a_camera(
     assert run("camera:3", *arguments) == 3  # it looks at a wall
     assert "camera_3: 0 faces in 4 frames" in capsys.readouterr().out
     found = json.loads((out / "camera_3.json").read_text())
-    assert (len(found["frames"]), found["frames_per_second"]) == (4, 25)
+    assert [frame["frame"] for frame in found["frames"]] == [0, 1, 2, 3]
+    times = [frame["time"] for frame in found["frames"]]
+    assert times == sorted(times)
+    assert found["frames_per_second"] == pytest.approx(3 / times[3], rel=0.1)  # as they came
     assert run("camera:0", *arguments) == 1
     assert "camera_0: expected a camera, it cannot be opened" in capsys.readouterr().err
     assert run("camera:x", *arguments) == 2
@@ -249,7 +263,7 @@ def test_two_photographs_in_one_picture_are_two_results(
     assert run(tmp_path / "both.png", "--weights", weights, "--out", out) == 0
     found = json.loads((out / "both.json").read_text())["faces"]
     assert len(found) == 2
-    assert {face["pts"] for face in found} == {"both_1.pts", "both_2.pts"}
+    assert {face["pts"] for face in found} == {"both_face1.pts", "both_face2.pts"}
     shift = np.array([[0, 0], [images[0].shape[1], 0]])
     for i in (0, 1):
         wanted = square_box(landmark_box(faces.face(i).landmarks + shift[i]))
@@ -390,10 +404,208 @@ def test_annotations_are_not_replaced(
     assert pts.read_bytes() == before
 
 
+def test_a_face_of_several_is_never_read_as_that_of_a_picture(
+    weights: Path,
+    face_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beside the pictures, as readers of training data take .pts files."""
+    boxes = [np.array([10.0, 10, 80, 90]), np.array([20.0, 20, 60, 60])]
+    monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: boxes)
+    picture = (face_folder / "face00.png").read_bytes()
+    for name in ("a.png", "a_1.png", "a_2.png"):
+        (tmp_path / name).write_bytes(picture)
+    write = ["--write", "pts", "--weights", weights, "--out", tmp_path]
+    assert run(tmp_path / "a.png", *write) == 0
+    assert {path.name for path in tmp_path.glob("*.pts")} == {"a_face1.pts", "a_face2.pts"}
+    with pytest.raises(DataError, match=r"a\.pts: annotation not found, expected beside a\.png"):
+        read_folder(tmp_path)
+    for path in tmp_path.glob("a*.png"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"a_face1\.pts: expected one image of the same name"):
+        read_folder(tmp_path)
+    # A picture that is called as the face is.
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/b.png").write_bytes(picture)
+    (tmp_path / "b_face2.jpg").write_bytes(picture)
+    assert run(tmp_path / "in/b.png", *write) == 2
+    assert "b_face2.pts would be read as the landmarks of another pict" in capsys.readouterr().err
+    assert not list(tmp_path.glob("b*.pts"))
+    boxes.pop()
+    (tmp_path / "b.jpg").write_bytes(picture)
+    assert run(tmp_path / "in/b.png", *write) == 2
+    assert run(tmp_path / "b.jpg", *write) == 0
+
+
+def test_a_picture_that_cannot_be_written_does_not_end_the_others(
+    weights: Path,
+    face_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [np.array([10.0, 10, 80, 90])]
+    monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: found)
+    pictures = sorted(face_folder.glob("*.png"))[:3]
+    out = tmp_path / "out"
+    (out / "face01_landmarks.png").mkdir(parents=True)
+    assert run(*pictures, "--weights", weights, "--out", out, "--write", "picture,csv") == 1
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
+    assert "face01_landmarks.png" in line
+    assert "3 inputs: 2 written, 3 faces" in printed.out
+    assert "0 not readable, 1 not writable" in printed.out
+    assert (out / "face02_landmarks.png").is_file()
+    rows = list(csv.DictReader((out / "landmarks.csv").open()))
+    assert [Path(row["image"]).name for row in rows] == ["face00.png", "face02.png"]
+    (out / "landmarks.csv").unlink()
+    (out / "landmarks.csv").mkdir()
+    assert run(*pictures, "--weights", weights, "--out", out, "--write", "json,csv") == 1
+    assert "landmarks.csv" in capsys.readouterr().err
+    assert len(list(out.glob("*.json"))) == 3
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_wish_to_stop_leaves_whole_results(
+    signum: signal.Signals,
+    weights: Path,
+    face_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+
+    def detect(self: Any, image: np.ndarray) -> list[np.ndarray]:
+        seen.append(image)
+        if len(seen) == 4:
+            signal.raise_signal(signum)
+        return [np.array([10.0, 10, 80, 90])]
+
+    monkeypatch.setattr(predict.Predictor, "detect", detect)
+    arguments = ["--weights", weights, "--out", tmp_path, "--write", "json,csv"]
+    assert run(face_folder, *arguments) == 128 + signum
+    assert len(list(tmp_path.glob("*.json"))) == 4
+    assert len(list(csv.DictReader((tmp_path / "landmarks.csv").open()))) == 4
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_pictures_that_wait_are_bounded_in_bytes(
+    weights: Path, face_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: [])
+    monkeypatch.setattr(predicting, "HELD_BYTES", 2 * 96 * 96 * 3)
+    counts = []
+    real = predict.Predictor.landmarks
+
+    def landmarks(self: Any, images: Any, boxes: Any) -> Any:
+        counts.append(len(images))
+        return real(self, images, boxes)
+
+    monkeypatch.setattr(predict.Predictor, "landmarks", landmarks)
+    pictures = sorted(face_folder.glob("*.png"))[:5]
+    assert run(*pictures, "--weights", weights, "--out", tmp_path, "--write", "json") == 3
+    assert [count for count in counts if count] == [2, 2, 1]
+
+
+def test_a_folder_says_what_it_left_out(
+    weights: Path,
+    face_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: [])
+    photos, picture = tmp_path / "photos", cv2.imread(str(face_folder / "face00.png"))
+    (photos / "more").mkdir(parents=True)
+    for name in ("a.HEIC", "b.heic", "c.ts", "d.wmv", "notes.txt", ".e.heic"):
+        (photos / name).touch()
+    arguments = ["--weights", weights, "--out", tmp_path / "out", "--write", "json"]
+    assert run(photos, *arguments) == 2
+    assert "expected pictures" in (said := capsys.readouterr().err)
+    assert "found 2 .heic, 1 .ts, 1 .wmv, 1 subfolder" in said
+    readable = ("ppm", "pnm", "dib", "ras", "jpe")
+    for suffix in readable:
+        assert cv2.imwrite(str(photos / f"x.{suffix}"), picture)
+    cv2.imwrite(str(photos / "y.pgm"), picture[:, :, 0])
+    (photos / "z.jfif").write_bytes((photos / "x.jpe").read_bytes())
+    assert run(photos, *arguments) == 3
+    left = "photos: left out 2 .heic, 1 .ts, 1 .wmv, 1 subfolder; a folder stands for the pictures"
+    assert left in capsys.readouterr().err
+    wanted = {*(f"x_{suffix}.json" for suffix in readable), "y.json", "z.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == wanted
+
+
+def test_a_line_break_in_a_name_is_no_second_line(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a\nb.png").touch()
+    assert run(tmp_path / "a\nb.png", "--weights", weights, "--out", tmp_path / "out") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a\\nb.png: the image file is empty" in line
+
+
+def test_a_very_long_name(
+    weights: Path, face_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results have more to their names than pictures, and no name has more than 255 bytes."""
+    pictures = []
+    for end in ("ä", "ö"):
+        pictures.append(tmp_path / f"{'ü' * 120}{end}.png")
+        pictures[-1].write_bytes((face_folder / "face00.png").read_bytes())
+    out = tmp_path / "out"
+    box = [np.array([10.0, 10, 80, 90])]
+    monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: box)
+    assert run(*pictures, "--weights", weights, "--out", out) == 0
+    found = sorted(json.loads(path.read_text())["image"] for path in out.glob("*.json"))
+    assert found == sorted(str(path) for path in pictures)
+    longer = tmp_path / ("x" * 300)  # no file can have this name
+    assert run(longer, pictures[0], "--weights", weights, "--out", out) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.json", "holds a.json: expected a folder without it"),
+        ("a.csv", "holds a.csv: expected a folder without it"),
+        ("a_landmarks.png", "the input a_landmarks.png would be replaced by a result"),
+    ],
+)
+def test_inputs_and_notes_are_not_replaced(
+    name: str, message: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((60, 60, 3), np.uint8))
+    write = ["--weights", weights, "--out", tmp_path, "--write", "picture,json,csv"]
+    assert run(tmp_path / "a.png", *write) == 3
+    if name.endswith("json"):
+        assert run(tmp_path / "a.png", *write) == 3  # its own results are
+    (tmp_path / name).write_bytes(b"notes")
+    pictures = [tmp_path / "a.png", *([tmp_path / name] if name.endswith("png") else [])]
+    assert run(*pictures, *write) == 2
+    assert message in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == b"notes"
+
+
+@pytest.mark.parametrize("image", [None, np.zeros((9, 9, 3)), np.zeros((9, 9, 4), np.uint8)])
+def test_parts_of_a_predictor_check_pictures_too(image: Any, weights: Path) -> None:
+    predictor = ccdn.Predictor(weights)
+    with pytest.raises(ValueError, match="image must be uint8"):
+        predictor.detect(image)
+    with pytest.raises(ValueError, match="image must be uint8"):
+        predictor.landmarks([image], [[np.array([0.0, 0, 9, 9])]])
+    with pytest.raises(ValueError, match="4 numbers x0 y0 x1 y1"):
+        predictor.landmarks([np.zeros((9, 9, 3), np.uint8)], [[np.zeros(3)]])
+
+
 def test_results_have_names_of_their_own() -> None:
-    files = ["a.jpg", "a.png", "a_2.png", "b/a.png", "b/c.png", "a_jpg.png", "solo_7.jpg"]
-    names = predict._names([Path(name) for name in files])
-    assert len(set(names.values())) == len(files)
-    # A picture a with several faces would write a_1, a_2, ...
-    assert names[Path("a_2.png")] == "a_2_png"
-    assert (names[Path("b/c.png")], names[Path("solo_7.jpg")]) == ("c", "solo_7")
+    files = ["a.jpg", "a.png", "a_face2.png", "b/a.png", "b/c.png", "a_jpg.png", "solo_face7.jpg"]
+    files += ["A.mp4", "landmarks.mp4", "c_face.png"]
+    names = result_names([Source(Path(name)) for name in files])
+    assert len({name.casefold() for name in names.values()}) == len(files)
+    # A picture a with several faces would write a_face1, a_face2, ...
+    assert names[Path("a_face2.png")] == "a_face2_png"
+    assert (names[Path("b/c.png")], names[Path("solo_face7.jpg")]) == ("c", "solo_face7")
+    # All pictures' table is landmarks.csv, a film's has the film's name.
+    assert (names[Path("landmarks.mp4")], names[Path("A.mp4")]) == ("landmarks_mp4", "A_mp4")
+    assert names[Path("c_face.png")] == "c_face"
