@@ -53,7 +53,7 @@ def test_how_far_a_written_rate_is_off() -> None:
         # OpenCV's writer and MPEG-4 take it as it is.
         assert film._nearest(film_rate(rate)) == film_rate(rate)
     for rate in NONE:
-        with pytest.raises(ValueError, match="expected 0.01 to 1000"):
+        with pytest.raises(ValueError, match=r"expected 0\.01 to 1000"):
             film_rate(rate)
 
 
