@@ -7,6 +7,7 @@ what is built and which backend serves what.
 from ccdn_ops import reference
 from ccdn_ops._version import __version__
 from ccdn_ops.backends.registry import use_backend
+from ccdn_ops.flops import count_our_operators as _count_our_operators
 from ccdn_ops.ops.cocs_loss import cocs_loss
 from ccdn_ops.ops.covariance_pool import covariance_pool
 from ccdn_ops.ops.ctm import ctm
@@ -18,6 +19,8 @@ from ccdn_ops.ops.newton_schulz_sqrt import newton_schulz_sqrt
 from ccdn_ops.ops.second_order_squeeze import second_order_squeeze
 from ccdn_ops.report import explain
 from ccdn_ops.swap import swap_second_order, swap_squeeze_excite
+
+_count_our_operators()
 
 __all__ = [
     "__version__",

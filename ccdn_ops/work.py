@@ -14,6 +14,7 @@ class Call:
 
     literal: the reference serves it, which forms and iterates the matrices as the papers do.
     hidden: R of the bottleneck networks; None: D / 4.
+    save: the forward pass keeps what the backward pass would else compute again.
     """
 
     iterations: int = 5
@@ -21,6 +22,7 @@ class Call:
     orders: int = 2
     hidden: int | None = None
     triu: bool = False
+    save: bool = True
     literal: bool = False
 
 

@@ -76,10 +76,14 @@ register(
     kernel=_cocs_loss,
     fake=_cocs_loss_empty,
     vmap=looped("cocs_loss"),
+    operations=lambda features: sum(work(x, Call()).operations[0] for x in features),
 )
 register(
     "cocs_loss_backward(Tensor grad_losses, Tensor[] features, Tensor sums) -> Tensor[]",
     kernel=_cocs_loss_backward,
     fake=_cocs_loss_grad_empty,
     vmap=looped("cocs_loss_backward"),
+    operations=lambda grad_losses, features, sums: sum(
+        work(x, Call()).operations[1] for x in features
+    ),
 )

@@ -3,23 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ccdn_ops.backends import registry
+
 library = torch.library.Library("ccdn", "DEF")
 
 
+# Of every raw operator: how many multiplications and additions a call with these arguments takes.
+OPERATIONS: dict[str, Callable[..., int]] = {}
+
+
 def register(
-    schema: str, *, kernel: Callable[..., Any], fake: Callable[..., Any], vmap: Callable[..., Any]
+    schema: str,
+    *,
+    kernel: Callable[..., Any],
+    fake: Callable[..., Any],
+    vmap: Callable[..., Any],
+    operations: Callable[..., int],
 ) -> None:
-    """Define one raw operator; `vmap` is one of the rules below, or made like them."""
+    """Define one raw operator.
+
+    `vmap` is one of the rules below, or made like them. `operations` takes the operator's arguments
+    by the schema's names and looks at shapes, dtypes and devices only: sizes may be symbols, and
+    an operation on a tensor would be recorded by whoever traces the call.
+    """
     library.define(schema)
     name = schema.partition("(")[0]
+    OPERATIONS[name] = operations
     library.impl(name, kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(f"ccdn::{name}", fake, lib=library)
     torch.library.register_vmap(f"ccdn::{name}", vmap, lib=library)
+
+
+def sizes(x: Tensor) -> tuple[int, int, int]:
+    """(B, D, N) of x (B, D, N) or (B, D, H, W), which is not touched."""
+    return x.shape[0], x.shape[1], prod(x.shape[2:])
+
+
+def literally(operator: str, x: Tensor, *arguments: Any) -> bool:
+    """Whether the reference serves such a call: x and what follows in the forward schema.
+
+    Meta tensors, which no kernel serves, count as the CPU's.
+    """
+    if registry.override() is not None:
+        return registry.override() == "reference"
+    if x.is_meta:
+        x = torch.empty(0, dtype=x.dtype)
+    return registry.select(operator, x, *arguments).backend == "reference"
 
 
 def folded(name: str) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
-from ccdn_ops.schemas.common import folded, register
+from ccdn_ops.schemas.common import folded, literally, register
 from ccdn_ops.work import Call, Work
 
 
@@ -59,16 +59,19 @@ def work(x: Tensor, call: Call) -> Work:
     batch, channels = x.shape[:2]
     size, features = x.element_size(), x.numel()
     rest = size * batch * channels * channels + batch * accumulation_dtype(x.dtype).itemsize
+    product = 2 * channels * features
     half = (channels + 1) * features  # of a symmetric product
     return Work(
         "one symmetric product of the centred features",
         (size * features + rest, 2 * size * features + rest),
-        (
-            2 * features + (2 * channels * features if call.literal else half),
-            2 * channels * features,
-        ),
+        # The reference computes the forward pass again, and the gradients of both factors.
+        (2 * features + (product if call.literal else half), product * (3 if call.literal else 1)),
         side="channels",
     )
+
+
+def _operations(x: Tensor) -> tuple[int, int]:
+    return work(x, Call(literal=literally("covariance_pool", x))).operations
 
 
 register(
@@ -76,10 +79,12 @@ register(
     kernel=_covariance_pool,
     fake=outputs,
     vmap=folded("covariance_pool"),
+    operations=lambda x: _operations(x)[0],
 )
 register(
     "covariance_pool_backward(Tensor grad, Tensor x, Tensor trace) -> Tensor",
     kernel=_covariance_pool_backward,
     fake=_grad_empty,
     vmap=folded("covariance_pool_backward"),
+    operations=lambda grad, x, trace: _operations(x)[1],
 )

@@ -25,6 +25,8 @@ nobody looks at the maps.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -32,7 +34,7 @@ from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.layout import empty_maps, in_order_of
 from ccdn_ops.schemas import dual_squeeze, excitation_gates, multi_excite
-from ccdn_ops.schemas.common import looped, register
+from ccdn_ops.schemas.common import literally, looped, register
 from ccdn_ops.schemas.dual_squeeze import _dual_squeeze_empty
 from ccdn_ops.schemas.excitation_gates import widened
 from ccdn_ops.work import Call, Work
@@ -207,9 +209,7 @@ def work(x: Tensor, call: Call) -> Work:
     """The operations of its parts; but x, the excited maps and their gradients move once."""
     batch, channels = x.shape[:2]
     size, wide = x.element_size(), accumulation_dtype(x.dtype).itemsize
-    networks = excitation_gates.work(
-        x.new_empty(batch, channels, dtype=accumulation_dtype(x.dtype)), call
-    )
+    networks = excitation_gates.networks_work(batch, channels, accumulation_dtype(x.dtype), call)
     excite = multi_excite.work(x, call)
     if call.orders == 1:
         squeeze = Work("the mean", (0, 0), (x.numel(), x.numel()))
@@ -233,6 +233,27 @@ def work(x: Tensor, call: Call) -> Work:
     )
 
 
+def _operations(x: Tensor, *weights: Tensor, iterations: int) -> tuple[int, int, int]:
+    """Forward, backward, and what of backward the excited maps take."""
+    p, o, r, _ = weights[0].shape
+    whole = registry.offered("ctm", x, *weights, iterations) is not None
+    literal = not whole and all(literally(part, x) for part in PARTS)
+    call = Call(iterations, p, o, r, literal=literal)
+    return *work(x, call).operations, multi_excite.work(x, call).operations[1]
+
+
+def _forward_operations(x: Tensor, *arguments: Any) -> int:
+    *weights, iterations = arguments
+    return _operations(x, *weights, iterations=iterations)[0]
+
+
+def _backward_operations(
+    grad_excited: Tensor | None, grad_pooled: Tensor | None, x: Tensor, *arguments: Any
+) -> int:
+    _, backward, excite = _operations(x, *arguments[:4], iterations=arguments[-1])
+    return backward if grad_excited is not None else backward - excite
+
+
 _WEIGHTS = "Tensor reduce_weight, Tensor reduce_bias, Tensor expand_weight, Tensor expand_bias"
 _SAVED = (
     "Tensor mean, Tensor second, Tensor trace, Tensor gram, "
@@ -243,6 +264,7 @@ register(
     kernel=_ctm,
     fake=_ctm_empty,
     vmap=looped("ctm"),
+    operations=_forward_operations,
 )
 register(
     f"ctm_backward(Tensor? grad_excited, Tensor? grad_pooled, Tensor x, {_WEIGHTS}, {_SAVED}, "
@@ -250,4 +272,5 @@ register(
     kernel=_ctm_backward,
     fake=_ctm_grads_empty,
     vmap=looped("ctm_backward"),
+    operations=_backward_operations,
 )

@@ -28,20 +28,15 @@ from torch import Tensor
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype, no_autocast
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
-from ccdn_ops.schemas.common import folded, register
+from ccdn_ops.schemas.common import folded, literally, register, sizes
 from ccdn_ops.work import Call, Work
 
 
 def _dual_squeeze_empty(
     x: Tensor, iterations: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    flat = x.flatten(2)
-    batch, channels, positions = flat.shape
-    # Sizes that torch.compile holds open are symbols, which no cache takes: the plan's comparisons
-    # become guards, and one graph serves every size on the same side of them.
-    sizes = isinstance(channels, int) and isinstance(positions, int)
-    choose = dual_squeeze_plan if sizes else dual_squeeze_plan.__wrapped__
-    plan = choose(channels, positions, iterations, DTYPE_NAMES[x.dtype], x.device.type)
+    batch, channels, positions = sizes(x)
+    plan = _plan(x, iterations)
     side = channels if plan.side == "channels" else positions
     n = side if plan.saves_gram else 0
     wide = accumulation_dtype(x.dtype)
@@ -52,6 +47,16 @@ def _dual_squeeze_empty(
         x.new_empty(batch, dtype=wide),
         x.new_empty(batch, n, n, dtype=wide),
     )
+
+
+def _plan(x: Tensor, iterations: int) -> DualSqueezePlan:
+    _, channels, positions = sizes(x)
+    # Sizes that torch.compile holds open are symbols, which no cache takes: the plan's comparisons
+    # become guards, and one graph serves every size on the same side of them.
+    known = isinstance(channels, int) and isinstance(positions, int)
+    choose = dual_squeeze_plan if known else dual_squeeze_plan.__wrapped__
+    device = "cpu" if x.is_meta else x.device.type  # as `literally` has it; sizes are the same
+    return choose(channels, positions, iterations, DTYPE_NAMES[x.dtype], device)
 
 
 def _dual_squeeze_grad_empty(
@@ -102,11 +107,8 @@ def _dual_squeeze_backward(
 
 
 def work(x: Tensor, call: Call) -> Work:
-    x = x.flatten(2)
-    batch, channels, positions = x.shape
-    plan = dual_squeeze_plan(
-        channels, positions, call.iterations, DTYPE_NAMES[x.dtype], x.device.type
-    )
+    batch, channels, positions = sizes(x)
+    plan = _plan(x, call.iterations)
     size, wide = x.element_size(), accumulation_dtype(x.dtype).itemsize
     n = min(channels, positions)
     vectors = 2 * batch * channels * size
@@ -120,7 +122,7 @@ def work(x: Tensor, call: Call) -> Work:
         operations = forward, 3 * forward
     else:
         algorithm = f"{plan.terms} Chebyshev terms on one vector, gradient of rank {plan.rank}"
-        operations = _operations(batch, channels, positions, plan)
+        operations = _planned_operations(batch, channels, positions, plan)
     side = "channels" if call.literal else plan.side
     return Work(algorithm, (moved, moved + x.numel() * size), operations, side)
 
@@ -130,7 +132,7 @@ def literal_products(iterations: int) -> int:
     return max(3 * iterations - 3, 1)
 
 
-def _operations(
+def _planned_operations(
     batch: int, channels: int, positions: int, plan: DualSqueezePlan
 ) -> tuple[int, int]:
     """Of the plan's algorithm."""
@@ -145,12 +147,18 @@ def _operations(
     return batch * (gram + recurrence + ends), batch * (2 * recurrence + gradient + 2 * ends)
 
 
+def _operations(x: Tensor, iterations: int) -> tuple[int, int]:
+    literal = literally("dual_squeeze", x, iterations)
+    return work(x, Call(iterations, literal=literal)).operations
+
+
 register(
     "dual_squeeze(Tensor x, int iterations) -> "
     "(Tensor first, Tensor second, Tensor mean, Tensor trace, Tensor gram)",
     kernel=_dual_squeeze,
     fake=_dual_squeeze_empty,
     vmap=folded("dual_squeeze"),
+    operations=lambda x, iterations: _operations(x, iterations)[0],
 )
 register(
     "dual_squeeze_backward(Tensor? grad_first, Tensor? grad_second, Tensor x, Tensor mean, "
@@ -158,4 +166,7 @@ register(
     kernel=_dual_squeeze_backward,
     fake=_dual_squeeze_grad_empty,
     vmap=folded("dual_squeeze_backward"),
+    operations=lambda grad_first, grad_second, x, mean, trace, gram, iterations: _operations(
+        x, iterations
+    )[1],
 )

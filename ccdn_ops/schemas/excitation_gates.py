@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
-from ccdn_ops.schemas.common import looped, register
+from ccdn_ops.schemas.common import literally, looped, register
 from ccdn_ops.work import Call, Work
 
 Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -117,20 +117,26 @@ def _gates_backward(
 def work(x: Tensor, call: Call) -> Work:
     """x is first, (B, D)."""
     batch, channels = x.shape
+    return networks_work(batch, channels, x.dtype, call)
+
+
+def networks_work(batch: int, channels: int, dtype: torch.dtype, call: Call) -> Work:
+    """Of squeezes (B, D) of this dtype."""
     networks = call.excitations * call.orders
     hidden = hidden_units(channels, call)
-    size, wide = x.element_size(), accumulation_dtype(x.dtype).itemsize
+    size, wide = dtype.itemsize, accumulation_dtype(dtype).itemsize
     squeezes = batch * channels * call.orders
     gates = batch * channels * call.excitations
     weights = networks * (2 * channels * hidden + channels + hidden)
     saved = wide * batch * networks * (channels + hidden)
     moved = size * (squeezes + weights + gates) + saved
-    # Both layers; twice as much for the gradients of what goes in and of the weights.
+    # Both layers; twice as much for the gradients of what goes in and of the weights. The reference
+    # computes the forward pass again.
     forward = 4 * batch * networks * channels * hidden
     return Work(
         f"{networks} bottlenecks of {hidden} units",
         (moved, moved + size * (squeezes + weights)),
-        (forward, 2 * forward),
+        (forward, (3 if call.literal else 2) * forward),
     )
 
 
@@ -139,12 +145,19 @@ def hidden_units(channels: int, call: Call) -> int:
     return max(channels // 4, 1) if call.hidden is None else call.hidden
 
 
+def _operations(first: Tensor, reduce_weight: Tensor) -> tuple[int, int]:
+    p, o, r, _ = reduce_weight.shape
+    literal = literally("excitation_gates", first)
+    return work(first, Call(excitations=p, orders=o, hidden=r, literal=literal)).operations
+
+
 register(
     "excitation_gates(Tensor first, Tensor? second, Tensor reduce_weight, Tensor reduce_bias, "
     "Tensor expand_weight, Tensor expand_bias) -> (Tensor gates, Tensor hidden, Tensor scales)",
     kernel=_gates,
     fake=outputs,
     vmap=looped("excitation_gates"),
+    operations=lambda first, second, reduce_weight, *_: _operations(first, reduce_weight)[0],
 )
 register(
     "excitation_gates_backward(Tensor grad_gates, Tensor first, Tensor? second, "
@@ -153,4 +166,7 @@ register(
     kernel=_gates_backward,
     fake=_gates_grads_empty,
     vmap=looped("excitation_gates_backward"),
+    operations=lambda grad_gates, first, second, reduce_weight, *_: _operations(
+        first, reduce_weight
+    )[1],
 )

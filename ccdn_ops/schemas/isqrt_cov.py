@@ -22,14 +22,14 @@ from torch import Tensor
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan
-from ccdn_ops.schemas.common import folded, register
+from ccdn_ops.schemas.common import folded, literally, register, sizes
 from ccdn_ops.schemas.newton_schulz_sqrt import iteration_work
 from ccdn_ops.work import Call, Work
 
 
 def outputs(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     """What a forward pass gives, to be filled: backends make it so, and the fake kernel."""
-    batch, channels, positions = x.flatten(2).shape
+    batch, channels, positions = sizes(x)
     wide = accumulation_dtype(x.dtype)
     plan = newton_schulz_plan(channels, positions, iterations, x.dtype, save)
     size = positions if plan.side == "positions" else channels
@@ -82,9 +82,8 @@ def _isqrt_cov_backward(
 
 
 def work(x: Tensor, call: Call) -> Work:
-    """Of a forward pass that saves what the backward pass needs."""
-    batch, channels, positions = x.flatten(2).shape
-    plan = newton_schulz_plan(channels, positions, call.iterations, x.dtype, True)
+    batch, channels, positions = sizes(x)
+    plan = newton_schulz_plan(channels, positions, call.iterations, x.dtype, call.save)
     by_positions = plan.side == "positions" and not call.literal
     n, m = (positions, channels) if by_positions else (channels, positions)
     size, wide = x.element_size(), accumulation_dtype(x.dtype).itemsize
@@ -110,12 +109,18 @@ def work(x: Tensor, call: Call) -> Work:
     )
 
 
+def _operations(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[int, int]:
+    literal = literally("isqrt_cov", x, iterations, triu, save)
+    return work(x, Call(iterations, triu=triu, save=save, literal=literal)).operations
+
+
 register(
     "isqrt_cov(Tensor x, int iterations, bool triu, bool save) -> "
     "(Tensor root, Tensor trace, Tensor iterates)",
     kernel=_isqrt_cov,
     fake=outputs,
     vmap=folded("isqrt_cov"),
+    operations=lambda x, iterations, triu, save: _operations(x, iterations, triu, save)[0],
 )
 register(
     "isqrt_cov_backward(Tensor grad, Tensor x, Tensor trace, Tensor iterates, int iterations, "
@@ -123,4 +128,7 @@ register(
     kernel=_isqrt_cov_backward,
     fake=_grad_empty,
     vmap=folded("isqrt_cov_backward"),
+    operations=lambda grad, x, trace, iterates, iterations, triu, save: _operations(
+        x, iterations, triu, save
+    )[1],
 )

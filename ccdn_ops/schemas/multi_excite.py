@@ -61,15 +61,21 @@ def work(x: Tensor, call: Call) -> Work:
     )
 
 
+def _operations(x: Tensor, gates: Tensor) -> tuple[int, int]:
+    return work(x, Call(excitations=gates.shape[1])).operations
+
+
 register(
     "multi_excite(Tensor x, Tensor gates) -> Tensor",
     kernel=_multi_excite,
     fake=_multi_excite_empty,
     vmap=folded("multi_excite"),
+    operations=lambda x, gates: _operations(x, gates)[0],
 )
 register(
     "multi_excite_backward(Tensor grad_out, Tensor x, Tensor gates) -> (Tensor, Tensor)",
     kernel=_multi_excite_backward,
     fake=_multi_excite_grads_empty,
     vmap=folded("multi_excite_backward"),
+    operations=lambda grad_out, x, gates: _operations(x, gates)[1],
 )

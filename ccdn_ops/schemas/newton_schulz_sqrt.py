@@ -22,7 +22,7 @@ from torch import Tensor
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan, products
-from ccdn_ops.schemas.common import folded, register
+from ccdn_ops.schemas.common import folded, literally, register
 from ccdn_ops.schemas.dual_squeeze import literal_products
 from ccdn_ops.work import Call, Work
 
@@ -65,9 +65,8 @@ def _sqrt_backward(
 
 
 def work(a: Tensor, call: Call) -> Work:
-    """Of a forward pass that saves what the backward pass needs."""
     batch, n = a.shape[:2]
-    plan = newton_schulz_plan(n, None, call.iterations, a.dtype, True)
+    plan = newton_schulz_plan(n, None, call.iterations, a.dtype, call.save)
     wide = accumulation_dtype(a.dtype).itemsize
     saved = wide * batch * (1 + plan.slots * n * n)
     moved = 2 * a.numel() * a.element_size() + saved
@@ -91,12 +90,18 @@ def iteration_work(
     return f"{count} symmetric products of {n} x {n}", (count * half, 2 * count * half + again)
 
 
+def _operations(a: Tensor, iterations: int, save: bool) -> tuple[int, int]:
+    literal = literally("newton_schulz_sqrt", a, iterations, save)
+    return work(a, Call(iterations, save=save, literal=literal)).operations
+
+
 register(
     "newton_schulz_sqrt(Tensor a, int iterations, bool save) -> "
     "(Tensor root, Tensor trace, Tensor iterates)",
     kernel=_sqrt,
     fake=outputs,
     vmap=folded("newton_schulz_sqrt"),
+    operations=lambda a, iterations, save: _operations(a, iterations, save)[0],
 )
 register(
     "newton_schulz_sqrt_backward(Tensor grad, Tensor a, Tensor trace, Tensor iterates, "
@@ -104,4 +109,7 @@ register(
     kernel=_sqrt_backward,
     fake=_grad_empty,
     vmap=folded("newton_schulz_sqrt_backward"),
+    operations=lambda grad, a, trace, iterates, iterations, save: _operations(a, iterations, save)[
+        1
+    ],
 )

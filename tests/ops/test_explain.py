@@ -115,6 +115,30 @@ def test_literal_operations_are_those_of_the_reference(operator: str, iterations
     assert found.operations[0] == counter.get_total_flops()
 
 
+@pytest.mark.parametrize("iterations", [1, 2, 5])
+@pytest.mark.parametrize(
+    "operator",
+    ["newton_schulz_sqrt", "isqrt_cov", "dual_squeeze", "excitation_gates", "covariance_pool"],
+)
+def test_literal_operations_are_those_of_the_references_gradient(
+    operator: str, iterations: int
+) -> None:
+    """Against torch's count of the matrix products in the reference's backward pass."""
+    inputs, options = raw_inputs(operator)
+    given = [inputs[0].flatten(2) if inputs[0].dim() == 4 else inputs[0], *inputs[1:]]
+    options = [iterations, *options[1:]] if options else []
+    implementation = registry.load(operator, "reference")
+    assert implementation is not None
+    outputs = implementation.forward(*given, *options)
+    public = 2 if operator == "dual_squeeze" else 1
+    grads = [torch.ones_like(y) for y in outputs[:public]]
+    with FlopCounterMode(display=False) as counter:
+        implementation.backward(*grads, *given, *outputs[public:], *options)
+    with use_backend("reference"):
+        found = explain(operator, *SHAPES[operator], iterations=iterations, excitations=P, hidden=R)
+    assert found.operations[1] == counter.get_total_flops()
+
+
 def test_fewer_operations_than_literally() -> None:
     if native.module() is None:
         pytest.skip(f"the native kernels are not used here: {native.why_missing()}")
