@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -144,15 +145,21 @@ def _call(arguments: Sequence[str]) -> int:
     def pass_on(signum: int, frame: FrameType | None) -> None:
         nonlocal wish
         if not wish and child is not None:
-            child.send_signal(signum)
+            _signal(child, signum)
         wish = wish or signum
 
     with handling(pass_on):
         child = subprocess.Popen(arguments, start_new_session=True)
         if wish:
-            child.send_signal(wish)
+            _signal(child, wish)
         code = child.wait()
     return 128 + wish if wish else code
+
+
+def _signal(child: subprocess.Popen[bytes], signum: int) -> None:
+    # Windows sends no Ctrl-C to a process; it got that of the console itself.
+    with suppress(ValueError):
+        child.send_signal(signum)
 
 
 def _is_of(results: Path, weights: Path) -> bool:

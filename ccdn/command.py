@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import select
@@ -16,6 +17,8 @@ Main = Callable[Arguments, int]
 
 WRONG = 2
 INTERRUPTED, UNREAD = 130, 141  # as a shell says them of what SIGINT and SIGPIPE end
+# Of writing into a pipe whose reader has gone; the second is Windows'.
+_PIPE_ERRORS = (errno.EPIPE, errno.EINVAL)
 
 
 def command(name: str, *wrong: type[Exception]) -> Callable[[Main[Arguments]], Main[Arguments]]:
@@ -40,7 +43,7 @@ def command(name: str, *wrong: type[Exception]) -> Callable[[Main[Arguments]], M
                 print(f"{name}: interrupted", file=sys.stderr)
                 return INTERRUPTED
             except caught as error:
-                if isinstance(error, BrokenPipeError) and _unread():
+                if isinstance(error, OSError) and error.errno in _PIPE_ERRORS and _unread():
                     return UNREAD
                 if not isinstance(error, wrong):
                     raise
@@ -69,6 +72,14 @@ def _unread() -> list[TextIO]:
 
 def _has_no_reader(stream: TextIO | None) -> bool:
     if stream is None:
+        return False
+    if not hasattr(select, "poll"):  # Windows: what cannot be written says it
+        try:
+            stream.flush()
+        except OSError as error:
+            return error.errno in _PIPE_ERRORS
+        except ValueError:  # closed
+            return False
         return False
     asked = select.poll()
     try:

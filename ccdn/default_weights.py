@@ -41,4 +41,4 @@ class About:
 
 def about() -> About:
     """What the weights that ship are, and how good."""
-    return About(**json.loads((FOLDER / "synthetic.json").read_text()))
+    return About(**json.loads((FOLDER / "synthetic.json").read_text("utf-8")))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from ccdn.config import (
     config_to_dict,
     resolve_data,
 )
+from ccdn.quiet import no_warnings
 
 if TYPE_CHECKING:
     import torch
@@ -327,8 +327,7 @@ def _seen(trained: Config, data: DataConfig, split: str, faces: FaceSet) -> int:
         seed = now.seed if split == "train" else now.test_seed
         return min(len(faces), before.synthetic.train) if seed == before.synthetic.seed else 0
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with no_warnings():
             trained_on = open_split(before, before.train_split, trained.model.points)
     except DataError:  # no longer there
         return 0

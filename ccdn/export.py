@@ -8,7 +8,6 @@ import io
 import json
 import logging
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ import numpy as np
 
 from ccdn.command import command
 from ccdn.config import config_to_dict
+from ccdn.quiet import no_warnings
 
 if TYPE_CHECKING:
     import torch
@@ -321,8 +321,7 @@ def _quiet() -> Iterator[None]:
     """Without what torch's exporters say of themselves and of packages that are not used."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with no_warnings(), contextlib.redirect_stdout(io.StringIO()):
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:

@@ -105,7 +105,8 @@ def _is_lost_process(error: RuntimeError) -> bool:
     """
     import torch
 
-    if isinstance(error, torch.distributed.DistError):
+    distributed = torch.distributed
+    if distributed.is_available() and isinstance(error, distributed.DistError):
         return True
     return "RANK" in os.environ and "gloo/transport" in str(error)
 

@@ -155,8 +155,20 @@ def _slope(iterations: int, t: NDArray[np.float64]) -> NDArray[np.float64]:
     return slope
 
 
-@lru_cache
+_tables: dict[tuple[int, Precision, bool], NDArray[np.float64]] = {}
+
+
 def _table(iterations: int, precision: Precision, root: bool) -> NDArray[np.float64]:
+    """One array for the life of the process, also where two threads ask for it first: backends keep
+    what they make of it by its identity.
+    """
+    key = iterations, precision, root
+    if key not in _tables:
+        _tables.setdefault(key, _made_table(*key))
+    return _tables[key]
+
+
+def _made_table(iterations: int, precision: Precision, root: bool) -> NDArray[np.float64]:
     series = _series(iterations, root)
     terms = (ROOT_TERMS if root else TERMS)[precision][iterations - 1]
     tolerance = (ROOT_RANK_TOLERANCE if root else RANK_TOLERANCE)[precision]

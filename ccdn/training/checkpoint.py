@@ -7,7 +7,6 @@ from __future__ import annotations
 import importlib.metadata
 import io
 import platform
-import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from ccdn.config import Config, ConfigError, config_from_dict, config_to_dict, differences
 from ccdn.files import atomic_write
+from ccdn.quiet import no_warnings
 
 if TYPE_CHECKING:
     from ccdn.models import CCDN
@@ -131,8 +131,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch says of foreign pickles is not for users
+        with no_warnings():  # what torch says of foreign pickles is not for users
             _check_sums(buffer)
             content = torch.load(buffer, map_location=device, weights_only=True)
     except Exception as error:

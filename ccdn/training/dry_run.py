@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 
@@ -80,6 +79,10 @@ def _memory(device: torch.device) -> str:
         free, total = torch.cuda.mem_get_info(device)
         peak = torch.cuda.max_memory_allocated(device)
         return f"{_bytes(peak)} at the peak, {_bytes(free)} of {_bytes(total)} free"
+    try:
+        import resource
+    except ImportError:  # Windows
+        return "not known: this system does not tell a process's peak"
     # Of this process, with everything that it imported; kilobytes but on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -4,7 +4,6 @@ on.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from ccdn.data import (
     mean_shape,
     open_faces,
 )
+from ccdn.quiet import no_warnings
 
 
 class SomeFaces:
@@ -182,8 +182,7 @@ def open_training_faces(config: Config) -> TrainingFaces:
         order = np.random.default_rng(config.train.seed).permutation(len(faces))
         kept_out, kept = np.sort(order[:count]), np.sort(order[count:])
         # A set of its own: training faces are read in another thread, and sets keep state.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with no_warnings():
             again = open_split(data, data.train_split, config.model.points)
         holdout = SomeFaces(again, kept_out.tolist(), f"{faces.name} (held out)")
         faces = SomeFaces(faces, kept.tolist(), faces.name)

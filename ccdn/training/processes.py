@@ -102,10 +102,10 @@ def agent_age() -> float:
     is older than its processes, and the age is infinity or zero.
     """
     try:
-        with open(f"/proc/{os.getppid()}/stat") as file:
-            ticks = int(file.read().rpartition(")")[2].split()[19])
+        with open(f"/proc/{os.getppid()}/stat", "rb") as file:
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
         return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, IndexError, AttributeError):  # the last: no such clock
         return math.inf if _restarts() else 0.0
 
 

@@ -43,7 +43,7 @@ def record_start(folder: Path, config: Config, step: int, processes: int) -> Non
 def read_starts(folder: Path) -> list[dict[str, Any]]:
     """The starts of the run in a folder; none where there is no run or its file is damaged."""
     try:
-        starts = json.loads((folder / FILE).read_text())["starts"]
+        starts = json.loads((folder / FILE).read_text("utf-8"))["starts"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return starts if isinstance(starts, list) else []
@@ -64,7 +64,8 @@ def git_commit() -> str | None:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        found = subprocess.run(command, capture_output=True, check=True).stdout
+        return found.decode(errors="replace").strip()
 
     try:
         if not git("ls-files", __file__):

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,12 +66,26 @@ def _checked(name: str | None, source: str) -> str | None:
     return name
 
 
-_override = _checked(os.environ.get("CCDN_OPS_BACKEND") or None, "CCDN_OPS_BACKEND")
+_environment = _checked(os.environ.get("CCDN_OPS_BACKEND") or None, "CCDN_OPS_BACKEND")
+
+
+class _Choice(NamedTuple):
+    backend: str | None
+    mark: object  # two blocks with the same backend are two choices
+
+
+# Of the blocks that are entered, in the order in which they were. Each takes out its own when it
+# ends: one that put back what it found would, with two threads, leave the other's for ever.
+_chosen: list[_Choice] = []
 
 
 def override() -> str | None:
     """The backend asked for by name (use_backend, CCDN_OPS_BACKEND), or None."""
-    return _override
+    if _chosen:
+        # A slice, because another thread may leave its block between the look and an index.
+        for choice in _chosen[-1:]:
+            return choice.backend
+    return _environment
 
 
 @contextmanager
@@ -79,19 +93,19 @@ def use_backend(name: str | None) -> Iterator[None]:
     """Serve every operator from one backend: "reference", "cpu", "triton" or "cuda".
 
     None returns to the choice by device. Process-wide, because autograd may run a backward pass in
-    another thread. A call that the named backend cannot serve raises RuntimeError; nothing falls
-    back. Raises ValueError for another name, and RuntimeError inside a function that is being
-    compiled: a graph holds the operator, not the choice, so the block belongs around its calls.
+    another thread: of several threads the last to enter a block decides for all. A call that the
+    named backend cannot serve raises RuntimeError; nothing falls back. Raises ValueError for
+    another name, and RuntimeError inside a function that is being compiled: a graph holds the
+    operator, not the choice, so the block belongs around its calls.
     """
-    global _override
     if torch.compiler.is_compiling():
         raise RuntimeError("use_backend does nothing inside torch.compile; put it around the call")
-    previous = _override
-    _override = _checked(name, "backend")
+    choice = _Choice(_checked(name, "backend"), object())
+    _chosen.append(choice)
     try:
         yield
     finally:
-        _override = previous
+        _chosen.remove(choice)
 
 
 def load(operator: str, backend: str) -> Implementation | None:
@@ -128,14 +142,15 @@ def why_not(operator: str, backend: str, x: Tensor, *arguments: Any) -> str | No
 
 def select(operator: str, x: Tensor, *arguments: Any) -> Implementation:
     """The implementation that serves the call; RuntimeError if one asked for by name cannot."""
-    if _override is not None:
-        reason = why_not(operator, _override, x, *arguments)
+    named = override()
+    if named is not None:
+        reason = why_not(operator, named, x, *arguments)
         if reason is not None:
             raise RuntimeError(
-                f"ccdn_ops.{operator} was asked to use the backend {_override!r}, which cannot "
+                f"ccdn_ops.{operator} was asked to use the backend {named!r}, which cannot "
                 f"serve {tuple(x.shape)} {x.dtype} on {x.device}: {reason}"
             )
-        return _implementations[operator, _override]
+        return _implementations[operator, named]
     for backend in ORDER.get(x.device.type, ("reference",)):
         implementation = load(operator, backend)
         if implementation is not None and implementation.supports(x, *arguments) is None:
@@ -149,7 +164,8 @@ def offered(operator: str, x: Tensor, *arguments: Any) -> Implementation | None:
     For operators that are made of others, which a backend need not have as a whole.
     """
     order = ORDER.get(x.device.type, ("reference",))
-    for backend in (_override,) if _override is not None else order:
+    named = override()
+    for backend in (named,) if named is not None else order:
         if backend == "reference":  # it registers parts only; the whole is there to be read
             continue
         implementation = load(operator, backend)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -72,10 +73,16 @@ def test_other_ends_are_python_s(error: BaseException) -> None:
         stopped_by(error)()
 
 
-@pytest.mark.parametrize("unbuffered", [False, True])
+@pytest.mark.parametrize(("unbuffered", "poll"), [(False, True), (True, True), (False, False)])
 def test_nobody_reads(
-    unbuffered: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    unbuffered: bool,
+    poll: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if not poll:
+        monkeypatch.delattr(select, "poll", raising=False)
+
     @command("ccdn.made_up", OSError)
     def main(count: int) -> int:
         for number in range(count):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +83,7 @@ class SyntheticFaces:
         self.occlusion = occlusion
         self.name = f"synthetic-{VERSION}-seed{seed}"
         self.skipped = Skipped()
-        self._views: OrderedDict[int, View] = OrderedDict()
+        self._views: dict[int, View] = {}
         self._last: tuple[int, Picture] | None = None
 
     def __len__(self) -> int:
@@ -152,15 +151,17 @@ class SyntheticFaces:
         return int(index)
 
     def _view(self, index: int) -> View:
-        if index in self._views:
-            return self._views[index]
+        view = self._views.get(index)
+        if view is not None:
+            return view
         draw = shape_stream(self.seed, index)
         identity, expression = draw_identity(draw), draw_expression(draw)
         pose = draw_pose(draw, self.pose)
         view = look_at(Head(Anatomy(identity, expression)), pose, self.size)
+        # Threads may come here together: each step is atomic, and no other thread's view is given.
         self._views[index] = view
-        while len(self._views) > _KEPT:
-            self._views.popitem(last=False)
+        for oldest in list(self._views)[:-_KEPT]:
+            self._views.pop(oldest, None)
         return view
 
     def _box(self, index: int, landmarks: np.ndarray) -> np.ndarray:
@@ -173,9 +174,10 @@ class SyntheticFaces:
         return np.concatenate([middle - half, middle + half]).astype(np.float32)
 
     def _picture(self, index: int) -> Picture:
-        if self._last is None or self._last[0] != index:
-            self._last = (index, self._render(index))
-        return self._last[1]
+        last = self._last  # once: another thread may put another picture there
+        if last is None or last[0] != index:
+            self._last = last = (index, self._render(index))
+        return last[1]
 
     def _render(self, index: int) -> Picture:
         view = self._view(index)

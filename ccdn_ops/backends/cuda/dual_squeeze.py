@@ -18,8 +18,8 @@ _tables: dict[tuple[int, torch.device], Tensor] = {}
 def table_on(plan: DualSqueezePlan, device: torch.device) -> Tensor:
     """The plan's table on the device, copied at the first call: before a graph is captured."""
     key = id(plan.table), device
-    if key not in _tables:
-        _tables[key] = torch.tensor(plan.table, device=device)
+    if key not in _tables:  # setdefault: where two threads come first, both get the same one
+        _tables.setdefault(key, torch.tensor(plan.table, device=device))
     return _tables[key]
 
 

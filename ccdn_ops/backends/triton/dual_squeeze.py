@@ -54,8 +54,8 @@ def _tables(plan: DualSqueezePlan, device: torch.device) -> tuple[Tensor, Tensor
     captured.
     """
     key = id(plan.table), device
-    if key not in _kept:
-        _kept[key] = _made(plan, device)
+    if key not in _kept:  # setdefault: where two threads come first, both get the same one
+        _kept.setdefault(key, _made(plan, device))
     return _kept[key]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,7 +86,8 @@ def test_a_rectangle_of_the_detector_becomes_a_box(
             asked.append((grey.shape, scaleFactor))
             return [] if len(asked) < 2 else [[8, 4, 20, 20], [30, 10, 40, 40]]
 
-    monkeypatch.setattr(boxes, "_cascade", Cascade)
+    monkeypatch.setattr(boxes, "_load_cascade", Cascade)
+    monkeypatch.setattr(boxes, "_idle", deque())
     image = np.zeros((100 * enlarged, 200 * enlarged, 3), np.uint8)
     large, small = detect_faces(image)
     assert asked == [(seen, 1.1), (seen, 1.03)]

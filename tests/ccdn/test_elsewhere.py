@@ -1,0 +1,69 @@
+"""A system without fcntl, resource, select.poll and what else only Linux has: everything works."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ccdn.__main__ import COMMANDS
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+def run(commands: list[tuple[str, list[str]]], tmp_path: Path) -> tuple[dict[str, object], str]:
+    """The exit codes of commands, by module and first argument, and what they said."""
+    (tmp_path / "commands.json").write_text(json.dumps(commands), encoding="utf-8")
+    script = [str(HERE / "elsewhere.py"), str(tmp_path / "commands.json")]
+    process = subprocess.run(
+        [sys.executable, "-X", "warn_default_encoding", *script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.returncode == 0, process.stderr
+    codes = json.loads(process.stdout.splitlines()[-1])
+    names = [" ".join([module, *arguments[:1]]) for module, arguments in commands]
+    return dict(zip(names, codes, strict=True)), process.stderr
+
+
+def test_every_help(tmp_path: Path) -> None:
+    modules = ["ccdn", *COMMANDS]
+    codes, _ = run([(module, ["--help"]) for module in modules], tmp_path)
+    assert codes == {f"{module} --help": 0 for module in modules}
+
+
+def test_every_command(face_folder: Path, small: list[str], tmp_path: Path) -> None:
+    """A lock is taken twice in this, and that there is none is said once."""
+    out = tmp_path / "run"
+    grid = "config: tiny\nvariants: [fcdn]\nexcitations: [2]\nseeds: [0]\n"
+    (tmp_path / "grid.yaml").write_text(grid, encoding="utf-8")
+    data = ["--data", str(face_folder)]
+    trained = ["--config", "tiny", *data, "--out", str(out), *small, "train.epochs=1"]
+    grown = [*data, "--out", str(tmp_path / "grid"), *small]
+    weights = ["--weights", str(out / "last.pt")]
+    face = [str(face_folder / "face00.png"), "--box", "10,10,80,90", *weights]
+    commands = [
+        ("ccdn.train", trained),
+        ("ccdn.train", ["--resume", "--out", str(out)]),
+        ("ccdn.train", ["--dry-run", *trained]),
+        ("ccdn.train", ["--print-config", *trained]),
+        ("ccdn.evaluate", [*weights, "--out", str(tmp_path / "measured")]),
+        ("ccdn.report", [str(out), "--out", str(tmp_path / "page.html")]),
+        ("ccdn.predict", [*face, "--out", str(tmp_path / "drawn")]),
+        ("ccdn.predict", ["nothing.jpg", *weights, "--out", str(tmp_path / "drawn")]),
+        ("ccdn.activations", [*face, "--out", str(tmp_path / "maps.png")]),
+        ("ccdn.export", [*weights, "--out", str(tmp_path / "a.safetensors")]),
+        ("ccdn.models", ["tiny"]),
+        ("ccdn.data", ["inspect", "folder", str(face_folder)]),
+        ("ccdn.data.synthetic", ["--count", "1", "--out", str(tmp_path / "made")]),
+        ("ccdn.ablate", ["--grid", str(tmp_path / "grid.yaml"), *grown, "train.epochs=1"]),
+    ]
+    codes, said = run(commands, tmp_path)
+    assert codes.pop("ccdn.predict nothing.jpg") == 1
+    assert codes == dict.fromkeys(codes, 0), said
+    assert said.count("no locks of files") == 1
+    assert "Traceback" not in said

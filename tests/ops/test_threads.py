@@ -1,0 +1,107 @@
+"""Several threads of a process use the operators as if each were alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import ccdn_ops
+from ccdn_ops import plans, use_backend
+from ccdn_ops.backends import registry
+from ccdn_ops.backends.cuda import dual_squeeze as cuda_dual_squeeze
+
+SECONDS = 60.0  # after which a barrier that nobody comes to is an error
+
+
+def together(work: Callable[[int], Any], count: int) -> list[Any]:
+    """What `work` gives for 0, 1, ..., each in a thread of its own, all started at once."""
+    start = threading.Barrier(count)
+
+    def begin(number: int) -> Any:
+        start.wait(SECONDS)
+        return work(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(begin, range(count)))
+
+
+def test_values_and_gradients(backend: str) -> None:
+    """Bit-equal to those of one thread: scratch memory is each thread's own."""
+    shapes = [(2, 16, 6, 5), (1, 40, 4, 4), (3, 8, 9, 9), (2, 24, 3, 7)]
+
+    def work(number: int) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(number)
+        x = torch.randn(shapes[number], generator=generator).requires_grad_()
+        out = ccdn_ops.second_order_squeeze(x)
+        root = ccdn_ops.isqrt_cov(x)
+        (gradient,) = torch.autograd.grad(out.square().sum() + root.sum(), x)
+        return [out.detach(), root.detach(), gradient]
+
+    alone = [work(number) for number in range(len(shapes))]
+    for _ in range(5):
+        for found, expected in zip(together(work, len(shapes)), alone, strict=True):
+            for one, other in zip(found, expected, strict=True):
+                assert torch.equal(one, other)
+
+
+def test_blocks_of_two_threads_leave_nothing_behind() -> None:
+    """The first to enter leaves first; what the second had found was the first one's choice."""
+    before = registry.override()
+    first_in, second_in, first_out = (threading.Event() for _ in range(3))
+
+    def work(number: int) -> None:
+        if number == 0:
+            with use_backend("cpu"):
+                first_in.set()
+                assert second_in.wait(SECONDS)
+            first_out.set()
+            return
+        assert first_in.wait(SECONDS)
+        with use_backend("reference"):
+            second_in.set()
+            assert first_out.wait(SECONDS)
+            assert registry.override() == "reference"
+
+    together(work, 2)
+    assert registry.override() == before
+
+
+def test_both_threads_get_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backends keep what they made of a table by its identity, so there must not be two."""
+    made = plans._made_table
+    inside = threading.Barrier(2)
+
+    def made_together(*key: Any) -> np.ndarray:
+        table = made(*key)
+        inside.wait(SECONDS)
+        return table
+
+    monkeypatch.setattr(plans, "_tables", {})
+    monkeypatch.setattr(plans, "_made_table", made_together)
+    first, second = together(lambda _: plans._table(3, "float32", True), 2)
+    assert first is second
+    assert plans._table(3, "float32", True) is first
+
+
+def test_both_threads_get_one_copy_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A captured graph holds its address."""
+    plan = plans.dual_squeeze_plan(8, 16, 3, "float32", "cuda")
+    copy, inside = torch.tensor, threading.Barrier(2)
+
+    def copied_together(*arguments: Any, **options: Any) -> torch.Tensor:
+        tensor = copy(*arguments, **options)
+        inside.wait(SECONDS)
+        return tensor
+
+    monkeypatch.setattr(cuda_dual_squeeze, "_tables", {})
+    monkeypatch.setattr(torch, "tensor", copied_together)
+    device = torch.device("cpu")
+    first, second = together(lambda _: cuda_dual_squeeze.table_on(plan, device), 2)
+    assert first is second
+    assert cuda_dual_squeeze.table_on(plan, device) is first
