@@ -153,7 +153,9 @@ def _call(arguments: Sequence[str]) -> int:
         if wish:
             _signal(child, wish)
         code = child.wait()
-    return 128 + wish if wish else code
+    if wish:
+        return 128 + wish
+    return code if code >= 0 else 128 - code  # as a shell says it of what a signal ended
 
 
 def _signal(child: subprocess.Popen[bytes], signum: int) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec, TextIO
 
+from ccdn.interrupt import ended_by_signals
 from ccdn.progress import plain_output
 
 Arguments = ParamSpec("Arguments")
@@ -25,8 +26,8 @@ def command(name: str, *wrong: type[Exception]) -> Callable[[Main[Arguments]], M
     """Make the main function of a command end with an exit code instead of a traceback.
 
     Its own; 2 after an error of `wrong`, which is said in one line with the command's `name`; 130
-    after Ctrl-C, said too; and 141 where the reader of what it prints has gone, as `head` does:
-    nobody is there to be told.
+    after Ctrl-C, said too, also where it waits for what never comes; and 141 where the reader of
+    what it prints has gone, as `head` does: nobody is there to be told.
     """
     caught: tuple[type[Exception], ...] = (BrokenPipeError, *wrong)
 
@@ -35,7 +36,8 @@ def command(name: str, *wrong: type[Exception]) -> Callable[[Main[Arguments]], M
         def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
             plain_output()
             try:
-                code = main(*args, **kwargs)
+                with ended_by_signals(name):
+                    code = main(*args, **kwargs)
                 if sys.stdout is not None:  # None: Python was started without one
                     sys.stdout.flush()
                 return code

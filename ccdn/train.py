@@ -47,8 +47,8 @@ examples:
 
 Processes that torchrun starts anew go on from the last checkpoint.
 
-exit codes: 0 done, 1 training cannot go on, 2 wrong usage or data, 130 and 143 interrupted (a
-checkpoint is saved first)
+exit codes: 0 done, 1 training cannot go on (a loss that is not finite, a process that has ended), 2
+wrong usage or data, 130 and 143 interrupted (a checkpoint is saved first)
 """
 
 LOCK = ".lock"
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _user_errors() as error:
         if os.environ.get("RANK", "0") == "0" or not getattr(error, "told", False):
             print(f"ccdn.train: {error}", file=sys.stderr)
-        return 1 if type(error).__name__ == "TrainingError" else 2
+        return 1 if type(error).__name__ in ("TrainingError", "WorkerError") else 2
     except RuntimeError as error:
         if not _is_lost_process(error):
             raise
@@ -95,8 +95,10 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from ccdn.training.batches import BatchError
     from ccdn.training.checkpoint import CheckpointError
     from ccdn.training.trainer import TrainingError
+    from ccdn.training.workers import WorkerError
 
-    return (ConfigError, DataError, BatchError, CheckpointError, TrainingError, OSError)
+    data = (ConfigError, DataError, BatchError, CheckpointError)
+    return (*data, TrainingError, WorkerError, OSError)
 
 
 def _is_lost_process(error: RuntimeError) -> bool:

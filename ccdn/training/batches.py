@@ -4,20 +4,16 @@ them.
 
 from __future__ import annotations
 
-import queue
-import signal
-import threading
 from collections.abc import Generator, Iterator
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from ccdn.training.device_crops import DeviceCrops
-
-AHEAD = 4  # batches prepared in advance
+from ccdn.training.workers import Stop, by_processes, by_thread
 
 
 class Crops(Protocol):
@@ -115,35 +111,59 @@ def batches(
     epochs: int,
     workers: int = 0,
     share: Share = WHOLE,
+    stop: Stop = lambda: False,
 ) -> Generator[Batch, None, None]:
     """Every batch from `first` on; the same ones whatever `workers` is.
 
     batch_size: images over all processes. share: which of them are this process's; together the
     processes get the batch that one alone would get. workers 0: one thread of this process prepares
-    them; else so many processes. Close the iterator to stop them early. Raises BatchError for a
-    face that cannot be read, ValueError for a batch that cannot be shared.
+    them; else so many processes. stop: asked while a batch is waited for; once it says True there
+    are no more. Close the iterator to stop them early. Raises BatchError for a face that cannot be
+    read, WorkerError for a process that has ended, ValueError for a batch that cannot be shared.
     """
-    keys = batch_keys(len(crops), batch_size, seed, first, epochs, share)
+    keys = _Keys(len(crops), batch_size, seed, first, epochs, share)
+    steps = steps_per_epoch(len(crops), usable_batch(len(crops), batch_size, share))
+    count = max(0, (epochs - first.epoch) * steps - first.step)
     if workers == 0:
-        yield from _by_thread(_Fetch(crops), keys)
+        found = by_thread(_Prepare(crops, keys), count, stop)
     else:
-        yield from _by_processes(_Fetch(crops), keys, workers)
+        found = by_processes(_PrepareArrays(crops, keys), count, workers, stop)
+    try:
+        for item in found:
+            if isinstance(item, _Failure):
+                raise BatchError(item.message)
+            yield item if isinstance(item, Batch) else _as_batch(*item)
+    finally:
+        found.close()
 
 
 class _Failure(NamedTuple):
     message: str
 
 
-class _Fetch(Dataset):
-    """Reads a whole batch for its key; the key carries the epoch, so that workers live through all
-    epochs.
-    """
+class _Keys(NamedTuple):
+    """The arguments of `batch_keys`."""
 
-    def __init__(self, crops: Crops | DeviceCrops) -> None:
+    faces: int
+    batch_size: int
+    seed: int
+    first: Place
+    epochs: int
+    share: Share
+
+
+class _Prepare:
+    """Reads the batches of every n-th key; the key carries the epoch."""
+
+    def __init__(self, crops: Crops | DeviceCrops, keys: _Keys) -> None:
         self.crops = crops
+        self.keys = keys
 
-    def __getitem__(self, key: tuple[Place, list[int]]) -> Batch | _Failure:
-        place, indices = key
+    def __call__(self, number: int, step: int) -> Iterator[Any]:
+        for place, indices in islice(batch_keys(*self.keys), number, None, step):
+            yield self.prepared(place, indices)
+
+    def prepared(self, place: Place, indices: list[int]) -> Any:
         try:
             self.crops.set_epoch(place.epoch)
             if isinstance(self.crops, DeviceCrops):
@@ -160,73 +180,18 @@ class _Fetch(Dataset):
         )
 
 
-def _by_thread(
-    fetch: _Fetch, keys: Iterator[tuple[Place, list[int]]]
-) -> Generator[Batch, None, None]:
-    ready: queue.Queue[Any] = queue.Queue(AHEAD)
-    stop = threading.Event()
+class _PrepareArrays(_Prepare):
+    """The same as arrays, which cross a pipe as they lie in memory."""
 
-    def put(item: Any) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.2)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def prepare() -> None:
-        try:
-            for key in keys:
-                if not put(fetch[key]):
-                    return
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    thread = threading.Thread(target=prepare, name="ccdn-batches", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield _checked(item)
-    finally:
-        stop.set()
-        thread.join()
+    def prepared(self, place: Place, indices: list[int]) -> Any:
+        found = super().prepared(place, indices)
+        if isinstance(found, Batch):
+            return (tuple(place), *(tensor.numpy() for tensor in found[1:]))
+        return found
 
 
-def _by_processes(
-    fetch: _Fetch, keys: Iterator[tuple[Place, list[int]]], workers: int
-) -> Generator[Batch, None, None]:
-    loader: DataLoader[Any] = DataLoader(
-        fetch,
-        batch_size=None,
-        sampler=keys,
-        num_workers=workers,
-        prefetch_factor=AHEAD,
-        collate_fn=_as_is,
-        worker_init_fn=_start_worker,
-    )
-    for item in loader:
-        yield _checked(item)
-
-
-def _as_is(item: Any) -> Any:
-    return item
-
-
-def _checked(item: Batch | _Failure) -> Batch:
-    if isinstance(item, _Failure):
-        raise BatchError(item.message)
-    return item
-
-
-def _start_worker(_: int) -> None:
-    import cv2
-
-    # Ctrl-C and job schedulers signal the whole process group; the trainer alone answers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
+def _as_batch(
+    place: tuple[int, int], images: np.ndarray, landmarks: np.ndarray, indices: np.ndarray
+) -> Batch:
+    tensors = [torch.from_numpy(array) for array in (images, landmarks, indices)]
+    return Batch(Place(*place), *tensors)

@@ -12,11 +12,14 @@ from typing import Any
 
 import torch
 
+from ccdn.interrupt import answering
 from ccdn.training.processes import Processes
 
 # Seconds in which more signals are the same wish: a batch system signals every process of a job,
 # and torchrun passes on to its processes what they got themselves.
 SAME_WISH = 3.0
+# Seconds in which processes that were asked to stop do another step, to stop together.
+TOGETHER = 10.0
 
 
 @contextmanager
@@ -25,7 +28,7 @@ def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[
     previous: dict[int, Any] = {}
     try:
         for which in (signal.SIGINT, signal.SIGTERM):
-            previous[which] = signal.signal(which, handler)
+            previous[which] = signal.signal(which, answering(handler))
         yield previous
     finally:
         for number, before in previous.items():
@@ -37,6 +40,7 @@ class StopWish:
 
     def __init__(self) -> None:
         self.signum = 0
+        self._first = 0.0
 
     @contextmanager
     def listen(self) -> Iterator[None]:
@@ -46,19 +50,27 @@ class StopWish:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        first = 0.0
 
         def wish(signum: int, frame: FrameType | None) -> None:
-            nonlocal first
             now = time.monotonic()
             if not self.signum:
-                self.signum, first = signum, now
-            elif signum == signal.SIGINT and now - first >= SAME_WISH:
+                self.signum, self._first = signum, now
+            elif signum == signal.SIGINT and now - self._first >= SAME_WISH:
                 signal.signal(signum, previous[signal.SIGINT])
                 signal.raise_signal(signum)
 
         with handling(wish) as previous:
             yield
+
+    def ends_a_wait(self, processes: Processes) -> bool:
+        """Whether to wait no longer for what concerns this process alone.
+
+        Of several it first waits with the others, which cannot go on without it: they agree to stop
+        after the step.
+        """
+        if not self.signum:
+            return False
+        return processes.group is None or time.monotonic() - self._first >= TOGETHER
 
     def agreed(self, processes: Processes, device: torch.device) -> bool:
         """Whether one of the processes was asked; the same answer on all of them."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch.utils.data import Subset
@@ -17,6 +18,7 @@ from ccdn.data import CropDataset
 from ccdn.evaluation.metrics import best_norm
 from ccdn.evaluation.predictions import predict_faces
 from ccdn.evaluation.running import NME
+from ccdn.interrupt import patience
 from ccdn.models import build_model
 from ccdn.training.batches import Batch, Place, Share, batches, steps_per_epoch, usable_batch
 from ccdn.training.checkpoint import (
@@ -43,8 +45,13 @@ from ccdn.training.resume import BEST, LAST, WEIGHTS, check_fits, save_last, to_
 from ccdn.training.schedule import AveragedWeights, learning_rate
 from ccdn.training.signals import StopWish
 from ccdn.training.step import NotFiniteError, Step
+from ccdn.training.workers import WorkerError
 
 Item = TypeVar("Item")
+
+# Seconds after which one of several processes that was told to stop has waited in vain for the
+# others: no step of theirs takes so long.
+STEP_PATIENCE = 60.0
 
 
 class TrainingError(RuntimeError):
@@ -133,7 +140,8 @@ class Trainer:
 
         Raises Interrupted after SIGINT or SIGTERM (a checkpoint is saved), TrainingError for a loss
         that is not finite (the last good checkpoint stays, and the batch is saved beside it),
-        BatchError for a face that cannot be read.
+        BatchError for a face that cannot be read. TrainingError, too, for a process preparing
+        batches that has ended; a checkpoint is saved first.
         """
         train = self.config.train
         total = train.epochs * self.steps
@@ -145,7 +153,7 @@ class Trainer:
         stream = self.batches()
         train_mode(self.model, train)
         try:
-            with self._stop.listen():
+            with self._stop.listen(), patience(self._patience()):
                 for batch in self._timed(stream):
                     self._one_step(batch)
                     if self.place.step == 0:
@@ -157,12 +165,15 @@ class Trainer:
                     # A wish that comes in the last step finds the run at its end.
                     stop = self._stop.agreed(self.processes, self.device)
                     if stop and self.place.epoch < train.epochs:
-                        if self.saved_step != self.step:
-                            self.save()
-                        raise Interrupted(self._stop.signum or signal.SIGTERM)
+                        self._interrupted()
+                if self.place.epoch < train.epochs:  # the wish came while it waited for a batch
+                    self._interrupted()
             self.records.draw(self.step, self.do_step.sample, always=True)
             if self.processes.first:
                 save_portable(self.out / WEIGHTS, to_use(self.out, self.checkpoint()))
+        except WorkerError as error:
+            self._save_step()
+            raise TrainingError(f"{error}; {self._kept()}: --resume goes on there") from error
         finally:
             stream.close()
             self.records.close()
@@ -178,6 +189,7 @@ class Trainer:
             train.epochs,
             train.workers,
             self.share,
+            lambda: self._stop.ends_a_wait(self.processes),
         )
 
     def checkpoint(self) -> Checkpoint:
@@ -222,6 +234,18 @@ class Trainer:
             ) from error
         if name == LAST:
             self.saved_step = self.step
+
+    def _patience(self) -> float:
+        """Seconds that a step may take in which no signal is heeded: alone it ends some time."""
+        return math.inf if self.processes.group is None else STEP_PATIENCE
+
+    def _save_step(self) -> None:
+        if self.saved_step != self.step:
+            self.save()
+
+    def _interrupted(self) -> NoReturn:
+        self._save_step()
+        raise Interrupted(self._stop.signum or signal.SIGTERM)
 
     def _one_step(self, batch: Batch) -> None:
         train = self.config.train
@@ -328,16 +352,19 @@ class Trainer:
             {**batch._asdict(), "place": tuple(batch.place), "model": self.model.state_dict()},
             self.out / name,
         )
-        kept = "no checkpoint was saved yet"
-        if (self.out / LAST).exists():
-            kept = f"{self.out / LAST} holds the last good state"
         return (
             f"the {error.what} is not finite in step {self.step + 1} (epoch"
             f" {batch.place.epoch + 1}): loss {error.values['loss']}, gradient norm"
             f" {error.values['gradient']}; the batch's indices are {batch.indices.tolist()};"
-            f" {self.out / name} holds the batch and the weights that met it; {kept};"
+            f" {self.out / name} holds the batch and the weights that met it; {self._kept()};"
             " a lower train.lr or train.clip=1 may help"
         )
+
+    def _kept(self) -> str:
+        """What there is of the run on the disk, in words."""
+        if (self.out / LAST).exists():
+            return f"{self.out / LAST} holds the last good state"
+        return "no checkpoint was saved yet"
 
     def _load(self, checkpoint: Checkpoint) -> None:
         source = self.out / LAST
