@@ -136,7 +136,7 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
     from ccdn.default_weights import about
     from ccdn.inputs import sources
     from ccdn.predicting import Tally, predict_stills, predict_stream, say
-    from ccdn.result_names import result_names, spare
+    from ccdn.result_names import check_writable, result_names, spare
     from ccdn.training.optimisation import pick_device
     from ccdn.training.signals import StopWish
 
@@ -145,6 +145,7 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
     _check_kinds(options, found)
     names = result_names(found)
     spare(names, Path(options.out), options.write, options.pts)
+    check_writable(Path(options.out))
     if options.weights is None and group.first:
         say(f"no --weights, so with those that ship: {about()}")
     device = str(pick_device(options.device, group.local_rank))

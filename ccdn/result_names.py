@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,6 +82,20 @@ def _is_ours(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(1 << 16)
     return COORDINATES.encode() in start or start.startswith((b"frame,face,box_x0", b"image,face,"))
+
+
+def check_writable(out: Path) -> None:
+    """Raise OSError, naming it, where files cannot be made in the output folder, or the folder
+    itself cannot; writes nothing that stays.
+    """
+    folder = Path(os.path.abspath(out))
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(out)) from None
 
 
 def strangers(out: Path, found: Sequence[Source]) -> frozenset[str]:

@@ -467,6 +467,25 @@ def test_a_picture_that_cannot_be_written_does_not_end_the_others(
     assert len(list(out.glob("*.json"))) == 3
 
 
+@pytest.mark.parametrize("out", ["file", "file/out", "link"])
+def test_a_folder_that_cannot_be_is_told_once(
+    out: str,
+    weights: Path,
+    face_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before the network has looked at a thousand pictures."""
+    monkeypatch.setattr(predict.Predictor, "landmarks", None)
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    assert run(face_folder, "--weights", weights, "--out", tmp_path / out) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / out) in line
+    assert not (tmp_path / "gone").exists()
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_wish_to_stop_leaves_whole_results(
     signum: signal.Signals,
