@@ -12,6 +12,7 @@ import numpy as np
 
 from ccdn.command import command
 from ccdn.data.crop import from_unit
+from ccdn.numbers import is_whole
 from ccdn.progress import counted
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _side(text: str) -> int:
-    if not text.isdecimal() or not 32 <= int(text) <= 2048:
+    if not is_whole(text) or not 32 <= int(text) <= 2048:
         raise argparse.ArgumentTypeError(f"expected a whole number from 32 to 2048, found {text!r}")
     return int(text)
 

@@ -81,6 +81,8 @@ class DataConfig:
     cache_dir: Optional[str] = None  # noqa: UP045  keep them in this folder too, for other runs
     on_device: bool = False  # keep them on the device and make training crops there
     skip_bad: bool = False  # leave out (and count) files that cannot be read
+    missing_points: str = "error"  # error | place: what a point at 0 0 or -1 -1 is
+    orientation: str = "auto"  # auto | stored | upright: the picture that labels are of, by EXIF
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
 
 
@@ -181,6 +183,8 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "data.kind": ("auto", *EVAL_SPLITS),
     "data.box": ("provided", "gt", "detector"),
     "data.missing_box": ("error", "gt"),
+    "data.missing_points": ("error", "place"),
+    "data.orientation": ("auto", "stored", "upright"),
 }
 _LOWEST: dict[str, float] = {
     "data.limit": 1,

@@ -17,6 +17,7 @@ import numpy as np
 from ccdn.data import DataError
 from ccdn.data.images import IMAGE_SUFFIXES, cv2
 from ccdn.film import FRAME_RATE, opencv_path, told_rate
+from ccdn.numbers import is_whole
 
 # Of a folder all of these are read; a picture that is named itself may have any suffix.
 PICTURE_SUFFIXES = (
@@ -63,7 +64,7 @@ def sources(inputs: Sequence[str], say: Callable[[str], None] = lambda line: Non
             raise DataError(f"found an empty name, expected a picture, a folder or {CAMERA}N")
         if name.startswith(CAMERA):
             number = name.removeprefix(CAMERA)
-            if not (number.isascii() and number.isdecimal()):
+            if not is_whole(number):
                 raise DataError(f"{name}: expected the number of a camera, e.g. {CAMERA}0")
             found.append(Source(Path(f"camera_{number}"), int(number)))
         elif re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name):

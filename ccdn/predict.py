@@ -14,6 +14,7 @@ import numpy as np
 from ccdn.arguments import positive
 from ccdn.command import command
 from ccdn.config import ConfigError
+from ccdn.numbers import parse_number
 from ccdn.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _formats(text: str) -> set[str]:
 def parse_box(text: str) -> np.ndarray:
     """A box x0,y0,x1,y1 of the command line, (4,); argparse tells what is wrong with another."""
     try:
-        box = np.array([float(part) for part in text.split(",")])
+        box = np.array([parse_number(part) for part in text.split(",")])
     except ValueError:
         box = np.zeros(0)
     if box.shape != (4,) or not np.isfinite(box).all() or not (box[:2] < box[2:]).all():

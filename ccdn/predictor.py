@@ -142,13 +142,18 @@ def _checked_boxes(boxes: Any, image: np.ndarray) -> list[np.ndarray]:
 
 
 def check_box(path: str | Path, box: np.ndarray, image: np.ndarray) -> None:
-    """Raise DataError for a box that does not touch the picture or is far larger than it."""
+    """Raise DataError for a box that is empty, does not touch the picture or is far larger."""
     from ccdn.data import DataError
 
+    x0, y0, x1, y1 = (float(value) for value in box)
+    if not (x0 < x1 and y0 < y1):
+        raise DataError(
+            f"{path}: found an empty or inverted box {x0:g},{y0:g},{x1:g},{y1:g}, expected"
+            " x0 < x1 and y0 < y1"
+        )
     height, width = image.shape[:2]
-    inside = box[0] < width and box[1] < height and box[2] > 0 and box[3] > 0
+    inside = x0 < width and y0 < height and x1 > 0 and y1 > 0
     if not inside or float((box[2:] - box[:2]).max()) > 5 * max(height, width):
-        x0, y0, x1, y1 = (float(value) for value in box)
         raise DataError(
             f"{path}: found the box {x0:g},{y0:g},{x1:g},{y1:g}, expected one that overlaps the"
             f" picture of {width} x {height} pixels and is at most five times as large"

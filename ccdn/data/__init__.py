@@ -73,8 +73,9 @@ __all__ = [
     "write_pts",
 ]
 
-# Each opens (root, split, skip_bad); the others, folder and synthetic, have arguments of their own.
-BENCHMARKS: dict[str, Callable[[str | Path, str, bool], ImageFaces]] = {
+# Each opens (root, split, skip_bad, *, missing_points, orientation); the others, folder and
+# synthetic, have arguments of their own.
+BENCHMARKS: dict[str, Callable[..., ImageFaces]] = {
     "300w": read_300w,
     "wflw": read_wflw,
     "cofw": read_cofw,
@@ -93,9 +94,16 @@ def open_faces(
     *,
     points: int | None = None,
     skip_bad: bool = False,
+    missing_points: str = "error",
+    orientation: str = "auto",
     synthetic: dict[str, Any] | None = None,
 ) -> FaceSet:
     """Open a set of faces by kind: one of KINDS.
+
+    Points at 0 0 and -1 -1 are marks of points that are not there, and an error; `missing_points`
+    place takes them for places. `orientation` says on which picture the labels of files with an
+    EXIF orientation were drawn: stored, upright, or auto, as the format has it (the reader's page
+    says how).
 
     `points` is the number of landmarks expected (for synthetic: made). `synthetic` holds the
     other arguments of `SyntheticFaces` (count, seed, size, pose), which has no root and no
@@ -113,8 +121,17 @@ def open_faces(
     if root is None:
         raise DataError(f"data kind {kind!r} needs a root: the folder that holds the data")
     if kind == "folder":
-        return read_folder(root, points=points, split=split, skip_bad=skip_bad)
-    faces = BENCHMARKS[kind](root, split, skip_bad)
+        return read_folder(
+            root,
+            points=points,
+            split=split,
+            skip_bad=skip_bad,
+            missing_points=missing_points,
+            orientation=orientation,
+        )
+    faces = BENCHMARKS[kind](
+        root, split, skip_bad, missing_points=missing_points, orientation=orientation
+    )
     if points not in (None, faces.points):
         raise DataError(
             f"{faces.name} has {faces.points} points, the configuration asks for {points}"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import positive
+from ..arguments import number, positive, whole
 from ..command import command
 from ..drawing import contact_sheet, draw_landmarks, enlarge, write_picture
 from . import KINDS, aflw, cofw, detect_kind, open_faces, w300, wflw
@@ -22,9 +22,11 @@ from .augment import PRESETS
 from .boxes import BOX_KINDS, face_box
 from .crop import crop_matrix, from_unit, to_unit, transform_points
 from .dataset import CropDataset
-from .faces import FaceSet, subset_masks
+from .faces import Face, FaceSet, subset_masks
+from .headers import picture_header
 from .images import DataError
 from .layouts import layout_or_none
+from .reading import MISSING_POINTS, ORIENTATIONS
 from .synthetic.export import PROTOCOLS
 from .synthetic.generator import POSE
 
@@ -101,6 +103,8 @@ def _inspect(options: argparse.Namespace) -> None:
                     split,
                     points=options.points,
                     skip_bad=options.skip_bad,
+                    missing_points=options.missing_points,
+                    orientation=options.orientation,
                     synthetic=made,
                 )
         except DataError as error:
@@ -138,10 +142,29 @@ def _print_counts(faces: FaceSet, split: str, expected: int | None) -> None:
     told = [face.visible for face in everything if face.visible is not None]
     if told:
         print(f"  {100 * np.mean(np.concatenate(told)):.1f} % of the points are visible")
+    _print_orientations(faces, everything)
     boxes = sum(face.box is not None for face in everything)
     print(f"  {boxes} with a box of their own, {faces.skipped.count} skipped")
     for reason in faces.skipped.reasons:
         print(f"  skipped: {reason}")
+
+
+def _print_orientations(faces: FaceSet, everything: Sequence[Face]) -> None:
+    """How many pictures have an EXIF orientation, and what is made of it."""
+    turned: dict[Path, bool] = {}
+    for face in everything:
+        try:
+            if face.path is not None and picture_header(face.path).orientation != 1:
+                upright = getattr(faces, "orient", True) if face.upright is None else face.upright
+                turned[face.path] = upright
+        except DataError:  # whoever reads the picture says so
+            continue
+    if turned:
+        count = sum(turned.values())
+        print(
+            f"  {len(turned)} pictures with an EXIF orientation: {count} turned upright,"
+            f" {len(turned) - count} as stored"
+        )
 
 
 def _of_part(group: str, count: int) -> str:
@@ -230,17 +253,29 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("kind", choices=("auto", *KINDS), metavar="NAME", help=" | ".join(KINDS))
     inspect.add_argument("root", nargs="?", metavar="DIR", help="folder (or file) of the data")
     inspect.add_argument("--split", help="default: all that the benchmark has, else train")
-    inspect.add_argument("--points", type=int, help="landmarks expected")
+    inspect.add_argument("--points", type=positive, help="landmarks expected")
     inspect.add_argument(
         "--skip-bad", action="store_true", help="leave out bad files and count them"
     )
     inspect.add_argument(
+        "--missing-points",
+        choices=MISSING_POINTS,
+        default="error",
+        help="what a point at 0 0 or -1 -1 is (default: error)",
+    )
+    inspect.add_argument(
+        "--orientation",
+        choices=ORIENTATIONS,
+        default="auto",
+        help="the picture that labels are of, where EXIF turns it (default: as the format has it)",
+    )
+    inspect.add_argument(
         "--box", choices=BOX_KINDS, default="provided", help="provided: gt where the data have none"
     )
-    inspect.add_argument("--margin", type=float, default=0.25)
-    inspect.add_argument("--size", type=int, default=128, help="side of a crop in pixels")
+    inspect.add_argument("--margin", type=number, default=0.25)
+    inspect.add_argument("--size", type=positive, default=128, help="side of a crop in pixels")
     inspect.add_argument("--augmentation", choices=tuple(PRESETS), default="newell")
-    inspect.add_argument("--seed", type=int, default=0)
+    inspect.add_argument("--seed", type=whole, default=0)
     inspect.add_argument("--faces", type=positive, default=40, help="faces on a sheet")
     inspect.add_argument("--out", type=Path, help="folder for the sheets; none without it")
 
@@ -251,20 +286,22 @@ def _parser() -> argparse.ArgumentParser:
     synthesize.add_argument("--protocol", choices=tuple(PROTOCOLS), required=True)
     synthesize.add_argument("--train", type=positive, default=2000, help="training faces")
     synthesize.add_argument(
-        "--test", type=int, default=300, help="test faces, of seed + 1; 0: none"
+        "--test", type=whole, default=300, help="test faces, of seed + 1; 0: none"
     )
-    synthesize.add_argument("--seed", type=int, default=0)
-    synthesize.add_argument("--size", type=int, default=160, help="side of a picture in pixels")
+    synthesize.add_argument("--seed", type=whole, default=0)
+    synthesize.add_argument(
+        "--size", type=positive, default=160, help="side of a picture in pixels"
+    )
     synthesize.add_argument(
         "--pose",
-        type=float,
+        type=number,
         nargs=3,
         default=POSE,
         metavar=("YAW", "PITCH", "ROLL"),
         help="largest angles in degrees",
     )
     synthesize.add_argument(
-        "--occlusion", type=float, default=0.2, help="share of faces with something before them"
+        "--occlusion", type=number, default=0.2, help="share of faces with something before them"
     )
     synthesize.add_argument("--out", type=Path, required=True, help="a new folder")
     return parser

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .faces import Face, ImageFaces, checked_box, checked_landmarks, gather
+from .faces import Face, ImageFaces, checked_box, checked_landmarks
 from .images import DataError
 from .mat import checked_shape, load_mat
+from .reading import gather, reading
 from .sizes import check_size, check_split
 
 POINTS = 19
@@ -33,15 +34,24 @@ TRAIN_FACES = "train_faces"
 SIZES = {"train": TRAIN, "test": ALL - TRAIN, "frontal": 1314}
 
 
-def read_aflw(root: str | Path, split: str = "train", skip_bad: bool = False) -> ImageFaces:
+def read_aflw(
+    root: str | Path,
+    split: str = "train",
+    skip_bad: bool = False,
+    *,
+    missing_points: str = "error",
+    orientation: str = "auto",
+) -> ImageFaces:
     """Open a split of AFLW-19: train, test, or the test set's frontal faces.
 
     Faces carry the box of AFLW, by which the norm face_size measures, the visibility of their
     points and the attribute frontal. A split that is not of its official size gives a UserWarning.
     Raises DataError for missing files and the first bad face unless `skip_bad`, which logs and
-    counts them in `skipped`.
+    counts them in `skipped`; `missing_points` and `orientation` (auto: as stored) are those of
+    `ccdn.data.open_faces`.
     """
     root = Path(root)
+    how = reading(skip_bad, missing_points, orientation)
     check_split("AFLW", split, SIZES)
     path = root / FILE
     data, bbox, names, mask, order = load_mat(path, "data", "bbox", "nameList", "mask_new", "ra")
@@ -55,7 +65,7 @@ def read_aflw(root: str | Path, split: str = "train", skip_bad: bool = False) ->
         if len(array) != count:
             raise DataError(f"{path}: found {len(array)} rows of {name}, expected {count}")
     if not np.array_equal(np.sort(order), np.arange(1, count + 1)):
-        raise DataError(f"{path}: found an ra that is no permutation of 1..{count}")
+        raise DataError(f"{path}: found an ra that is no permutation of 1..{count}{_twice(order)}")
     images = next((f for f in (root / "flickr", root / "data" / "flickr") if f.is_dir()), None)
     if images is None:
         raise DataError(f"{root / 'flickr'}: no such folder, expected the images of AFLW")
@@ -76,11 +86,16 @@ def read_aflw(root: str | Path, split: str = "train", skip_bad: bool = False) ->
             f"{FILE}, face {index + 1}",
         )
 
-    faces, skipped = gather(chosen.tolist(), read, skip_bad)
+    faces, skipped = gather(chosen.tolist(), read, how)
     if split == "frontal":
         faces = [face for face in faces if face.attributes["frontal"]]
     check_size(root, "AFLW", split, len(faces), SIZES)
-    return ImageFaces(f"AFLW {split}", faces, skipped, orient=False)
+    return ImageFaces(f"AFLW {split}", faces, skipped, orient=how.orient, chosen=how.chosen)
+
+
+def _twice(order: np.ndarray) -> str:
+    values, counts = np.unique(order, return_counts=True)
+    return f": it has face {values[counts > 1][0]:g} twice" if (counts > 1).any() else ""
 
 
 def _train_size(path: Path, count: int) -> int:

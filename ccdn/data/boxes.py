@@ -42,6 +42,7 @@ def face_box(
     half.
     """
     name = face.where
+    lenient = kind == "gt"  # two points one above the other make a face, too
     if kind == "gt":
         box = landmark_box(face.landmarks)
     elif kind == "provided":
@@ -58,7 +59,7 @@ def face_box(
     else:
         raise DataError(f"found box {kind!r}, expected one of {', '.join(BOX_KINDS)}")
     try:
-        return square_box(box, margin)
+        return _square(box, margin) if lenient else square_box(box, margin)
     except ValueError as error:
         raise DataError(f"{name}: {error}") from None
 
@@ -75,11 +76,21 @@ def square_box(box: np.ndarray, margin: float = 0.0) -> np.ndarray:
     Raises ValueError for a box that is empty, inverted or not finite, and a margin of -1 or less.
     """
     x0, y0, x1, y1 = (float(value) for value in box)
+    if not (x0 < x1 and y0 < y1):
+        raise _no_box(box)
+    return _square(box, margin)
+
+
+def _no_box(box: np.ndarray) -> ValueError:
+    found = ", ".join(f"{value:g}" for value in box)
+    return ValueError(f"found an empty or inverted box ({found}), expected x0 < x1 and y0 < y1")
+
+
+def _square(box: np.ndarray, margin: float) -> np.ndarray:
+    """As `square_box`; the box, of landmarks on a line, may be without a width or a height."""
+    x0, y0, x1, y1 = (float(value) for value in box)
     if not (np.isfinite([x0, y0, x1, y1]).all() and x0 <= x1 and y0 <= y1 and (x0, y0) != (x1, y1)):
-        raise ValueError(
-            f"found an empty or inverted box ({x0:g}, {y0:g}, {x1:g}, {y1:g}), "
-            "expected x0 < x1 and y0 < y1"
-        )
+        raise _no_box(box)
     if not margin > -1:
         raise ValueError(f"found a box margin of {margin}, expected more than -1")
     half = (1.0 + margin) * max(x1 - x0, y1 - y0) / 2
@@ -142,7 +153,7 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _detect_this(face: Face, image: np.ndarray) -> np.ndarray:
-    wanted = square_box(landmark_box(face.landmarks))
+    wanted = _square(landmark_box(face.landmarks), 0.0)
     boxes = detect_faces(image)
     best = max(boxes, key=lambda box: overlap(box, wanted), default=None)
     if best is None or overlap(best, wanted) < 0.5:

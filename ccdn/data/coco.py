@@ -2,64 +2,117 @@
 
 `annotations` have `keypoints` [x, y, v] * n and `bbox` x, y, width, height, and may have
 `center`, `scale` and `box_size`, which then are the box (see `ccdn.data.hrnet`); a warning names
-the faces whose `bbox` would have been too small. v is 2 for a point that can be seen and 1 for one
-that cannot; in a file without any 2 it says nothing. Pixels are 0-based. The images lie in
-`images/` beside the file or its folder, or beside the file.
+the faces whose `bbox` would have been too small. v is 2 for a point that can be seen, 1 for one
+that cannot and 0 for one that was not annotated, which is an error; in a file without any 2 it says
+nothing. Pixels are 0-based. The images lie in `images/` beside the file or its folder, or beside
+the file.
+
+Labels may be of the picture as stored or as its EXIF orientation shows it, and `width` and `height`
+of `images` tell which; see `ccdn.data.orientation`.
+
+COCO-WholeBody's files, whose `keypoints` are of the body, are read by their `face_kpts`, 68 points
+as 300W's, and `face_box`; annotations with `face_valid` false are no faces. There any v above 0 is
+an annotated point. The images may also lie in `train2017/` and `val2017/`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .boxes import square_box
-from .faces import Face, ImageFaces, checked_box, checked_landmarks, gather
+from .faces import Face, ImageFaces, checked_box, checked_landmarks, naming_the_row
 from .hrnet import PIXELS_OF_SCALE, centred_box
 from .images import DataError, readable
+from .json_files import parse_json
+from .orientation import Upright
+from .reading import gather, reading
 from .split_files import find_image, find_split_file
 
 log = logging.getLogger(__name__)
 
 _MARGIN = 0.25  # of the crop that a rectangle is judged by: the default
+_FACE = "face_kpts"
+_FACE_POINTS = 68
+_WHOLE_BODY_FOLDERS = ("train2017", "val2017")
 
 
-def read_coco(root: str | Path, split: str = "train", skip_bad: bool = False) -> ImageFaces:
+def read_coco(
+    root: str | Path,
+    split: str = "train",
+    skip_bad: bool = False,
+    *,
+    missing_points: str = "error",
+    orientation: str = "auto",
+) -> ImageFaces:
     """Open a JSON file, or that of a split in a folder or its `annotations/`.
 
     Raises DataError for a missing or broken file, and the first bad annotation unless `skip_bad`,
-    which logs and counts them in `skipped`.
+    which logs and counts them in `skipped`. `missing_points` and `orientation` (auto: as the file's
+    sizes tell, each picture by itself) are those of `ccdn.data.open_faces`. An id that two
+    annotations have is an error, or with `skip_bad` the later one is left out; with an id that two
+    images have, all its annotations.
     """
+    how = reading(skip_bad, missing_points, orientation)
     path = find_split_file(Path(root), split, ".json", "a COCO-style JSON file")
     with readable(path, "a JSON file in UTF-8", ValueError, RecursionError):
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    images = {}
-    for number, image in enumerate(_items(path, content, "images")):
-        name, key = image.get("file_name"), image.get("id")
-        if not isinstance(name, str) or not name or not isinstance(key, (int, str)):
-            raise DataError(f"{path}, image {number}: expected an id and a file_name")
-        images[key] = name
-    annotations = _items(path, content, "annotations")
-    says_visibility = any(
-        isinstance(item.get("keypoints"), list) and 2 in item["keypoints"][2::3]
-        for item in annotations
-    )
+        content = parse_json(path.read_bytes().decode("utf-8-sig"))
+    images = _read_images(path, content, skip_bad)
+    annotations = list(enumerate(_items(path, content, "annotations")))
+    if any(_FACE in item for _, item in annotations):
+        everyone = len(annotations)
+        annotations = [row for row in annotations if row[1].get("face_valid") is not False]
+        log.info("%s: %d of %d people have a face", path, len(annotations), everyone)
+        read_points: Callable[[str, dict[str, Any]], _Points] = _whole_body_points
+    else:
+        says = any(
+            isinstance(item.get("keypoints"), list) and 2 in item["keypoints"][2::3]
+            for _, item in annotations
+        )
 
+        def read_points(where: str, item: dict[str, Any]) -> _Points:
+            return _points(where, item, says)
+
+    upright = Upright(path, orientation)
+    known: dict[Any, int] = {}
     small: list[str] = []
 
     def read(row: tuple[int, dict[str, Any]]) -> Face:
         number, item = row
-        face = _read_annotation(path, images, says_visibility, number, item)
+        where = f"{path}, {_where(number, item)}"
+        key = _key(item.get("id"))
+        if key is not None and known.setdefault(key, number) != number:
+            raise DataError(
+                f"{where}: found the id of annotation {known[key]} again, expected another"
+            )
+        image = _image_of(where, images, item)
+        points = read_points(where, item)
+        file = find_image(path, image.name, _WHOLE_BODY_FOLDERS)
+        face = Face(
+            image.name,
+            points.landmarks,
+            points.box,
+            path.stem,
+            file,
+            points.visible,
+            source=f"{path.name}, annotation {number}",
+        )
+        if os.path.isfile(file):  # Path.is_file raises for too long a name
+            with naming_the_row(face):
+                face = replace(face, upright=upright.of(file, image.size))
         share = _beyond_rectangle(item, face.landmarks)
         if share > 0:
             small.append(f"{_where(number, item)} by {100 * share:.0f} %")
         return face
 
-    faces, skipped = gather(list(enumerate(annotations)), read, skip_bad)
+    faces, skipped = gather(annotations, read, how)
     if small:
         log.warning(
             "%s: the rectangle (bbox) of %d of %d faces is too small, landmarks lie outside its "
@@ -70,7 +123,111 @@ def read_coco(root: str | Path, split: str = "train", skip_bad: bool = False) ->
             ", ".join(small[:3]),
             ", ..." if len(small) > 3 else "",
         )
-    return ImageFaces(path.stem, faces, skipped, orient=False)
+    return ImageFaces(path.stem, faces, skipped, orient=how.orient)
+
+
+# ---- images --------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Image:
+    """An entry of `images`; `size` is width and height, None where it does not say. `places` are
+    all that have its id.
+    """
+
+    name: str
+    size: tuple[int, int] | None
+    places: list[int] = field(default_factory=list)
+
+
+def _read_images(path: Path, content: Any, skip_bad: bool) -> dict[Any, _Image]:
+    images: dict[Any, _Image] = {}
+    for number, item in enumerate(_items(path, content, "images")):
+        name, key = item.get("file_name"), _key(item.get("id"))
+        if not isinstance(name, str) or not name or key is None:
+            raise DataError(f"{path}, image {number}: expected an id and a file_name")
+        known = images.setdefault(key, _Image(name, _size(path, number, item)))
+        known.places.append(number)
+        if len(known.places) > 1 and not skip_bad:
+            raise DataError(_same_id(path, key, known))
+    return images
+
+
+def _same_id(path: Path | str, key: Any, image: _Image) -> str:
+    places = " and ".join(map(str, image.places))
+    return f"{path}: found the id {key!r} of images {places}, expected an id for each"
+
+
+def _size(path: Path, number: int, item: dict[str, Any]) -> tuple[int, int] | None:
+    """Width and height of an image, None where one is not given. A converter that does not know
+    them writes 0.
+    """
+    found = []
+    for name in ("width", "height"):
+        value = item.get(name)
+        if value is None:
+            return None
+        if not _is_number(value) or value != int(value) or value < 0:
+            raise DataError(
+                f"{path}, image {number}: found {name} = {value!r}, expected a whole number"
+            )
+        found.append(int(value))
+    return (found[0], found[1]) if all(found) else None
+
+
+def _key(value: Any) -> int | str | None:
+    """An id as a key; None where it is none. In Python 1, 1.0 and true would be the same key."""
+    return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
+
+
+def _image_of(where: str, images: dict[Any, _Image], item: dict[str, Any]) -> _Image:
+    key = _key(item.get("image_id"))
+    if key is None or key not in images:
+        raise DataError(
+            f"{where}: found image_id {item.get('image_id')!r}, expected that of an image"
+        )
+    if len(images[key].places) > 1:
+        raise DataError(_same_id(where, key, images[key]))
+    return images[key]
+
+
+# ---- annotations ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Points:
+    landmarks: np.ndarray
+    visible: np.ndarray | None
+    box: np.ndarray | None
+
+
+def _points(where: str, item: dict[str, Any], says_visibility: bool) -> _Points:
+    table = _table(where, item, "keypoints")
+    visible = table[:, 2] == 2 if says_visibility else None
+    return _Points(checked_landmarks(table[:, :2], where), visible, _box(where, item))
+
+
+def _whole_body_points(where: str, item: dict[str, Any]) -> _Points:
+    table = _table(where, item, _FACE)
+    if len(table) != _FACE_POINTS:
+        raise DataError(f"{where}: found {len(table)} points of {_FACE}, expected {_FACE_POINTS}")
+    box = _rectangle(where, item, "face_box") if "face_box" in item else None
+    return _Points(checked_landmarks(table[:, :2], where), None, box)
+
+
+def _table(where: str, item: dict[str, Any], name: str) -> np.ndarray:
+    """The rows x, y, v (n, 3) of a list, all of them annotated."""
+    values = _numbers(where, item, name)
+    if len(values) == 0 or len(values) % 3:
+        raise DataError(f"{where}: found {len(values)} keypoint values, expected 3 a point")
+    table = np.array(values).reshape(-1, 3)
+    if (table[:, 2] <= 0).any():
+        missing = int(np.argmax(table[:, 2] <= 0))
+        raise DataError(
+            f"{where}: point {missing} is not annotated (v = {table[missing, 2]:g}), expected 1 "
+            "or 2"
+        )
+    return table
 
 
 def _beyond_rectangle(item: dict[str, Any], landmarks: np.ndarray) -> float:
@@ -80,8 +237,7 @@ def _beyond_rectangle(item: dict[str, Any], landmarks: np.ndarray) -> float:
     if "bbox" not in item or not _has_centre(item):
         return 0.0
     try:
-        x, y, width, height = _numbers("", item, "bbox", 4)
-        square = square_box(np.array([x, y, x + width, y + height]), _MARGIN)
+        square = square_box(_rectangle("", item, "bbox"), _MARGIN)
     except ValueError:  # as it is not used, nothing is wrong
         return 0.0
     beyond = np.maximum(square[:2] - landmarks, landmarks - square[2:]).max(initial=0.0)
@@ -93,31 +249,6 @@ def _items(path: Path, content: Any, name: str) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise DataError(f"{path}: expected a list {name!r} of objects, as COCO's files have")
     return found
-
-
-def _read_annotation(
-    path: Path, images: dict[Any, str], says_visibility: bool, number: int, item: dict[str, Any]
-) -> Face:
-    where = f"{path}, {_where(number, item)}"
-    key = item.get("image_id")
-    if not isinstance(key, (int, str)) or key not in images:
-        raise DataError(f"{where}: found image_id {key!r}, expected that of an image")
-    keypoints = _numbers(where, item, "keypoints")
-    if len(keypoints) == 0 or len(keypoints) % 3:
-        raise DataError(f"{where}: found {len(keypoints)} keypoint values, expected 3 a point")
-    table = np.array(keypoints).reshape(-1, 3)
-    if (table[:, 2] == 0).any():
-        missing = int(np.argmax(table[:, 2] == 0))
-        raise DataError(f"{where}: point {missing} is not annotated (v = 0), expected 1 or 2")
-    return Face(
-        images[key],
-        checked_landmarks(table[:, :2], where),
-        _box(where, item),
-        path.stem,
-        find_image(path, images[key]),
-        table[:, 2] == 2 if says_visibility else None,
-        source=f"{path.name}, annotation {number}",
-    )
 
 
 def _where(number: int, item: dict[str, Any]) -> str:
@@ -136,9 +267,11 @@ def _box(where: str, item: dict[str, Any]) -> np.ndarray | None:
         else:
             side = PIXELS_OF_SCALE * _number(where, item, "scale")
         return checked_box(centred_box(centre[0], centre[1], side), where)
-    if "bbox" not in item:
-        return None
-    x, y, width, height = _numbers(where, item, "bbox", 4)
+    return _rectangle(where, item, "bbox") if "bbox" in item else None
+
+
+def _rectangle(where: str, item: dict[str, Any], name: str) -> np.ndarray:
+    x, y, width, height = _numbers(where, item, name, 4)
     return checked_box(np.array([x, y, x + width, y + height]), where)
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..numbers import is_whole
 from .faces import (
     Face,
     ImageFaces,
@@ -29,10 +30,10 @@ from .faces import (
     check_landmarks_inside,
     checked_box,
     checked_landmarks,
-    gather,
 )
 from .images import DataError
 from .mat import checked_shape, load_mat, open_mat73
+from .reading import gather, reading
 from .sizes import check_size, check_split
 
 POINTS = 29
@@ -89,14 +90,24 @@ def read_cell(file: Path, cell: int) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
-def read_cofw(root: str | Path, split: str = "train", skip_bad: bool = False) -> CofwFaces:
+def read_cofw(
+    root: str | Path,
+    split: str = "train",
+    skip_bad: bool = False,
+    *,
+    missing_points: str = "error",
+    orientation: str = "auto",
+) -> CofwFaces:
     """Open a split of COFW with 29 points: train or test.
 
     Faces carry their box, its corner clamped to the image, and the visibility of their points. A
     split that is not of its official size gives a UserWarning. Raises DataError for a missing or
     damaged file and the first bad face unless `skip_bad`, which logs and counts them.
+    `missing_points` is that of `ccdn.data.open_faces`; `orientation` too, and changes nothing: the
+    images are plain pixels.
     """
     root = Path(root)
+    how = reading(skip_bad, missing_points, orientation, first=1)
     check_split("COFW", split, SIZES)
     file = root / FILES[split]
     with open_mat73(file, *_VARIABLES[split]) as (_, (images, bboxes, phis)):
@@ -108,7 +119,7 @@ def read_cofw(root: str | Path, split: str = "train", skip_bad: bool = False) ->
             f"{file}: found {cells} images, {len(boxes)} boxes and {len(table)} annotations, "
             "expected as many of each"
         )
-    kept: list[int] = []
+    places: dict[str, int] = {}
 
     def read(cell: int) -> Face:
         where = f"{file}, face {cell + 1}"
@@ -124,28 +135,41 @@ def read_cofw(root: str | Path, split: str = "train", skip_bad: bool = False) ->
         )
         if skip_bad:
             _check_cell(file, cell, face)
-        kept.append(cell)
+        places[face.name] = cell
         return face
 
-    faces, skipped = gather(range(cells), read, skip_bad)
+    faces, skipped = gather(range(cells), read, how)
     check_size(root, "COFW", split, len(faces), SIZES)
-    return CofwFaces(f"COFW {split}", faces, skipped, file, kept)
+    return CofwFaces(f"COFW {split}", faces, skipped, file, [places[f.name] for f in faces])
 
 
-def read_cofw68(root: str | Path, split: str = "test", skip_bad: bool = False) -> CofwFaces:
+def read_cofw68(
+    root: str | Path,
+    split: str = "test",
+    skip_bad: bool = False,
+    *,
+    missing_points: str = "error",
+    orientation: str = "auto",
+) -> CofwFaces:
     """Open COFW-68, which has the split test only.
 
     Faces carry the visibility of their points, and the detector's box where BOXES_68 is there. A
-    size other than the official one gives a UserWarning. Raises DataError as `read_cofw`.
+    size other than the official one gives a UserWarning. Arguments and errors are those of
+    `read_cofw`.
     """
     root = Path(root)
+    how = reading(skip_bad, missing_points, orientation, first=1)
     check_split("COFW-68", split, SIZES_68)
     folder = root / FOLDER_68 if (root / FOLDER_68).is_dir() else root
     numbers = sorted(
         int(number)
         for path in folder.glob("*_points.mat")
-        if (number := path.name.removesuffix("_points.mat")).isdecimal()
+        if is_whole(number := path.name.removesuffix("_points.mat"))
     )
+    if len(set(numbers)) != len(numbers) or 0 in numbers:
+        odd = next(n for n in numbers if n == 0 or numbers.count(n) > 1)
+        what = f"two files of face {odd}" if odd else "a file of face 0"
+        raise DataError(f"{folder}: found {what}, expected 1_points.mat, 2_points.mat, ...")
     if not numbers:
         raise DataError(f"{folder}: no annotations of COFW-68, expected 1_points.mat, ...")
     boxes = None
@@ -156,7 +180,7 @@ def read_cofw68(root: str | Path, split: str = "test", skip_bad: bool = False) -
             raise DataError(f"{root / BOXES_68}: found {len(boxes)} boxes, expected {max(numbers)}")
     places = (root / FILES["test"], root.parent / FILES["test"])
     images = next((path for path in places if path.is_file()), None)
-    kept: list[int] = []
+    cells: dict[str, int] = {}
 
     def read(number: int) -> Face:
         path = folder / f"{number}_points.mat"
@@ -174,11 +198,12 @@ def read_cofw68(root: str | Path, split: str = "test", skip_bad: bool = False) -
         )
         if skip_bad and images is not None:
             _check_cell(images, number - 1, face)
-        kept.append(number - 1)
+        cells[face.name] = number - 1
         return face
 
-    faces, skipped = gather(numbers, read, skip_bad)
+    faces, skipped = gather(numbers, read, how)
     check_size(root, "COFW-68", split, len(faces), SIZES_68)
+    kept = [cells[face.name] for face in faces]
     return CofwFaces("COFW-68 test", faces, skipped, images, kept)
 
 

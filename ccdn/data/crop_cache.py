@@ -141,7 +141,9 @@ class CropCache:
         found = source.stat()
         box = b"" if face.box is None else np.asarray(face.box, np.float64).tobytes()
         landmarks = np.asarray(face.landmarks, np.float64).tobytes()
+        turned = {} if face.upright is None else {"upright": face.upright}
         return {
+            **turned,
             "settings": self._settings,
             "face": _identity(face),
             "annotation": hashlib.sha256(landmarks + box).hexdigest(),

@@ -7,16 +7,16 @@ are (x0, y0, x1, y1) in the same coordinates.
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from .images import DataError, check_image, read_image
+from .headers import picture_header
+from .images import DataError, read_image
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,8 @@ class Face:
     `visible` (L,) bool says which points can be seen, None where the annotation does not.
     `attributes` are the face's properties by name (WFLW: pose, blur, ...). `source` is where
     it was read: the annotation file and the row. `container` is the file that holds the image
-    where it has none of its own, which would be `path`.
+    where it has none of its own, which would be `path`. `upright` says whether the picture is
+    turned as its EXIF orientation says, None where that is so for all of the set or for none.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Face:
     attributes: Mapping[str, bool] = field(default_factory=dict)
     source: str = ""
     container: Path | None = None
+    upright: bool | None = None
 
     @property
     def where(self) -> str:
@@ -106,14 +108,6 @@ def check_landmarks_inside(face: Face, width: int, height: int, side: float | No
         )
 
 
-def check_face(face: Face) -> None:
-    """Raise DataError where a face's file is no whole image or does not hold its landmarks."""
-    assert face.path is not None
-    with naming_the_row(face):
-        width, height = check_image(face.path)
-    check_landmarks_inside(face, width, height)
-
-
 @contextmanager
 def naming_the_row(face: Face) -> Iterator[None]:
     """Around reading a face's image: a DataError about the file names the annotation's row too."""
@@ -161,46 +155,6 @@ def checked_landmarks(values: np.ndarray, where: str) -> np.ndarray:
     return points.astype(np.float32)
 
 
-_Row = TypeVar("_Row")
-
-
-def gather(
-    rows: Iterable[_Row], read: Callable[[_Row], Face], skip_bad: bool
-) -> tuple[list[Face], Skipped]:
-    """Read rows into faces of different names.
-
-    The first DataError is raised, or with `skip_bad` each is counted; images are then checked
-    too, and whether the landmarks lie in them. Several faces of one image are named image,
-    image#2, ...
-    """
-    faces: list[Face] = []
-    skipped = Skipped()
-    counts: dict[str, int] = {}
-    for row in rows:
-        try:
-            face = read(row)
-            if faces and len(face.landmarks) != len(faces[0].landmarks):
-                raise DataError(
-                    f"{face.where}: found {len(face.landmarks)} points, expected "
-                    f"{len(faces[0].landmarks)} as in {faces[0].where}"
-                )
-            if face.path is not None:
-                if not os.path.isfile(face.path):  # Path.is_file raises for too long a name
-                    raise DataError(f"{face.where}: image not found")
-                if skip_bad:
-                    check_face(face)
-        except DataError as error:
-            if not skip_bad:
-                raise
-            skipped.add(error)
-            continue
-        counts[face.name] = counts.get(face.name, 0) + 1
-        if counts[face.name] > 1:
-            face = replace(face, name=f"{face.name}#{counts[face.name]}")
-        faces.append(face)
-    return faces, skipped
-
-
 def subset_masks(faces: FaceSet) -> dict[str, np.ndarray]:
     """Which faces have each attribute: name -> (faces,) bool; without attributes, empty."""
     found: dict[str, np.ndarray] = {}
@@ -219,12 +173,17 @@ class ImageFaces:
         faces: Sequence[Face],
         skipped: Skipped | None = None,
         orient: bool = True,
+        chosen: bool = True,
     ) -> None:
-        """`orient`: see `read_image`. Raises DataError when empty or of mixed point counts."""
+        """`orient`: see `read_image`. Where it is False without having been `chosen`, a warning
+        names the first picture for which that matters. Raises DataError when empty or of mixed
+        point counts.
+        """
         self.name = name
         self.skipped = skipped if skipped is not None else Skipped()
         self._faces = list(faces)
         self.orient = orient
+        self._told = chosen or orient
         if not self._faces:
             raise DataError(f"{name}: no usable face ({self.skipped.count} skipped)")
         self.points = len(self._faces[0].landmarks)
@@ -250,5 +209,20 @@ class ImageFaces:
         path = self._faces[index].path
         if path is None:
             raise DataError(f"{self.name}: face {self._faces[index].name} has no image file")
+        upright = self._faces[index].upright
         with naming_the_row(self._faces[index]):
-            return read_image(path, orient=self.orient)
+            if not self._told and upright is None:
+                self._tell_of_orientation(path)
+            return read_image(path, orient=self.orient if upright is None else upright)
+
+    def _tell_of_orientation(self, path: Path) -> None:
+        orientation = picture_header(path).orientation
+        if orientation != 1:
+            self._told = True
+            log.warning(
+                "%s: %s has EXIF orientation %d and is read as stored, as the format has it "
+                "(data.orientation=upright: as its viewers show it, stored: without this warning)",
+                self.name,
+                path,
+                orientation,
+            )

@@ -15,15 +15,19 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from .faces import Face, ImageFaces, Skipped, gather, is_coordinate
+from ..numbers import parse_number
+from .faces import Face, ImageFaces, Skipped, is_coordinate
 from .images import DataError, readable
 from .pairs import pair_files, read_pair
+from .reading import Reading, gather, reading
 
 BOX_COLUMNS = ("box_left", "box_top", "box_right", "box_bottom")
 
@@ -33,6 +37,9 @@ def read_folder(
     points: int | None = None,
     split: str | None = None,
     skip_bad: bool = False,
+    *,
+    missing_points: str = "error",
+    orientation: str = "auto",
 ) -> ImageFaces:
     """Open a folder of faces, subfolders included, or a CSV file.
 
@@ -41,11 +48,13 @@ def read_folder(
     serves every split with all its faces. `points` is the number of landmarks expected; when
     None, that of the first face. Raises DataError when nothing is found, when the root has train
     or test but not the split asked for, and for the first bad file or row unless `skip_bad`,
-    which logs and counts them in `skipped` (and then also checks every image).
+    which logs and counts them in `skipped` (and then also checks every image). `missing_points` and
+    `orientation` (auto: upright) are those of `ccdn.data.open_faces`.
     """
     root = Path(root)
+    how = reading(skip_bad, missing_points, orientation, upright=True)
     if root.is_file() and root.suffix.lower() == ".csv":
-        return _finish(root, *_read_csv(root, points, skip_bad))
+        return _read_csv(root, points, how)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder, expected images with .pts files or one CSV file")
     root = _split_folder(root, split)
@@ -61,17 +70,13 @@ def read_folder(
         names = ", ".join(path.name for path in tables)
         raise DataError(f"{root}: found {len(tables)} CSV files ({names}), expected one; name it")
     if tables:
-        return _finish(tables[0], *_read_csv(tables[0], points, skip_bad))
+        return _read_csv(tables[0], points, how)
     if annotated is None:
         raise DataError(
             f"{root}: found no .pts file and no CSV file, expected images with .pts files beside "
             "them (in any subfolder) or one CSV file with the columns image,x0,y0,x1,y1,..."
         )
-    return _finish(root, *_read_pts_folder(root, points, skip_bad))
-
-
-def _finish(root: Path, faces: list[Face], skipped: Skipped) -> ImageFaces:
-    return ImageFaces(str(root), faces, skipped)
+    return _read_pts_folder(root, points, replace(how, first=1))
 
 
 def _split_folder(root: Path, split: str | None) -> Path:
@@ -97,13 +102,13 @@ def _folders_with_pts(root: Path) -> Iterator[Path]:
             yield folder
 
 
-def _read_pts_folder(root: Path, points: int | None, skip_bad: bool) -> tuple[list[Face], Skipped]:
+def _read_pts_folder(root: Path, points: int | None, how: Reading) -> ImageFaces:
     faces: list[Face] = []
     skipped = Skipped()
     for folder in _folders_with_pts(root):
         group = folder.relative_to(root).as_posix()
         for stem, image, annotation in pair_files(folder):
-            pair = read_pair(image, annotation, points, skipped if skip_bad else None)
+            pair = read_pair(image, annotation, points, how, skipped)
             if pair is None:
                 continue
             image, landmarks = pair
@@ -117,10 +122,10 @@ def _read_pts_folder(root: Path, points: int | None, skip_bad: bool) -> tuple[li
                     image,
                 )
             )
-    return faces, skipped
+    return ImageFaces(str(root), faces, skipped, orient=how.orient, chosen=how.chosen)
 
 
-def _read_csv(path: Path, points: int | None, skip_bad: bool) -> tuple[list[Face], Skipped]:
+def _read_csv(path: Path, points: int | None, how: Reading) -> ImageFaces:
     with (
         readable(path, "a CSV file in UTF-8", UnicodeDecodeError, csv.Error),
         path.open(newline="", encoding="utf-8-sig") as file,
@@ -129,8 +134,21 @@ def _read_csv(path: Path, points: int | None, skip_bad: bool) -> tuple[list[Face
         header = [name.strip() for name in next(rows, [])]
         columns = _read_csv_header(path, header, points)
         filled = ((rows.line_num, row) for row in rows if any(field.strip() for field in row))
-        return gather(
-            filled, lambda row: _read_csv_row(path, row[0], header, row[1], *columns), skip_bad
+        known: dict[tuple[str, bytes], int] = {}
+
+        def read(numbered: tuple[int, list[str]]) -> Face:
+            line, row = numbered
+            face = _read_csv_row(path, line, header, row, *columns)
+            key = os.path.normpath(face.name), face.landmarks.tobytes()
+            if (first := known.setdefault(key, line)) != line:
+                raise DataError(
+                    f"{path}, line {line}: found the face of {face.name} in line {first} again, "
+                    "expected each face once"
+                )
+            return face
+
+        return ImageFaces(
+            str(path), *gather(filled, read, how), orient=how.orient, chosen=how.chosen
         )
 
 
@@ -183,7 +201,7 @@ def _read_csv_row(
     values = np.full(len(row), np.nan)
     for column in [*columns.ravel().tolist(), *(box or [])]:
         try:
-            values[column] = float(row[column])
+            values[column] = parse_number(row[column])
         except ValueError:
             values[column] = math.nan
         if not is_coordinate(values[column]):

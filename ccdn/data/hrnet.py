@@ -17,20 +17,31 @@ from pathlib import Path
 
 import numpy as np
 
-from .faces import Face, ImageFaces, checked_box, checked_landmarks, gather
+from ..numbers import parse_number
+from .faces import Face, ImageFaces, checked_box, checked_landmarks
 from .images import DataError, readable
+from .reading import gather, reading
 from .split_files import find_image, find_split_file
 
 _FIRST = ("image_name", "scale", "center_w", "center_h")
 PIXELS_OF_SCALE = 200.0
 
 
-def read_hrnet(root: str | Path, split: str = "train", skip_bad: bool = False) -> ImageFaces:
+def read_hrnet(
+    root: str | Path,
+    split: str = "train",
+    skip_bad: bool = False,
+    *,
+    missing_points: str = "error",
+    orientation: str = "auto",
+) -> ImageFaces:
     """Open a CSV file, or that of a split in a folder (`face_landmarks_wflw_train.csv`).
 
     Raises DataError for a missing file or column, and the first bad row unless `skip_bad`, which
-    logs and counts them in `skipped`.
+    logs and counts them in `skipped`; `missing_points` and `orientation` (auto: as stored) are
+    those of `ccdn.data.open_faces`.
     """
+    how = reading(skip_bad, missing_points, orientation)
     path = find_split_file(Path(root), split, ".csv", "a CSV file in HRNet's format")
     with (
         readable(path, "a CSV file in UTF-8", UnicodeDecodeError, csv.Error),
@@ -40,8 +51,8 @@ def read_hrnet(root: str | Path, split: str = "train", skip_bad: bool = False) -
         header = [name.strip() for name in next(reader, [])]
         rows = [(reader.line_num, row) for row in reader if any(f.strip() for f in row)]
     first = _read_header(path, header)
-    faces, skipped = gather(rows, lambda row: _read_row(path, header, first, *row), skip_bad)
-    return ImageFaces(path.stem, faces, skipped, orient=False)
+    faces, skipped = gather(rows, lambda row: _read_row(path, header, first, *row), how)
+    return ImageFaces(path.stem, faces, skipped, orient=how.orient, chosen=how.chosen)
 
 
 def _read_header(path: Path, header: list[str]) -> int:
@@ -70,7 +81,7 @@ def _read_row(path: Path, header: list[str], first: int, number: int, row: list[
     for column, text in zip(header, row, strict=True):
         if column != "image_name":
             try:
-                values[column] = float(text)
+                values[column] = parse_number(text)
             except ValueError:
                 raise DataError(
                     f"{where}: found {column} = {text[:40]!r}, expected a number"

@@ -17,8 +17,11 @@ except ImportError as error:  # pragma: no cover - needs a broken installation
         "`pip install 'opencv-python-headless>=4.8,<5'` (needs no display libraries)."
     ) from error
 
+from .jpeg import lacks_blocks, parse_jpeg, shows_grey
+
 __all__ = ["IMAGE_SUFFIXES", "DataError", "check_image", "cv2", "read_image", "readable"]
 
+_PNG_END = b"IEND\xae\x42\x60\x82"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -45,20 +48,26 @@ def read_image(path: str | Path, orient: bool = True) -> np.ndarray:
     benchmarks were made on the pixels as stored, so their readers switch it off. Raises DataError
     naming the file when it is missing, not an image, or truncated.
     """
+    path = Path(path)
     flags = cv2.IMREAD_COLOR if orient else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    return cv2.cvtColor(_decode(Path(path), flags), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(decode(path, read_bytes(path), flags), cv2.COLOR_BGR2RGB)
 
 
-def check_image(path: str | Path) -> tuple[int, int]:
+def check_image(path: str | Path, orient: bool = True) -> tuple[int, int]:
     """Width and height in pixels, each to within 7; cheaper than reading the image.
 
-    Raises DataError when the file is not a whole image.
+    `orient`: see `read_image`. Raises DataError when the file is not a whole image.
     """
-    height, width = _decode(Path(path), cv2.IMREAD_REDUCED_COLOR_8).shape[:2]
+    path = Path(path)
+    flags = cv2.IMREAD_REDUCED_COLOR_8
+    if not orient:
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    height, width = decode(path, read_bytes(path), flags).shape[:2]
     return 8 * width, 8 * height
 
 
-def _decode(path: Path, flags: int) -> np.ndarray:
+def read_bytes(path: Path) -> bytes:
+    """The content of an image file. Raises DataError naming it, also when it is empty."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -67,8 +76,17 @@ def _decode(path: Path, flags: int) -> np.ndarray:
         raise DataError(f"{path}: cannot read the image: {error.strerror or error}") from None
     if not content:
         raise DataError(f"{path}: the image file is empty")
+    return content
+
+
+def decode(path: Path, content: bytes, flags: int) -> np.ndarray:
+    """The pixels of an image file, BGR, by OpenCV's `flags`. Raises DataError naming the file when
+    it is no image or not a whole one.
+    """
     # Decoders paint the missing part of a truncated file grey and only print a warning.
-    if _is_truncated(content):
+    jpeg = parse_jpeg(content) if content.startswith(b"\xff\xd8") else None
+    png = content.startswith(b"\x89PNG\r\n\x1a\n")
+    if (png and _PNG_END not in content) or (content.startswith(b"\xff\xd8") and jpeg is None):
         raise DataError(f"{path}: the image file is truncated ({len(content)} bytes)")
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
@@ -76,30 +94,12 @@ def _decode(path: Path, flags: int) -> np.ndarray:
         raise DataError(f"{path}: cannot decode the image: {error.err}") from None
     if image is None:
         raise DataError(f"{path}: not an image that OpenCV can decode ({len(content)} bytes)")
+    if jpeg is not None and jpeg.known:
+        reduced = flags & cv2.IMREAD_REDUCED_COLOR_8 == cv2.IMREAD_REDUCED_COLOR_8
+        suspect = not jpeg.plain or shows_grey(image, 1 if reduced else 4)
+        if suspect and lacks_blocks(content, jpeg.plain):
+            raise DataError(
+                f"{path}: the image file is truncated: it has an end marker, but its pixels end "
+                "before it"
+            )
     return image
-
-
-def _is_truncated(content: bytes) -> bool:
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return b"IEND\xae\x42\x60\x82" not in content
-    if content.startswith(b"\xff\xd8"):
-        return not _jpeg_is_whole(content)
-    return False
-
-
-def _jpeg_is_whole(content: bytes) -> bool:
-    """Whether an end marker follows the first scan (a thumbnail in the header has its own)."""
-    position = 2
-    while position + 4 <= len(content):
-        if content[position] != 0xFF:
-            return True  # not the marker structure we know: leave the verdict to the decoder
-        marker = content[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-        elif marker == 0xDA:  # start of scan: entropy-coded data escapes every 0xFF byte
-            return content.find(b"\xff\xd9", position) >= 0
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # markers without a payload
-            position += 2
-        else:
-            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-    return False

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .faces import Face, Skipped, check_face
+from .faces import Face, Skipped
 from .images import IMAGE_SUFFIXES, DataError
 from .pts import read_pts
+from .reading import Reading
 
 
 def pair_files(
@@ -47,21 +48,21 @@ def pair_files(
 
 
 def read_pair(
-    image: Path | DataError, annotation: Path, points: int | None, skipped: Skipped | None
+    image: Path | DataError, annotation: Path, points: int | None, how: Reading, skipped: Skipped
 ) -> tuple[Path, np.ndarray] | None:
     """The image's path and its landmarks (L, 2).
 
-    A bad pair raises DataError; with `skipped` it is counted there and the answer is None, and
-    the image is checked too, and whether the landmarks lie in it.
+    A bad pair raises DataError; with `how.skip_bad` it is counted in `skipped` and the answer is
+    None, and the image is checked too, and whether the landmarks lie in it.
     """
     try:
         if isinstance(image, DataError):
             raise image
         landmarks = read_pts(annotation, points)
-        if skipped is not None:
-            check_face(Face(image.stem, landmarks, path=image))
+        how.check_points(landmarks, str(annotation))
+        how.check_picture(Face(image.stem, landmarks, path=image))
     except DataError as error:
-        if skipped is None:
+        if not how.skip_bad:
             raise
         skipped.add(error)
         return None

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..files import atomic_write
+from ..numbers import is_whole, parse_number
 from .faces import is_coordinate
 from .images import DataError
 
@@ -106,8 +107,8 @@ def _read_header(path: Path, lines: _Lines) -> tuple[tuple[int, int], _Lines]:
                 "expected 'version: 1', 'n_points: <count>' or '{'"
             )
         if key == "n_points":
-            # Python refuses to convert thousands of digits, and no face has so many points.
-            if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) > 0):
+            # No face has so many points.
+            if not (is_whole(value) and len(value) < 10 and int(value) > 0):
                 raise DataError(
                     f"{path}, line {number}: found n_points {value[:40]!r}, "
                     "expected a positive whole number"
@@ -125,7 +126,7 @@ def _read_point(path: Path, number: int, line: str) -> tuple[float, float]:
             f"{path}, line {number}: found {len(fields)} fields ({line[:40]!r}), expected 'x y'"
         )
     try:
-        x, y = float(fields[0]), float(fields[1])
+        x, y = parse_number(fields[0]), parse_number(fields[1])
     except ValueError:
         raise DataError(
             f"{path}, line {number}: found {line[:40]!r}, expected two numbers"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from .images import DataError
@@ -12,7 +13,8 @@ def find_split_file(root: Path, split: str, suffix: str, what: str) -> Path:
     """The file `what` of a split: `root` itself if it is a file, else one found by its name.
 
     In the folder or its subfolder `annotations` the name of the split must be the stem, its end
-    (`face_landmarks_wflw_train`) or, if no file is so called, its beginning (`test_wflw`).
+    (`face_landmarks_wflw_train`) or, if no file is so called, its beginning (`test_wflw`) or a word
+    of it (`coco_wholebody_val_v1.0`).
     Raises DataError when there is none or several.
     """
     if root.is_file():
@@ -29,6 +31,7 @@ def find_split_file(root: Path, split: str, suffix: str, what: str) -> Path:
     for fits in (
         lambda stem: stem == split or stem.endswith(f"_{split}"),
         lambda stem: stem.startswith(f"{split}_"),
+        lambda stem: f"_{split}_" in stem,
     ):
         found = [path for path in files if fits(path.stem)]
         if len(found) == 1:
@@ -42,13 +45,13 @@ def find_split_file(root: Path, split: str, suffix: str, what: str) -> Path:
     )
 
 
-def find_image(table: Path, name: str) -> Path:
-    """Where the image of an annotation lies: in `images` or `WFLW_images` beside the file or
-    its folder, or beside them. Not there, it is the first of these, for an error to name.
+def find_image(table: Path, name: str, more: Sequence[str] = ()) -> Path:
+    """Where the image of an annotation lies: in `images`, `WFLW_images` or `more` beside the
+    file or its folder, or beside them. Not there, it is the first of these, for an error to name.
     """
     folders = [
         folder / inside
         for folder in (table.parent, table.parent.parent)
-        for inside in ("images", "WFLW_images", "")
+        for inside in ("images", "WFLW_images", *more, "")
     ]
     return next((f / name for f in folders if os.path.isfile(f / name)), folders[0] / name)

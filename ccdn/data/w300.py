@@ -25,6 +25,7 @@ from .faces import Face, ImageFaces, Skipped, checked_box
 from .images import DataError
 from .mat import load_mat
 from .pairs import pair_files, read_pair
+from .reading import Reading, reading
 from .sizes import check_split
 
 POINTS = 68
@@ -53,16 +54,25 @@ SPLITS = {
 }
 
 
-def read_300w(root: str | Path, split: str = "train", skip_bad: bool = False) -> ImageFaces:
+def read_300w(
+    root: str | Path,
+    split: str = "train",
+    skip_bad: bool = False,
+    *,
+    missing_points: str = "error",
+    orientation: str = "auto",
+) -> ImageFaces:
     """Open a split of 300W: train, common, challenging, full (also called test), or a single part.
 
     Single parts are helen and lfpw (their test sets), afw, ibug, helen/trainset, helen/testset,
     lfpw/trainset, lfpw/testset. Faces carry the detector's box where its file is there. A part that
     is absent or not of its official size gives a UserWarning with found and expected counts. Raises
     DataError when nothing is found, and for the first bad file unless `skip_bad`, which logs and
-    counts them in `skipped` (and then also checks every image).
+    counts them in `skipped` (and then also checks every image). `missing_points` and `orientation`
+    (auto: as stored) are those of `ccdn.data.open_faces`.
     """
     root = Path(root)
+    how = reading(skip_bad, missing_points, orientation, first=1)
     check_split("300W", split, SPLITS)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder, expected the 300W data")
@@ -74,7 +84,7 @@ def read_300w(root: str | Path, split: str = "train", skip_bad: bool = False) ->
     for part in SPLITS[split]:
         before = len(faces)
         if (root / part).is_dir():
-            faces += _read_part(root, part, skip_bad, skipped)
+            faces += _read_part(root, part, how, skipped)
         found = len(faces) - before
         if found != PART_SIZES[part]:
             short.append(f"{part}: found {found}, expected {PART_SIZES[part]}")
@@ -91,32 +101,36 @@ def read_300w(root: str | Path, split: str = "train", skip_bad: bool = False) ->
             + "; ".join(short),
             stacklevel=2,
         )
-    return ImageFaces(f"300W {split}", faces, skipped, orient=False)
+    return ImageFaces(f"300W {split}", faces, skipped, orient=how.orient, chosen=how.chosen)
 
 
-def _read_part(root: Path, part: str, skip_bad: bool, skipped: Skipped) -> list[Face]:
+def _read_part(root: Path, part: str, how: Reading, skipped: Skipped) -> list[Face]:
     faces = []
     boxes = read_boxes(root, part)
     for stem, image, annotation in pair_files(root / part, ignore_suffix="_mirror"):
-        pair = read_pair(image, annotation, POINTS, skipped if skip_bad else None)
+        pair = read_pair(image, annotation, POINTS, how, skipped)
         if pair is not None:
             path, landmarks = pair
-            faces.append(Face(f"{part}/{stem}", landmarks, boxes.get(_key(stem)), part, path))
+            box = boxes.get(stem, boxes.get(_key(stem)))
+            faces.append(Face(f"{part}/{stem}", landmarks, box, part, path))
     return faces
 
 
 def read_boxes(root: Path, part: str) -> dict[str, np.ndarray]:
-    """The detector's boxes of a part by the image's stem without spaces; empty without the file.
+    """The detector's boxes of a part by the image's stem, with and without spaces; empty without
+    the file.
 
     The file holds a cell of structs for each image: its name, the detector's box and that around
-    the landmarks, both x0 y0 x1 y1 and 1-based. Raises DataError for a file of another content.
+    the landmarks, both x0 y0 x1 y1 and 1-based. Raises DataError for a file of another content,
+    or with two boxes for an image.
     """
     name = f"bounding_boxes_{part.replace('/', '_')}.mat"
     path = next((p for f in BOX_FOLDERS if (p := root / f / name).is_file()), None)
     if path is None:
         return {}
     (cells,) = load_mat(path, "bounding_boxes")
-    found = {}
+    found: dict[str, np.ndarray] = {}
+    named: set[str] = set()
     for number, cell in enumerate(cells.reshape(-1), start=1):
         where = f"{path}, entry {number}"
         try:
@@ -126,7 +140,12 @@ def read_boxes(root: Path, part: str) -> dict[str, np.ndarray]:
             raise DataError(f"{where}: expected imgName, bb_detector, bb_ground_truth") from None
         if box.shape != (4,):
             raise DataError(f"{where}: found bb_detector of {box.size} numbers, expected 4")
-        found[_key(Path(image).stem)] = checked_box(box - 1.0, where)
+        stem = Path(image).stem
+        if stem in named:
+            raise DataError(f"{where}: found a second box for {image!r}, expected one")
+        named.add(stem)
+        found[stem] = checked_box(box - 1.0, where)
+        found.setdefault(_key(stem), found[stem])
     return found
 
 

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .faces import Face, ImageFaces, checked_box, checked_landmarks, gather
+from ..numbers import parse_number
+from .faces import Face, ImageFaces, checked_box, checked_landmarks
 from .images import DataError
+from .reading import gather, reading
 from .sizes import check_size, check_split
 
 POINTS = 98
@@ -32,14 +34,23 @@ SIZES = {
 }
 
 
-def read_wflw(root: str | Path, split: str = "train", skip_bad: bool = False) -> ImageFaces:
+def read_wflw(
+    root: str | Path,
+    split: str = "train",
+    skip_bad: bool = False,
+    *,
+    missing_points: str = "error",
+    orientation: str = "auto",
+) -> ImageFaces:
     """Open a split of WFLW: train, test, or one of the test set's subsets, named as ATTRIBUTES.
 
     Faces carry the annotated rectangle as their box and the six attributes. A split that is not of
     its official size gives a UserWarning. Raises DataError for missing files and the first bad row
-    unless `skip_bad`, which logs and counts them in `skipped`.
+    unless `skip_bad`, which logs and counts them in `skipped`; `missing_points` and `orientation`
+    (auto: as stored) are those of `ccdn.data.open_faces`.
     """
     root = Path(root)
+    how = reading(skip_bad, missing_points, orientation)
     check_split("WFLW", split, SIZES)
     part = "train" if split == "train" else "test"
     table = find_list(root, part)
@@ -53,11 +64,11 @@ def read_wflw(root: str | Path, split: str = "train", skip_bad: bool = False) ->
     except OSError as error:
         raise DataError(f"{table}: cannot read: {error.strerror or error}") from None
     rows = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    faces, skipped = gather(rows, lambda row: read_row(table, images, part, *row), skip_bad)
+    faces, skipped = gather(rows, lambda row: read_row(table, images, part, *row), how)
     if split in ATTRIBUTES:
         faces = [face for face in faces if face.attributes[split]]
     check_size(root, "WFLW", split, len(faces), SIZES)
-    return ImageFaces(f"WFLW {split}", faces, skipped, orient=False)
+    return ImageFaces(f"WFLW {split}", faces, skipped, orient=how.orient, chosen=how.chosen)
 
 
 def find_list(root: Path, part: str) -> Path:
@@ -77,9 +88,9 @@ def read_row(table: Path, images: Path, group: str, number: int, line: str) -> F
     if len(fields) != FIELDS:
         raise DataError(f"{where}: found {len(fields)} fields, expected {FIELDS}")
     try:
-        values = np.array([float(text) for text in fields[: 2 * POINTS + 4]])
+        values = np.array([parse_number(text) for text in fields[: 2 * POINTS + 4]])
     except ValueError as error:
-        raise DataError(f"{where}: {error}, expected numbers") from None
+        raise DataError(f"{where}: {error}") from None
     landmarks = checked_landmarks(values[: 2 * POINTS], where)
     box = checked_box(values[2 * POINTS :], where)
     flags = fields[2 * POINTS + 4 : -1]

@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 
 from ccdn.data import DataError, landmark_box
+from ccdn.data.reading import missing_point
 from ccdn.evaluation.metrics import Array
 from ccdn.evaluation.reading import read_arrays, read_json
 from ccdn.evaluation.scoring import Reference
 from ccdn.files import atomic_write
+from ccdn.numbers import is_whole, parse_number
 
 # Two annotations show the same face when, moved and scaled onto each other, they differ by less
 # than this share of the face's size (root mean square over points).
@@ -169,6 +171,9 @@ def _read_npz(path: Path) -> PredictionFile:
                 and not (indices.dtype.kind in "iu" and 0 <= indices.min() <= indices.max() < count)
             ):
                 raise DataError(f"{path}: {key}: expected indices from 0 to {count - 1}")
+            if len(np.unique(indices)) != len(indices):
+                values, counts = np.unique(indices, return_counts=True)
+                raise DataError(f"{path}: {key}: found face {values[counts > 1][0]} twice")
             name = key.removeprefix("subset_")
             subsets[_SUBSET_NAMES.get(name, name)] = indices.astype(np.int64)
     return _checked(PredictionFile(path, predicted, names, truth, boxes, subsets))
@@ -198,7 +203,7 @@ def _read_json(path: Path) -> PredictionFile:
             _landmarks(found["landmarks"], path, "landmarks"),
             [str(name) for name in found["name"]] or None,
             _landmarks(found["truth"], path, "truth") if found["truth"] else None,
-            _numbers(found["box"], path, "box") if found["box"] else None,
+            _boxes(found["box"], path) if found["box"] else None,
         )
     )
 
@@ -214,22 +219,38 @@ def _read_cofw68(path: Path) -> PredictionFile:
     names, landmarks = [], []
     for start in range(0, len(rows), 4):
         number, fields = rows[start]
-        if len(fields) != 1 or not fields[0].isdecimal():
+        if len(fields) != 1 or not is_whole(fields[0]):
             raise DataError(f"{path}, line {number}: expected the number of a face")
         names.append(f"test/{int(fields[0]):04d}")
         axes = []
         for number, fields in rows[start + 1 : start + 4]:
             if len(fields) != 68:
                 raise DataError(f"{path}, line {number}: found {len(fields)} values, expected 68")
-            axes.append(_numbers(fields, path, f"line {number}"))
+            try:
+                axes.append(np.array([parse_number(field) for field in fields]))
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}: {error}") from None
         landmarks.append(np.stack(axes[:2], 1) - 1.0)
     return _checked(PredictionFile(path, _landmarks(landmarks, path, "landmarks"), names))
 
 
 def _checked(file: PredictionFile) -> PredictionFile:
-    if file.truth is not None and file.truth.shape != file.predicted.shape:
+    if file.truth is not None:
+        if file.truth.shape != file.predicted.shape:
+            raise DataError(
+                f"{file.path}: found a truth {file.truth.shape}, expected {file.predicted.shape}"
+            )
+        for face, landmarks in enumerate(file.truth, 1):
+            missing = missing_point(landmarks)
+            if missing is not None:
+                x, y = landmarks[missing]
+                raise DataError(
+                    f"{file.path}: the truth of face {face} has point {missing} at {x:g} {y:g}, the"
+                    " mark of a point that is not there, expected its place"
+                )
+    if file.boxes is not None and file.boxes.shape != (len(file.predicted), 4):
         raise DataError(
-            f"{file.path}: found a truth {file.truth.shape}, expected {file.predicted.shape}"
+            f"{file.path}: found boxes {file.boxes.shape}, expected ({len(file.predicted)}, 4)"
         )
     if file.names is not None:
         if len(file.names) != len(file.predicted):
@@ -240,6 +261,14 @@ def _checked(file: PredictionFile) -> PredictionFile:
             twice = next(name for name in file.names if list(file.names).count(name) > 1)
             raise DataError(f"{file.path}: found the face {twice!r} twice")
     return file
+
+
+def _boxes(values: Any, path: Path) -> Array:
+    found = _numbers(values, path, "box")
+    if found.ndim != 2:
+        raise DataError(f"{path}: found boxes {found.shape}, expected (faces, 4)")
+    _check_finite(found, path, "box")
+    return found
 
 
 def _landmarks(values: Any, path: Path, what: str) -> Array:
@@ -260,9 +289,10 @@ def _check_finite(found: Array, path: Path, what: str) -> None:
 
 def _numbers(values: Any, path: Path, what: str) -> Array:
     try:
-        if np.iscomplexobj(values):
+        found = np.asarray(values)
+        if found.dtype.kind not in "iuf":  # NumPy makes numbers of complex ones, texts and truth
             raise ValueError
-        return np.asarray(values, np.float64)
+        return found.astype(np.float64)
     except (TypeError, ValueError, OverflowError):
         raise DataError(f"{path}: {what}: expected numbers, as many for every face") from None
 

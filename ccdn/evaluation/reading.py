@@ -4,20 +4,20 @@ neither.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ccdn.data import DataError
+from ccdn.data.json_files import parse_json
 from ccdn.evaluation.metrics import Array
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
     """The content of a JSON file, a dict or a list. Raises DataError, naming the file."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_text("utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path}: not a readable JSON file: {error}") from None
     if not isinstance(content, kind):

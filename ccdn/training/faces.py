@@ -93,6 +93,8 @@ def open_split(data: DataConfig, split: str, points: int) -> FaceSet:
             split,
             points=points if data.kind == "synthetic" else None,
             skip_bad=data.skip_bad,
+            missing_points=data.missing_points,
+            orientation=data.orientation,
             synthetic=synthetic,
         )
     except DataError:

@@ -13,14 +13,15 @@ from ccdn.data.faces import (
     check_landmarks_inside,
     checked_box,
     checked_landmarks,
-    gather,
     is_coordinate,
 )
 from ccdn.data.images import cv2
 from ccdn.data.mat import checked_shape
+from ccdn.data.reading import Reading, gather
 from ccdn.data.sizes import check_size
 from ccdn.data.split_files import find_image, find_split_file
 
+STRICT, SKIPPING = Reading(), Reading(skip_bad=True)
 LARGEST = np.nextafter(1e9, 0)
 
 
@@ -81,26 +82,26 @@ def test_faces_are_gathered_or_counted(tmp_path: Path) -> None:
     assert cv2.imwrite(str(image), np.zeros((8, 8, 3), np.uint8))
     broken.write_bytes(b"none")
     good = [face(path=image), face(path=image), face("c", path=image), face(path=image)]
-    faces, skipped = gather(good, lambda row: row, False)
+    faces, skipped = gather(good, lambda row: row, STRICT)
     assert [found.name for found in faces] == ["a", "a#2", "c", "a#3"]
     assert skipped.count == 0
 
-    far = Face("far", np.array([[0, 0], [2, 900]], np.float32), path=image)
+    far = Face("far", np.array([[0, 1], [2, 900]], np.float32), path=image)
     bad = {
         "c: found 3 points, expected 2 as in": face("c", 3),
         "b.png: not an image": face(path=broken),
         "none.png: image not found": face(path=tmp_path / "none.png"),
         r"landmark 1 at \(2.0, 900.0\) is far outside the image of 8 x 8": far,
     }
-    faces, skipped = gather([good[0], *bad.values(), good[1]], lambda row: row, True)
+    faces, skipped = gather([good[0], *bad.values(), good[1]], lambda row: row, SKIPPING)
     assert [found.name for found in faces] == ["a", "a#2"]
     for message, reason in zip(bad, skipped.reasons, strict=True):
         with pytest.raises(DataError, match=message):
             raise DataError(reason)
     # Without skip_bad no image is opened.
-    assert len(gather([good[0], far, face(path=broken)], lambda row: row, False)[0]) == 3
+    assert len(gather([good[0], far, face(path=broken)], lambda row: row, STRICT)[0]) == 3
     with pytest.raises(DataError, match="image not found"):
-        gather([face(path=tmp_path / "none.png")], lambda row: row, False)
+        gather([face(path=tmp_path / "none.png")], lambda row: row, STRICT)
 
 
 def test_sets_of_faces() -> None:

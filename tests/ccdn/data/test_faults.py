@@ -16,11 +16,14 @@ import pytest
 import scipy.io
 
 from ccdn.data import CropDataset, DataError, FaceSet, open_faces
+from ccdn.data.cofw import CofwFaces
 from ccdn.data.images import cv2
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is not the official one")
 
 HEIGHT, WIDTH = 48, 56
+# 0-based. In a file that counts from 1 these are 1 1, 0 0 and -1 -1.
+MARKS = {"zero": 0.0, "minus one": -1.0, "minus two": -2.0}
 
 
 def good_points(count: int) -> np.ndarray:
@@ -42,8 +45,12 @@ class Faces:
             self.points[1][3, 1] = np.nan
         elif fault == "outside":
             self.points[1][3] = 400.0, 20.0
+        elif fault in MARKS:
+            self.points[1][3] = MARKS[fault]
         elif fault == "box":
             self.boxes[1] = [10.0, 41.0, 40.0, 11.0]
+        elif fault == "no width":
+            self.boxes[1] = [10.0, 11.0, 10.0, 41.0]
 
 
 def write_images(folder: Path, fault: str) -> None:
@@ -73,7 +80,7 @@ def write_pts_files(folder: Path, faces: Faces, fault: str) -> None:
 def write_300w(root: Path, fault: str) -> None:
     faces = Faces(68, fault)
     write_pts_files(root / "ibug", faces, fault)
-    if fault == "box":
+    if fault in ("box", "no width"):
         cells = np.empty((1, 3), object)
         for k, (name, box) in enumerate(zip("abc", faces.boxes, strict=True)):
             one_based = np.array([box]) + 1
@@ -109,7 +116,7 @@ def write_hrnet(root: Path, fault: str) -> None:
         + ",".join(f"original_{i}_{axis}" for i in range(5) for axis in "xy")
     ]
     for name, points in zip("abc", faces.points, strict=True):
-        scale = -0.2 if fault == "box" and name == "b" else 0.2
+        scale = {"box": -0.2, "no width": 0}.get(fault, 0.2) if name == "b" else 0.2
         rows.append(",".join([f"{name}.png", str(scale), "25", "25", *map(str, points.ravel())]))
     (root / "face_landmarks_own_test.csv").write_text("\n".join(rows) + "\n")
 
@@ -204,11 +211,16 @@ FAULTS = {
     "unreadable": ("not an image|channels, expected 3", "image"),
     "no annotation": ("annotation not found", "annotation"),
     "count": ("expected", "annotation"),
-    "nan": ("finite number|could not convert|expected a|found 'nan", "annotation"),
+    "nan": ("finite number|expected a|found 'nan", "annotation"),
     "box": ("an empty or inverted box", "annotation"),
+    "no width": ("an empty or inverted box", "annotation"),
+    "zero": ("found point 3 at (0 0|1 1), the mark of a point that is not there", "annotation"),
+    "minus one": ("found point 3 at (-1 -1|0 0), the mark of a point that", "annotation"),
+    "minus two": ("found point 3 at -1 -1, the mark of a point that is not there", "annotation"),
     "outside": (r"landmark 3 at \(400\.0, 20\.0\) is far outside", "image"),
 }
-IN_ALL = ("nan", "outside")
+IN_ALL = ("nan", "outside", "zero", "minus one")
+FROM_ONE = ("300w", "pts", "cofw", "cofw68")  # formats that give the first pixel the number 1
 HAVE = {
     "300w": ("missing", "truncated", "unreadable", "count", "no annotation", "box"),
     "pts": ("missing", "truncated", "unreadable", "count", "no annotation"),
@@ -231,7 +243,9 @@ def use(faces: FaceSet) -> None:
 
 @pytest.mark.parametrize(
     ("name", "fault"),
-    [(name, fault) for name in FORMATS for fault in (*HAVE[name], *IN_ALL)],
+    [(name, fault) for name in FORMATS for fault in (*HAVE[name], *IN_ALL)]
+    + [(name, "no width") for name in FORMATS if "box" in HAVE[name]]
+    + [(name, "minus two") for name in FROM_ONE],
 )
 def test_faults(name: str, fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     kind, split, write, image, annotation = FORMATS[name]
@@ -241,11 +255,12 @@ def test_faults(name: str, fault: str, tmp_path: Path, caplog: pytest.LogCapture
         use(open_faces(kind, tmp_path, split))
     message = str(caught.value)
     wanted = image if at == "image" else annotation
-    if (name, fault) == ("300w", "box"):
+    of_all_boxes = name == "300w" and fault in ("box", "no width")
+    if of_all_boxes:
         wanted = "bounding_boxes_ibug.mat, entry 2"
     caught.match(wanted)
     caught.match(says)
-    if (name, fault) == ("300w", "box"):
+    if of_all_boxes:
         return  # a file of boxes is right or wrong as a whole
     faces = open_faces(kind, tmp_path, split, skip_bad=True)
     use(faces)
@@ -263,3 +278,48 @@ def test_without_a_fault_all_are_read(name: str, tmp_path: Path) -> None:
     use(faces)
     assert len(faces) == 3
     assert faces.skipped.count == 0
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+@pytest.mark.parametrize("mark", list(MARKS))
+def test_marks_taken_for_places(name: str, mark: str, tmp_path: Path) -> None:
+    """By missing_points=place; -2 -2 in formats that count from 0 is a place anyway."""
+    kind, split, write, _, _ = FORMATS[name]
+    write(tmp_path, mark)
+    how = "error" if mark == "minus two" and name not in FROM_ONE else "place"
+    faces = open_faces(kind, tmp_path, split, skip_bad=True, missing_points=how)
+    use(faces)
+    assert len(faces) == 3
+    assert faces.face(1).landmarks[3].tolist() == [MARKS[mark]] * 2
+
+
+@pytest.mark.parametrize("name", ["cofw", "cofw68"])
+def test_a_face_that_is_left_out_moves_no_image(name: str, tmp_path: Path) -> None:
+    kind, split, write, _, _ = FORMATS[name]
+    write(tmp_path, "zero")
+    faces = open_faces(kind, tmp_path, split, skip_bad=True)
+    assert isinstance(faces, CofwFaces)
+    assert [faces.face(i).name for i in range(2)] == ["test/0001", "test/0003"]
+    import h5py
+
+    with h5py.File(tmp_path / "COFW_test_color.mat", "r+") as file:
+        file["#refs#/2"][...] = 77
+    assert [int(faces.image(i).max()) for i in range(2)] == [0, 77]
+
+
+def test_one_coordinate_of_a_mark_is_a_place(tmp_path: Path) -> None:
+    """Faces that the border cuts have points on it and a little outside."""
+    write_images(tmp_path, "")
+    points = np.array([[0, 5], [5, 0], [-1, 4], [-1, 0], [-1.5, -1.5], [30, 30]])
+    rows = "\n".join(f"{x + 1} {y + 1}" for x, y in points)
+    for name in "abc":
+        (tmp_path / f"{name}.pts").write_text(f"version: 1\nn_points: 6\n{{\n{rows}\n}}\n")
+    assert open_faces("folder", tmp_path).face(2).landmarks.tolist() == points.tolist()
+
+
+def test_wrong_ways_to_read(tmp_path: Path) -> None:
+    write_csv(tmp_path, "")
+    for wrong in ({"missing_points": "skip"}, {"orientation": "sideways"}):
+        ((name, value),) = wrong.items()
+        with pytest.raises(DataError, match=f"found {name} '{value}', expected one of"):
+            open_faces("folder", tmp_path, **wrong)  # type: ignore[arg-type]

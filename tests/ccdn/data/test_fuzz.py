@@ -22,13 +22,13 @@ SECONDS = 75  # of each long search: more than five minutes for all parsers
 _FIELDS = [str(10 + i / 10) for i in range(196)] + ["9", "9", "31", "31"] + ["0"] * 6 + ["a.png"]
 _HEADER = "image_name,scale,center_w,center_h,original_0_x,original_0_y,original_1_x,original_1_y"
 _FACE = {"image_id": 1, "id": 1, "keypoints": [1, 2, 2, 3, 4.5, 1], "bbox": [0, 0, 9, 9]}
-_SIZED = {**_FACE, "center": [4, 5], "scale": 0.1}
+_SIZED = {**_FACE, "id": 2, "center": [4, 5], "scale": 0.1}
 VALID = {
     "pts": "version: 1\nn_points:  3\n{\n1.5 2\n3 4\n5 6\n}\n",
     "wflw": "\n".join([" ".join(_FIELDS)] * 2),
     "hrnet": f"{_HEADER}\na.png,0.1,5,5,1,2,3,4\na.png,0.2,6,6,1,2,3.5,4\n",
     "folder": "image,x0,y0,x1,y1,box_left,box_top,box_right,box_bottom\n"
-    + "a.png,1,2,3,4,0,0,9,9\n" * 2,
+    + "a.png,1,2,3,4,0,0,9,9\na.png,1,2,3,5,0,0,9,9\n",
     "coco": json.dumps(
         {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [_FACE, _SIZED]}
     ),

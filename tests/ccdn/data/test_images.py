@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ccdn.data import DataError, check_image, read_image
-from ccdn.data.images import _jpeg_is_whole, cv2, readable
+from ccdn.data.images import cv2, readable
+from ccdn.data.jpeg import parse_jpeg
 
 
 def _gradient() -> np.ndarray:
@@ -87,14 +88,14 @@ SCAN = b"\xff\xda\x00\x02" + b"\x11" * 8
     ],
 )
 def test_the_end_of_a_jpeg_is_looked_for_behind_its_header(header: bytes, whole: bool) -> None:
-    assert _jpeg_is_whole(START + header + SCAN + b"\xff\xd9") is whole
-    assert not _jpeg_is_whole(START + header + SCAN)
+    assert (parse_jpeg(START + header + SCAN + b"\xff\xd9") is not None) is whole
+    assert parse_jpeg(START + header + SCAN) is None
 
 
 def test_what_has_no_markers_is_left_to_the_decoder() -> None:
-    assert _jpeg_is_whole(START + b"none")
+    assert parse_jpeg(START + b"none") is not None
     for cut in (b"", b"\xff", b"\xff\xda\x00"):
-        assert not _jpeg_is_whole(START + cut)
+        assert parse_jpeg(START + cut) is None
 
 
 def test_the_size_of_a_checked_image(tmp_path: Path) -> None:
