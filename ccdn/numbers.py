@@ -9,7 +9,7 @@ _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _WHOLE = re.compile(r"[0-9]+")
 _BLANKS = " \t\r\n"
 # Longer than any that is meant, and Python refuses to convert thousands of digits.
-_DIGITS = 18
+_DIGITS = 99
 
 
 def parse_number(text: str) -> float:

@@ -67,10 +67,9 @@ def checked_shape(
         wanted = " x ".join("any" if side is None else str(side) for side in shape)
         found = " x ".join(map(str, array.shape)) or "a single value"
         raise DataError(f"{path}: found {name} of {found}, expected {wanted}")
-    try:
-        return array.astype(np.float64)
-    except (TypeError, ValueError):
-        raise DataError(f"{path}: found {name} of {array.dtype}, expected numbers") from None
+    if array.dtype.kind not in "biuf":  # NumPy would make numbers of texts, and of complex ones
+        raise DataError(f"{path}: found {name} of {array.dtype}, expected numbers")
+    return array.astype(np.float64)
 
 
 def _existing(path: Path) -> Path:

@@ -86,7 +86,7 @@ def test_odd_numbers_in_a_list_of_wflw(tmp_path: Path) -> None:
             open_faces("wflw", tmp_path)
 
 
-@pytest.mark.parametrize("text", ["+3", "3 ", "1_0", "\u0661", "\uff11", "²", "", "9" * 19, "3.0"])
+@pytest.mark.parametrize("text", ["+3", "3 ", "1_0", "\u0661", "\uff11", "²", "", "9" * 100, "3.0"])
 def test_no_whole_numbers(text: str, tmp_path: Path) -> None:
     assert not is_whole(text)
     for kind in (positive, whole):
@@ -103,7 +103,7 @@ def test_no_whole_numbers(text: str, tmp_path: Path) -> None:
 
 def test_whole_numbers() -> None:
     assert is_whole("0")
-    assert is_whole("9" * 18)
+    assert is_whole("9" * 99)
     assert (whole("0"), whole("12"), positive("1")) == (0, 12, 1)
     with pytest.raises(argparse.ArgumentTypeError, match="from 1, found '0'"):
         positive("0")

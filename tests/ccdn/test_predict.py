@@ -81,6 +81,8 @@ def test_a_picture_that_is_none(image: Any, message: str, weights: Path) -> None
         ([["a", 1, 2, 3]], "4 numbers x0 y0 x1 y1 for each face"),
         ([[np.nan, 1, 2, 3]], "4 numbers x0 y0 x1 y1 for each face"),
         ([[5, 5, 1, 1]], "empty or inverted box"),
+        ([[5, 5, 5, 9]], "empty or inverted box 5,5,5,9, expected x0 < x1"),
+        ([[1, 1, 9, 9], [5, 5, 9, 5]], "empty or inverted box 5,5,9,5, expected x0 < x1"),
         ([[1e300, 1, 2e300, 5]], "expected one that overlaps the picture of 90 x 90"),
     ],
 )

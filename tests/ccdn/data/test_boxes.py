@@ -43,13 +43,30 @@ def test_provided_box_is_used_and_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "box", [[5, 5, 5, 5], [9, 0, 1, 4], [0, 9, 4, 1], [0, 0, np.nan, 1], [0, 0, np.inf, 1]]
+    "box",
+    [
+        [5, 5, 5, 5],
+        [5, 5, 5, 9],
+        [5, 5, 9, 5],
+        [9, 0, 1, 4],
+        [0, 9, 4, 1],
+        [0, 0, np.nan, 1],
+        [0, 0, np.inf, 1],
+    ],
 )
 def test_empty_and_inverted_boxes_are_named(box: list) -> None:
     with pytest.raises(ValueError, match="found an empty or inverted box"):
         square_box(np.array(box, float))
     with pytest.raises(DataError, match=r"photo\.png: found an empty or inverted box"):
         face_box(Face("a", SPOTS, np.array(box, float), path=Path("photo.png")), "provided")
+
+
+def test_landmarks_on_a_line_have_a_box() -> None:
+    """Two points one above the other make a face; a box that was given without a width is wrong."""
+    upright = Face("a", np.array([[20, 10], [20, 50]], np.float32))
+    np.testing.assert_allclose(face_box(upright, "gt", 0.5), [-10, 0, 50, 60])
+    level = Face("a", np.array([[10, 20], [50, 20]], np.float32))
+    np.testing.assert_allclose(face_box(level, "gt"), [10, 0, 50, 40])
 
 
 def test_landmarks_in_one_point_have_no_box() -> None:

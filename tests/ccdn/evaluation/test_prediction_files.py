@@ -96,6 +96,9 @@ def test_in_order_where_nothing_else_tells(reference: Reference, tmp_path: Path)
         read_predictions(path).reference({})
 
 
+ROW = "3 " * 68 + "\n"
+ONES = np.ones((2, 5, 2))
+MARKED = np.where(np.arange(20).reshape(2, 5, 2) // 2 == 8, -1.0, ONES)
 BAD: dict[str, tuple[str, Any, str]] = {
     "no array": ("npz", {"wrong": np.zeros(2)}, "expected pred"),
     "flat": ("npz", {"pred": np.zeros((5, 68))}, r"expected \(faces, points, 2\)"),
@@ -122,6 +125,34 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "one name": ("npz", {"pred": np.ones((2, 5, 2)), "names": "a"}, "found 1 names for 2"),
     "table": ("npz", {"pred": np.ones((2, 5, 2)), "subset_a": np.zeros((2, 2), int)}, "indices fr"),
     "nested": ("json", "[" * 99999, "not a readable JSON"),
+    "texts": ("npz", {"pred": np.full((2, 5, 2), "1_0.5")}, "expected numbers"),
+    "a text": ("json", '{"a": [["1_0.5", 2]]}', "expected numbers"),
+    "truth values": ("npz", {"pred": np.ones((2, 5, 2), bool)}, "expected numbers"),
+    "a name again": ("json", '{"a": [[1, 2]], "a": [[3, 4]]}', "found the key 'a' twice"),
+    "a face again": (
+        "json",
+        '{"faces": [{"name": "a", "landmarks": [[1, 2]]}, {"name": "a", "landmarks": [[3, 4]]}]}',
+        "found the face 'a' twice",
+    ),
+    "a number again": ("txt", f"1\n{ROW}{ROW}{ROW}" * 2, "found the face 'test/0001' twice"),
+    "an odd number": ("txt", f"\u0661\n{ROW}{ROW}{ROW}", "line 1: expected the number of a face"),
+    "odd digits": ("txt", f"1\n{ROW}{ROW.replace('3', '1_0', 1)}{ROW}", "line 3: found '1_0', exp"),
+    "an index again": (
+        "npz",
+        {"pred": np.ones((3, 5, 2)), "subset_a": np.array([0, 2, 2])},
+        "subset_a: found face 2 twice",
+    ),
+    "no point": ("npz", {"pred": ONES, "gt": MARKED}, "truth of face 2 has point 3 at -1 -1"),
+    "boxes": (
+        "json",
+        '{"faces": [{"name": "a", "landmarks": [[1, 2]], "box": [1, 2, 3]}]}',
+        r"found boxes \(1, 3\), expected \(1, 4\)",
+    ),
+    "a box": (
+        "json",
+        '{"faces": [{"name": "a", "landmarks": [[1, 2]], "box": 5}]}',
+        r"found boxes \(1,\), expected",
+    ),
     "digits": ("json", '{"a": [[1' + "0" * 400 + ", 2]]}", "expected numbers"),
 }
 
@@ -131,7 +162,7 @@ def test_what_is_wrong_names_the_file(case: str, tmp_path: Path) -> None:
     suffix, content, message = BAD[case]
     path = tmp_path / f"bad.{suffix}"
     if isinstance(content, str):
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
     else:
         np.savez(path, **content)
     with pytest.raises(DataError, match=message) as caught:
