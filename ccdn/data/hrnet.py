@@ -6,8 +6,8 @@
     image_name,scale,box_size,center_w,center_h,...                    AFLW
 
 The box has the given centre and a side of 200 `scale`, or of `box_size`, by which the norm
-face_size measures. Coordinates are taken as 0-based pixels, as the files' authors use them. The
-images lie in `images/` beside the file.
+face_size measures. Coordinates are taken as 0-based pixels, as the files' authors use them, of the
+picture as stored, without its EXIF orientation. The images lie in `images/` beside the file.
 """
 
 from __future__ import annotations
