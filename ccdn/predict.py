@@ -145,7 +145,7 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
     boxes = _given_boxes(options, found)
     _check_kinds(options, found)
     names = result_names(found)
-    spare(names, Path(options.out), options.write, options.pts)
+    spare(found, names, Path(options.out), options.write, options.pts)
     check_writable(Path(options.out))
     if options.weights is None and group.first:
         say(f"no --weights, so with those that ship: {about()}")
@@ -154,9 +154,9 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
     tally, wish = Tally(), StopWish()
     with wish.listen():
         predict_stills(predictor, found, boxes, options, names, tally, wish, group)
-        for source in found[group.rank :: group.size]:
+        for source, name in list(zip(found, names, strict=True))[group.rank :: group.size]:
             if source.is_stream and not wish.signum:
-                predict_stream(predictor, source, options, names[source.path], tally, wish)
+                predict_stream(predictor, source, options, name, tally, wish)
     if wish.signum == signal.SIGINT:
         raise KeyboardInterrupt
     if wish.signum:

@@ -82,7 +82,7 @@ def predict_stills(
     found: Sequence[Source],
     boxes: list[np.ndarray] | None,
     options: argparse.Namespace,
-    names: dict[Path, str],
+    names: Sequence[str],
     tally: Tally,
     wish: StopWish,
     group: Processes,
@@ -137,7 +137,7 @@ class _Waiting:
         self,
         predictor: Predictor,
         results: StillResults,
-        names: dict[Path, str],
+        names: Sequence[str],
         tally: Tally,
         single: bool,
     ) -> None:
@@ -175,7 +175,7 @@ class _Waiting:
                 print(one_line(f"{path}: {counted(count, 'face')}"))
             self.tally.faces += count
             try:
-                self.results.add(path, place, self.names[path], image, faces)
+                self.results.add(path, place, self.names[place], image, faces)
                 self.tally.written += 1
             except OSError as error:
                 self.tally.add_unwritten(error)

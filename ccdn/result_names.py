@@ -17,7 +17,7 @@ from ccdn.outputs import COORDINATES
 _LONGEST = 180  # bytes of a name, which leaves room for what is added to it
 
 
-def result_names(found: Sequence[Source]) -> dict[Path, str]:
+def result_names(found: Sequence[Source]) -> list[str]:
     """A name for the results of each input: its own, with its suffix where two share it, numbered
     where they share that too; letters of two cases are the same, as on many disks.
 
@@ -26,7 +26,7 @@ def result_names(found: Sequence[Source]) -> dict[Path, str]:
     be that of all pictures. A name of more than 180 bytes is cut and gets a check sum.
     """
     stems = Counter(source.path.stem.casefold() for source in found)
-    names: dict[Path, str] = {}
+    names: list[str] = []
     taken: set[str] = set()
     for source in found:
         path, stem = source.path, source.path.stem.casefold()
@@ -40,7 +40,7 @@ def result_names(found: Sequence[Source]) -> dict[Path, str]:
             again += 1
             name = f"{wanted}_file{again}"
         taken.add(name.casefold())
-        names[path] = name
+        names.append(name)
     return names
 
 
@@ -53,18 +53,21 @@ def _shortened(name: str) -> str:
     return f"{os.fsdecode(cut)}_{hashlib.sha256(raw).hexdigest()[:12]}"
 
 
-def spare(names: dict[Path, str], out: Path, formats: set[str], pts: str | None) -> None:
+def spare(
+    found: Sequence[Source], names: Sequence[str], out: Path, formats: set[str], pts: str | None
+) -> None:
     """Raise ConfigError where results would replace an input, or annotations that lie beside it.
 
     Annotations: .pts files, and .json and .csv files that are no results of this command.
     """
     folder = os.path.realpath(out)
-    beside = [path for path in names if os.path.realpath(path.parent) == folder]
+    files = [source.path for source in found if source.camera is None]
+    beside = [path for path in files if os.path.realpath(path.parent) == folder]
     if pts is not None and os.path.realpath(Path(pts).parent) == folder:
         beside.append(Path(pts))
     if not beside:
         return
-    results = {f"{name}_landmarks{end}" for name in names.values() for end in (".png", ".mp4")}
+    results = {f"{name}_landmarks{end}" for name in names for end in (".png", ".mp4")}
     for path in beside:
         if path.name in results:
             raise ConfigError(f"--out {out}: the input {path.name} would be replaced by a result")

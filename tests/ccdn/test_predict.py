@@ -21,6 +21,7 @@ from ccdn import inputs, predict, predicting
 from ccdn.data import (
     DataError,
     detect_faces,
+    generic_layout,
     landmark_box,
     read_300w,
     read_folder,
@@ -29,6 +30,8 @@ from ccdn.data import (
 )
 from ccdn.data.boxes import overlap
 from ccdn.inputs import Source
+from ccdn.outputs import StillResults
+from ccdn.predictor import Faces
 from ccdn.result_names import result_names
 from ccdn.training.processes import Processes
 
@@ -488,6 +491,22 @@ def test_a_folder_that_cannot_be_is_told_once(
     assert not (tmp_path / "gone").exists()
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_table_of_several_processes(interrupted: bool, tmp_path: Path) -> None:
+    """The first writes it, in the order of the inputs; not where some have ended early."""
+    group = Processes(0, 2, 0)
+    layout = generic_layout(68)
+    results = StillResults(tmp_path, {"csv"}, layout, "given", group)
+    face = Faces(np.zeros((1, 68, 2), np.float32), np.zeros((1, 4)))
+    for place in (4, 0, 2):
+        results.add(Path(f"{place}.png"), place, str(place), np.zeros((4, 4, 3), np.uint8), face)
+    results.close(interrupted)
+    assert (tmp_path / "landmarks.csv").exists() != interrupted
+    if not interrupted:
+        rows = list(csv.DictReader((tmp_path / "landmarks.csv").open()))
+        assert [row["image"] for row in rows] == ["0.png", "2.png", "4.png"]
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_wish_to_stop_leaves_whole_results(
     signum: signal.Signals,
@@ -622,8 +641,11 @@ def test_parts_of_a_predictor_check_pictures_too(image: Any, weights: Path) -> N
 def test_results_have_names_of_their_own() -> None:
     files = ["a.jpg", "a.png", "a_face2.png", "b/a.png", "b/c.png", "a_jpg.png", "solo_face7.jpg"]
     files += ["A.mp4", "landmarks.mp4", "c_face.png"]
-    names = result_names([Source(Path(name)) for name in files])
-    assert len({name.casefold() for name in names.values()}) == len(files)
+    found = [*(Source(Path(name)) for name in files), Source(Path("camera_0"), 0)]
+    found.append(Source(Path("camera_0")))
+    taken = result_names(found)
+    assert len({name.casefold() for name in taken}) == len(found)
+    names = {source.path: name for source, name in zip(found, taken, strict=True)}
     # A picture a with several faces would write a_face1, a_face2, ...
     assert names[Path("a_face2.png")] == "a_face2_png"
     assert (names[Path("b/c.png")], names[Path("solo_face7.jpg")]) == ("c", "solo_face7")
