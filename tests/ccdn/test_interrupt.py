@@ -1,0 +1,135 @@
+"""A signal that Python does not come to answer ends the command all the same."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from ccdn import interrupt
+from ccdn.command import command
+
+# Waits where no signal handler of Python is called: for a lock that nobody opens. When glibc has
+# noted that somebody waits for it (2), a thread signals the process.
+WAITS = """
+import ctypes, os, signal, sys, threading, time
+from ccdn import interrupt
+from ccdn.command import command
+from ccdn.training.signals import StopWish
+
+libc, lock = ctypes.CDLL(None), (ctypes.c_int * 16)()
+interrupt._watch.patience = 0.2
+
+def send():
+    while lock[0] != 2:
+        time.sleep(0.001)
+    os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+
+@command("ccdn.made_up")
+def main():
+    libc.pthread_mutex_lock(lock)
+    threading.Thread(target=send, daemon=True).start()
+    with StopWish().listen():
+        libc.pthread_mutex_lock(lock)
+
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_wait_that_python_does_not_come_back_from(name: str) -> None:
+    if sys.platform != "linux" or os.confstr("CS_GNU_LIBC_VERSION") is None:
+        pytest.skip("needs a lock of glibc")
+    process = subprocess.run([sys.executable, "-c", WAITS, name], capture_output=True, text=True)
+    assert process.returncode == 128 + getattr(signal, name)
+    assert process.stdout == ""
+    assert process.stderr == (
+        f"ccdn.made_up: {name}: ended in a wait for something that does not come; the files that"
+        " were finished are whole\n"
+    )
+
+
+class EndedError(Exception):
+    """In place of the end of the process."""
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> socket.socket:
+    """Where the thread is told of signals; nobody waits, and an end is an exception."""
+
+    def end(code: int) -> None:
+        raise EndedError(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(os, "write", lambda *_: 0)
+    monkeypatch.setattr(interrupt._watch, "patience", 0.0)
+    monkeypatch.setattr(interrupt._watch, "answered", -math.inf)
+    read, write = socket.socketpair()
+    write.send(bytes([signal.SIGINT]))
+    write.close()
+    return read
+
+
+def test_a_signal_that_is_answered_ends_nothing(told: socket.socket) -> None:
+    interrupt.answering(lambda *_: None)(signal.SIGINT, None)
+    interrupt._end_unanswered(told, "ccdn.made_up")
+
+
+def test_one_that_is_not_ends_the_process(told: socket.socket) -> None:
+    with pytest.raises(EndedError, match="130"):
+        interrupt._end_unanswered(told, "ccdn.made_up")
+
+
+def test_everything_is_as_before() -> None:
+    """Also of a command that another one runs."""
+    handler, threads = signal.getsignal(signal.SIGINT), threading.active_count()
+
+    @command("ccdn.inner")
+    def inner() -> int:
+        assert threading.active_count() == threads + 1
+        signal.raise_signal(signal.SIGINT)
+        return 0
+
+    @command("ccdn.outer")
+    def outer() -> int:
+        assert inner() == 130
+        assert signal.getsignal(signal.SIGINT) is not handler
+        return 4
+
+    before = time.monotonic()
+    assert outer() == 4
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert threading.active_count() == threads
+    assert interrupt._watch.answered >= before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_who_is_told_of_signals_already_stays_so() -> None:
+    """As asyncio."""
+    mine, other = socket.socketpair()
+    other.setblocking(False)
+    signal.set_wakeup_fd(other.fileno())
+    try:
+        main = command("ccdn.made_up")(lambda: signal.raise_signal(signal.SIGINT) or 0)
+        assert main() == 130
+        assert mine.recv(8) == bytes([signal.SIGINT])
+    finally:
+        assert signal.set_wakeup_fd(-1) == other.fileno()
+        mine.close()
+        other.close()
+
+
+def test_in_another_thread() -> None:
+    """Python gives signals to the main thread alone."""
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(command("ccdn.made_up")(lambda: 0)()))
+    thread.start()
+    thread.join()
+    assert found == [0]
