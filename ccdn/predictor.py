@@ -25,7 +25,7 @@ class Predictor:
 
     weights: a checkpoint of ccdn.train or a safetensors file of ccdn.export; None: those that ship,
     which `ccdn.default_weights.about()` describes. batch_size: faces that go through the network at
-    once. Raises CheckpointError for a file that is neither.
+    once. Several threads may share one. Raises CheckpointError for a file that is neither.
     """
 
     def __init__(

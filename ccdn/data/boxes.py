@@ -115,7 +115,8 @@ def detect_faces(image: np.ndarray, smallest: float = 0.06) -> list[np.ndarray]:
     Uses the frontal cascade that comes with OpenCV: upright faces, turned by up to about 30
     degrees. The boxes are moved and scaled to what the landmark box of a face would be on average,
     so that a network trained with box gt or provided meets crops of the kind it knows.
-    `smallest` is the least side of a face, as a fraction of the image's longer side.
+    `smallest` is the least side of a face, as a fraction of the image's longer side. Faces of one
+    size come from top to bottom. Several threads may search at the same time.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     shrink = min(1.0, 1024 / max(grey.shape))

@@ -41,7 +41,7 @@ class CropDataset(Dataset[Sample]):
     coordinates of the crop (see `ccdn.data.crop`); `visible` bool (L,), True where the
     annotation does not say; `index` int; `matrix` float32 (2, 3), from image pixels to crop
     pixels. Random draws depend on (seed, epoch, index) only, whatever the
-    order and the number of workers.
+    order and the number of workers. A dataset holds its epoch, so that one thread trains with it.
     """
 
     def __init__(

@@ -160,6 +160,16 @@ def test_a_launcher_that_is_none(
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_training_that_is_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As by the system, when memory runs out; the exit code is a shell's."""
+    path = tmp_path / "own.yaml"
+    path.write_text("config: tiny\nvariants: [fcdn]\nseeds: [0]\n")
+    kills = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+    out = ["--out", str(tmp_path / "out"), "--launcher", shlex.join(kills)]
+    assert main(["--grid", str(path), *out]) == 128 + signal.SIGKILL
+    assert capsys.readouterr().err.splitlines()[-1].endswith("ended with exit code 137")
+
+
 @pytest.mark.slow
 def test_a_launcher_trains_with_its_processes(
     face_folder: Path, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -55,7 +55,8 @@ class SyntheticFaces:
     outside these.
 
     The jaw's points lie on the visible outline of the face, as annotators put them; all others
-    are fixed points of the surface. `image(i)` is uint8 RGB, bit-identical on one machine.
+    are fixed points of the surface. `image(i)` is uint8 RGB, bit-identical on one machine. Several
+    threads may share a set.
     """
 
     def __init__(
