@@ -140,7 +140,7 @@ class _Coded:
                 height, width = (int.from_bytes(payload[k : k + 2], "big") for k in (1, 3))
                 self.size = height, width
                 for one, factors in zip(payload[6::3], payload[7::3], strict=False):
-                    self.sampling[one] = (factors & 15, factors >> 4)
+                    self.sampling[one] = (max(1, factors & 15), max(1, factors >> 4))
             elif marker == _INTERVAL:
                 self.interval = int.from_bytes(payload[:2], "big")
             position += length
@@ -148,6 +148,8 @@ class _Coded:
 
     def _scan(self, payload: bytes) -> int:
         """How many restart markers the scan of this header has."""
+        if len(payload) < 4:
+            return 0
         *selectors, first, last, bits = payload[1:]
         chosen = [one for one in selectors[::2] if one in self.sampling]
         if bits & 15 == 0:
@@ -171,7 +173,7 @@ def _digest(content: bytes, exact: bool) -> int | None:
 
     try:
         pixels: np.ndarray = np.asarray(JpegImageFile(io.BytesIO(content)))
-    except (OSError, SyntaxError, ValueError):
+    except Exception:  # OSError, SyntaxError, struct.error: it depends on the damage
         return None
     height, width = pixels.shape[:2]
     if exact or max(height, width) <= _LAST:

@@ -152,3 +152,29 @@ def test_real_photographs_are_whole(shared: Path) -> None:
         read_image(path)
     for path in sorted((shared / "samples").rglob("*.jpg")):
         read_image(path)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_bytes_changed_at_random(kind: str, tmp_path: Path) -> None:
+    """A picture or a DataError, whatever the markers say."""
+    whole, path = encoded(kind, photo(48, 40)), tmp_path / "a.jpg"
+    random = np.random.default_rng(3)
+    for _ in range(60):
+        content = bytearray(whole)
+        for place in random.integers(2, len(whole), 3):
+            content[place] = random.choice([0, 1, 3, 0xC2, 0xD0, 0xD9, 0xDA, 0xDD, 0xFF])
+        path.write_bytes(content)
+        try:
+            assert read_image(path).ndim == 3
+        except DataError as error:
+            assert str(error).startswith(f"{path}: ")  # noqa: PT017
+
+
+def test_headers_too_short_for_what_they_say() -> None:
+    whole = encoded("restarts")
+    scan, frame = whole.index(b"\xff\xda"), whole.index(b"\xff\xc0")
+    no_scan = whole[: scan + 2] + b"\0\x03\x01" + whole[scan + 14 :]
+    assert not lacks_blocks(no_scan, True)
+    no_sampling = bytearray(whole)
+    no_sampling[frame + 11 : frame + 20 : 3] = b"\0\0\0"
+    assert lacks_blocks(bytes(no_sampling), True)  # finer blocks would have more restarts
