@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
 
 # A layer, or a function in its place.
 Step = Callable[[Tensor], Tensor]
+
+# torch.fx makes a node of each call of these, as of torch's own functions.
+for _operator in (
+    "_central",
+    "ctm",
+    "dual_squeeze",
+    "isqrt_cov",
+    "multi_excite",
+    "second_order_squeeze",
+):
+    torch.fx.wrap(_operator)
 
 __all__ = [
     "CTM",
@@ -288,16 +300,18 @@ def squeeze_excite(
 
     layers take (B, D, 1, 1) when their first is a convolution, else (B, D).
     """
-    check_map("nn.SqueezeExcite", "x", x, ranks=(4,))
+    traced = isinstance(x, torch.fx.Proxy)
+    if not traced:
+        check_map("nn.SqueezeExcite", "x", x, ranks=(4,))
     if second is None:
-        weights = bottleneck_weights(layers, gate)
+        weights = None if traced else bottleneck_weights(layers, gate)
         if weights is not None:
             return ctm(x, weights)[0].squeeze(1)
         logits = _through(layers, x.mean((2, 3)))
     else:
-        mean, covariance = dual_squeeze(x, iterations)
-        logits = _through(layers, mean)
-        logits = logits + second(covariance).view_as(logits)
+        squeezed = dual_squeeze(x, iterations)
+        logits = _through(layers, squeezed[0])
+        logits = logits + second(squeezed[1]).view_as(logits)
     return _excite(x, gate, logits)
 
 
@@ -309,10 +323,13 @@ def second_order_attention(
     window: int | None = None,
 ) -> Tensor:
     """x * gate(layers(covariance squeeze of x's central window))."""
-    check_map("nn.SecondOrderAttention", "x", x, ranks=(4,))
+    traced = isinstance(x, torch.fx.Proxy)
+    if not traced:
+        check_map("nn.SecondOrderAttention", "x", x, ranks=(4,))
     inside = x if window is None else _central(x, window)
     squeezed = second_order_squeeze(inside, iterations)
-    weights = bottleneck_weights(layers, gate)
+    # Through the layers themselves a traced graph keeps their weights as its own.
+    weights = None if traced else bottleneck_weights(layers, gate)
     if weights is not None:
         return multi_excite(x, excitation_gates(squeezed, None, *weights)).squeeze(1)
     return _excite(x, gate, _through(layers, squeezed))

@@ -15,6 +15,7 @@ from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import forward_ad
 
 import ccdn_ops.schemas  # noqa: F401  (defines torch.ops.ccdn)
+from ccdn_ops import reference
 
 Raw = Callable[..., Any]
 
@@ -26,8 +27,12 @@ def differentiable(
     options: int = 0,
     forward: Raw | None = None,
     backward: Raw | None = None,
+    traced: Raw | None = None,
 ) -> Differentiable:
     """A function of the operator's arguments that returns its first `outputs` outputs.
+
+    torch.jit.trace cannot save a call of a Function, and what it saved of a raw operator would have
+    no gradient. It gets `traced`, of the same arguments: the reference, unless given.
 
     The raw operators, torch.ops.ccdn.X and X_backward unless given, take and return::
 
@@ -116,14 +121,17 @@ def differentiable(
 
     # torch.compile traces no Function that defines jvp, so it gets the one without.
     eager: Any = type(title, (NoForwardMode, Operator), {})
-    return Differentiable(raw_forward, Operator, eager, outputs, options)
+    plain: Raw = traced or getattr(reference, operator)
+    return Differentiable(raw_forward, Operator, eager, plain, outputs, options)
 
 
 class Differentiable:
     """What differentiable() makes: an operator that autograd knows."""
 
-    def __init__(self, raw: Raw, traced: Any, eager: Any, outputs: int, options: int) -> None:
-        self.raw, self.traced, self.eager = raw, traced, eager
+    def __init__(
+        self, raw: Raw, traced: Any, eager: Any, plain: Raw, outputs: int, options: int
+    ) -> None:
+        self.raw, self.traced, self.eager, self.plain = raw, traced, eager, plain
         self.outputs, self.options = outputs, options
         # Function.apply() binds the arguments to forward's signature, which takes longer than a
         # small call; it does no more than this where no transform of torch.func is active.
@@ -135,6 +143,8 @@ class Differentiable:
         grad = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
         if torch.compiler.is_compiling():
             found = self.traced.apply(*options, *inputs) if grad else self.raw(*args)
+        elif torch.jit.is_tracing():
+            found = self.plain(*args)
         elif torch._C._are_functorch_transforms_active():
             found = self.eager.apply(*options, *inputs)
         elif not grad and forward_ad._current_level < 0:

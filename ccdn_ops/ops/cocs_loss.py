@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ccdn_ops import reference
 from ccdn_ops.backends.native import no_autocast
 from ccdn_ops.backends.reference.cocs_loss import losses_of_sums
 from ccdn_ops.ops.autograd import differentiable
@@ -92,4 +93,16 @@ def _backward(grad_losses: Tensor, *arguments: Any) -> list[Tensor]:
     return torch.ops.ccdn.cocs_loss_backward(grad_losses, features, sums)
 
 
-_cocs_loss = differentiable("cocs_loss", options=1, forward=_forward, backward=_backward)
+def _traced(*arguments: Any) -> Tensor:
+    *features, group = arguments
+    if group is not None:
+        raise NotImplementedError(
+            "ccdn_ops.cocs_loss: torch.jit.trace cannot save what processes say to each other; "
+            "found a process group, expected None"
+        )
+    return reference.cocs_loss(features)
+
+
+_cocs_loss = differentiable(
+    "cocs_loss", options=1, forward=_forward, backward=_backward, traced=_traced
+)

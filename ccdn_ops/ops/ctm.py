@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ccdn_ops import reference
 from ccdn_ops.ops.autograd import differentiable
 from ccdn_ops.ops.checks import check_device, check_iterations, check_map
 from ccdn_ops.ops.excitation_gates import check_weights
@@ -43,4 +44,6 @@ def ctm(x: Tensor, weights: Sequence[Tensor], iterations: int = 5) -> tuple[Tens
     return excited, pooled
 
 
-_ctm = differentiable("ctm", outputs=2, options=1)
+_ctm = differentiable(
+    "ctm", outputs=2, options=1, traced=lambda x, *rest: reference.ctm(x, rest[:4], rest[4])
+)

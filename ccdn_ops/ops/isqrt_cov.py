@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ccdn_ops import reference
 from ccdn_ops.ops.autograd import differentiable
 from ccdn_ops.ops.checks import check_iterations, check_map
 from ccdn_ops.ops.newton_schulz_sqrt import will_differentiate
@@ -34,4 +35,6 @@ def isqrt_cov(x: Tensor, iterations: int = 5, triu: bool = False) -> Tensor:
     return root
 
 
-_isqrt_cov = differentiable("isqrt_cov", options=3)
+_isqrt_cov = differentiable(
+    "isqrt_cov", options=3, traced=lambda *args: reference.isqrt_cov(*args[:3])
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ccdn_ops import reference
 from ccdn_ops.ops.autograd import differentiable
 from ccdn_ops.ops.checks import check_iterations, check_tensor
 
@@ -40,4 +41,6 @@ def will_differentiate(x: Tensor) -> bool:
     return torch.is_grad_enabled() and x.requires_grad
 
 
-_newton_schulz_sqrt = differentiable("newton_schulz_sqrt", options=2)
+_newton_schulz_sqrt = differentiable(
+    "newton_schulz_sqrt", options=2, traced=lambda *args: reference.newton_schulz_sqrt(*args[:2])
+)

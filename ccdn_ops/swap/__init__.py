@@ -16,17 +16,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ccdn_ops.ops.checks import check_iterations
 
-from . import recognise
-from .blocks import (
-    AttentionLayout,
-    Layout,
-    PoolingLayout,
+from . import recognise, watch
+from .blocks import AttentionLayout, Layout, PoolingLayout, Unfit
+from .probe import quiet
+from .swapped import (
     Swapped,
     SwappedSqueezeExcite,
-    Unfit,
+    SwappedSqueezeExciteOfSecondOrder,
+    add_second_order,
     convert,
 )
-from .probe import quiet
 
 __all__ = [
     "AttentionLayout",
@@ -44,11 +43,16 @@ Recognise = Callable[[str, nn.Module], Layout | None]
 
 @dataclass(frozen=True)
 class Replaced:
-    """A block that was replaced: its names in the model, its class, and how it is computed now."""
+    """A block that was replaced: its names in the model, its class, and how it is computed now.
+
+    That is so while the attributes that its code reads have the values in `attributes`; with
+    others its own forward runs.
+    """
 
     names: tuple[str, ...]
     original: str
     layout: Layout
+    attributes: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ class SwapReport:
     def __str__(self) -> str:
         lines = [f"{len(self.replaced)} replaced, {len(self.skipped)} skipped"]
         for done in self.replaced:
-            lines.append(f"  replaced {_spoken(done.names)} ({done.original}): {done.layout}")
+            line = f"  replaced {_spoken(done.names)} ({done.original}): {done.layout}"
+            lines.append(f"{line}, while {done.attributes}" if done.attributes else line)
         for left in self.skipped:
             lines.append(f"  skipped  {_spoken(left.names)} ({left.original}): {left.reason}")
         if self.new_parameters:
@@ -123,9 +128,11 @@ def swap_squeeze_excite(
                 )
     report = _swap("swap_squeeze_excite", model, recognise.squeeze_excite, layouts)
     for block, (name, *_) in _names(model).items() if second_order else ():
-        if isinstance(block, SwappedSqueezeExcite) and "second" not in block._modules:
+        if isinstance(block, SwappedSqueezeExcite) and not isinstance(
+            block, SwappedSqueezeExciteOfSecondOrder
+        ):
             prefix = f"{name}.second." if name else "second."
-            for own, parameter in block.add_second_order(iterations).named_parameters():
+            for own, parameter in add_second_order(block, iterations).named_parameters():
                 report.new_parameters[prefix + own] = parameter
     return report
 
@@ -166,13 +173,14 @@ def _swap(
             with quiet():
                 layout = _layout(names[0], module, recognised, layouts)
             if layout is not None:
-                convert(module, layout)
+                conditions = watch.conditions(module, layout)
+                convert(module, layout, conditions)
         except Unfit as unfit:
             report.skipped.append(Skipped(names, original, str(unfit)))
             continue
         if layout is not None:
             done.add(names[0])
-            report.replaced.append(Replaced(names, original, layout))
+            report.replaced.append(Replaced(names, original, layout, conditions.spoken()))
     return report
 
 

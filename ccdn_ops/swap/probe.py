@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .blocks import Layout, PoolingLayout, Unfit, convert
+from .blocks import Layout, PoolingLayout, Unfit
+from .swapped import convert
 
 # Relative. Two ways to compute the same in float32 agree to 1e-6 at 64 channels and, where the full
 # matrix is iterated, to 5e-6 at 256; what computes something else is off by 1e-3 and more.
@@ -109,7 +110,7 @@ def check_same(module: nn.Module, layout: Layout, channels: int) -> None:
         found, wanted = random_copy(module, seed), random_copy(module, seed)
         convert(found, layout)
         x = features(wanted, 4, channels, *shape)
-        told |= _compare(found.train(training), wanted.train(training), x, _rounding(layout, x))
+        told |= _compare(found.train(training), wanted.train(training), x, rounding(layout, x))
         if seed >= 3 and told:
             return
     raise Unfit("its weights have no gradient on random features, so that nothing can be verified")
@@ -133,12 +134,12 @@ def _agrees(module: nn.Module, layout: Layout, inputs: Sequence[Tensor], seed: i
     convert(found, layout)
     with torch.no_grad():
         return all(
-            _difference(run(found, x), run(wanted, x)) <= OUTPUT_TOLERANCE * _rounding(layout, x)
+            difference(run(found, x), run(wanted, x)) <= OUTPUT_TOLERANCE * rounding(layout, x)
             for x in inputs
         )
 
 
-def _rounding(layout: Layout, x: Tensor) -> float:
+def rounding(layout: Layout, x: Tensor) -> float:
     """What to multiply a tolerance with: a full matrix has more rounding with more channels."""
     return max(1.0, x.shape[1] / 64) if isinstance(layout, PoolingLayout) else 1.0
 
@@ -152,7 +153,7 @@ def long_features(module: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
     return wide, tall
 
 
-def _compare(found: nn.Module, wanted: nn.Module, x: Tensor, rounding: float) -> bool:
+def _compare(found: nn.Module, wanted: nn.Module, x: Tensor, factor: float) -> bool:
     """Outputs, gradients of x and of every parameter, and buffers, or Unfit.
 
     Whether that says anything: a gate that is saturated, or behind dead units, agrees with all.
@@ -160,7 +161,7 @@ def _compare(found: nn.Module, wanted: nn.Module, x: Tensor, rounding: float) ->
     leaf_found, leaf_wanted = (x.clone().requires_grad_() for _ in range(2))
     out_found, out_wanted = run(found, leaf_found), run(wanted, leaf_wanted)
     mode = "in training" if wanted.training else "in evaluation"
-    _require(out_found, out_wanted, OUTPUT_TOLERANCE * rounding, f"output {mode}")
+    require(out_found, out_wanted, OUTPUT_TOLERANCE * factor, f"output {mode}")
     random = torch.Generator("cpu").manual_seed(3)
     upstream = torch.randn(out_wanted.shape, generator=random, device="cpu").to(out_wanted)
     try:
@@ -177,21 +178,21 @@ def _compare(found: nn.Module, wanted: nn.Module, x: Tensor, rounding: float) ->
         if (grad is None) != (other is None):
             raise Unfit(f"the gradient of {name} exists in one of the two only")
         if grad is not None and other is not None:
-            allowed = GRADIENT_TOLERANCE * rounding
-            _require(grad, other, allowed, f"gradient of {name} {mode}", least)
+            allowed = GRADIENT_TOLERANCE * factor
+            require(grad, other, allowed, f"gradient of {name} {mode}", least)
     buffers = dict(wanted.named_buffers())
     for name, buffer in found.named_buffers():
-        _require(buffer, buffers[name], OUTPUT_TOLERANCE, f"buffer {name} {mode}")
+        require(buffer, buffers[name], OUTPUT_TOLERANCE, f"buffer {name} {mode}")
     return all(p.grad is None or bool(p.grad.any()) for p in wanted.parameters() if p.dim() > 1)
 
 
-def _require(found: Tensor, wanted: Tensor, tolerance: float, what: str, least: float = 0) -> None:
-    difference = _difference(found, wanted, least)
-    if not difference <= tolerance:
-        raise Unfit(f"its {what} differs from the replacement's by {difference:.1e}, relative")
+def require(found: Tensor, wanted: Tensor, tolerance: float, what: str, least: float = 0) -> None:
+    off = difference(found, wanted, least)
+    if not off <= tolerance:
+        raise Unfit(f"its {what} differs from the replacement's by {off:.1e}, relative")
 
 
-def _difference(found: Tensor, wanted: Tensor, least: float = 0) -> float:
+def difference(found: Tensor, wanted: Tensor, least: float = 0) -> float:
     """Relative to wanted's size, or to `least` where that is more; inf for another shape."""
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
         return float("inf")

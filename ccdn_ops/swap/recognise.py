@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from abc import ABCMeta
 from collections.abc import Iterator
 from itertools import product
 from types import CodeType, FunctionType
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from ccdn_ops.nn import is_hooked
 
-from . import probe
-from .blocks import AttentionLayout, Layout, Output, PoolingLayout, Step, Unfit
+from . import probe, watch
+from .blocks import AttentionLayout, Layout, NearMiss, Output, PoolingLayout, Step, Unfit
+from .occasions import check_everywhere
 from .probe import L
 
 # Names that squeeze and excitation goes by: a block with one of them is reported when skipped.
@@ -44,6 +46,7 @@ _GATES: tuple[tuple[Step, ...], ...] = ((torch.sigmoid,), (F.hardsigmoid,), (tor
 _HARMLESS = {"__init__", "forward", "extra_repr", "__repr__", "_get_name"}
 _API = {name for name, value in vars(nn.Module).items() if isinstance(value, FunctionType)}
 _API |= {"__getstate__", "__reduce__", "__reduce_ex__", "__deepcopy__", "__copy__", "__slots__"}
+_API |= {"__getattribute__", "__init_subclass__", "__set_name__"}
 
 
 def squeeze_excite(name: str, module: nn.Module) -> AttentionLayout | None:
@@ -62,6 +65,8 @@ def squeeze_excite(name: str, module: nn.Module) -> AttentionLayout | None:
             if getattr(module, "add_maxpool", False):
                 raise Unfit("it squeezes by mean and maximum together (add_maxpool)") from None
             raise
+    except NearMiss:
+        raise
     except Unfit:
         if _SE_CLASS.search(cls) or _SE_CHILD.match(child):
             raise
@@ -82,6 +87,8 @@ def second_order(name: str, module: nn.Module) -> Layout | None:
                 return None
             return _pooling(module)
         return _attention(module, layers, gates, channels, "covariance")
+    except NearMiss:
+        raise
     except Unfit:
         if _names_covariance(module):
             raise
@@ -91,9 +98,16 @@ def second_order(name: str, module: nn.Module) -> Layout | None:
 def given(module: nn.Module, layout: Layout) -> Layout:
     """A layout that the caller knows, verified like one that was recognised."""
     _check_class(module)
-    _check_hooks(module, layout)
-    probe.check_same(module, layout, _input_channels(module))
+    _verify(module, layout, _input_channels(module))
     return layout
+
+
+def _verify(module: nn.Module, layout: Layout, channels: int) -> None:
+    """Unfit, unless a replacement by the layout computes all that the module does."""
+    _check_hooks(module, layout)
+    watch.conditions(module, layout)
+    probe.check_same(module, layout, channels)
+    check_everywhere(module, layout, channels)
 
 
 def _attention(
@@ -116,9 +130,10 @@ def _attention(
         inputs = probe.long_features(module, channels)
         what = "the attention that it is on small maps, where one is longer than 1000 positions"
         layout = _only(probe.matching(module, possible, *inputs), what)
-    _check_sizes(module, layout.window)
-    _check_hooks(module, layout)
-    probe.check_same(module, layout, channels)
+    try:
+        _verify(module, layout, channels)
+    except Unfit as unfit:
+        raise NearMiss(str(unfit)) from unfit
     return layout
 
 
@@ -228,8 +243,7 @@ def _pooling(module: nn.Module) -> PoolingLayout:
         spoken += " (is_sqrt=False: ccdn_ops.covariance_pool computes that)"
     what = "the square root of the covariance" + spoken
     layout = _only(probe.matching(module, possible, x), what)
-    _check_sizes(module, None)
-    probe.check_same(module, layout, x.shape[1])
+    _verify(module, layout, x.shape[1])
     return layout
 
 
@@ -284,20 +298,12 @@ def _check_class(module: nn.Module) -> None:
         raise Unfit("it has buffers of its own")
     if "second" in vars(module) or "second" in module._modules:
         raise Unfit("it has an attribute `second`, the name of what a swap may add")
+    if type(type(module)) not in (type, ABCMeta):
+        raise Unfit(f"its class is a {type(type(module)).__name__}; expected a plain class")
     for cls in _own_classes(module):
         overridden = sorted((vars(cls).keys() & _API) - _HARMLESS)
         if overridden:
             raise Unfit(f"its class has its own {', '.join(overridden)}")
-
-
-def _check_sizes(module: nn.Module, window: int | None) -> None:
-    """Unfit, where the forward knows a size that no probe has, and may do else beyond it."""
-    for code in _code(module):
-        for constant in code.co_consts:
-            if type(constant) is int and abs(constant) >= 32 and constant != window:
-                raise Unfit(
-                    f"its code mentions {constant}, perhaps a size that it treats otherwise"
-                )
 
 
 def _check_hooks(module: nn.Module, layout: Layout) -> None:

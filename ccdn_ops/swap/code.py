@@ -1,0 +1,204 @@
+"""Reads what the code of a block depends on, beside its input and its children.
+
+A replacement runs none of that code. So what it reads has to be known: attributes, which can be
+watched, and numbers, which may be sizes from which on it does something else. What can change
+without the block (a global, the environment, a clock) or is changed by it speaks against it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import enum
+import functools
+import sys
+from collections.abc import Iterable, Iterator
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from .blocks import Unfit
+
+# Modules whose functions depend on their arguments alone; random numbers are found by trying.
+_PURE = {
+    "__future__", "abc", "ccdn_ops", "collections", "contextlib", "einops", "enum", "functools",
+    "itertools", "math", "numbers", "numpy", "operator", "torch", "types", "typing",
+    "typing_extensions", "warnings",
+}  # fmt: skip
+_EFFECTS = {
+    "__import__", "compile", "delattr", "eval", "exec", "globals", "id", "input", "locals", "open",
+    "print", "setattr",
+}  # fmt: skip
+_DEVICES = {"cuda", "cpu", "mps", "xpu"}
+_DEVICE_TESTS = {"is_cuda", "is_cpu", "is_mps", "is_xpu"}
+_MISSING = object()
+
+
+class Reading:
+    """What functions mention: names of attributes, and numbers with the place where they stand.
+
+    Functions that they call are read as well, wherever they can be found; torch's are known.
+    Raises Unfit for what cannot be followed.
+    """
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.numbers: dict[int, str] = {}
+        self._seen: set[CodeType] = set()
+
+    def method(self, function: FunctionType) -> None:
+        """A method of the block: it may not set anything."""
+        self._function(function, method=True)
+
+    def _function(self, function: FunctionType, method: bool = False) -> None:
+        if function.__code__ in self._seen or _pure(function.__module__):
+            return
+        self._seen.add(function.__code__)
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        for code in _nested(function.__code__):
+            self._code(code, function.__globals__, cells, method)
+        keywords = function.__kwdefaults__ or {}
+        for default in (*(function.__defaults__ or ()), *keywords.values()):
+            self.value(default, "a default argument")
+
+    def _code(
+        self, code: CodeType, scope: dict[str, Any], cells: dict[str, Any], method: bool
+    ) -> None:
+        self.names.update(code.co_names)
+        for constant in _flat(code.co_consts):
+            if isinstance(constant, str):
+                self.names.add(constant)
+            self.number(constant, "")
+        asked = _DEVICE_TESTS & set(code.co_names) or _DEVICES & set(_flat(code.co_consts))
+        if asked:
+            raise Unfit(f"its code asks for the device ({min(asked)}), which no probe can change")
+        value, name = _MISSING, ""
+        for step in dis.get_instructions(code):
+            operation, argument = step.opname, step.argval
+            if operation in ("STORE_GLOBAL", "DELETE_GLOBAL") or (
+                operation in ("STORE_DEREF", "DELETE_DEREF") and argument in cells
+            ):
+                raise Unfit(f"its code sets {argument}, which its replacement would not")
+            if method and operation in ("STORE_ATTR", "DELETE_ATTR"):
+                raise Unfit(f"its code sets {argument}, which its replacement would not")
+            if operation in ("IMPORT_NAME", "IMPORT_FROM"):
+                if operation == "IMPORT_NAME" and not _pure(argument):
+                    raise Unfit(f"its code imports {argument}, which a swap cannot follow")
+                continue
+            if operation in ("LOAD_GLOBAL", "LOAD_NAME"):
+                self._use(value, name)
+                name, value = argument, scope.get(argument, _MISSING)
+                if value is _MISSING:
+                    if argument in _EFFECTS:
+                        raise Unfit(f"its code calls {argument}(), which its replacement would not")
+                    value = getattr(builtins, argument, _MISSING)
+            elif operation in ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_CLOSURE"):
+                self._use(value, name)
+                name, value = argument, _MISSING
+                if argument in cells:
+                    try:
+                        value = cells[argument].cell_contents
+                    except ValueError:  # not set yet
+                        raise Unfit(f"its code reads {argument}, which has no value yet") from None
+            elif operation in ("LOAD_ATTR", "LOAD_METHOD") and isinstance(
+                value, (ModuleType, type)
+            ):
+                name, value = f"{name}.{argument}", self._attribute(value, name, argument)
+            elif operation not in ("CACHE", "PUSH_NULL", "NOP", "EXTENDED_ARG"):
+                self._use(value, name)
+                value = _MISSING
+        self._use(value, name)
+
+    def _attribute(self, owner: Any, name: str, attribute: str) -> object:
+        if isinstance(owner, ModuleType):
+            if _pure(owner.__name__):
+                return _MISSING
+            if owner.__name__.partition(".")[0] in sys.stdlib_module_names:
+                raise Unfit(f"its code reads {name}.{attribute}, which may change")
+        elif _pure(owner.__module__) or issubclass(owner, nn.Module):
+            return _MISSING
+        elif issubclass(owner, torch.autograd.Function):
+            self._use(owner, name)
+            return _MISSING
+        return getattr(owner, attribute, _MISSING)
+
+    def _use(self, value: object, name: str) -> None:
+        """A value that is read from a name that is no attribute of the block."""
+        if value is _MISSING:
+            return
+        if isinstance(value, ModuleType):
+            top = value.__name__.partition(".")[0]
+            if not _pure(top) and top in sys.stdlib_module_names:
+                raise Unfit(f"its code reads the module {name}, which may change")
+        elif isinstance(value, enum.Enum) and "." in name:
+            pass  # a member of its class
+        elif not self.callable(value):
+            raise Unfit(f"its code reads {name}, a {type(value).__name__} that may change")
+
+    def callable(self, value: object) -> bool:
+        """Reads a function or a class; False for anything else."""
+        if isinstance(value, staticmethod):
+            value = value.__func__
+        if isinstance(value, FunctionType):
+            self._function(value)
+        elif isinstance(value, functools.partial):
+            self.value([value.func, value.args, value.keywords], "a partial's argument")
+        elif isinstance(value, functools._lru_cache_wrapper):
+            self.callable(value.__wrapped__)
+        elif isinstance(value, MethodType) and isinstance(value.__self__, type):
+            self.callable(value.__self__)
+            if isinstance(value.__func__, FunctionType):
+                self._function(value.__func__)
+        elif isinstance(value, type):
+            if issubclass(value, torch.autograd.Function) and not _pure(value.__module__):
+                for own in vars(value).values():
+                    self.callable(own)
+        elif isinstance(value, BuiltinFunctionType):
+            top = (value.__module__ or "builtins").partition(".")[0]
+            if isinstance(value.__self__, (type, ModuleType, type(None))):
+                if top in sys.stdlib_module_names and not _pure(top) and top != "builtins":
+                    raise Unfit(f"its code calls {top}.{value.__name__}(), which may change")
+            elif not _pure(type(value.__self__).__module__):
+                raise Unfit(f"its code calls a method of a {type(value.__self__).__name__}")
+        else:
+            module = getattr(type(value), "__module__", "")
+            # torch's own: overloads of operators, functions that dispatch, scripted functions.
+            return callable(value) and _pure(module) and not isinstance(value, nn.Module)
+        return True
+
+    def value(self, value: object, name: str) -> None:
+        """The numbers in a plain value, which stands in an attribute or a default argument."""
+        for part in _flat([value]):
+            self.number(part, name)
+            if callable(part):
+                self.callable(part)
+
+    def number(self, value: object, name: str) -> None:
+        if type(value) is int or (type(value) is float and 8 <= abs(value) < 2**62):
+            size = abs(int(value))
+            if size > 1:
+                self.numbers.setdefault(size, f"{name} = {value}" if name else str(value))
+
+
+def _pure(module: str | None) -> bool:
+    return (module or "").partition(".")[0] in _PURE
+
+
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    """A function's code with that of the functions and comprehensions inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _nested(constant)
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, dict):
+            yield from _flat(value.values())
+        elif isinstance(value, (tuple, list, set, frozenset)):
+            yield from _flat(value)
+        else:
+            yield value

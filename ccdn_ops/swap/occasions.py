@@ -1,0 +1,123 @@
+"""Tries a block and its replacement on maps of many sizes, dtypes, values and memory formats."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import probe, watch
+from .blocks import Layout, NearMiss, Unfit
+from .sizes import Limits, Size, sizes
+from .swapped import convert
+
+_INTERNAL = set(vars(nn.Module()))
+# Weights that hide a difference (a dead unit, a saturated gate) are not all of these.
+_DRAWS = ((0, False), (1, True), (2, False), (3, True))
+
+
+def check_everywhere(module: nn.Module, layout: Layout, channels: int) -> None:
+    """NearMiss, unless the replacement gives the block's outputs wherever the block gives any.
+
+    Gradients and the first sizes are compared by `probe.check_same`.
+    """
+    pairs = [_pair(module, layout, *draw) for draw in _DRAWS]
+    before = _state(pairs[0][1])
+    tried: set[Size] = set()
+    limits = Limits(layout, channels)
+    for size, why in sizes(module, watch.numbers(module, layout), limits):
+        if size not in tried:
+            tried.add(size)
+            what = f"output for a map of {size[1]} x {size[2]} in a batch of {size[0]}"
+            told = f"{what} ({why})" if why else what
+            for found, wanted in pairs:
+                batch, height, width = size
+                x = probe.features(wanted, batch, channels, height, width)
+                _compare(found, wanted, x, layout, told)
+    for found, wanted in pairs:
+        x = probe.features(wanted, 4, channels, 5, 6)
+        for what, other in _forms(x, limits.second):
+            _compare(found, wanted, other, layout, f"output for {what}")
+        with torch.enable_grad():
+            _compare(found, wanted, x, layout, "output where weights alone have gradients")
+            _compare(found, wanted, x.requires_grad_(), layout, "output with gradients")
+    for dtype in (torch.float64, torch.bfloat16, torch.float16):
+        found, wanted = (part.to(dtype) for part in pairs[0])
+        x = probe.features(pairs[1][1], 4, channels, 5, 6).to(dtype)
+        _compare(found, wanted, x, layout, f"output in {dtype}")
+    if _state(pairs[0][1]) != before:
+        raise NearMiss("its forward changes its own attributes, which its replacement would not")
+
+
+def _pair(
+    module: nn.Module, layout: Layout, seed: int, training: bool
+) -> tuple[nn.Module, nn.Module]:
+    found, wanted = (probe.random_copy(module, seed).train(training) for _ in range(2))
+    convert(found, layout)
+    return found, wanted
+
+
+def _forms(x: Tensor, second: bool) -> Iterator[tuple[str, Tensor]]:
+    """A map in other memory formats and of other sizes of values."""
+    yield "channels_last", x.contiguous(memory_format=torch.channels_last)
+    yield "a transposed map", x.mT.contiguous().mT
+    yield "an expanded map", x[:1].expand_as(x)
+    yield "a view", torch.cat([x, x], 3)[..., 1 : x.shape[3] + 1]
+    yield "an empty batch", x[:0]
+    for scale in (1e-3, 30.0, 1e3):
+        yield f"values of {scale:g} times the size", x * scale
+    if not second:  # the published second order has NaN for a sample without variance
+        yield "zeros", torch.zeros_like(x)
+        for odd in (float("nan"), float("inf")):
+            other = x.clone()
+            other[0, 0, 0, 0] = odd
+            yield f"a map with {odd}", other
+
+
+def _compare(found: nn.Module, wanted: nn.Module, x: Tensor, layout: Layout, what: str) -> None:
+    before = x.detach().clone()
+    grad = torch.is_grad_enabled() and (x.requires_grad or "weights" in what)
+    try:
+        torch.manual_seed(0)
+        with torch.set_grad_enabled(grad):
+            out: Any = wanted(x)
+    except Exception:
+        return  # nor does its replacement have to
+    random = torch.get_rng_state()
+    if not isinstance(out, Tensor):
+        raise NearMiss(f"its {what} is a {type(out).__name__}; expected a tensor")
+    if not x.detach().nan_to_num().equal(before.nan_to_num()):
+        raise NearMiss("it changes its input in place")
+    try:
+        torch.manual_seed(0)
+        with torch.set_grad_enabled(grad):
+            replaced = probe.run(found, x)
+        if out.requires_grad != replaced.requires_grad:
+            raise Unfit(f"its {what} has a gradient in one of the two only")
+        if not torch.get_rng_state().equal(random):
+            raise Unfit("it draws random numbers, which its replacement would not")
+        odd = ~out.isfinite()
+        if replaced.shape == out.shape and not odd.equal(~replaced.isfinite()):
+            raise Unfit(f"its {what} is not finite in one of the two only")
+        tolerance = probe.OUTPUT_TOLERANCE * probe.rounding(layout, x)
+        tolerance = max(tolerance, 4 * torch.finfo(x.dtype).eps)
+        probe.require(
+            replaced.nan_to_num(0, 0, 0), out.nan_to_num(0, 0, 0), tolerance, what
+        )
+    except Unfit as unfit:
+        raise NearMiss(str(unfit)) from unfit
+
+
+def _state(module: nn.Module) -> bytes:
+    """The plain attributes of a block and its parts; nothing where they cannot be written."""
+    plain = {
+        name: {key: value for key, value in vars(part).items() if key not in _INTERNAL}
+        for name, part in module.named_modules()
+    }
+    try:
+        return pickle.dumps(plain)
+    except Exception:
+        return b""

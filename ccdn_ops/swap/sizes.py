@@ -1,0 +1,170 @@
+"""Finds sizes at which a block may begin to do something else.
+
+Two sources: the numbers that its code reads, and its own decisions. Run on a map of symbolic sizes,
+a block tells every comparison of sizes that it makes, however the number behind it came about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import probe
+from .blocks import Layout, NearMiss, PoolingLayout
+
+Size = tuple[int, int, int]  # B, H, W
+
+# Small, large, long, many; none is a multiple of another's.
+SIZES: tuple[Size, ...] = (
+    (1, 1, 1), (1, 1, 2), (2, 2, 3), (3, 4, 1), (9, 2, 2), (1, 7, 7), (2, 9, 16), (17, 1, 2),
+    (1, 33, 35), (66, 2, 1), (1, 131, 129), (1, 1003, 2), (1, 2, 1003),
+)  # fmt: skip
+_FIRST: Size = (4, 5, 6)
+_PATHS = 12  # of a block's code, more than any block has
+_ELEMENTS = 2**23
+
+
+class Limits:
+    """How large a map may be that a block of this layout is tried on."""
+
+    def __init__(self, layout: Layout, channels: int) -> None:
+        self.channels = channels
+        self.second = isinstance(layout, PoolingLayout) or layout.squeeze == "covariance"
+
+    def allow(self, size: Size) -> bool:
+        batch, height, width = size
+        positions = height * width
+        if batch * self.channels * positions > _ELEMENTS:
+            return False
+        if not self.second:
+            return True
+        # The published code has N x N matrices; and NaN for a position alone.
+        matrices = batch * max(positions**2, self.channels**2)
+        return 1 < positions <= 2100 and matrices <= _ELEMENTS
+
+
+def sizes(
+    module: nn.Module, numbers: dict[int, str], limits: Limits
+) -> Iterator[tuple[Size, str]]:
+    """Sizes to try, each with what suggests it; NearMiss for a number that is too large to try."""
+    compared, complete = _decisions(module, limits)
+    for number, place in sorted(numbers.items()):
+        if number < 4:
+            continue
+        why = f"its code mentions {place}"
+        for n in (number - 1, number, number + 1):
+            for shapes in (((2, n, 1), (1, n, 1)), ((2, 1, n), (1, 1, n)), ((n, 2, 1), (n, 1, 1))):
+                size = next((s for s in shapes if limits.allow(s)), None)
+                if size is not None:
+                    yield size, why
+                elif shapes[0][0] != n or not complete:
+                    raise NearMiss(f"{why}, perhaps a size, which is too large to be tried")
+    for size in compared:
+        yield size, "it compares sizes"
+    for size in SIZES:
+        if limits.allow(size):
+            yield size, ""
+
+
+def _decisions(module: nn.Module, limits: Limits) -> tuple[list[Size], bool]:
+    """Sizes at which a comparison turns out otherwise; and whether all comparisons are known."""
+    found: list[Size] = []
+    waiting, seen = [_FIRST], {_FIRST}
+    complete = True
+    for training in (False, True):
+        told, known = _comparisons(module, limits.channels, _FIRST, training)
+        complete &= known
+        waiting, seen = [*waiting], seen
+        _other_sides(told, limits, seen, waiting, found)
+    for hint in waiting[1:_PATHS]:
+        told, known = _comparisons(module, limits.channels, hint, False)
+        complete &= known
+        _other_sides(told, limits, seen, waiting, found)
+    return found, complete and len(waiting) <= _PATHS
+
+
+def _other_sides(
+    told: list[tuple[Any, dict[Any, int]]],
+    limits: Limits,
+    seen: set[Size],
+    waiting: list[Size],
+    found: list[Size],
+) -> None:
+    for comparison, dimensions in told:
+        if any(_outcome(comparison, dimensions, size) is False for size in seen):
+            continue
+        for size in _candidates(comparison, limits):
+            if _outcome(comparison, dimensions, size) is False:
+                seen.add(size)
+                waiting.append(size)
+                found.append(size)
+                break
+
+
+def _candidates(comparison: Any, limits: Limits) -> Iterator[Size]:
+    import sympy
+
+    mentioned = {abs(int(number)) for number in comparison.atoms(sympy.Integer)}
+    near = {m + e for m in mentioned for e in (-1, 0, 1) if 0 < m + e < 2**22}
+    near |= {round(m**0.5) + e for m in mentioned for e in (0, 1) if m < 2**44}
+    lengths = sorted(near | {1, 2, 3, 5} | {2**k + 1 for k in range(2, 16)})
+    every = {
+        size
+        for n in lengths
+        for size in ((1, n, 1), (1, 1, n), (n, 1, 1), (n, 2, 1), (1, n, 2), (1, 2, n), (1, n, n))
+    }
+    yield from sorted(filter(limits.allow, every), key=lambda s: (s[0] * s[1] * s[2], s))
+
+
+def _outcome(comparison: Any, dimensions: dict[Any, int], size: Size) -> bool | None:
+    values = {symbol: size[dimension] for symbol, dimension in dimensions.items()}
+    if not comparison.free_symbols <= values.keys():
+        return None
+    try:
+        return bool(comparison.subs(values))
+    except TypeError:
+        return None
+
+
+def _comparisons(
+    module: nn.Module, channels: int, hint: Size, training: bool
+) -> tuple[list[tuple[Any, dict[Any, int]]], bool]:
+    """The comparisons of sizes that a forward pass makes, each with what its symbols stand for.
+
+    False with them where the pass could not be followed to its end. NearMiss for a block that looks
+    at values: which way it goes then is no question of sizes, and no probe can answer it.
+    """
+    from torch._subclasses import fake_tensor
+    from torch.fx.experimental.symbolic_shapes import (
+        DimDynamic,
+        ShapeEnv,
+        StatelessSymbolicContext,
+    )
+
+    open_, fixed = DimDynamic.DYNAMIC, DimDynamic.STATIC
+    environment = ShapeEnv(allow_dynamic_output_shape_ops=True, duck_shape=False)
+    mode = fake_tensor.FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
+    twin = probe.random_copy(module).train(training)
+    like = probe.features(twin, 1, channels, 1, 1)
+    real = torch.empty(hint[0], channels, *hint[1:], dtype=like.dtype, device=like.device)
+    dimensions: dict[Any, int] = {}
+    complete = True
+    with torch.no_grad(), mode:
+        context: Any = StatelessSymbolicContext(dynamic_sizes=[open_, fixed, open_, open_])
+        x = mode.from_tensor(real, symbolic_context=context)
+        for place, dimension in enumerate((0, 2, 3)):
+            node = getattr(x.shape[dimension], "node", None)
+            if node is not None:
+                dimensions[node.expr] = place
+        try:
+            twin(x)
+        except fake_tensor.DataDependentOutputException as error:
+            raise NearMiss(
+                "it looks at the values of its input to decide what to compute"
+            ) from error
+        except Exception:
+            complete = False
+    return [(guard.expr, dimensions) for guard in environment.guards], complete
