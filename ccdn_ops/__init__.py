@@ -18,7 +18,7 @@ from ccdn_ops.ops.multi_excite import multi_excite
 from ccdn_ops.ops.newton_schulz_sqrt import newton_schulz_sqrt
 from ccdn_ops.ops.second_order_squeeze import second_order_squeeze
 from ccdn_ops.report import explain
-from ccdn_ops.swap import swap_second_order, swap_squeeze_excite
+from ccdn_ops.swap import swap_second_order, swap_squeeze_excite, unswap
 
 _count_our_operators()
 
@@ -37,5 +37,6 @@ __all__ = [
     "second_order_squeeze",
     "swap_second_order",
     "swap_squeeze_excite",
+    "unswap",
     "use_backend",
 ]

@@ -298,7 +298,7 @@ def squeeze_excite(
 ) -> Tensor:
     """x * gate(layers(mean of x)), the logits plus second(covariance squeeze of x) if given.
 
-    layers take (B, D, 1, 1) when their first is a convolution, else (B, D).
+    layers take (B, D, 1, 1) when their first is a convolution or has one, else (B, D).
     """
     traced = isinstance(x, torch.fx.Proxy)
     if not traced:
@@ -378,7 +378,8 @@ def is_hooked(module: Step) -> bool:
 
 def _through(layers: Sequence[Step], squeezed: Tensor) -> Tensor:
     first = next((m for m in layers if type(m) is not nn.Identity), None)
-    out = squeezed[..., None, None] if isinstance(first, nn.Conv2d) else squeezed
+    inside = first.modules() if isinstance(first, nn.Module) else ()
+    out = squeezed[..., None, None] if any(isinstance(m, nn.Conv2d) for m in inside) else squeezed
     for layer in layers:
         out = layer(out)
     return out

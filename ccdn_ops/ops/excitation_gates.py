@@ -37,7 +37,7 @@ def excitation_gates(
         )
     weights = (reduce_weight, reduce_bias, expand_weight, expand_bias)
     orders = check_weights(operator, first.shape[1], *weights)
-    if (second is None) != (orders == 1):
+    if (second is None) != bool(orders == 1):  # a tensor in torch.jit.trace
         found = "missing" if second is None else "given"
         raise ValueError(
             f"ccdn_ops.{operator}: second is {found} and reduce_weight has O = {orders}; "

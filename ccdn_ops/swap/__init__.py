@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ccdn_ops.ops.checks import check_iterations
 
-from . import recognise, watch
+from . import recognise, sizes, watch
 from .blocks import AttentionLayout, Layout, PoolingLayout, Unfit
 from .probe import quiet
 from .swapped import (
@@ -25,6 +25,7 @@ from .swapped import (
     SwappedSqueezeExciteOfSecondOrder,
     add_second_order,
     convert,
+    revert,
 )
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "SwapReport",
     "swap_second_order",
     "swap_squeeze_excite",
+    "unswap",
 ]
 
 Layouts = Mapping[type[nn.Module], Layout] | Callable[[str, nn.Module], Layout | None]
@@ -100,9 +102,11 @@ def swap_squeeze_excite(
     Takes timm's SEModule, SqueezeExcite and EffectiveSEModule, torchvision's SqueezeExcitation, and
     any other module that computes x * gate(layers(mean of x)) with one or two 1x1 convolutions or
     linear layers, whatever its activation, gate and normalisation: nested blocks, shared ones and
-    the model itself. Such a block stays the same object and gets another class, so that Parameters,
-    buffers, names, hooks, mode, device and dtype stay. All else is left alone; what has the name of
-    such a block and is none is in the report, with the reason.
+    the model itself. Such a block stays the same object and gets a subclass of its class, so that
+    Parameters, buffers, names, hooks, mode, device and dtype stay. Maps (B, D, H, W) alone go to
+    the operators; every other call goes to its own forward, as before, and so do all once an
+    attribute that its code reads has another value. All else is left alone; what has the name of
+    such a block and is none, or is one on some maps only, is in the report, with the reason.
 
     Args:
         second_order: adds a child `second` to each replaced block, also to those of an earlier
@@ -157,12 +161,34 @@ def swap_second_order(model: nn.Module, layouts: Layouts | None = None) -> SwapR
     return _swap("swap_second_order", model, recognise.second_order, layouts)
 
 
+def unswap(model: nn.Module) -> list[str]:
+    """Gives every block that a swap replaced its own class back, in place; their names.
+
+    Raises TypeError for a model that is not a module, and ValueError, before anything is changed,
+    where a block has a second-order branch (second_order=True), which its class knows nothing of.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"unswap: model is a {type(model).__name__}; expected torch.nn.Module")
+    blocks = {block: names[0] for block, names in _names(model).items()}
+    for block, name in blocks.items():
+        if isinstance(block, SwappedSqueezeExciteOfSecondOrder):
+            raise ValueError(
+                f"unswap: {name or 'the model'} has a second-order branch, which its own class "
+                "would not compute; expected blocks that were replaced without second_order"
+            )
+    replaced = [block for block in blocks if isinstance(block, Swapped)]
+    for block in replaced:
+        revert(block)
+    return [blocks[block] for block in replaced]
+
+
 def _swap(
     function: str, model: nn.Module, recognised: Recognise, layouts: Layouts | None
 ) -> SwapReport:
     if not isinstance(model, nn.Module):
         raise TypeError(f"{function}: model is a {type(model).__name__}; expected torch.nn.Module")
     report = SwapReport()
+    sizes.forget()
     done: set[str] = set()
     for module, names in _names(model).items():
         if isinstance(module, Swapped) or any(_within(names[0], other) for other in done):
@@ -173,7 +199,7 @@ def _swap(
             with quiet():
                 layout = _layout(names[0], module, recognised, layouts)
             if layout is not None:
-                conditions = watch.conditions(module, layout)
+                conditions, _ = watch.read(module, layout)
                 convert(module, layout, conditions)
         except Unfit as unfit:
             report.skipped.append(Skipped(names, original, str(unfit)))

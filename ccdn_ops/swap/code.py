@@ -1,8 +1,9 @@
 """Reads what the code of a block depends on, beside its input and its children.
 
 A replacement runs none of that code. So what it reads has to be known: attributes, which can be
-watched, and numbers, which may be sizes from which on it does something else. What can change
-without the block (a global, the environment, a clock) or is changed by it speaks against it.
+watched, like constants of its module, and numbers, which may be sizes from which on it does
+something else. What cannot be watched (the environment, a clock, another object) or is changed by
+it speaks against it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import enum
 import functools
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -34,10 +36,13 @@ _EFFECTS = {
 _DEVICES = {"cuda", "cpu", "mps", "xpu"}
 _DEVICE_TESTS = {"is_cuda", "is_cpu", "is_mps", "is_xpu"}
 _MISSING = object()
+# A value of these is what it is; a name that it has may get another.
+PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, enum.Enum)
 
 
 class Reading:
-    """What functions mention: names of attributes, and numbers with the place where they stand.
+    """What functions mention: names of attributes, constants of modules by module and name, and
+    numbers with the place where they stand.
 
     Functions that they call are read as well, wherever they can be found; torch's are known.
     Raises Unfit for what cannot be followed.
@@ -45,6 +50,7 @@ class Reading:
 
     def __init__(self) -> None:
         self.names: set[str] = set()
+        self.constants: dict[tuple[str, str], Any] = {}
         self.numbers: dict[int, str] = {}
         self._seen: set[CodeType] = set()
 
@@ -74,7 +80,7 @@ class Reading:
         asked = _DEVICE_TESTS & set(code.co_names) or _DEVICES & set(_flat(code.co_consts))
         if asked:
             raise Unfit(f"its code asks for the device ({min(asked)}), which no probe can change")
-        value, name = _MISSING, ""
+        read: _Name | None = None
         for step in dis.get_instructions(code):
             operation, argument = step.opname, step.argval
             if operation in ("STORE_GLOBAL", "DELETE_GLOBAL") or (
@@ -83,59 +89,53 @@ class Reading:
                 raise Unfit(f"its code sets {argument}, which its replacement would not")
             if method and operation in ("STORE_ATTR", "DELETE_ATTR"):
                 raise Unfit(f"its code sets {argument}, which its replacement would not")
-            if operation in ("IMPORT_NAME", "IMPORT_FROM"):
-                if operation == "IMPORT_NAME" and not _pure(argument):
-                    raise Unfit(f"its code imports {argument}, which a swap cannot follow")
-                continue
+            if operation == "IMPORT_NAME" and not _pure(argument):
+                raise Unfit(f"its code imports {argument}, which a swap cannot follow")
             if operation in ("LOAD_GLOBAL", "LOAD_NAME"):
-                self._use(value, name)
-                name, value = argument, scope.get(argument, _MISSING)
-                if value is _MISSING:
-                    if argument in _EFFECTS:
-                        raise Unfit(f"its code calls {argument}(), which its replacement would not")
-                    value = getattr(builtins, argument, _MISSING)
+                self._use(read)
+                read = _global(argument, scope)
             elif operation in ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_CLOSURE"):
-                self._use(value, name)
-                name, value = argument, _MISSING
-                if argument in cells:
-                    try:
-                        value = cells[argument].cell_contents
-                    except ValueError:  # not set yet
-                        raise Unfit(f"its code reads {argument}, which has no value yet") from None
-            elif operation in ("LOAD_ATTR", "LOAD_METHOD") and isinstance(
-                value, (ModuleType, type)
-            ):
-                name, value = f"{name}.{argument}", self._attribute(value, name, argument)
+                self._use(read)
+                read = _free(argument, cells)
+            elif operation in ("LOAD_ATTR", "LOAD_METHOD") and read is not None:
+                read = self._attribute(read, argument)
             elif operation not in ("CACHE", "PUSH_NULL", "NOP", "EXTENDED_ARG"):
-                self._use(value, name)
-                value = _MISSING
-        self._use(value, name)
+                self._use(read)
+                read = None
+        self._use(read)
 
-    def _attribute(self, owner: Any, name: str, attribute: str) -> object:
-        if isinstance(owner, ModuleType):
-            if _pure(owner.__name__):
-                return _MISSING
-            if owner.__name__.partition(".")[0] in sys.stdlib_module_names:
-                raise Unfit(f"its code reads {name}.{attribute}, which may change")
-        elif _pure(owner.__module__) or issubclass(owner, nn.Module):
-            return _MISSING
-        elif issubclass(owner, torch.autograd.Function):
-            self._use(owner, name)
-            return _MISSING
-        return getattr(owner, attribute, _MISSING)
+    def _attribute(self, owner: _Name, attribute: str) -> _Name | None:
+        """What an attribute of a module or a class is; None where it is of no concern."""
+        value, name = owner.value, f"{owner.name}.{attribute}"
+        if isinstance(value, ModuleType):
+            if _pure(value.__name__):
+                return None
+            if value.__name__.partition(".")[0] in sys.stdlib_module_names:
+                raise Unfit(f"its code reads {name}, which may change")
+            return _Name(name, getattr(value, attribute, _MISSING), (value.__name__, attribute))
+        if not isinstance(value, type) or issubclass(value, torch.autograd.Function):
+            self._use(owner)
+            return None
+        if _pure(value.__module__) or issubclass(value, nn.Module):
+            return None  # a block's own class is read with its attributes
+        return _Name(name, getattr(value, attribute, _MISSING), None)
 
-    def _use(self, value: object, name: str) -> None:
-        """A value that is read from a name that is no attribute of the block."""
-        if value is _MISSING:
+    def _use(self, read: _Name | None) -> None:
+        """A value that is read by a name that is no attribute of the block."""
+        if read is None or read.value is _MISSING:
             return
+        value, name = read.value, read.name
         if isinstance(value, ModuleType):
             top = value.__name__.partition(".")[0]
             if not _pure(top) and top in sys.stdlib_module_names:
                 raise Unfit(f"its code reads the module {name}, which may change")
-        elif isinstance(value, enum.Enum) and "." in name:
+        elif isinstance(value, enum.Enum) and read.place is None:
             pass  # a member of its class
+        elif isinstance(value, PLAIN) and read.place is not None:
+            self.constants[read.place] = value
+            self.number(value, name)
         elif not self.callable(value):
-            raise Unfit(f"its code reads {name}, a {type(value).__name__} that may change")
+            raise Unfit(f"its code reads {name} ({type(value).__name__}), which may change")
 
     def callable(self, value: object) -> bool:
         """Reads a function or a class; False for anything else."""
@@ -180,6 +180,35 @@ class Reading:
             size = abs(int(value))
             if size > 1:
                 self.numbers.setdefault(size, f"{name} = {value}" if name else str(value))
+
+
+@dataclass(frozen=True)
+class _Name:
+    """What a name in code stands for, and the module that it can be looked up in, if any."""
+
+    name: str
+    value: object
+    place: tuple[str, str] | None
+
+
+def _global(name: str, scope: dict[str, Any]) -> _Name:
+    if name in scope:
+        module = scope.get("__name__", "")
+        known = vars(sys.modules[module]) is scope if module in sys.modules else False
+        return _Name(name, scope[name], (module, name) if known else None)
+    if name in _EFFECTS:
+        raise Unfit(f"its code calls {name}(), which its replacement would not")
+    return _Name(name, getattr(builtins, name, _MISSING), None)
+
+
+def _free(name: str, cells: dict[str, Any]) -> _Name:
+    """A variable of an enclosing function; a local one of the same name has no value here."""
+    if name not in cells:
+        return _Name(name, _MISSING, None)
+    try:
+        return _Name(name, cells[name].cell_contents, None)
+    except ValueError:
+        raise Unfit(f"its code reads {name}, which has no value yet") from None
 
 
 def _pure(module: str | None) -> bool:

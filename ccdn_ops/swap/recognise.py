@@ -105,9 +105,9 @@ def given(module: nn.Module, layout: Layout) -> Layout:
 def _verify(module: nn.Module, layout: Layout, channels: int) -> None:
     """Unfit, unless a replacement by the layout computes all that the module does."""
     _check_hooks(module, layout)
-    watch.conditions(module, layout)
+    conditions, numbers = watch.read(module, layout)
     probe.check_same(module, layout, channels)
-    check_everywhere(module, layout, channels)
+    check_everywhere(module, layout, channels, conditions, numbers)
 
 
 def _attention(
@@ -150,14 +150,16 @@ def _bottleneck(
 ) -> tuple[list[tuple[Step, ...]], list[tuple[Step, ...]], int]:
     """Possible layers and gates of channel attention, and D; Unfit if it has no such structure."""
     _check_class(module)
-    leaves = {name: m for name, m in module.named_modules() if not any(m.children())}
+    leaves = dict(_leaves(module))
     weighted = [m for m in leaves.values() if isinstance(m, _WEIGHTED)]
     if len(weighted) not in (1, 2):
         raise Unfit(f"it has {len(weighted)} layers with weights; expected one or two")
     if len(leaves) > _LEAVES:
         raise Unfit(f"it has {len(leaves)} parts; expected at most {_LEAVES}")
-    for m in module.modules():
-        if next(m.parameters(recurse=False), None) is None or isinstance(m, _NORMS):
+    parts = dict(module.named_modules())
+    for name in {name.rpartition(".")[0] for name, _ in module.named_parameters()}:
+        m = leaves.get(name.partition(".parametrizations.")[0], parts[name])
+        if isinstance(m, _NORMS):
             continue
         if not isinstance(m, nn.Linear) and not (
             isinstance(m, nn.Conv2d)
@@ -183,6 +185,13 @@ def _bottleneck(
     return layers, gates, d
 
 
+def _leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Its parts without parts of their own; what parametrises a layer counts as the layer's."""
+    for name, part in module.named_modules():
+        if ".parametrizations" not in name and not set(part._modules) - {"parametrizations"}:
+            yield name, part
+
+
 def _uses(module: nn.Module, *possible: int) -> tuple[list[str], int]:
     """The leaves that are called, and for which D: layers may be registered in another order."""
     try:
@@ -201,9 +210,8 @@ def _leaves_used(module: nn.Module, x: Tensor) -> list[str]:
     """The names of the leaves that a forward pass calls, in their order."""
     twin = probe.random_copy(module).eval()
     used: list[str] = []
-    for name, leaf in twin.named_modules():
-        if not any(leaf.children()):
-            leaf.register_forward_pre_hook(lambda *_, name=name: used.append(name))
+    for name, leaf in _leaves(twin):
+        leaf.register_forward_pre_hook(lambda *_, name=name: used.append(name))
     with torch.no_grad():
         out = probe.run(twin, x)
     if out.shape != x.shape:

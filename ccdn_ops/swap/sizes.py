@@ -34,23 +34,26 @@ class Limits:
         self.channels = channels
         self.second = isinstance(layout, PoolingLayout) or layout.squeeze == "covariance"
 
-    def allow(self, size: Size) -> bool:
+    def work(self, size: Size) -> int:
+        """How many numbers the largest tensor has that belongs to it."""
         batch, height, width = size
         positions = height * width
-        if batch * self.channels * positions > _ELEMENTS:
-            return False
         if not self.second:
-            return True
-        # The published code has N x N matrices; and NaN for a position alone.
-        matrices = batch * max(positions**2, self.channels**2)
-        return 1 < positions <= 2100 and matrices <= _ELEMENTS
+            return batch * self.channels * positions
+        return batch * max(self.channels, positions) ** 2  # the published code has both matrices
+
+    def allow(self, size: Size) -> bool:
+        # One position alone has no covariance, and the published code gives NaN.
+        return self.work(size) <= _ELEMENTS and not (self.second and size[1] * size[2] == 1)
 
 
 def sizes(
-    module: nn.Module, numbers: dict[int, str], limits: Limits
+    numbers: dict[int, str], limits: Limits, compared: list[Size], complete: bool
 ) -> Iterator[tuple[Size, str]]:
-    """Sizes to try, each with what suggests it; NearMiss for a number that is too large to try."""
-    compared, complete = _decisions(module, limits)
+    """Sizes to try, each with what suggests it; NearMiss for a number that is too large to try.
+
+    `compared` and `complete` are what `decisions` found.
+    """
     for number, place in sorted(numbers.items()):
         if number < 4:
             continue
@@ -69,15 +72,33 @@ def sizes(
             yield size, ""
 
 
+_known: dict[tuple[object, ...], tuple[list[Size], bool]] = {}
+
+
+def forget() -> None:
+    """Forgets the decisions of blocks that were seen."""
+    _known.clear()
+
+
+def decisions(module: nn.Module, limits: Limits, conditions: str) -> tuple[list[Size], bool]:
+    """Sizes at which a comparison turns out otherwise; and whether all comparisons are known.
+
+    Blocks of one class, of the same parts and under the same conditions decide alike.
+    """
+    parts = tuple((name, type(part)) for name, part in module.named_modules())
+    key = (parts, limits.channels, limits.second, conditions)
+    if key not in _known:
+        _known[key] = _decisions(module, limits)
+    return _known[key]
+
+
 def _decisions(module: nn.Module, limits: Limits) -> tuple[list[Size], bool]:
-    """Sizes at which a comparison turns out otherwise; and whether all comparisons are known."""
     found: list[Size] = []
     waiting, seen = [_FIRST], {_FIRST}
     complete = True
-    for training in (False, True):
+    for training in (True, False):
         told, known = _comparisons(module, limits.channels, _FIRST, training)
         complete &= known
-        waiting, seen = [*waiting], seen
         _other_sides(told, limits, seen, waiting, found)
     for hint in waiting[1:_PATHS]:
         told, known = _comparisons(module, limits.channels, hint, False)
@@ -105,9 +126,7 @@ def _other_sides(
 
 
 def _candidates(comparison: Any, limits: Limits) -> Iterator[Size]:
-    import sympy
-
-    mentioned = {abs(int(number)) for number in comparison.atoms(sympy.Integer)}
+    mentioned = {abs(int(atom)) for atom in comparison.atoms() if atom.is_Integer}
     near = {m + e for m in mentioned for e in (-1, 0, 1) if 0 < m + e < 2**22}
     near |= {round(m**0.5) + e for m in mentioned for e in (0, 1) if m < 2**44}
     lengths = sorted(near | {1, 2, 3, 5} | {2**k + 1 for k in range(2, 16)})
@@ -145,7 +164,9 @@ def _comparisons(
     )
 
     open_, fixed = DimDynamic.DYNAMIC, DimDynamic.STATIC
-    environment = ShapeEnv(allow_dynamic_output_shape_ops=True, duck_shape=False)
+    environment = ShapeEnv(
+        allow_dynamic_output_shape_ops=True, allow_scalar_outputs=False, duck_shape=False
+    )
     mode = fake_tensor.FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
     twin = probe.random_copy(module).train(training)
     like = probe.features(twin, 1, channels, 1, 1)

@@ -49,11 +49,7 @@ def convert(module: nn.Module, layout: Layout, conditions: Conditions | None = N
 
 
 def revert(block: Swapped) -> None:
-    """Gives a replaced block its own class back; ValueError where it has a second order."""
-    if isinstance(block, SwappedSqueezeExciteOfSecondOrder):
-        raise ValueError(
-            "unswap: a block has a second-order branch, which its own class would not compute"
-        )
+    """Gives a replaced block its own class back."""
     block.__class__ = block._swap_original  # type: ignore[assignment]
     del block._swap_layout, block._swap_conditions
 
@@ -154,7 +150,7 @@ class SwappedSqueezeExciteOfSecondOrder(SwappedSqueezeExcite):
     def _swap_operators(self, x: Any) -> Tensor:
         layout: AttentionLayout = cast(Any, self)._swap_layout
         layers, gate = self._swap_steps(layout.layers), self._swap_steps(layout.gate)
-        return squeeze_excite(x, layers, gate, self.second, layout.iterations)
+        return squeeze_excite(x, layers, gate, cast(nn.Module, self.second), layout.iterations)
 
     def __prepare_scriptable__(self) -> NoReturn:
         raise NotImplementedError(
@@ -217,7 +213,7 @@ def _class(kind: type[Swapped], original: type[nn.Module]) -> type[Swapped]:
     # It holds the class, so that the id belongs to no other as long as it is here.
     made = _classes.get((kind, id(original)))
     if made is None:
-        body = {
+        body: dict[str, Any] = {
             "__module__": kind.__module__,
             "__qualname__": kind.__qualname__,
             "__doc__": kind.__doc__,

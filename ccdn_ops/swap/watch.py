@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import enum
 import functools
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any
+from types import BuiltinFunctionType, FunctionType, MethodType, SimpleNamespace
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,12 +16,12 @@ from torch import nn
 from ccdn_ops.nn import is_hooked
 
 from .blocks import AttentionLayout, Layout, Unfit
-from .code import Reading
+from .code import PLAIN, Reading
 
 # Compared by ==, which for functions and classes is identity; a copy of a model keeps them.
 _ATOMS = (
-    type(None), bool, int, float, complex, str, bytes, range, enum.Enum, type, FunctionType,
-    BuiltinFunctionType, torch.dtype, torch.device, torch.Size, torch.memory_format, torch.layout,
+    *PLAIN, range, type, FunctionType, BuiltinFunctionType, torch.device, torch.memory_format,
+    torch.layout,
 )  # fmt: skip
 _INTERNAL = set(vars(nn.Module()))
 _MANY = 32
@@ -31,12 +31,14 @@ _MANY = 32
 class Conditions:
     """When a replacement computes what its block did; else the block's own forward runs.
 
-    attributes are the plain ones that its code reads, as (path, value); parts are the modules
-    that are not called any more, as (path, class, names of its children), the block among them.
+    attributes are the plain ones that its code reads, as (path, value); constants those of modules,
+    as (module, name, value); parts are the modules that are not called any more, as (path, class,
+    names of its children), the block among them.
     """
 
     attributes: tuple[tuple[tuple[str, ...], Any], ...] = ()
     parts: tuple[tuple[tuple[str, ...], type, tuple[str, ...]], ...] = ()
+    constants: tuple[tuple[str, str, Any], ...] = ()
 
     def hold(self, module: nn.Module) -> bool:
         """Whether nothing has changed since the swap."""
@@ -44,8 +46,12 @@ class Conditions:
             found = _followed(module, path)
             if type(found) is not type(expected) or found != expected:
                 return False
+        for where, name, expected in self.constants:
+            found = getattr(sys.modules.get(where), name, None)
+            if type(found) is not type(expected) or found != expected:
+                return False
         for path, cls, children in self.parts:
-            part = _followed(module, path)
+            part = cast(nn.Module, _followed(module, path))
             if path and (type(part) is not cls or is_hooked(part)):
                 return False
             if tuple(part._modules) != children:
@@ -53,22 +59,15 @@ class Conditions:
         return True
 
     def spoken(self) -> str:
-        return ", ".join(
-            f"{'.'.join(path)}={_short(expected)}" for path, expected in self.attributes
-        )
+        """The values in words: add_maxpool=False, module.TILE=64."""
+        named = [(".".join(path), expected) for path, expected in self.attributes]
+        named += [(f"{where}.{name}", expected) for where, name, expected in self.constants]
+        return ", ".join(f"{name}={_short(expected)}" for name, expected in named)
 
 
-def conditions(module: nn.Module, layout: Layout) -> Conditions:
-    """What the layout assumes of the module; Unfit where that cannot be watched."""
-    return _read(module, layout)[0]
-
-
-def numbers(module: nn.Module, layout: Layout) -> dict[int, str]:
-    """Numbers from 2 on that its code reads, each with the place where it stands."""
-    return _read(module, layout)[1].numbers
-
-
-def _read(module: nn.Module, layout: Layout) -> tuple[Conditions, Reading]:
+def read(module: nn.Module, layout: Layout) -> tuple[Conditions, dict[int, str]]:
+    """What the layout assumes of the module, and the numbers from 2 on that its code reads, each
+    with the place where it stands. Unfit where something cannot be watched."""
     idle = dict(_idle(module, layout))
     own = {path: part for path, part in idle.items() if not _is_torchs(type(part))}
     reading = Reading()
@@ -89,14 +88,17 @@ def _read(module: nn.Module, layout: Layout) -> tuple[Conditions, Reading]:
     if len(attributes) > _MANY:
         raise Unfit(f"its code reads {len(attributes)} attributes; expected at most {_MANY}")
     parts = tuple((path, type(part), tuple(part._modules)) for path, part in idle.items())
-    return Conditions(tuple(sorted(attributes.items(), key=lambda item: item[0])), parts), reading
+    conditions = Conditions(
+        tuple((path, attributes[path]) for path in sorted(attributes)),
+        parts,
+        tuple((*place, reading.constants[place]) for place in sorted(reading.constants)),
+    )
+    return conditions, reading.numbers
 
 
 def _idle(module: nn.Module, layout: Layout) -> Iterator[tuple[tuple[str, ...], nn.Module]]:
     """The modules that a replacement does not call: the block and some of its parts."""
-    steps = (
-        (*layout.layers, *layout.gate) if isinstance(layout, AttentionLayout) else layout.before
-    )
+    steps = (*layout.layers, *layout.gate) if isinstance(layout, AttentionLayout) else layout.before
     called = tuple(step for step in steps if isinstance(step, str))
     for name, part in module.named_modules():
         if not any(name == step or name.startswith(f"{step}.") for step in called):
@@ -132,7 +134,9 @@ def _plain(
                 yield name, value
 
 
-def _definitions(part: nn.Module, name: str, kind: Any = FunctionType) -> Iterator[tuple[type, Any]]:
+def _definitions(
+    part: nn.Module, name: str, kind: Any = FunctionType
+) -> Iterator[tuple[type, Any]]:
     """What the classes of a module define under a name, as far as super() leads."""
     for cls in type(part).__mro__:
         if cls is nn.Module:
@@ -160,7 +164,7 @@ def _leaves(
         own.update(vars(value))
     else:
         raise Unfit(
-            f"its code reads {'.'.join(path)}, a {type(value).__name__}, which a swap cannot watch"
+            f"its code reads {'.'.join(path)}, of {type(value).__name__}, which a swap cannot watch"
         )
     for name, part in own.items():
         if isinstance(part, (FunctionType, property, staticmethod, classmethod)):
@@ -173,7 +177,7 @@ def _leaves(
 def _is_record(value: Any) -> bool:
     """Whether an object is its attributes and nothing else."""
     cls = type(value)
-    return (
+    return cls is SimpleNamespace or (
         cls.__module__ != "builtins"
         and hasattr(value, "__dict__")
         and not callable(value)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
+import random
+import time
 from collections.abc import Callable
-from types import MethodType
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +30,24 @@ class _WithDropout(SEModule):
         return super().forward(F.dropout(x, 0.5, self.training))
 
 
+class _WithCall(SEModule):
+    def __call__(self, x: Tensor) -> Tensor:
+        return super().__call__(x) * 2
+
+
+class _Registered(SEModule):
+    def __init_subclass__(cls) -> None:
+        raise AssertionError("a swap made a subclass that its class wants to know of")
+
+
+class _Meta(type):
+    pass
+
+
+class _OfMetaclass(SEModule, metaclass=_Meta):
+    pass
+
+
 class _WithState(SEModule):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return super().state_dict(*args, **kwargs)
@@ -46,6 +68,189 @@ class _WithBuffer(SEModule):
 class _OnlyLarge(SEModule):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if x.shape[2] < 64 else x
+
+
+WIDEST = 48
+CONFIGURATION = {"enabled": True}
+STATISTICS: list[float] = []
+
+
+def _helper(block: SEModule, x: Tensor, rows: int = 72) -> Tensor:
+    return SEModule.forward(block, x) if x.shape[2] < rows else x
+
+
+def _made(forward: Callable[[Any, Tensor], Any], **attributes: Any) -> Callable[[], nn.Module]:
+    """A block of another forward, which calls `block.plain(x)`, with some attributes."""
+
+    class Made(SEModule):
+        def plain(self, x: Tensor) -> Tensor:
+            return super().forward(x)
+
+        def __init__(self) -> None:
+            super().__init__()
+            for name, value in attributes.items():
+                setattr(self, name, value)
+
+    Made.forward = forward  # type: ignore[assignment,method-assign]
+    return Made
+
+
+def _tiled(self: Any, x: Tensor) -> Tensor:
+    if x.shape[2] <= self.tile:
+        return self.plain(x)
+    pooled = F.avg_pool2d(x, (self.tile, x.shape[3]), ceil_mode=True, count_include_pad=False)
+    gate = self.gate(self.fc2(self.act(self.bn(self.fc1(pooled)))))
+    return x * F.interpolate(gate, x.shape[2:])
+
+
+def _counts(self: Any, x: Tensor) -> Tensor:
+    self.calls += 1
+    return self.plain(x) if self.calls < 1000 else x
+
+
+def _keeps(self: Any, x: Tensor) -> Tensor:
+    self.last = self.plain(x)
+    return self.last
+
+
+def _appends(self: Any, x: Tensor) -> Tensor:
+    self.seen.append(len(x))
+    return self.plain(x)
+
+
+def _in_place(self: Any, x: Tensor) -> Tensor:
+    if torch.is_grad_enabled():
+        return self.plain(x)
+    return x.copy_(self.plain(x))
+
+
+def _sets_a_global(self: Any, x: Tensor) -> Tensor:
+    global WIDEST
+    WIDEST = 48
+    return self.plain(x)
+
+
+def _noisy(self: Any, x: Tensor) -> Tensor:
+    return self.plain(x) + 0 * torch.rand(())
+
+
+def _dropped(self: Any, x: Tensor) -> Tensor:
+    keep = torch.rand(len(x), 1, 1, 1) > 0.3 if self.training else 1
+    return self.plain(x) * keep
+
+
+def _half_is_other(self: Any, x: Tensor) -> Tensor:
+    return self.plain(x) if x.dtype != torch.float16 else x
+
+
+# Each computes squeeze and excitation on most maps, or changes what no output shows.
+SOMETIMES: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "a size in an attribute": (_made(_tiled, tile=64), "code mentions tile = 64"),
+    "a size in a configuration": (
+        _made(
+            lambda s, x: s.plain(x) if x.shape[3] < s.config.tile else x,
+            config=SimpleNamespace(tile=50),
+        ),
+        "config.tile = 50",
+    ),
+    "a size in the module": (
+        _made(lambda s, x: s.plain(x) if x.shape[3] < WIDEST else x),
+        "WIDEST = 48",
+    ),
+    "a size in a function's default": (_made(_helper), "default argument = 72"),
+    "a size that is computed": (
+        _made(lambda s, x: s.plain(x) if x.shape[2] < s.part * s.part else x, part=9),
+        "compares sizes",
+    ),
+    "the number of elements": (
+        _made(lambda s, x: s.plain(x) if x.numel() < 4 * s.part * CHANNELS else x, part=99),
+        "differs",
+    ),
+    "the batch": (_made(lambda s, x: s.plain(x) if len(x) < 33 else x), "in a batch of 33"),
+    "a logarithm": (
+        _made(lambda s, x: s.plain(x) if math.log2(x.shape[2]) < 6 else x),
+        "differs",
+    ),
+    "a remainder": (_made(lambda s, x: s.plain(x) if x.shape[2] % 12 != 11 else x), "differs"),
+    "part of a long map": (
+        _made(lambda s, x: x * (s.plain(x[:, :, :200]) / x[:, :, :200]).amax((2, 3), True)),
+        "mentions 200",
+    ),
+    "a size too large to try": (
+        _made(lambda s, x: s.plain(x) if x.shape[2] < s.rows else x, rows=10**8),
+        "too large to be tried",
+    ),
+    "training, when large": (
+        _made(lambda s, x: x if s.training and x.shape[2] > 40 else s.plain(x)),
+        "mentions 40",
+    ),
+    "another type of result": (
+        _made(lambda s, x: s.plain(x) if x.shape[3] < 100 else (x, x)),
+        "is a tuple",
+    ),
+    "float16": (_made(_half_is_other), "output in torch.float16 differs"),
+    "float64": (
+        _made(lambda s, x: s.plain(x) if x.dtype != torch.float64 else x),
+        "output in torch.float64 differs",
+    ),
+    "a memory format": (
+        _made(lambda s, x: s.plain(x) if x.is_contiguous() else x),
+        "output for channels_last differs",
+    ),
+    "a leaf": (
+        _made(lambda s, x: s.plain(x) if x.is_leaf else x * 1),
+        "output behind another layer differs",
+    ),
+    "a device": (
+        _made(lambda s, x: x if x.device.type == "cuda" else s.plain(x)),
+        "asks for the device (cuda)",
+    ),
+    "values": (
+        _made(lambda s, x: s.plain(x) if x.abs().max() < 1e6 else x),
+        "looks at the values",
+    ),
+    "large values": (_made(lambda s, x: s.plain(x.clamp(-99, 99)) + x * 0), "differs"),
+    "NaN": (_made(lambda s, x: s.plain(x.nan_to_num()) * 1), "with nan"),
+    "the environment": (
+        _made(lambda s, x: s.plain(x) if "NO_GATE" not in os.environ else x),
+        "os.environ",
+    ),
+    "a clock": (_made(lambda s, x: s.plain(x) if time.time() > 0 else x), "time.time"),
+    "chance": (_made(lambda s, x: s.plain(x) if random.random() < 1 else x), "random.random"),
+    "torch's chance": (_made(_noisy), "draws random numbers"),
+    "stochastic depth": (_made(_dropped), "in training differs"),
+    "a mutable global": (
+        _made(lambda s, x: s.plain(x) if CONFIGURATION["enabled"] else x),
+        "CONFIGURATION (dict)",
+    ),
+    "a global that it sets": (_made(_sets_a_global), "sets WIDEST"),
+    "a global list": (
+        _made(lambda s, x: (STATISTICS.append(1.0), s.plain(x))[1]),
+        "STATISTICS (list)",
+    ),
+    "a counter": (_made(_counts, calls=0), "sets calls"),
+    "what it keeps": (_made(_keeps, last=None), "sets last"),
+    "a list that it keeps": (_made(_appends, seen=[]), "changes its own attributes"),
+    "a tensor that is no buffer": (
+        _made(lambda s, x: s.plain(x) * s.factor, factor=torch.ones(())),
+        "factor, of Tensor",
+    ),
+    "in place": (_made(_in_place), "changes its input in place"),
+    "a message": (_made(lambda s, x: (print(end=""), s.plain(x))[1]), "calls print()"),
+}
+
+
+@pytest.mark.parametrize("case", SOMETIMES)
+def test_a_block_that_is_one_on_most_maps_is_left_alone(case: str) -> None:
+    make, reason = SOMETIMES[case]
+    torch.manual_seed(0)
+    model = nn.Sequential(make())
+    cls = type(model[0])
+    report = swap_squeeze_excite(model)
+    assert not report.replaced, str(report)
+    assert len(report.skipped) == 1, str(report)  # whatever its name is
+    assert reason in report.skipped[0].reason, str(report)
+    assert type(model[0]) is cls
 
 
 class _TwoInputs(SEModule):
@@ -78,6 +283,9 @@ LEFT_ALONE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "own parameter": (_WithParameter, "parameters of its own"),
     "own buffer": (_WithBuffer, "buffers of its own"),
     "a size": (_OnlyLarge, "mentions 64"),
+    "own call": (_WithCall, "own __call__"),
+    "subclasses that are told": (_Registered, "own __init_subclass__"),
+    "a metaclass": (_OfMetaclass, "is a _Meta"),
     "two inputs": (_TwoInputs, "does not take"),
     "used twice": (_Twice, "twice"),
     "patched forward": (_own_forward, "replaced on the instance"),
