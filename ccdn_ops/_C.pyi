@@ -6,6 +6,8 @@ interface: int
 cuda_archs: tuple[str, ...]
 cuda_ptx: str | None
 
+# cudaError_t, its words, versions of runtime and driver (csrc/common/probe.h).
+def cuda_probe() -> tuple[int, str, int, int]: ...
 def set_parallel_for(address: int) -> None: ...
 def has_parallel_for() -> bool: ...
 
@@ -280,7 +282,6 @@ def dual_squeeze_forward_cuda(
 ) -> int: ...
 def dual_squeeze_backward_cuda(
     shape: DualSqueezeShape,
-    table: int,
     grad_first: int,
     grad_second: int,
     x: int,
@@ -338,7 +339,6 @@ def ctm_forward_cuda(
 ) -> int: ...
 def ctm_backward_cuda(
     shape: CtmShape,
-    table: int,
     grad_excited: int,
     grad_pooled: int,
     x: int,

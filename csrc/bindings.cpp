@@ -15,6 +15,7 @@
 #include "common/isqrt_cov.h"
 #include "common/multi_excite.h"
 #include "common/newton_schulz_sqrt.h"
+#include "common/probe.h"
 #include "common/status.h"
 #include "cpu/parallel.h"
 
@@ -95,12 +96,12 @@ void bind_dual_squeeze(py::module_& module) {
       ReleaseGil());
   module.def(
       "dual_squeeze_backward_cuda",
-      [](const ccdn::DualSqueezeShape& shape, Address table, Address grad_first,
-         Address grad_second, Address x, Address mean, Address trace, Address gram, Address grad_x,
-         Address workspace, Address stream) {
+      [](const ccdn::DualSqueezeShape& shape, Address grad_first, Address grad_second, Address x,
+         Address mean, Address trace, Address gram, Address grad_x, Address workspace,
+         Address stream) {
         return static_cast<int>(ccdn::dual_squeeze_backward_cuda(
-            shape, at<const double>(table), at(grad_first), at(grad_second), at(x), at(mean),
-            at(trace), at(gram), at(grad_x), at(workspace), at(stream)));
+            shape, at(grad_first), at(grad_second), at(x), at(mean), at(trace), at(gram),
+            at(grad_x), at(workspace), at(stream)));
       },
       ReleaseGil());
 #endif
@@ -261,13 +262,13 @@ void bind_ctm(py::module_& module) {
       ReleaseGil());
   module.def(
       "ctm_backward_cuda",
-      [](const ccdn::CtmShape& shape, Address table, Address grad_excited, Address grad_pooled,
-         Address x, Address reduce, Address reduce_bias, Address expand, Address expand_bias,
-         Address mean, Address second, Address trace, Address gram, Address gates, Address hidden,
-         Address scales, Address grad_x, Address grad_reduce, Address grad_reduce_bias,
-         Address grad_expand, Address grad_expand_bias, Address workspace, Address stream) {
+      [](const ccdn::CtmShape& shape, Address grad_excited, Address grad_pooled, Address x,
+         Address reduce, Address reduce_bias, Address expand, Address expand_bias, Address mean,
+         Address second, Address trace, Address gram, Address gates, Address hidden, Address scales,
+         Address grad_x, Address grad_reduce, Address grad_reduce_bias, Address grad_expand,
+         Address grad_expand_bias, Address workspace, Address stream) {
         return static_cast<int>(ccdn::ctm_backward_cuda(
-            shape, at<const double>(table), at(grad_excited), at(grad_pooled), at(x),
+            shape, at(grad_excited), at(grad_pooled), at(x),
             {at(reduce), at(reduce_bias), at(expand), at(expand_bias)},
             {at(mean), at(second), at(trace), at(gram), at(gates), at(hidden), at(scales)},
             at(grad_x),
@@ -517,6 +518,12 @@ PYBIND11_MODULE(_C, module) {
   module.attr("interface") = ccdn::kInterface;
   module.attr("cuda_archs") = cuda_archs();
   module.attr("cuda_ptx") = cuda_ptx();
+#ifdef CCDN_CUDA_ARCHS
+  module.def("cuda_probe", [] {
+    const ccdn::CudaProbe found = ccdn::cuda_probe();
+    return py::make_tuple(found.error, found.words, found.runtime, found.driver);
+  });
+#endif
 #ifdef __VERSION__
   module.attr("compiler") = __VERSION__;
 #else

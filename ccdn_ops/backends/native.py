@@ -12,6 +12,7 @@ import importlib.util
 import os
 import struct
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
@@ -82,7 +83,7 @@ def check_whole(path: str) -> None:
 
 
 # csrc/common/status.h: what this file and the native module must agree on.
-INTERFACE = 6
+INTERFACE = 7
 
 # csrc/cpu/dispatch.h
 CPU_ISAS = ("base", "x86-64-v3", "x86-64-v4")
@@ -151,7 +152,43 @@ def why_no_cuda_kernels(device: torch.device | None = None) -> str | None:
                 f"the CUDA kernels were built for {names}, and this device is sm_{major}{minor}. "
                 f"Run `CCDN_CUDA_ARCHS={major}{minor} pip install .` again"
             )
+        return _why_not_on(device)
     return None
+
+
+# What the driver said about each device, by its index: it is asked once.
+_refusals: dict[int, str | None] = {}
+_asking = threading.Lock()
+
+
+def _why_not_on(device: torch.device) -> str | None:
+    """Why the driver would refuse every launch on the device; None where it would not."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index in _refusals:
+        return _refusals[index]
+    if torch.cuda.is_current_stream_capturing():
+        return None  # the question may load the module, which is not for a capture to wait for
+    with _asking:
+        if index not in _refusals:
+            with torch.cuda.device(index):
+                _refusals[index] = _refusal(*require().cuda_probe())
+        return _refusals[index]
+
+
+def _refusal(error: int, words: str, runtime: int, driver: int) -> str | None:
+    """What csrc/common/probe.h answers, in a sentence; None where all is well."""
+    if error == 0:
+        return None
+
+    def named(version: int) -> str:
+        return f"CUDA {version // 1000}.{version % 1000 // 10}"
+
+    there = f"is for {named(driver)}" if driver else "is not there"
+    return (
+        f"the CUDA kernels were built with {named(runtime)}, the driver {there}, and they cannot "
+        f"start: {words} (cudaError_t {error}). Update the driver, or build with an older toolkit: "
+        "`NVCC=/path/to/nvcc pip install .`"
+    )
 
 
 def _serves(archs: tuple[str, ...], ptx: str, major: int, minor: int) -> bool:

@@ -28,10 +28,10 @@ Status ctm_forward_cuda(const CtmShape& shape, const void* x, const ExcitationGa
                         void* stream) noexcept;
 
 // grad_excited or grad_pooled may be null. x and grad_x are dense, in the memory order of excited;
-// of grads, first and second are not used. table is that of dual_squeeze_backward_cuda.
-Status ctm_backward_cuda(const CtmShape& shape, const double* table, const void* grad_excited,
-                         const void* grad_pooled, const void* x,
-                         const ExcitationGatesWeights& weights, const CtmSaved& saved, void* grad_x,
-                         const ExcitationGatesGrads& grads, void* workspace, void* stream) noexcept;
+// of grads, first and second are not used.
+Status ctm_backward_cuda(const CtmShape& shape, const void* grad_excited, const void* grad_pooled,
+                         const void* x, const ExcitationGatesWeights& weights,
+                         const CtmSaved& saved, void* grad_x, const ExcitationGatesGrads& grads,
+                         void* workspace, void* stream) noexcept;
 
 }  // namespace ccdn

@@ -49,10 +49,9 @@ Status dual_squeeze_forward_cuda(const DualSqueezeShape& shape, const void* x, v
                                  void* second, void* mean, void* trace, void* gram, void* workspace,
                                  void* stream) noexcept;
 
-// table holds the rows of shape.coefficients on the device.
-Status dual_squeeze_backward_cuda(const DualSqueezeShape& shape, const double* table,
-                                  const void* grad_first, const void* grad_second, const void* x,
-                                  const void* mean, const void* trace, const void* gram,
-                                  void* grad_x, void* workspace, void* stream) noexcept;
+Status dual_squeeze_backward_cuda(const DualSqueezeShape& shape, const void* grad_first,
+                                  const void* grad_second, const void* x, const void* mean,
+                                  const void* trace, const void* gram, void* grad_x,
+                                  void* workspace, void* stream) noexcept;
 
 }  // namespace ccdn

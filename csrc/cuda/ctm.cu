@@ -135,10 +135,9 @@ DualSqueezeShape wide_squeeze(const CtmShape& shape, bool accumulates) {
 void* at(void* workspace, int64_t offset) { return static_cast<char*>(workspace) + offset; }
 
 template <typename T>
-Status backward(const CtmShape& shape, const double* table, const void* grad_excited,
-                const void* grad_pooled, const void* x, const ExcitationGatesWeights& weights,
-                const CtmSaved& saved, void* grad_x, const ExcitationGatesGrads& grads,
-                void* workspace, void* stream) {
+Status backward(const CtmShape& shape, const void* grad_excited, const void* grad_pooled,
+                const void* x, const ExcitationGatesWeights& weights, const CtmSaved& saved,
+                void* grad_x, const ExcitationGatesGrads& grads, void* workspace, void* stream) {
   using Acc = Accumulator<T>;
   const MultiExciteShape& e = shape.excite;
   const CtmWorkspace w(shape, /*backward=*/true);
@@ -169,9 +168,9 @@ Status backward(const CtmShape& shape, const double* table, const void* grad_exc
            static_cast<Acc*>(found.first));
   }
   if (launch.status() != Status::ok) return launch.status();
-  return dual_squeeze_backward_cuda(wide_squeeze(shape, grad_excited != nullptr), table,
-                                    found.first, found.second, x, saved.mean, saved.trace,
-                                    saved.gram, grad_x, part, stream);
+  return dual_squeeze_backward_cuda(wide_squeeze(shape, grad_excited != nullptr), found.first,
+                                    found.second, x, saved.mean, saved.trace, saved.gram, grad_x,
+                                    part, stream);
 }
 
 }  // namespace
@@ -203,15 +202,14 @@ Status ctm_forward_cuda(const CtmShape& shape, const void* x, const ExcitationGa
   });
 }
 
-Status ctm_backward_cuda(const CtmShape& shape, const double* table, const void* grad_excited,
-                         const void* grad_pooled, const void* x,
-                         const ExcitationGatesWeights& weights, const CtmSaved& saved, void* grad_x,
-                         const ExcitationGatesGrads& grads, void* workspace,
-                         void* stream) noexcept {
+Status ctm_backward_cuda(const CtmShape& shape, const void* grad_excited, const void* grad_pooled,
+                         const void* x, const ExcitationGatesWeights& weights,
+                         const CtmSaved& saved, void* grad_x, const ExcitationGatesGrads& grads,
+                         void* workspace, void* stream) noexcept {
   if (!valid(shape)) return Status::bad_argument;
   return for_element(shape.excite.dtype, [&](auto element) {
-    return backward<decltype(element)>(shape, table, grad_excited, grad_pooled, x, weights, saved,
-                                       grad_x, grads, workspace, stream);
+    return backward<decltype(element)>(shape, grad_excited, grad_pooled, x, weights, saved, grad_x,
+                                       grads, workspace, stream);
   });
 }
 

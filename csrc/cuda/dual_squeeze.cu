@@ -37,6 +37,8 @@
 // Deterministic: no atomics, every sum in an order that depends on the shape alone. The vectors of
 // the recurrence, all sums over lines and the scalars are float64, the matrix and the products with
 // it are in the accumulation type.
+#include <cmath>
+
 #include "../common/dual_squeeze.h"
 #include "dual_squeeze_kernels.cuh"
 #include "dual_squeeze_workspace.h"
@@ -57,6 +59,31 @@ Coefficients by_value(const DualSqueezeShape& shape) {
   Coefficients result = {};
   result.terms = shape.terms;
   for (int j = 0; j < shape.terms; ++j) result.c[j] = shape.coefficients[j];
+  return result;
+}
+
+// Numbers of the gradient's table from `first` on, as many as travel with a launch.
+Coefficients gradient_numbers(const DualSqueezeShape& shape, int64_t first) {
+  const GradientTable table = {shape.terms, shape.rank};
+  const double* left = shape.coefficients + 2 * int64_t(shape.terms);
+  const double* right = left + int64_t(shape.rank) * shape.terms;
+  Coefficients result = {};
+  for (int64_t k = first; k < table.size() && k - first < kMaxTerms; ++k) {
+    double number;
+    if (k < table.right(0)) {
+      number = shape.coefficients[k];
+    } else if (k < table.factors()) {
+      number = right[k - table.right(0)];
+    } else {  // what a row L is of its row R, where that is largest
+      const int64_t row = (k - table.factors()) * shape.terms;
+      int64_t most = row;
+      for (int64_t j = row; j < row + shape.terms; ++j) {
+        if (std::fabs(right[j]) > std::fabs(right[most])) most = j;
+      }
+      number = left[most] / right[most];
+    }
+    result.c[result.terms++] = number;
+  }
   return result;
 }
 
@@ -158,9 +185,9 @@ Status forward(const DualSqueezeShape& shape, const void* x, void* first, void* 
 }
 
 template <typename T>
-Status backward(const DualSqueezeShape& shape, const double* table, const void* grad_first,
-                const void* grad_second, const void* x, const void* mean, const void* trace,
-                const void* gram, void* grad_x, void* workspace, void* stream) {
+Status backward(const DualSqueezeShape& shape, const void* grad_first, const void* grad_second,
+                const void* x, const void* mean, const void* trace, const void* gram, void* grad_x,
+                void* workspace, void* stream) {
   using Acc = Accumulator<T>;
   Pass<T> pass(shape, /*backward=*/true, x, mean, workspace, stream);
   const DualSqueezeExtents& e = pass.e;
@@ -181,12 +208,20 @@ Status backward(const DualSqueezeShape& shape, const double* table, const void* 
   adjoint.positions = e.positions;
   adjoint.rows = e.rows;
   adjoint.trace = static_cast<const Acc*>(trace);
-  adjoint.table = table;
   adjoint.upstream = pass.means.upstream;
   adjoint.start = pass.start;
   adjoint.vectors = pass.vectors;
   adjoint.trace_gradient = at(workspace, w.trace_gradient);
-  pass.launch(chebyshev_gradient<Acc>, e.batch, kRecurrenceThreads, adjoint);
+  const GradientTable table = {shape.terms, shape.rank};
+  if (!table.travels()) {
+    double* stored = at(workspace, w.table);
+    for (int64_t k = 0; k < table.size(); k += kMaxTerms) {
+      pass.launch(store_numbers, 1, kRecurrenceThreads, gradient_numbers(shape, k), stored + k);
+    }
+    adjoint.table = stored;
+  }
+  pass.launch(chebyshev_gradient<Acc>, e.batch, kRecurrenceThreads, adjoint,
+              gradient_numbers(shape, 0));
 
   Acc* factor = at<Acc>(workspace, w.factor);
   ExpandArguments<T> expand = {};
@@ -231,15 +266,15 @@ Status dual_squeeze_forward_cuda(const DualSqueezeShape& shape, const void* x, v
   });
 }
 
-Status dual_squeeze_backward_cuda(const DualSqueezeShape& shape, const double* table,
-                                  const void* grad_first, const void* grad_second, const void* x,
-                                  const void* mean, const void* trace, const void* gram,
-                                  void* grad_x, void* workspace, void* stream) noexcept {
+Status dual_squeeze_backward_cuda(const DualSqueezeShape& shape, const void* grad_first,
+                                  const void* grad_second, const void* x, const void* mean,
+                                  const void* trace, const void* gram, void* grad_x,
+                                  void* workspace, void* stream) noexcept {
   if (!valid(shape) || shape.rank < 1) return Status::bad_argument;
   if (shape.batch == 0) return Status::ok;
   return for_element(shape.dtype, [&](auto element) {
-    return backward<decltype(element)>(shape, table, grad_first, grad_second, x, mean, trace, gram,
-                                       grad_x, workspace, stream);
+    return backward<decltype(element)>(shape, grad_first, grad_second, x, mean, trace, gram, grad_x,
+                                       workspace, stream);
   });
 }
 

@@ -154,7 +154,7 @@ struct AdjointArguments {
   AdjointRows rows;
   const Acc* matrix;              // (B, n, n)
   const Acc* trace;               // (B,)
-  const double* table;            // of the plan, on the device
+  const double* table;            // a GradientTable's numbers; null where they travel
   const double* upstream;         // (B, D) grad_second
   const double* start;            // (B, n), positions side; null on the channels side
   const double* result_gradient;  // (B, n), positions side: Xc^T grad_second
@@ -162,11 +162,18 @@ struct AdjointArguments {
   double* trace_gradient;         // (B,)
 };
 
+// Piece: a part of a table that is too long to travel with the kernel that reads it.
+__global__ void __launch_bounds__(kRecurrenceThreads, 1)
+    store_numbers(const __grid_constant__ Coefficients numbers, double* to) {
+  for (int i = threadIdx.x; i < numbers.terms; i += kRecurrenceThreads) to[i] = numbers.c[i];
+}
+
 // Piece: a sample. The rows of the gradient, and the gradient with respect to the trace.
 template <typename Acc>
 __global__ void __launch_bounds__(kRecurrenceThreads, 1)
-    chebyshev_gradient(AdjointArguments<Acc> p) {
+    chebyshev_gradient(AdjointArguments<Acc> p, const __grid_constant__ Coefficients travelling) {
   const AdjointRows rows = p.rows;
+  const double* table = p.table ? p.table : travelling.c;
   const int64_t n = rows.n;
   for (int64_t b = blockIdx.x; b < p.batch; b += gridDim.x) {
     const double trace = double(p.trace[b]);
@@ -192,7 +199,7 @@ __global__ void __launch_bounds__(kRecurrenceThreads, 1)
       symmetric_product(matrix, n, upstream,
                         [=](int64_t i, double sum) { s[i] = 2 * sum / trace; });
     }
-    const double radial = chebyshev_adjoint(matrix, trace, p.table, rows, base);
+    const double radial = chebyshev_adjoint(matrix, trace, table, rows, base);
     // The squeeze is sqrt(tr) * (1 / tr) * (...), and the matrix inside q is C / tr.
     if (threadIdx.x == 0) p.trace_gradient[b] = -radial / (2 * trace);
   }

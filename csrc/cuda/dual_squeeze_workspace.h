@@ -39,6 +39,7 @@ struct DualSqueezeWorkspace {
   int64_t result_gradient = 0;  // (B, n) float64, backward, positions: Xc^T grad_second
   int64_t vectors = 0;          // float64: the recurrence, (B, 3, n) or B AdjointRows
   int64_t trace_gradient = 0;   // (B,) float64, backward
+  int64_t table = 0;            // float64, backward: a GradientTable that does not travel
   int64_t factor = 0;           // backward: (B, n, n) dense or (B, free, pairs), accumulation type
   int64_t size = 0;
 
@@ -55,6 +56,8 @@ struct DualSqueezeWorkspace {
       w.upstream = w.take(e.batch * e.channels * 8);
       if (!e.channel_is_side) w.result_gradient = w.take(e.batch * e.side * 8);
       w.trace_gradient = w.take(e.batch * 8);
+      const GradientTable table = {shape.terms, shape.rank};
+      if (!table.travels()) w.table = w.take(table.size() * 8);
       w.factor = w.take(e.batch * accumulator * (e.dense ? e.side * e.side : e.free * e.pairs));
     }
     w.vectors = w.take(e.batch * (backward ? e.rows.size() : 3 * e.side) * 8);

@@ -10,13 +10,26 @@ namespace ccdn::cuda {
 
 constexpr int kRecurrenceThreads = 512;
 
-// Coefficients travel by value: the host's array need not outlive the launch, and a captured graph
-// keeps its own copy. 448 float64 stay below the 4 KB that every architecture passes.
+// Coefficients travel by value: the host's array need not outlive the launch, nothing is copied to
+// the device beforehand, and a captured graph keeps its own copy. 448 float64 stay below the 4 KB
+// that every architecture passes.
 constexpr int kMaxTerms = 448;
 
 struct Coefficients {
   int terms;
   double c[kMaxTerms];
+};
+
+// What the gradient needs of the plan's table: c, the coefficients of q + 2 t q', `rank` rows R and
+// `rank` numbers, each of which makes a row L of its row R. In float32 and for K <= 5 it is short
+// enough to travel with the kernel that reads it; store_numbers writes a longer one to memory.
+struct GradientTable {
+  int terms, rank;
+
+  __host__ __device__ int64_t right(int64_t r) const { return (2 + r) * terms; }
+  __host__ __device__ int64_t factors() const { return right(rank); }
+  __host__ __device__ int64_t size() const { return factors() + rank; }
+  __host__ __device__ bool travels() const { return size() <= kMaxTerms; }
 };
 
 // Where the vectors of one sample's backward pass lie, as rows of n float64. The first pairs() rows
@@ -145,13 +158,13 @@ __device__ void chebyshev_sum(const Acc* matrix, int64_t n, double trace,
 
 // The reverse of chebyshev_sum, from t_0 = v and s_0, the gradient with respect to its result. Both
 // recurrences go through the matrix together; then their vectors are combined into the rows of the
-// gradient. `table` is the plan's, on the device: c, the coefficients of q + 2 t q', `rank` rows L
-// and `rank` rows R. Returned to every thread: s_0 (q + 2 t q')(A) v.
+// gradient. `table` is a GradientTable's numbers. Returned to every thread: s_0 (q + 2 t q')(A) v.
 template <typename Acc>
 __device__ double chebyshev_adjoint(const Acc* matrix, double trace, const double* table,
                                     AdjointRows rows, double* base) {
   const int64_t n = rows.n;
   const int terms = rows.terms, rank = rows.rank;
+  const GradientTable numbers = {terms, rank};
   double *t = base + rows.t(0), *s = base + rows.s(0);
   for (int j = 1; j < terms; ++j) {
     const double* const last[2] = {t + (j - 1) * n, s + (j - 1) * n};
@@ -170,11 +183,12 @@ __device__ double chebyshev_adjoint(const Acc* matrix, double trace, const doubl
   for (int64_t e = threadIdx.x; e < (2 * rank + 2) * n; e += kRecurrenceThreads) {
     const int64_t row = e / n, i = e - row * n;
     const bool factor = row < 2 * rank, of_s = factor ? row < rank : row > 2 * rank;
-    const double* weights = table + (factor ? row + 2 : 0) * terms;
+    const double* weights = table + (factor ? numbers.right(row % rank) : 0);
     const double* x = (of_s ? s : t) + i;
     double sum = 0;
 #pragma unroll 4
     for (int j = 0; j < terms; ++j) sum += weights[j] * x[j * n];
+    if (row < rank) sum *= table[numbers.factors() + row];
     const int64_t to = factor ? row * n : of_s ? rows.start_gradient() : rows.result();
     base[to + i] = sum;
   }

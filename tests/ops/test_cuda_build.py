@@ -55,6 +55,7 @@ EXPECTED = {
         "chebyshev_squeeze": FEATURES,
         "squeeze_positions": FEATURES,
         "chebyshev_gradient": ACCUMULATORS,
+        "store_numbers": ("",),
         "pair_matrix": ACCUMULATORS,
         "pair_projection": FEATURES,
         "expand_dense": FEATURES,
@@ -97,6 +98,7 @@ EXPECTED = {
         "excite_backward": MAPS,
         "add_chunks": ACCUMULATORS,
     },
+    "probe": {"probe": ("",)},
 }
 # How the element types appear in mangled names.
 MANGLED = {"f": "float", "d": "double", "13__nv_bfloat16": "__nv_bfloat16", "6__half": "__half"}
@@ -119,6 +121,8 @@ def demangled(symbol: str) -> tuple[str, str]:
     assert name is not None, f"{symbol} is not in ccdn::cuda"
     length = int(name[1])
     kernel, rest = name[2][:length], name[2][length:]
+    if rest.startswith("E"):  # no template
+        return kernel, ""
     arguments = re.match(r"I(f|d|13__nv_bfloat16|6__half)?((?:L[bij]\d+E)*)E", rest)
     assert arguments is not None, f"{symbol} has unknown template arguments"
     types = [MANGLED[arguments[1]]] if arguments[1] else []

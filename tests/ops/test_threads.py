@@ -14,7 +14,6 @@ import torch
 import ccdn_ops
 from ccdn_ops import plans, use_backend
 from ccdn_ops.backends import registry
-from ccdn_ops.backends.cuda import dual_squeeze as cuda_dual_squeeze
 
 SECONDS = 60.0  # after which a barrier that nobody comes to is an error
 
@@ -73,7 +72,7 @@ def test_blocks_of_two_threads_leave_nothing_behind() -> None:
 
 
 def test_both_threads_get_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Backends keep what they made of a table by its identity, so there must not be two."""
+    """Plans hold it, and kernels its address, so there must not be two."""
     made = plans._made_table
     inside = threading.Barrier(2)
 
@@ -87,21 +86,3 @@ def test_both_threads_get_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = together(lambda _: plans._table(3, "float32", True), 2)
     assert first is second
     assert plans._table(3, "float32", True) is first
-
-
-def test_both_threads_get_one_copy_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A captured graph holds its address."""
-    plan = plans.dual_squeeze_plan(8, 16, 3, "float32", "cuda")
-    copy, inside = torch.tensor, threading.Barrier(2)
-
-    def copied_together(*arguments: Any, **options: Any) -> torch.Tensor:
-        tensor = copy(*arguments, **options)
-        inside.wait(SECONDS)
-        return tensor
-
-    monkeypatch.setattr(cuda_dual_squeeze, "_tables", {})
-    monkeypatch.setattr(torch, "tensor", copied_together)
-    device = torch.device("cpu")
-    first, second = together(lambda _: cuda_dual_squeeze.table_on(plan, device), 2)
-    assert first is second
-    assert cuda_dual_squeeze.table_on(plan, device) is first

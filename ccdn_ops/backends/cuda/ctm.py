@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cuda import device
-from ccdn_ops.backends.cuda.dual_squeeze import table_on
 from ccdn_ops.layout import empty_maps, in_lines, in_order_of
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
 
@@ -75,7 +74,7 @@ def backward(
     plan = _plan(x, iterations)
     module, shape = native.require(), _shape(x, line_stride, weights[0], plan)
     scratch = native.workspace(module.ctm_workspace_cuda(shape, True), x.device)
-    tensors = (table_on(plan, x.device), *upstream, x, *weights, *saved, grad_x, *grads, scratch)
+    tensors = (*upstream, x, *weights, *saved, grad_x, *grads, scratch)
     native.launch("ctm_backward", module.ctm_backward_cuda, shape, *tensors, native.stream(x))
     return (grad_x, *grads)
 

@@ -8,19 +8,7 @@ from torch import Tensor
 from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cuda.device import supports
 from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype
-from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
-
-# By the table's identity (plans.py keeps every table) and the device. Nothing is ever dropped: a
-# captured graph holds the addresses. There are as many as iterations and precisions.
-_tables: dict[tuple[int, torch.device], Tensor] = {}
-
-
-def table_on(plan: DualSqueezePlan, device: torch.device) -> Tensor:
-    """The plan's table on the device, copied at the first call: before a graph is captured."""
-    key = id(plan.table), device
-    if key not in _tables:  # setdefault: where two threads come first, both get the same one
-        _tables.setdefault(key, torch.tensor(plan.table, device=device))
-    return _tables[key]
+from ccdn_ops.plans import dual_squeeze_plan
 
 
 def forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -70,7 +58,6 @@ def backward(
         "dual_squeeze_backward",
         module.dual_squeeze_backward_cuda,
         shape,
-        table_on(plan, x.device),
         *(grad_first, grad_second, x, mean.contiguous(), trace.contiguous(), gram.contiguous()),
         grad_x,
         scratch,

@@ -13,9 +13,13 @@ recurrence, n^2 rank for P and n D N for the gradient.
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ccdn_ops.backends import registry
@@ -41,35 +45,57 @@ INTERPRETER_BLOCKS = Blocks(128, 256, 256, 64, 256, 256)
 DEVICE_BLOCKS = Blocks(64, 16, 32, 16, 64, 64)
 
 
-# By the plan's table, of which plans.py keeps every one, and the device. Nothing is ever dropped: a
-# captured graph holds the addresses. There are as many as iterations.
+# By iterations and device. Nothing is ever dropped or replaced: a captured graph holds the
+# addresses. There are as many as iterations.
 _kept: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+_keeping = threading.Lock()
 
 
-def _tables(plan: DualSqueezePlan, device: torch.device) -> tuple[Tensor, Tensor]:
+def _tables(plan: DualSqueezePlan, iterations: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """What the backward pass makes of its two recurrences, as rows of (terms,) coefficients.
 
     Of t_j from the start vector: q, the right factors R of the gradient, and A R; from the gradient
-    of the result: q and the left factors. Copied to the device at the first call: before a graph is
-    captured.
+    of the result: q and the left factors. Copied to the device at the first call and kept. A first
+    call that a CUDA graph captures may not copy from the host: its launches carry the numbers, in
+    memory that is the graph's alone.
     """
-    key = id(plan.table), device
-    if key not in _kept:  # setdefault: where two threads come first, both get the same one
-        _kept.setdefault(key, _made(plan, device))
-    return _kept[key]
+    key = iterations, device
+    if key in _kept:
+        return _kept[key]
+    if launcher.captured(device):
+        return _rows(_carried(plan.table, device))
+    with _keeping:
+        if key not in _kept:
+            # A thread of its own: this one's allocations may go to the pool of a graph to come
+            # (torch.compile's "reduce-overhead"), which takes back what is in it. And done when it
+            # ends: the tables may next be read on another stream.
+            with ThreadPoolExecutor(1) as thread:
+                _kept[key] = thread.submit(_copied, plan.table, device).result()
+        return _kept[key]
 
 
-def _made(plan: DualSqueezePlan, device: torch.device) -> tuple[Tensor, Tensor]:
-    # Made on the CPU and copied when done: the tables may next be read on another stream.
-    table = torch.tensor(plan.table, dtype=torch.float64, device="cpu")
-    q, left, right = table[:1], table[2 : 2 + plan.rank], table[2 + plan.rank :]
+def _copied(table: NDArray[np.float64], device: torch.device) -> tuple[Tensor, Tensor]:
+    of_start, of_gradient = _rows(torch.tensor(table, dtype=torch.float64, device="cpu"))
+    return of_start.to(device), of_gradient.to(device)
+
+
+def _carried(table: NDArray[np.float64], device: torch.device) -> Tensor:
+    """The table on the device without a copy: launches take the numbers as arguments."""
+    found = torch.zeros(table.size, dtype=torch.float64, device=device)
+    torch._foreach_add_(list(found.unbind()), table.ravel().tolist())
+    return found.view(table.shape)
+
+
+def _rows(table: Tensor) -> tuple[Tensor, Tensor]:
+    rank = (len(table) - 2) // 2
+    q, left, right = table[:1], table[2 : 2 + rank], table[2 + rank :]
     # A t_0 = (t_0 + t_1) / 2 and A t_j = t_j / 2 + (t_{j-1} + t_{j+1}) / 4. No factor has the last
     # t_j, so that all of these are there.
     times_a = right / 2
     times_a[:, 1:] += right[:, :-1] / 4
     times_a[:, 1:2] += right[:, :1] / 4
     times_a[:, :-1] += right[:, 1:] / 4
-    return torch.cat([q, right, times_a]).to(device), torch.cat([q, left]).to(device)
+    return torch.cat([q, right, times_a]), torch.cat([q, left])
 
 
 class _Sample:
@@ -183,7 +209,7 @@ def forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor,
     if not sample.channel_is_side:
         start = sample.side_sums(mean, None)
     rows = sample.chebyshev_rows(gram, trace, [start])
-    of_start, _ = _tables(sample.plan, x.device)
+    of_start, _ = _tables(sample.plan, iterations, x.device)
     result = sample.combine(of_start[:1], rows)
     scale = 1 / (trace.double().sqrt() * channels)
     if sample.channel_is_side:
@@ -229,7 +255,7 @@ def backward(
         result_gradient = sample.side_sums(mean, weight)
 
     rows = sample.chebyshev_rows(gram, trace, [start, result_gradient])
-    table_of_start, table_of_gradient = _tables(sample.plan, x.device)
+    table_of_start, table_of_gradient = _tables(sample.plan, iterations, x.device)
     of_start = sample.combine(table_of_start, rows[:, 0])
     of_gradient = sample.combine(table_of_gradient, rows[:, 1])
     result, start_gradient = of_start[:, 0].contiguous(), of_gradient[:, 0].contiguous()

@@ -6,16 +6,23 @@ array of one entry; numpy 2.4 refuses that. Later versions of Triton answer as b
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from triton.runtime import interpreter
 
+_repairing = threading.Lock()
+
 
 def repair_scalar_index() -> None:
     """Let kernels of the interpreter use scalars as bounds of loops, whatever numpy's version."""
+    with _repairing:
+        if not getattr(interpreter._patch_lang_tensor, "repaired", False):
+            _repair()
+
+
+def _repair() -> None:
     original = interpreter._patch_lang_tensor
-    if getattr(original, "repaired", False):
-        return
 
     def patch(tensor: Any, scope: Any) -> None:
         original(tensor, scope)

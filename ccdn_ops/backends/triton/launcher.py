@@ -42,6 +42,11 @@ def supports(x: Tensor, *options: Any) -> str | None:
     return f"the Triton kernels serve CUDA devices, not {x.device.type}"
 
 
+def captured(device: torch.device) -> bool:
+    """Whether what is launched on the device now goes into a CUDA graph."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
 def architecture(x: Tensor) -> int:
     """The device's major compute capability; that of Hopper, 9, where there is no device."""
     return torch.cuda.get_device_capability(x.device)[0] if x.is_cuda else 9

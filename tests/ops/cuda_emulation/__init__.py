@@ -41,9 +41,13 @@ def compiler() -> str | None:
     return shutil.which("g++") and shutil.which("objcopy")
 
 
+def files() -> list[Path]:
+    return sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+
+
 def operators() -> list[str]:
     """Those that have CUDA kernels."""
-    return sorted(path.stem for path in (ROOT / "csrc" / "cuda").glob("*.cu"))
+    return [path.stem for path in files() if path.stem != "probe"]
 
 
 def build(folder: Path, *, races: bool = False) -> Path:
@@ -66,7 +70,7 @@ def build(folder: Path, *, races: bool = False) -> Path:
     python = (pybind11.get_include(), sysconfig.get_path("include"))
     binding_flags = ["-O0", '-DCCDN_CUDA_ARCHS="90"', *(f"-isystem{path}" for path in python)]
     sources = {ROOT / "csrc" / "bindings.cpp": binding_flags, HERE / "library.cpp": kernel_flags}
-    sources |= {ROOT / "csrc" / "cuda" / f"{name}.cu": kernel_flags for name in operators()}
+    sources |= dict.fromkeys(files(), kernel_flags)
     if races:
         sources |= {HERE / "faults.cpp": kernel_flags, HERE / "races.cpp": ["-O2"]}
     common = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
@@ -184,6 +188,7 @@ class Emulation:
         # The plain functions of library.cpp.
         self.native = ctypes.CDLL(str(path))
         self.native.emulated_launches.restype = ctypes.c_int64
+        self.native.emulated_driver.restype = ctypes.c_int64
 
     def settings(self, thread_order: int = 0, largest_grid: int = 0) -> None:
         """How threads take turns (0 in order, 1 reversed, else random) and the grid's limit."""
@@ -288,7 +293,7 @@ class Emulation:
         grad_first, grad_second = (memory.copy(g.contiguous()) for g in grads)
         grad_x = empty(tuple(x.shape), x.stride(), x.dtype)
         scratch = memory.new(workspace(shape, True), dtype=torch.uint8)
-        upstream = memory.copy(torch.tensor(plan.table)), grad_first, grad_second
+        upstream = grad_first, grad_second
         self.call("dual_squeeze_backward", shape, *upstream, x, *saved, grad_x, scratch)
         memory.check()
         return first, second, grad_x, *saved

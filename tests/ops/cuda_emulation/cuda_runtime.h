@@ -44,6 +44,7 @@ struct dim3 {
 
 enum cudaError_t {
   cudaSuccess = 0,
+  cudaErrorInsufficientDriver = 35,
   cudaErrorInvalidConfiguration = 9,
   cudaErrorInvalidResourceHandle = 400,
   cudaErrorLaunchFailure = 719
@@ -219,6 +220,34 @@ inline void __syncthreads() { emulation::wait_at(emulation::Block::State::at_blo
 
 // Products are not fused with sums here unless the compiler is asked for it.
 inline double __dmul_rn(double a, double b) { return a * b; }
+
+// What a driver answers that is asked about a kernel; emulated_driver() in library.cpp sets it.
+namespace emulation {
+inline cudaError_t driver_error = cudaSuccess;
+inline int driver_version = 13000;
+inline int64_t driver_questions = 0;
+}  // namespace emulation
+
+struct cudaFuncAttributes {};
+
+inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void*) {
+  ++emulation::driver_questions;
+  return emulation::last_error = emulation::driver_error;
+}
+inline cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  *version = emulation::driver_version;
+  return cudaSuccess;
+}
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess ? "no error"
+         : error == cudaErrorInsufficientDriver
+             ? "CUDA driver version is insufficient for CUDA runtime version"
+             : "unknown error";
+}
 
 inline cudaError_t cudaGetLastError() { return std::exchange(emulation::last_error, cudaSuccess); }
 

@@ -24,6 +24,13 @@ EXPORTED void emulated_only_blocks(int count, const unsigned* blocks) {
 
 EXPORTED int64_t emulated_launches() { return emulation::launches; }
 
+// Answers of the driver from now on; returns how often it was asked so far.
+EXPORTED int64_t emulated_driver(int error, int version) {
+  emulation::driver_error = static_cast<cudaError_t>(error);
+  emulation::driver_version = version;
+  return emulation::driver_questions;
+}
+
 EXPORTED int emulated_max_terms() { return ccdn::cuda::kMaxTerms; }
 
 EXPORTED int64_t emulated_quotient(int64_t a, int64_t b) { return ccdn::cuda::quotient(a, b); }
