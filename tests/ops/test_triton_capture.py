@@ -24,6 +24,8 @@ from ccdn_ops.backends import registry
 from ccdn_ops.backends.triton import dual_squeeze, launcher
 from ccdn_ops.plans import dual_squeeze_plan
 
+pytest.importorskip("triton", reason="triton is not installed")
+
 CPU = torch.device("cpu")
 
 
@@ -92,7 +94,6 @@ def test_numbers_that_launches_carry_are_the_same(iterations: int) -> None:
 
 
 def test_a_captured_call_computes_the_same(capture: Callable[[bool], None]) -> None:
-    pytest.importorskip("triton", reason="triton is not installed")
     if launcher.interpreted():
         pytest.skip("TRITON_INTERPRET=1 is set")
     from compiled_triton import executed
@@ -150,7 +151,6 @@ def test_threads_share_one_table(
 
 
 def test_the_interpreter_is_repaired_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("triton", reason="triton is not installed")
     from triton.runtime import interpreter
 
     from ccdn_ops.backends.triton.interpreter import repair_scalar_index

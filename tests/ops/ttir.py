@@ -156,7 +156,7 @@ class Translation:
             return self.region(name, results, body + attributes, values)
         if name in ("scf.yield", "tt.reduce.return", "tt.return"):
             return self.leave(name, values)
-        if name == "gpu.barrier":
+        if name in ("gpu.barrier", "ttg.barrier"):  # of Triton 3.6, and of 3.8
             return self.write("clock.barrier()")
         found = self.expression(name, body + attributes, types, values)
         self.write(f"{results[0]} = {found}" if results else found)
