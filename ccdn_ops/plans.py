@@ -159,8 +159,8 @@ _tables: dict[tuple[int, Precision, bool], NDArray[np.float64]] = {}
 
 
 def _table(iterations: int, precision: Precision, root: bool) -> NDArray[np.float64]:
-    """One array for the life of the process, also where two threads ask for it first: backends keep
-    what they make of it by its identity.
+    """One array for the life of the process, also where two threads ask for it first: arguments of
+    native calls hold its address.
     """
     key = iterations, precision, root
     if key not in _tables:
