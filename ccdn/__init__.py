@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from ccdn.predictor import Predictor
 
 __all__ = ["Predictor", "load"]
+
+# OpenCV reads it as it is loaded, which is after this package is: without it, a picture of a few
+# megabytes may take 6 GB. `ccdn.data.kinds` says why so many.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 28))
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ YAML file (and the one named by its `base:` line), and the overrides. Every fiel
 from __future__ import annotations
 
 import difflib
+import io
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf, StringNode
 from omegaconf.errors import OmegaConfBaseException
 
+from ccdn.bounds import check_plain, check_yaml
 from ccdn.model_config import ModelConfig, check_model_config
 from ccdn.train_config import CocsConfig as CocsConfig
 from ccdn.train_config import LossConfig as LossConfig
@@ -149,6 +151,14 @@ def config_from_dict(
     """Rebuild a Config from `config_to_dict`'s plain dictionary, and override fields. Raises
     ConfigError.
     """
+    try:
+        check_plain(values)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    for name, value in _leaves(values):
+        # What a run has saved is resolved; in the file of a stranger it would read the environment.
+        if "${" in repr(value):
+            raise ConfigError(f"{source}: {name}: found the reference {value!r}, expected a value")
     merged = _merge(OmegaConf.structured(Config), dict(values), source)
     return _finish(_override(merged, overrides))
 
@@ -217,14 +227,11 @@ def read_yaml(path: Path, expected: str) -> dict[Any, Any]:
     or holds anything else than what is `expected`.
     """
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path))
-    except (
-        yaml.YAMLError,
-        OmegaConfBaseException,
-        UnicodeDecodeError,
-        RecursionError,
-        OSError,
-    ) as error:
+        text = path.read_text("utf-8")
+        check_yaml(text)
+        values = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
+    # ValueError: no UTF-8, or a number that is none
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{path}: not a readable YAML file: {_one_line(error)}") from error
     if not isinstance(values, dict) or not values:
         found = repr(values) if values else "an empty file"
@@ -254,8 +261,9 @@ def _parse_override(known: DictConfig, text: str) -> dict[str, Any]:
     if not equals or not key.strip() or key.startswith("-"):
         raise ConfigError(f"override {text!r}: expected section.field=value, e.g. train.lr=1e-3")
     try:
+        check_yaml(value)
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         if not _holds_text(known, path):
             raise ConfigError(f"override {text!r}: {_one_line(error)}") from error
         parsed = {"value": value}

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ccdn.data import DataError
-from ccdn.data.images import IMAGE_SUFFIXES, cv2
+from ccdn.data.images import IMAGE_SUFFIXES, cv2, readable
+from ccdn.data.kinds import FILMS, MOST_PIXELS, is_film
 from ccdn.film import FRAME_RATE, opencv_path, told_rate
 from ccdn.numbers import is_whole
 
@@ -34,6 +35,7 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".asf", ".flv"),
     *(".3gp", ".3g2", ".ts", ".mts", ".m2ts", ".vob", ".ogv", ".f4v", ".mxf", ".divx", ".qt"),
 )
+_SIDES = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
 CAMERA = "camera:"
 _GAP = 10.0  # seconds between two frames that are believed, whatever the file tells of its length
 
@@ -118,6 +120,8 @@ class Stream:
         self.is_camera = source.camera is not None
         if not self.is_camera and not os.path.isfile(source.path):
             raise DataError(f"{source.path}: video not found")
+        if not self.is_camera:
+            _check_film(source.path)
         what = "a camera" if self.is_camera else "a video that OpenCV can read"
         try:
             self.capture = self._open()
@@ -125,6 +129,13 @@ class Stream:
             raise DataError(f"{source.path}: expected {what}, it cannot be opened") from None
         if not self.capture.isOpened():
             raise DataError(f"{source.path}: expected {what}, it cannot be opened")
+        if not self.is_camera:
+            width, height = (self.capture.get(side) for side in _SIDES)
+            if width * height > MOST_PIXELS:
+                raise DataError(
+                    f"{source.path}: found a film of {width:.0f} x {height:.0f} pixels, expected"
+                    f" {MOST_PIXELS} at most"
+                )
         self.rate = told_rate(self.capture.get(cv2.CAP_PROP_FPS))
         count = self.capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.count = int(count) if not self.is_camera and 0 < count < 1e12 else None
@@ -197,3 +208,13 @@ class Stream:
     def close(self) -> None:
         """Let the file or the camera go."""
         self.capture.release()
+
+
+def _check_film(path: Path) -> None:
+    """Raise DataError for what is no film by its first bytes, such as a list of other files."""
+    with readable(path, "a film"), path.open("rb") as file:
+        start = file.read(256)
+    if start and not is_film(start):  # OpenCV says of an empty one that it cannot be opened
+        raise DataError(
+            f"{path}: expected a video that OpenCV can read ({FILMS}), found another kind"
+        )

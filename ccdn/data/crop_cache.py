@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import mmap
 import zlib
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ class CropCache:
             matrix = np.array(header["matrix"], np.float64).reshape(2, 3)
             box = np.array(header["box"], np.float64).reshape(4)
             return Region(pixels, matrix, box, bool(header["missing"]))
-        except (_DamagedError, KeyError, TypeError, ValueError) as error:
+        except (_DamagedError, KeyError, TypeError, ValueError, RecursionError) as error:
             self._tell_damaged(path, error)
             return None
 
@@ -195,7 +196,9 @@ def _parse(content: mmap.mmap) -> tuple[dict[str, Any], np.ndarray]:
     header = json.loads(content[begin:end])
     shape = tuple(header["shape"])
     start = end + 4 + -(end + 4) % _ALIGN
-    count = int(np.prod(shape))
+    if not all(type(side) is int and side > 0 for side in shape):
+        raise _DamagedError(f"found pixels of {shape}")
+    count = math.prod(shape)  # Python's numbers do not overflow
     if len(shape) != 3 or shape[2] != 3 or len(content) != start + count:
         raise _DamagedError(f"found {len(content)} bytes, expected {start + count}")
     pixels = np.frombuffer(content, np.uint8, count, start)

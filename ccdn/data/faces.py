@@ -48,6 +48,8 @@ class Face:
     def where(self) -> str:
         """How an error names the face: its image, else its name, and the row it was read from."""
         name = str(self.path or self.name)
+        if len(name.splitlines()) > 1:  # an error is one line, whatever a file says its picture is
+            name = repr(name)
         return f"{name} ({self.source})" if self.source else name
 
 

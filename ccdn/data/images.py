@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .kinds import MOST_PIXELS
+
 try:
     import cv2
 except ImportError as error:  # pragma: no cover - needs a broken installation
@@ -91,7 +93,10 @@ def decode(path: Path, content: bytes, flags: int) -> np.ndarray:
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error as error:
-        raise DataError(f"{path}: cannot decode the image: {error.err}") from None
+        why = error.err
+        if "MAX_IMAGE_" in why:
+            why = f"more pixels than OPENCV_IO_MAX_IMAGE_PIXELS, which is {MOST_PIXELS} unless set"
+        raise DataError(f"{path}: cannot decode the image: {why}") from None
     if image is None:
         raise DataError(f"{path}: not an image that OpenCV can decode ({len(content)} bytes)")
     if jpeg is not None and jpeg.known:

@@ -84,6 +84,8 @@ def load_gallery(path: Path) -> Gallery:
         found = read_arrays(path)
         ends = [0, *found["ends"].tolist()]
         jpeg = found["jpeg"].tobytes()
+        if ends != sorted(ends) or ends[-1] != len(jpeg):
+            raise ValueError("its pictures do not lie one after the other")
         pictures = [jpeg[a:b] for a, b in pairwise(ends)]
         return Gallery(found["indices"], found["matrices"], int(found["size"]), pictures)
     except (ValueError, KeyError, TypeError) as error:

@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 import yaml
 
-from ccdn.config import ConfigError, config_from_dict, differences
+from ccdn.config import ConfigError, config_from_dict, differences, read_yaml
 from ccdn.data import DataError, generic_layout, to_unit, transform_points
 from ccdn.evaluation.gallery import load_gallery
 from ccdn.evaluation.metrics import Array, best_norm, nme, norms_of
@@ -88,14 +88,9 @@ def read_run(name: str, folder: Path, budget: int = PICTURES) -> Run:
         run.curves = _read_curves(folder / "metrics.jsonl")
     if (folder / "config.yaml").is_file():
         try:
-            run.config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
-            if not isinstance(run.config, dict):
-                raise ValueError(f"expected the sections of a configuration, found {run.config!r}")
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            first = str(error).splitlines()[0]
-            raise DataError(
-                f"{folder / 'config.yaml'}: not a readable YAML file: {first}"
-            ) from None
+            run.config = read_yaml(folder / "config.yaml", "the sections of a configuration")
+        except ConfigError as error:
+            raise DataError(str(error)) from None
     elif "config" in run.results:
         run.config = run.results["config"]
     if _trained_since(run):

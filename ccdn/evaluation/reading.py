@@ -4,14 +4,18 @@ neither.
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ccdn.bounds import check_archive
 from ccdn.data import DataError
 from ccdn.data.json_files import parse_json
 from ccdn.evaluation.metrics import Array
+
+LARGEST = 1 << 29  # bytes of a file's arrays: AFLW's predictions are 15 million a method
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
@@ -39,14 +43,21 @@ def read_results(path: Path, **others: type) -> dict[str, Any]:
 
 def read_arrays(path: Path) -> dict[str, Array]:
     """The arrays of an .npz file by their names; nothing in it is executed. Raises DataError,
-    naming the file.
+    naming the file, also for arrays of more than 512 MiB in all.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise ValueError("found a single array, expected several with names")
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+        if not zipfile.is_zipfile(path):
+            raise ValueError(
+                "found a single array or another kind of file, expected several arrays"
+            )
+        with zipfile.ZipFile(path) as archive:
+            check_archive(archive, LARGEST)
+        with np.load(path, allow_pickle=False) as loaded:
+            arrays = {name: loaded[name] for name in loaded.files}
+        for name, array in arrays.items():
+            if array.size > LARGEST:  # of a type without bytes: an array of any size takes none
+                raise ValueError(f"found {array.size} values of {name}")
+        return arrays
     except Exception as error:
         # OSError, BadZipFile, zlib.error, ValueError, MemoryError: it depends on the damage
         raise DataError(f"{path}: not a readable .npz file: {_first_line(error)}") from None

@@ -17,15 +17,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ccdn.bounds import check_archive, check_plain
 from ccdn.config import Config, ConfigError, config_from_dict, config_to_dict, differences
 from ccdn.files import atomic_write
 from ccdn.quiet import no_warnings
+from ccdn.training.pickles import check_pickle
 
 if TYPE_CHECKING:
     from ccdn.models import CCDN
 
 FORMAT = "ccdn-checkpoint-1"
 _LATER = {"scaler", "processes"}  # fields that older files have not
+_MOST = (
+    1_000_000  # values of all kinds in a file; a network's tensors and their optimiser: thousands
+)
 _NONE = type(None)
 _KINDS: dict[str, tuple[type, ...]] = {
     "config": (dict,),
@@ -140,6 +145,11 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
             f"{path}: expected a checkpoint of ccdn.train, found another kind of file or a"
             f" truncated or damaged one ({path.stat().st_size} bytes)"
         ) from error
+    try:
+        check_plain(content, _MOST)
+        _check_tensors(content, len(buffer.getbuffer()))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     found_format = content.get("format") if isinstance(content, dict) else type(content).__name__
     if found_format != FORMAT:
         raise CheckpointError(
@@ -164,10 +174,31 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
 def _check_sums(buffer: io.BytesIO) -> None:
     """Raise where a part of the archive has not the sum written beside it; torch does not look."""
     with zipfile.ZipFile(buffer) as archive:
+        check_archive(archive, len(buffer.getbuffer()), stored=True)
         damaged = archive.testzip()
+        for name in archive.namelist():
+            if name.endswith("data.pkl"):
+                check_pickle(archive.read(name))
     if damaged is not None:
         raise ValueError(f"{damaged} has another check sum than when it was written")
     buffer.seek(0)
+
+
+def _check_tensors(content: Any, size: int) -> None:
+    """Raise ValueError where a tensor has more numbers than a file of that size can hold: one that
+    repeats them, by strides of 0, takes its whole memory when it is copied.
+    """
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            if value.numel() * value.element_size() > size:
+                shape = tuple(value.shape)
+                raise ValueError(f"found a tensor of the shape {shape} in a file of {size} bytes")
+        elif isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, (list, tuple, set)):
+            waiting.extend(value)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:

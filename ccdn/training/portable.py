@@ -12,7 +12,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 
@@ -22,6 +21,7 @@ from ccdn.training.checkpoint import Checkpoint, CheckpointError, library_versio
 
 FORMAT = "ccdn-weights-1"
 MEAN_SHAPE = "mean_shape"
+_LONGEST = 1 << 22  # bytes of the header: about 100 a tensor
 # Fields of a Checkpoint that are plain data.
 _PLAIN = {"epoch": int, "step": int, "faces": int, "best": dict, "data": dict}
 
@@ -76,12 +76,15 @@ def load_portable(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
 
 def from_bytes(content: bytes, path: Path, device: str | torch.device = "cpu") -> Checkpoint:
     """The checkpoint in a file's content; `path` is for messages."""
+    # The library reads metadata from files only: a length in 8 bytes, then JSON.
+    length = int.from_bytes(content[:8], "little")
     try:
+        if length > _LONGEST:
+            raise ValueError(f"found a header of {length} bytes, expected {_LONGEST} at most")
         tensors = safetensors.torch.load(content)
-        # The library reads metadata from files only: a length in 8 bytes, then JSON.
-        length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
-    except (safetensors.SafetensorError, ValueError, RecursionError) as error:
+    except Exception as error:
+        # SafetensorError, ValueError, KeyError, TypeError, RuntimeError: it depends on the damage
         raise CheckpointError(
             f"{path}: expected a safetensors file of ccdn.export, found another kind of file or a"
             f" truncated one ({len(content)} bytes)"

@@ -44,7 +44,7 @@ def read_starts(folder: Path) -> list[dict[str, Any]]:
     """The starts of the run in a folder; none where there is no run or its file is damaged."""
     try:
         starts = json.loads((folder / FILE).read_text("utf-8"))["starts"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
     return starts if isinstance(starts, list) else []
 

@@ -64,7 +64,11 @@ class Scripted:
     def get(self, what: int) -> float:
         if what == cv2.CAP_PROP_POS_MSEC:
             return 1000 * self.told[self.done - 1]
-        return {cv2.CAP_PROP_FPS: self.rate, cv2.CAP_PROP_FRAME_COUNT: self.count}[what]
+        sides = dict(
+            zip((cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT), self.sizes[0], strict=True)
+        )
+        told = {cv2.CAP_PROP_FPS: self.rate, cv2.CAP_PROP_FRAME_COUNT: self.count}
+        return (told | sides)[what]
 
     def read(self) -> tuple[bool, np.ndarray | None]:
         if self.done == len(self.times):

@@ -1,8 +1,11 @@
-"""Damaged annotation files: whatever is in them, the parsers end in faces or in a DataError."""
+"""Damaged files: whatever is in them, the parsers end in faces or in a DataError. hypothesis
+damages text, `mutants.py` binary formats, which are read in processes that may die.
+"""
 
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from formats import NAMES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mutants import survive
 
 from ccdn.data import DataError, FaceSet, open_faces, read_pts
 from ccdn.data.images import cv2
@@ -158,3 +163,32 @@ def test_damaged_files_for_minutes(kind: str, folder: Path) -> None:
         check()
         seed += 1
     assert seed > 0
+
+
+# ---- binary formats ----------------------------------------------------------------------------
+
+
+def test_a_reader_that_fails_is_seen() -> None:
+    """An exception, a crash, a hang and memory that grows are told, each with its mutant, and what
+    comes after is read all the same.
+    """
+    wrong = survive(["raise", "crash", "hoard"], 2) + survive(["hang"], 1, seconds=0.5)
+    assert [line.split(maxsplit=2) for line in wrong] == [
+        ["raise", "0", "RuntimeError: 'not seen before'"],
+        ["raise", "1", "RuntimeError: 'not seen before'"],
+        ["crash", "0", f"the process ended with {-signal.SIGSEGV}"],
+        ["crash", "1", f"the process ended with {-signal.SIGSEGV}"],
+        ["hoard", "0", "1536 MiB stay in use"],
+        ["hoard", "1", "MemoryError: ''"],
+        ["hang", "0", f"the process ended with {-signal.SIGPROF}"],
+    ]
+
+
+def test_damaged_binary_files() -> None:
+    assert survive(NAMES, 100) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_many_damaged_binary_files(name: str) -> None:
+    assert survive([name], 10_000) == []
