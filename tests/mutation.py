@@ -77,6 +77,8 @@ GROUPS: dict[str, dict[str, list[str]]] = {
         "ccdn/data/faces.py": [FACES, BAD, MAT],
         "ccdn/data/images.py": [f"{DATA}/test_images.py"],
         "ccdn/data/mat.py": [FACES, MAT],
+        "ccdn/data/mat5.py": [f"{DATA}/test_mat5.py"],
+        "ccdn/data/hdf5.py": [f"{DATA}/test_hdf5.py"],
         "ccdn/data/pairs.py": [W300, FOLDER],
         "ccdn/data/sizes.py": [FACES, BAD, MAT],
         "ccdn/data/split_files.py": [FACES],
