@@ -10,16 +10,23 @@
 
 namespace ccdn::cuda {
 
-// The nearest TF32 number, halves away from zero: ten bits behind the point.
+// The nearest TF32 number, ten bits behind the point, halves away from zero; NaN stays NaN.
 __device__ __forceinline__ float to_tf32(float value) {
   uint32_t bits;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
   return __uint_as_float(bits);
 }
 
-// What that rounding leaves of the value, rounded as well.
-__device__ __forceinline__ float tf32_rest(float value, float rounded) {
-  return to_tf32(value - rounded);
+// The same number in two instructions instead of eight, for a value whose tf32_rest is used, too:
+// a NaN is in the rest, if not here.
+__device__ __forceinline__ float tf32_part(float value) {
+  return __uint_as_float((__float_as_uint(value) + 0x1000u) & 0xFFFFE000u);
+}
+
+// What the part leaves of the value, to eleven bits: 12 bits and a sign are left of 24, so that at
+// most the last one of the value is lost.
+__device__ __forceinline__ float tf32_rest(float value, float part) {
+  return __uint_as_float(__float_as_uint(value - part) & 0xFFFFE000u);
 }
 
 __device__ __forceinline__ uint32_t float_bits(float value) { return __float_as_uint(value); }

@@ -158,22 +158,6 @@ __global__ void __launch_bounds__(kProductThreads<kProduct>, 1)
   }
 }
 
-// The columns of X, then, behind the padding of a matrix in panels, those of Y: turned features.
-template <typename T, typename Acc>
-struct FeaturePair {
-  static constexpr bool kStagedByCopies = false;
-  FeatureOperand<T> x;
-  FeatureOperand<Acc> y;
-  int64_t padded;  // depth of x with the padding
-
-  __device__ int64_t depth() const { return padded + y.depth(); }
-  __device__ bool along_depth() const { return x.along_depth(); }
-  __device__ Acc operator()(int64_t row, int64_t k) const {
-    if (k >= padded) return y(row, k - padded);
-    return k < x.depth() ? Acc(x(row, k)) : Acc(0);
-  }
-};
-
 constexpr int kNarrow = 0;  // out = M X + own X in T
 constexpr int kWide = 1;    // ... in Acc
 constexpr int kPair = 2;    // out = M X + M' Y in T

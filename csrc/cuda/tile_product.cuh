@@ -30,6 +30,7 @@ __device__ __forceinline__ void tile_product(int64_t row0, int64_t rows, int64_t
                                              int64_t columns, int64_t depth, TileOrder order,
                                              Left left, Right right, Store store) {
   constexpr int kPerThread = kSize / kSpread;
+  constexpr int kLoads = kSize * kDepth / kTileThreads;
   // One more entry a row: the transposing writes would otherwise meet in one bank.
   __shared__ Acc left_slice[kDepth][kSize + 1];
   __shared__ Acc right_slice[kDepth][kSize + 1];
@@ -38,19 +39,36 @@ __device__ __forceinline__ void tile_product(int64_t row0, int64_t rows, int64_t
   const int my_column = order.result_along_rows ? outer : inner;
   Acc total[kPerThread][kPerThread] = {};
   for (int64_t k0 = 0; k0 < depth; k0 += kDepth) {
-#pragma unroll 2
-    for (int e = threadIdx.x; e < kSize * kDepth; e += kTileThreads) {
-      const int i = order.left_along_depth ? e / kDepth : e % kSize;
-      const int k = order.left_along_depth ? e % kDepth : e / kSize;
-      const bool inside = row0 + i < rows && k0 + k < depth;
-      left_slice[k][i] = inside ? left(row0 + i, k0 + k) : Acc(0);
+    // Both operands are asked for before either is used, and what is outside is read at the edge
+    // instead of being skipped: a branch around a load would make the next one wait for it.
+    Acc from_left[kLoads], from_right[kLoads];
+#pragma unroll
+    for (int e = 0; e < kLoads; ++e) {
+      const int at = e * kTileThreads + int(threadIdx.x);
+      const int64_t i = row0 + (order.left_along_depth ? at / kDepth : at % kSize);
+      const int64_t k = k0 + (order.left_along_depth ? at % kDepth : at / kSize);
+      from_left[e] = left(i < rows ? i : rows - 1, k < depth ? k : depth - 1);
     }
-#pragma unroll 2
-    for (int e = threadIdx.x; e < kSize * kDepth; e += kTileThreads) {
-      const int j = order.right_along_depth ? e / kDepth : e % kSize;
-      const int k = order.right_along_depth ? e % kDepth : e / kSize;
-      const bool inside = column0 + j < columns && k0 + k < depth;
-      right_slice[k][j] = inside ? right(k0 + k, column0 + j) : Acc(0);
+#pragma unroll
+    for (int e = 0; e < kLoads; ++e) {
+      const int at = e * kTileThreads + int(threadIdx.x);
+      const int64_t j = column0 + (order.right_along_depth ? at / kDepth : at % kSize);
+      const int64_t k = k0 + (order.right_along_depth ? at % kDepth : at / kSize);
+      from_right[e] = right(k < depth ? k : depth - 1, j < columns ? j : columns - 1);
+    }
+#pragma unroll
+    for (int e = 0; e < kLoads; ++e) {
+      const int at = e * kTileThreads + int(threadIdx.x);
+      const int i = order.left_along_depth ? at / kDepth : at % kSize;
+      const int k = order.left_along_depth ? at % kDepth : at / kSize;
+      left_slice[k][i] = row0 + i < rows && k0 + k < depth ? from_left[e] : Acc(0);
+    }
+#pragma unroll
+    for (int e = 0; e < kLoads; ++e) {
+      const int at = e * kTileThreads + int(threadIdx.x);
+      const int j = order.right_along_depth ? at / kDepth : at % kSize;
+      const int k = order.right_along_depth ? at % kDepth : at / kSize;
+      right_slice[k][j] = column0 + j < columns && k0 + k < depth ? from_right[e] : Acc(0);
     }
     __syncthreads();
     Acc sum[kPerThread][kPerThread] = {};

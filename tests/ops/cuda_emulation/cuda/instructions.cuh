@@ -103,9 +103,14 @@ inline float to_tf32(float value) {
   return emulation::of_bits((float_bits(value) + (1u << 12)) & 0xFFFFE000u);
 }
 
-inline float tf32_rest(float value, float rounded) {
+inline float tf32_part(float value) {
+  return emulation::of_bits((float_bits(value) + 0x1000u) & 0xFFFFE000u);
+}
+
+inline float tf32_rest(float value, float part) {
   const emulation::races::Unwatched meanwhile;
-  return emulation::tf32_terms == 1 ? 0.f : to_tf32(value - rounded);
+  if (emulation::tf32_terms == 1) return 0.f;
+  return emulation::of_bits(float_bits(value - part) & 0xFFFFE000u);
 }
 
 template <int kRows, int kColumns>
