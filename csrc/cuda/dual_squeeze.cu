@@ -30,9 +30,9 @@
 // are known, one pass over the matrix serves both, where an adjoint one needs the other's end.
 //
 // (8, 256, 32 x 32) float32, K = 5: 8 MB of features are 2 us of an H200's memory, 0.3 G
-// multiply-adds of the gram matrix 10 us, and 30 products with a matrix of 256 KB at one block a
-// sample about 60 us: the recurrence is what to make faster, by keeping its matrix in shared memory
-// and by more than one block a sample.
+// multiply-adds of the gram matrix in three terms of TF32 are spread over 80 blocks, and of the 30
+// products with a matrix of 256 KB each takes about 0.5 us (a prediction) where a cluster holds the
+// matrix (cluster_recurrence.cuh), and about 8 where one block reads it from L2 (recurrence.cuh).
 //
 // Deterministic: no atomics, every sum in an order that depends on the shape alone. The vectors of
 // the recurrence, all sums over lines and the scalars are float64, the matrix and the products with
@@ -40,6 +40,7 @@
 #include <cmath>
 
 #include "../common/dual_squeeze.h"
+#include "cluster_recurrence.cuh"
 #include "dual_squeeze_kernels.cuh"
 #include "dual_squeeze_workspace.h"
 #include "launch.cuh"
@@ -138,8 +139,17 @@ struct Pass {
     launch(channel_means<T>, line_pieces(e.batch, e.channels, shape.stride_n <= shape.stride_d),
            kLineThreads, means);
     if (!saved) {
-      launch(gram_matrix<T>, e.batch * tiles(e.side) * tiles(e.side), kTileThreads, features,
-             e.batch, e.positions, computed);
+      const bool whole = e.parts.count == 1;
+      Acc* parts = at<Acc>(workspace, w.gram_parts);
+      const GramMatrixArguments<T> gram{features, e.batch, e.positions, e.parts,
+                                        whole ? computed : parts};
+      launch(gram_matrix<T>, e.batch * TriangleTile::count(tiles(e.side)) * e.parts.count,
+             kProductThreads<kGramProduct<T>>, gram);
+      if (!whole) {
+        const int64_t size = e.batch * e.side * e.side;
+        launch(add_gram_parts<Acc>, round_up_quotient(size, kLineThreads), kLineThreads, size,
+               e.parts.count, static_cast<const Acc*>(parts), computed);
+      }
     }
     if (start) weigh(nullptr, start);
     return saved ? saved : computed;
@@ -151,6 +161,33 @@ struct Pass {
            features, e.batch, weights, sums);
   }
 };
+
+template <typename T, int kBlocks, int kRows, int kColumns>
+auto squeeze_kernel(ClusterForm<kBlocks, kRows, kColumns>) {
+  return cluster_squeeze<T, kBlocks, kRows, kColumns>;
+}
+
+template <typename Acc, int kBlocks, int kRows, int kColumns>
+auto gradient_kernel(ClusterForm<kBlocks, kRows, kColumns>) {
+  return cluster_gradient<Acc, kBlocks, kRows, kColumns>;
+}
+
+// Launches the recurrence with its matrix in the registers of clusters, a cluster for each sample:
+// false where the matrix does not fit or the device has none.
+template <int kVectors, typename KernelOf, typename Arguments>
+bool in_clusters(Launcher& launch, const DualSqueezeExtents& e, KernelOf kernel_of,
+                 const Arguments& arguments, const Coefficients& coefficients) {
+  bool launched = false;
+  with_cluster_form(e.side, [&](auto form) {
+    using Form = decltype(form);
+    const auto kernel = kernel_of(form);
+    if (Form::kBlocks > 1 && !launches_clusters(reinterpret_cast<const void*>(kernel))) return;
+    launched = true;
+    launch.cluster(kernel, e.batch, Form::kBlocks, sizeof(ClusterMemory<Form, kVectors>),
+                   kClusterThreads, arguments, coefficients);
+  });
+  return launched;
+}
 
 template <typename T>
 Status forward(const DualSqueezeShape& shape, const void* x, void* first, void* second, void* mean,
@@ -174,7 +211,12 @@ Status forward(const DualSqueezeShape& shape, const void* x, void* first, void* 
   squeeze.vectors = pass.vectors;
   squeeze.trace = static_cast<Acc*>(trace);
   squeeze.second = {e.channel_is_side ? second : nullptr, shape.wide_squeezes};
-  pass.launch(chebyshev_squeeze<T>, e.batch, kRecurrenceThreads, squeeze, by_value(shape));
+  const Coefficients coefficients = by_value(shape);
+  if (!in_clusters<1>(
+          pass.launch, e, [](auto form) { return squeeze_kernel<T>(form); }, squeeze,
+          coefficients)) {
+    pass.launch(chebyshev_squeeze<T>, e.batch, kRecurrenceThreads, squeeze, coefficients);
+  }
   if (!e.channel_is_side) {
     pass.launch(squeeze_positions<T>,
                 line_pieces(e.batch, e.channels, pass.features.side_is_inner()), kLineThreads,
@@ -220,8 +262,11 @@ Status backward(const DualSqueezeShape& shape, const void* grad_first, const voi
     }
     adjoint.table = stored;
   }
-  pass.launch(chebyshev_gradient<Acc>, e.batch, kRecurrenceThreads, adjoint,
-              gradient_numbers(shape, 0));
+  const Coefficients numbers = gradient_numbers(shape, 0);
+  if (!in_clusters<2>(
+          pass.launch, e, [](auto form) { return gradient_kernel<Acc>(form); }, adjoint, numbers)) {
+    pass.launch(chebyshev_gradient<Acc>, e.batch, kRecurrenceThreads, adjoint, numbers);
+  }
 
   Acc* factor = at<Acc>(workspace, w.factor);
   ExpandArguments<T> expand = {};

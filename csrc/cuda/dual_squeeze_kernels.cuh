@@ -4,39 +4,73 @@
 
 #include <cstdint>
 
+#include "dual_squeeze_workspace.h"
 #include "element.cuh"
 #include "line_sum.cuh"
 #include "means.cuh"
+#include "product.cuh"
 #include "recurrence.cuh"
-#include "tile_product.cuh"
 
 namespace ccdn::cuda {
 
 // ---- both directions --------------------------------------------------------------------------
 
-// Piece: a tile on or below the diagonal of matrix (B, n, n) = Xc^T Xc / N (x seen as free x side);
-// the half above is its mirror image.
+// float32 in three terms of TF32 and slices of 32: as exact as float32 multiply-adds.
 template <typename T>
-__global__ void __launch_bounds__(kTileThreads, 1)
-    gram_matrix(Features<T> features, int64_t batch, int64_t positions, Accumulator<T>* matrix) {
+inline constexpr int kGramProduct = sizeof(T) == 8 ? kDouble : kTf32x3;
+
+template <typename T>
+struct GramMatrixArguments {
+  Features<T> features;
+  int64_t batch, positions;
+  GramParts parts;
+  Accumulator<T>* out;  // (parts, B, n, n); (B, n, n) of one part is the matrix itself
+};
+
+// Piece: a part of the sum for a tile on or below the diagonal of matrix (B, n, n) = Xc^T Xc / N (x
+// seen as free x side); the half above is its mirror image.
+template <typename T>
+__global__ void __launch_bounds__(kProductThreads<kGramProduct<T>>, 1)
+    gram_matrix(GramMatrixArguments<T> p) {
   using Acc = Accumulator<T>;
-  const int64_t n = features.side, across = tiles(n);
-  const bool along = !features.side_is_inner();
-  for (int64_t piece = blockIdx.x; piece < batch * across * across; piece += gridDim.x) {
-    const int64_t b = piece / (across * across);
-    const int64_t tile_i = piece / across % across, tile_j = piece % across;
-    if (tile_j > tile_i) continue;
-    const Features<T> x = features.sample(b);
-    Acc* out = matrix + b * n * n;
-    tile_product<Acc>(
-        tile_i * kTile, n, tile_j * kTile, n, features.free, TileOrder{along, along, false},
-        [&](int64_t i, int64_t k) { return x(k, i); },
-        [&](int64_t k, int64_t j) { return x(k, j); },
-        [&](int64_t i, int64_t j, Acc sum) {
-          const Acc value = sum / Acc(positions);
-          out[i * n + j] = value;
-          if (tile_i != tile_j) out[j * n + i] = value;
-        });
+  const Features<T>& f = p.features;
+  const int64_t n = f.side, half = TriangleTile::count(tiles(n)), parts = p.parts.count;
+  for (int64_t piece = blockIdx.x; piece < p.batch * half * parts; piece += gridDim.x) {
+    const int64_t number = quotient(piece, parts), part = piece - number * parts;
+    const int64_t b = quotient(number, half);
+    const TriangleTile tile(number - b * half);
+    const Features<T> x = f.sample(b);
+    const int64_t begin = part * p.parts.length;
+    const int64_t length = p.parts.length < f.free - begin ? p.parts.length : f.free - begin;
+    const int64_t skipped = f.channel_is_side ? 0 : begin;  // of the means
+    const FeatureOperand<T> operand{x.data + begin * f.free_stride,
+                                    f.side_stride,
+                                    f.free_stride,
+                                    length,
+                                    x.mean + skipped,
+                                    x.mean_rest + skipped,
+                                    f.channel_is_side ? MeanOf::row : MeanOf::depth};
+    Acc* out = p.out + (part * p.batch + b) * n * n;
+    product_tile<kGramProduct<T>>(tile.row * kTile, n, tile.column * kTile, n, operand, operand,
+                                  tile.row == tile.column, [&](int64_t i, int64_t j, Acc sum) {
+                                    if (i < j || i >= n) return;
+                                    const Acc value = sum / Acc(p.positions);
+                                    out[i * n + j] = value;
+                                    out[j * n + i] = value;
+                                  });
+  }
+}
+
+// matrix (size,) = the sum of the parts (count, size), in their order.
+template <typename Acc>
+__global__ void __launch_bounds__(kLineThreads, 1)
+    add_gram_parts(int64_t size, int64_t count, const Acc* parts, Acc* matrix) {
+  const int64_t step = int64_t(gridDim.x) * kLineThreads;
+  for (int64_t at = int64_t(blockIdx.x) * kLineThreads + threadIdx.x; at < size; at += step) {
+    Acc sum = 0;
+#pragma unroll 4
+    for (int64_t part = 0; part < count; ++part) sum += parts[part * size + at];
+    matrix[at] = sum;
   }
 }
 
@@ -88,10 +122,7 @@ __global__ void __launch_bounds__(kRecurrenceThreads, 1)
     }
     spread = block_sum(spread);
     level = block_sum(level);
-    // spread + level is the mean over the positions of |x_n|^2. NaN and infinity are not constant.
-    const double threshold = 256 * kEpsilon<Acc> * kEpsilon<Acc> * (spread + level);
-    const bool constant = spread <= threshold && spread - spread == 0;
-    const Acc stored = constant ? Acc(0) : Acc(spread);
+    const Acc stored = spread_or_zero<Acc>(spread, level);
     if (threadIdx.x == 0) p.trace[b] = stored;
     const double trace = double(stored);
 
@@ -278,20 +309,31 @@ struct ExpandArguments {
   const double* upstream;  // (B, D) grad_second
   T* grad_x;               // strides of x
   bool accumulate;         // onto what grad_x holds
+};
 
-  // What every entry of the gradient adds to Xc P: the mean's share and, on the positions side,
-  // that of v = Xc^T 1 and of the last product with Xc.
-  __device__ double rest(int64_t b, int64_t f, int64_t s, bool constant) const {
-    const int64_t positions = scale.positions;
-    const int64_t channels = features.channels;
-    const int64_t d = b * channels + features.channel(f, s);
-    double value = double(grad_first.load(d)) / double(positions);
-    if (!constant && !features.channel_is_side) {
-      const double* base = vectors + b * rows.size();
-      const double trace = double(scale.trace[b]);
-      value += base[rows.start_gradient() + s];
-      value += upstream[d] * base[rows.result() + s] /
-               (sqrt(trace) * double(channels) * double(positions));
+// What every entry of the gradient adds to Xc P: the mean's share and, on the positions side, that
+// of v = Xc^T 1 and of the last product with Xc. Made once for a tile: divisions and roots of
+// float64 are dear.
+template <typename T>
+struct GradientRest {
+  const ExpandArguments<T>& p;
+  int64_t first;  // channel of the batch
+  double of_mean, of_product;
+  const double* base;  // null without a share of v
+
+  __device__ GradientRest(const ExpandArguments<T>& p, int64_t b, bool constant)
+      : p(p), first(b * p.features.channels), of_mean(1 / double(p.scale.positions)) {
+    const bool with_start = !constant && !p.features.channel_is_side;
+    base = with_start ? p.vectors + b * p.rows.size() : nullptr;
+    of_product =
+        with_start ? of_mean / (sqrt(double(p.scale.trace[b])) * double(p.features.channels)) : 0;
+  }
+  __device__ double operator()(int64_t f, int64_t s) const {
+    const int64_t d = first + p.features.channel(f, s);
+    double value = double(p.grad_first.load(d)) * of_mean;
+    if (base) {
+      value += base[p.rows.start_gradient() + s];
+      value += p.upstream[d] * base[p.rows.result() + s] * of_product;
     }
     return value;
   }
@@ -308,6 +350,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) expand_dense(ExpandArguments<
     const int64_t b = piece / (down * across);
     const Features<T> x = p.features.sample(b);
     const bool constant = p.scale.trace[b] == Acc(0);
+    const GradientRest<T> rest(p, b, constant);
     const Acc* factor = p.factor + b * n * n;
     T* out = p.grad_x + b * p.features.batch_stride;
     tile_product<Acc>(
@@ -315,7 +358,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) expand_dense(ExpandArguments<
         TileOrder{inner, false, !inner}, [&](int64_t f, int64_t k) { return x(f, k); },
         [&](int64_t k, int64_t s) { return factor[k * n + s]; },
         [&](int64_t f, int64_t s, Acc sum) {
-          double value = double(sum) + p.rest(b, f, s, constant);
+          double value = double(sum) + rest(f, s);
           if (p.accumulate) value += double(Element<T>::load(out[x.offset(f, s)]));
           out[x.offset(f, s)] = Element<T>::store(Acc(value));
         });
@@ -333,6 +376,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) expand_low_rank(ExpandArgumen
     const int64_t b = piece / (down * across);
     const Features<T> x = p.features.sample(b);
     const bool constant = p.scale.trace[b] == Acc(0);
+    const GradientRest<T> rest(p, b, constant);
     const Acc* factor = p.factor + b * free * p.pairs;
     const double* base = p.vectors + b * rows.size();
     const double diagonal = constant ? 0 : p.scale.diagonal(b);
@@ -343,7 +387,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) expand_low_rank(ExpandArgumen
         [&](int64_t f, int64_t r) { return factor[f * p.pairs + r]; },
         [&](int64_t r, int64_t s) { return Acc(base[rows.partner(r) * n + s]); },
         [&](int64_t f, int64_t s, Acc sum) {
-          double value = double(sum) + p.rest(b, f, s, constant);
+          double value = double(sum) + rest(f, s);
           if (!constant) value += diagonal * double(x(f, s));
           if (p.accumulate) value += double(Element<T>::load(out[x.offset(f, s)]));
           out[x.offset(f, s)] = Element<T>::store(Acc(value));

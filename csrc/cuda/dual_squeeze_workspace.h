@@ -6,8 +6,26 @@
 
 #include "../common/dual_squeeze.h"
 #include "recurrence.cuh"
+#include "symmetric_plan.h"
 
 namespace ccdn::cuda {
+
+// The sum of the gram matrix in parts, where its tiles alone would leave most of a device idle. How
+// many depends on the shape alone, so that the order of the additions does, too.
+struct GramParts {
+  int64_t count, length;  // of each but the last
+
+  static constexpr int64_t kBlocks = 256, kShortest = 128, kMultiple = 32;
+
+  static GramParts plan(int64_t batch, int64_t side, int64_t free) {
+    const int64_t blocks = batch * TriangleTile::count((side + 63) / 64);
+    const int64_t wanted = blocks > 0 ? kBlocks / blocks : 1, most = free / kShortest;
+    const int64_t count = wanted < most ? wanted : most;
+    if (count <= 1) return {1, free};
+    const int64_t length = (free / count + kMultiple - 1) / kMultiple * kMultiple;
+    return {(free + length - 1) / length, length};
+  }
+};
 
 struct DualSqueezeExtents {
   int64_t batch, channels, positions;
@@ -16,6 +34,7 @@ struct DualSqueezeExtents {
   bool dense;  // backward: the n x n matrix of the gradient rather than its low-rank factors
   AdjointRows rows;
   int64_t pairs;  // rank of that matrix
+  GramParts parts;
 
   explicit DualSqueezeExtents(const DualSqueezeShape& shape)
       : batch(shape.batch), channels(shape.channels), positions(shape.positions) {
@@ -26,6 +45,7 @@ struct DualSqueezeExtents {
     pairs = AdjointRows::pairs(shape.rank, channel_is_side);
     // Products with the features: n for each of them in the dense form, 2 x pairs in the other.
     dense = side <= 2 * pairs;
+    parts = GramParts::plan(batch, side, free);
   }
 };
 
@@ -34,6 +54,7 @@ struct DualSqueezeWorkspace {
   int64_t mean_rest = 0;        // (B, D) accumulation type: what the stored mean rounds off
   int64_t squares = 0;          // (B, D) float64, forward: sums of squares of the centred rows
   int64_t gram = 0;             // (B, n, n) accumulation type, where it is not an output
+  int64_t gram_parts = 0;       // (parts, B, n, n) accumulation type, where there are several
   int64_t start = 0;            // (B, n) float64: the vector that the polynomial is applied to
   int64_t upstream = 0;         // (B, D) float64, backward: grad_second
   int64_t result_gradient = 0;  // (B, n) float64, backward, positions: Xc^T grad_second
@@ -49,6 +70,9 @@ struct DualSqueezeWorkspace {
     DualSqueezeWorkspace w;
     w.mean_rest = w.take(e.batch * e.channels * accumulator);
     if (!shape.saves_gram) w.gram = w.take(e.batch * e.side * e.side * accumulator);
+    if (e.parts.count > 1 && (!backward || !shape.saves_gram)) {
+      w.gram_parts = w.take(e.parts.count * e.batch * e.side * e.side * accumulator);
+    }
     if (!e.channel_is_side) w.start = w.take(e.batch * e.side * 8);
     if (!backward) {
       w.squares = w.take(e.batch * e.channels * 8);

@@ -48,6 +48,16 @@ template <typename Acc>
 inline constexpr double kEpsilon =
     sizeof(Acc) == 8 ? 2.220446049250313e-16 : 1.1920928955078125e-07;
 
+// The trace of a covariance, 0 for a constant sample: `spread` is the sum of the channels'
+// variances, spread + level the mean over the positions of |x_n|^2. NaN and infinity are not
+// constant.
+template <typename Acc>
+__device__ Acc spread_or_zero(double spread, double level) {
+  const double threshold = 256 * kEpsilon<Acc> * kEpsilon<Acc> * (spread + level);
+  const bool constant = spread <= threshold && spread - spread == 0;
+  return constant ? Acc(0) : Acc(spread);
+}
+
 // Squeezes (B, D), or their gradients, in the features' type or, `wide`, the accumulation type.
 template <typename T>
 struct Squeezes {

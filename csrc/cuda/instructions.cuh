@@ -1,5 +1,5 @@
-// The PTX instructions that C++ has no words for, from sm_80 on: products of tensor cores, and
-// copies from device to shared memory that pass by the registers.
+// The PTX instructions that C++ has no words for, from sm_80 on: products of tensor cores, copies
+// from device to shared memory that pass by the registers, lanes and clusters.
 //
 // A warp calls them together. Included as <cuda/instructions.cuh>.
 #pragma once
@@ -87,6 +87,63 @@ __device__ __forceinline__ void commit_copies() {
 template <int kGroups>
 __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+
+// What another lane of the warp has, whose number differs in the bits of the mask.
+__device__ __forceinline__ double from_lane(double value, int mask) {
+  return __shfl_xor_sync(0xFFFFFFFFu, value, mask);
+}
+
+// Clusters: blocks that run at the same time and reach each other's shared memory, from sm_90 on. A
+// kernel for several blocks is empty on older ones, where it is not launched.
+constexpr __host__ __device__ bool has_clusters(int blocks) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  return blocks == 1;
+#else
+  return blocks >= 1;
+#endif
+}
+
+// The dynamic shared memory of this block, as large as the launch says.
+template <typename Memory>
+__device__ __forceinline__ Memory& block_memory() {
+  extern __shared__ __align__(16) unsigned char bytes_of_block[];
+  return *reinterpret_cast<Memory*>(bytes_of_block);
+}
+
+// The number of this block in its cluster of so many.
+template <int kBlocks>
+__device__ __forceinline__ int cluster_rank() {
+  return static_cast<int>(blockIdx.x % kBlocks);  // clusters are made of neighbours
+}
+
+// Until all threads of the cluster are here; what they wrote before is visible to all of them.
+template <int kBlocks>
+__device__ __forceinline__ void cluster_barrier() {
+  if constexpr (kBlocks == 1) {
+    __syncthreads();
+  } else {
+    asm volatile(
+        "barrier.cluster.arrive.release.aligned;\n\t"
+        "barrier.cluster.wait.acquire.aligned;"
+        :
+        :
+        : "memory");
+  }
+}
+
+// Where block `rank` of the cluster has what this block has at `mine` in its shared memory.
+template <int kBlocks>
+__device__ __forceinline__ double* of_block(double* mine, int rank) {
+  if constexpr (kBlocks == 1) {
+    return mine;
+  } else {
+    uint64_t place;
+    asm("mapa.u64 %0, %1, %2;"
+        : "=l"(place)
+        : "l"(reinterpret_cast<uint64_t>(mine)), "r"(static_cast<uint32_t>(rank)));
+    return reinterpret_cast<double*>(place);
+  }
 }
 
 }  // namespace ccdn::cuda

@@ -23,11 +23,28 @@ class Launcher {
   template <typename... Parameters, typename... Arguments>
   void operator()(void (*kernel)(Parameters...), int64_t work, int threads,
                   const Arguments&... arguments) {
+    cluster(kernel, work, 1, 0, threads, arguments...);
+  }
+
+  // As many clusters of `blocks` blocks, each with so many bytes of dynamic shared memory.
+  template <typename... Parameters, typename... Arguments>
+  void cluster(void (*kernel)(Parameters...), int64_t work, int blocks, size_t bytes, int threads,
+               const Arguments&... arguments) {
     if (status_ != Status::ok || work == 0) return;
+    const int64_t clusters = work < kMaxBlocks / blocks ? work : kMaxBlocks / blocks;
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(static_cast<unsigned>(work < kMaxBlocks ? work : kMaxBlocks));
+    config.gridDim = dim3(static_cast<unsigned>(clusters * blocks));
     config.blockDim = dim3(static_cast<unsigned>(threads));
+    config.dynamicSmemBytes = bytes;
     config.stream = stream_;
+    cudaLaunchAttribute size[1];
+    if (blocks > 1) {
+      size[0].id = cudaLaunchAttributeClusterDimension;
+      size[0].val.clusterDim.x = static_cast<unsigned>(blocks);
+      size[0].val.clusterDim.y = size[0].val.clusterDim.z = 1;
+      config.attrs = size;
+      config.numAttrs = 1;
+    }
     const cudaError_t launched = cudaLaunchKernelEx(&config, kernel, arguments...);
     const cudaError_t last = cudaGetLastError();
     const cudaError_t error = launched != cudaSuccess ? launched : last;

@@ -27,6 +27,7 @@ __device__ double line_sum(int64_t line0, int64_t lines, int64_t depth, bool lin
   const int slots = line_is_contiguous ? 32 : kWarps;
   double sum = 0;
   if (line0 + line < lines) {
+#pragma unroll 8
     for (int64_t k = slot; k < depth; k += slots) sum += value(line0 + line, k);
   }
   // One more entry a line, so that the threads that add up do not meet in one bank.

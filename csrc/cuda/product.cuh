@@ -133,7 +133,7 @@ __device__ __forceinline__ void multiply_slice(const Slice<Word<kProduct>>& left
 template <int kProduct, typename Left, typename Right, typename Store>
 __device__ __forceinline__ void tensor_product(int64_t row0, int64_t rows, int64_t column0,
                                                int64_t columns, const Left& left,
-                                               const Right& right, Store store) {
+                                               const Right& right, bool square, Store store) {
   using W = Word<kProduct>;
   alignas(16) __shared__ Slice<W> left_slice[2];
   alignas(16) __shared__ Slice<W> right_slice[2];
@@ -141,6 +141,7 @@ __device__ __forceinline__ void tensor_product(int64_t row0, int64_t rows, int64
   const int row = warp / 2 * kWarpTile, column = warp % 2 * kWarpTile;
   typename Left::Pending left_pending;
   typename Right::Pending right_pending;
+  const auto& right_now = square ? left_slice : right_slice;
   WarpSums total = {};
   const int64_t depth = left.depth();
   // Each turn asks for the next slice, multiplies this one and writes down what it asked for; the
@@ -151,12 +152,12 @@ __device__ __forceinline__ void tensor_product(int64_t row0, int64_t rows, int64
     const int now = int(k0 / kSlice) & 1, then = 1 - now;
     if (next < depth) {
       left_pending.template load<W>(left, row0, rows, next, left_slice[then]);
-      right_pending.template load<W>(right, column0, columns, next, right_slice[then]);
+      if (!square) right_pending.template load<W>(right, column0, columns, next, right_slice[then]);
     }
     commit_copies();
     if (k0 >= 0) {
       WarpSums big = {}, small = {};
-      multiply_slice<kProduct>(left_slice[now], right_slice[now], row, column, big, small);
+      multiply_slice<kProduct>(left_slice[now], right_now[now], row, column, big, small);
 #pragma unroll
       for (int i = 0; i < kRowFragments; ++i) {
 #pragma unroll
@@ -168,7 +169,8 @@ __device__ __forceinline__ void tensor_product(int64_t row0, int64_t rows, int64
     }
     if (next < depth) {
       left_pending.template store<W>(left, row0, rows, next, left_slice[then]);
-      right_pending.template store<W>(right, column0, columns, next, right_slice[then]);
+      if (!square)
+        right_pending.template store<W>(right, column0, columns, next, right_slice[then]);
     }
     wait_for_copies<0>();
     __syncthreads();
@@ -187,12 +189,12 @@ __device__ __forceinline__ void tensor_product(int64_t row0, int64_t rows, int64
 }
 
 // store(i, j, sum over k of left(i, k) right(j, k)) for a tile of 64 x 64 at (row0, column0), whose
-// entries beyond `rows` and `columns` of the operands are 0. Every thread of the block must call
-// it.
+// entries beyond `rows` and `columns` of the operands are 0. `square`: both operands and places are
+// the same, and one slice of them is enough. Every thread of the block must call it.
 template <int kProduct, typename Left, typename Right, typename Store>
 __device__ __forceinline__ void product_tile(int64_t row0, int64_t rows, int64_t column0,
                                              int64_t columns, const Left& left, const Right& right,
-                                             Store store) {
+                                             bool square, Store store) {
   if constexpr (kProduct == kDouble) {
     // Its own bounds are those of the tile: what is beyond the operands is stored, too, as 0.
     tile_product<double>(
@@ -209,7 +211,7 @@ __device__ __forceinline__ void product_tile(int64_t row0, int64_t rows, int64_t
         },
         store);
   } else {
-    tensor_product<kProduct>(row0, rows, column0, columns, left, right, store);
+    tensor_product<kProduct>(row0, rows, column0, columns, left, right, square, store);
   }
 }
 

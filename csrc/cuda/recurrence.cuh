@@ -4,6 +4,8 @@
 // because on the positions side a float32 recurrence is not accurate enough for the gradient.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include <cstdint>
 
 namespace ccdn::cuda {
@@ -90,7 +92,7 @@ __device__ __forceinline__ void symmetric_products(const Acc* matrix, int64_t n,
       __syncthreads();
       if (group < groups && i < n) {
         const Acc* entry = matrix + k0 * n + i;
-#pragma unroll 4
+#pragma unroll 12
         for (int k = group; k < length; k += groups) {
           const double value = double(entry[k * n]);
 #pragma unroll
@@ -139,6 +141,7 @@ __device__ inline double block_sum(double part) {
 template <typename Acc, typename Row>
 __device__ void chebyshev_sum(const Acc* matrix, int64_t n, double trace,
                               const Coefficients& coefficients, Row row, double* result) {
+  const double twice = 2 / trace;
   for (int64_t i = threadIdx.x; i < n; i += kRecurrenceThreads) {
     result[i] = coefficients.c[0] * row(0)[i];
   }
@@ -147,13 +150,44 @@ __device__ void chebyshev_sum(const Acc* matrix, int64_t n, double trace,
     const double* before = row(j > 1 ? j - 2 : 0);
     double* next = row(j);
     symmetric_product(matrix, n, last, [=, &coefficients](int64_t i, double sum) {
-      const double moved = 2 * sum / trace - last[i];
+      const double moved = twice * sum - last[i];
       const double value = j > 1 ? 2 * moved - before[i] : moved;
       next[i] = value;
       result[i] += coefficients.c[j] * value;
     });
   }
   __syncthreads();
+}
+
+// Entries `begin` to begin + count of the gradient's rows L s, R t, c t, c s, of the recurrences'
+// vectors: an entry for each of so many threads, neighbours side by side.
+__device__ inline void combine_terms(const double* table, AdjointRows rows, double* base,
+                                     int64_t begin, int64_t count, int thread, int threads) {
+  const int64_t n = rows.n;
+  const int terms = rows.terms, rank = rows.rank;
+  const GradientTable numbers = {terms, rank};
+  for (int64_t e = thread; e < (2 * rank + 2) * count; e += threads) {
+    const int64_t row = e / count, i = begin + e - row * count;
+    const bool factor = row < 2 * rank, of_s = factor ? row < rank : row > 2 * rank;
+    const double* weights = table + (factor ? numbers.right(row % rank) : 0);
+    const double* x = base + (of_s ? rows.s(0) : rows.t(0)) + i;
+    double sum = 0;
+#pragma unroll 8
+    for (int j = 0; j < terms; ++j) sum += weights[j] * x[j * n];
+    if (row < rank) sum *= table[numbers.factors() + row];
+    const int64_t to = factor ? row * n : of_s ? rows.start_gradient() : rows.result();
+    base[to + i] = sum;
+  }
+}
+
+// Entry i of s_0 times that of (q + 2 t q')(A) v.
+__device__ inline double radial_term(const double* table, AdjointRows rows, const double* base,
+                                     int64_t i) {
+  const double* t = base + rows.t(0) + i;
+  double sum = 0;
+#pragma unroll 8
+  for (int j = 0; j < rows.terms; ++j) sum += table[rows.terms + j] * t[j * rows.n];
+  return base[rows.s(0) + i] * sum;
 }
 
 // The reverse of chebyshev_sum, from t_0 = v and s_0, the gradient with respect to its result. Both
@@ -163,8 +197,8 @@ template <typename Acc>
 __device__ double chebyshev_adjoint(const Acc* matrix, double trace, const double* table,
                                     AdjointRows rows, double* base) {
   const int64_t n = rows.n;
-  const int terms = rows.terms, rank = rows.rank;
-  const GradientTable numbers = {terms, rank};
+  const int terms = rows.terms;
+  const double twice = 2 / trace;
   double *t = base + rows.t(0), *s = base + rows.s(0);
   for (int j = 1; j < terms; ++j) {
     const double* const last[2] = {t + (j - 1) * n, s + (j - 1) * n};
@@ -173,30 +207,16 @@ __device__ double chebyshev_adjoint(const Acc* matrix, double trace, const doubl
 #pragma unroll
       for (int v = 0; v < 2; ++v) {
         double* x = v ? s : t;
-        const double moved = 2 * sum[v] / trace - x[at - n];
+        const double moved = twice * sum[v] - x[at - n];
         x[at] = j > 1 ? 2 * moved - x[at - 2 * n] : moved;
       }
     });
   }
-  // Rows of the gradient: L s, R t, c t, c s. An entry for each thread, neighbours side by side.
   __syncthreads();
-  for (int64_t e = threadIdx.x; e < (2 * rank + 2) * n; e += kRecurrenceThreads) {
-    const int64_t row = e / n, i = e - row * n;
-    const bool factor = row < 2 * rank, of_s = factor ? row < rank : row > 2 * rank;
-    const double* weights = table + (factor ? numbers.right(row % rank) : 0);
-    const double* x = (of_s ? s : t) + i;
-    double sum = 0;
-#pragma unroll 4
-    for (int j = 0; j < terms; ++j) sum += weights[j] * x[j * n];
-    if (row < rank) sum *= table[numbers.factors() + row];
-    const int64_t to = factor ? row * n : of_s ? rows.start_gradient() : rows.result();
-    base[to + i] = sum;
-  }
+  combine_terms(table, rows, base, 0, n, threadIdx.x, kRecurrenceThreads);
   double radial = 0;
   for (int64_t i = threadIdx.x; i < n; i += kRecurrenceThreads) {
-    double sum = 0;
-    for (int j = 0; j < terms; ++j) sum += table[terms + j] * t[j * n + i];
-    radial += s[i] * sum;
+    radial += radial_term(table, rows, base, i);
   }
   return block_sum(radial);
 }

@@ -162,17 +162,26 @@ struct FeatureOperand {
     }
 
    private:
+    // Of the slice, how many rows and how much of the depth are inside of the operand.
+    struct Extent {
+      int rows, depth;
+      __device__ Extent(const FeatureOperand& x, int64_t row0, int64_t rows, int64_t k0)
+          : rows(rows - row0 < kTile ? int(rows - row0) : kTile),
+            depth(x.length - k0 < kSlice ? int(x.length - k0) : kSlice) {}
+    };
+
     template <int kWidth>
     __device__ __forceinline__ void gather(const FeatureOperand& x, int64_t row0, int64_t rows,
                                            int64_t k0) {
       const PackPlaces<kWidth> places(x.along_depth());
-      const int64_t row = row0 + places.row, k = k0 + places.depth;
-      const T* from = x.data + row * x.row_stride + k * x.depth_stride;
+      const Extent extent(x, row0, rows, k0);
+      const T* from =
+          x.data + (row0 + places.row) * x.row_stride + (k0 + places.depth) * x.depth_stride;
       const int64_t step = places.row_step * x.row_stride + places.depth_step * x.depth_stride;
 #pragma unroll
       for (int e = 0; e < places.kCount; ++e) {
-        const bool inside =
-            row + e * places.row_step < rows && k + e * places.depth_step < x.length;
+        const bool inside = places.row + e * places.row_step < extent.rows &&
+                            places.depth + e * places.depth_step < extent.depth;
         const auto pack = *reinterpret_cast<const Pack<T, kWidth>*>(inside ? from : x.data);
         from += step;
 #pragma unroll
@@ -185,6 +194,7 @@ struct FeatureOperand {
                                             int64_t k0, Slice<Word>& to) {
       const bool along = x.along_depth();
       const PackPlaces<kWidth> places(along);
+      const Extent extent(x, row0, rows, k0);
       // Of the numbers that a thread holds, all packs have the same means, or all numbers of a
       // pack.
       const bool in_pack = (x.mean_of == MeanOf::depth) == along;
@@ -192,21 +202,22 @@ struct FeatureOperand {
       Accumulator<T> mean[kMeans] = {}, rest[kMeans] = {};
       if (x.mean_of != MeanOf::nothing) {
         const bool of_row = x.mean_of == MeanOf::row;
-        const int64_t first = of_row ? row0 + places.row : k0 + places.depth;
-        const int64_t last = (of_row ? rows : x.length) - 1;
+        const int64_t begin = of_row ? row0 : k0;
+        const int first = of_row ? places.row : places.depth;
+        const int last = (of_row ? extent.rows : extent.depth) - 1;
         const int step = in_pack ? 1 : of_row ? places.row_step : places.depth_step;
 #pragma unroll
         for (int m = 0; m < kMeans; ++m) {
-          const int64_t c = first + m * step < last ? first + m * step : last;
-          mean[m] = x.mean[c];
-          rest[m] = x.rest[c];
+          const int c = first + m * step < last ? first + m * step : last;
+          mean[m] = x.mean[begin + c];
+          rest[m] = x.rest[begin + c];
         }
       }
 #pragma unroll
       for (int e = 0; e < places.kCount; ++e) {
         const int row = places.row + e * places.row_step;
         const int depth = places.depth + e * places.depth_step;
-        const bool inside = row0 + row < rows && k0 + depth < x.length;
+        const bool inside = row < extent.rows && depth < extent.depth;
         Pack<Word, kWidth> words;
 #pragma unroll
         for (int v = 0; v < kWidth; ++v) {

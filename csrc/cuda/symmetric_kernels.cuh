@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kProductThreads<kProduct>, 1)
     const PanelOperand<Acc> right{p.right.sample(b), p.right2.sample(b), n};
     const Acc *u = p.u.sample(b), *v = p.v.sample(b);
     Acc* out = p.out.sample(b);
-    product_tile<kProduct>(tile.row * kTile, n, tile.column * kTile, n, left, right,
+    product_tile<kProduct>(tile.row * kTile, n, tile.column * kTile, n, left, right, false,
                            [&](int64_t i, int64_t j, Acc sum) {
                              // Rows beyond the last are the padding of the columns.
                              if (i < j || j >= n || i >= width) return;
@@ -151,9 +151,10 @@ __global__ void __launch_bounds__(kProductThreads<kProduct>, 1)
     const auto left = p.left.sample(b);
     if constexpr (kExpanded) {
       product_tile<kProduct>(tile.row * kTile, n, tile.column * kTile, n, left, p.right.sample(b),
-                             store);
+                             false, store);
     } else {
-      product_tile<kProduct>(tile.row * kTile, n, tile.column * kTile, n, left, left, store);
+      product_tile<kProduct>(tile.row * kTile, n, tile.column * kTile, n, left, left,
+                             tile.row == tile.column, store);
     }
   }
 }
@@ -202,9 +203,9 @@ __global__ void __launch_bounds__(kProductThreads<kProduct>, 1)
     if constexpr (kForm == kPair) {
       const int64_t padded = panel_count<Acc>(p.n) * kPanelColumns<Acc>;
       const FeaturePair<T, Acc> pair{x.turned(p.n), p.y.sample(b).turned(p.n), padded};
-      product_tile<kProduct>(row0, p.n, column0, p.free, matrix, pair, store);
+      product_tile<kProduct>(row0, p.n, column0, p.free, matrix, pair, false, store);
     } else {
-      product_tile<kProduct>(row0, p.n, column0, p.free, matrix, x.turned(p.n), store);
+      product_tile<kProduct>(row0, p.n, column0, p.free, matrix, x.turned(p.n), false, store);
     }
   }
 }
@@ -344,10 +345,7 @@ __global__ void __launch_bounds__(kMatrixThreads, 1)
     }
     spread = matrix_block_sum(spread);
     level = matrix_block_sum(level);
-    // spread + level is the mean over the positions of |x_n|^2. NaN and infinity are not constant.
-    const double threshold = 256 * kEpsilon<Acc> * kEpsilon<Acc> * (spread + level);
-    const bool constant = spread <= threshold && spread - spread == 0;
-    if (threadIdx.x == 0) traces[b] = constant ? Acc(0) : Acc(spread);
+    if (threadIdx.x == 0) traces[b] = spread_or_zero<Acc>(spread, level);
   }
 }
 

@@ -46,12 +46,18 @@ MATRIX_ROOT = {
     "symmetric_product": ("0", "3"),
 }
 
+# Blocks of a cluster, rows of a warp, entries of a lane (csrc/cuda/cluster_recurrence.cuh).
+FORMS = ("1 8 2", "2 8 4", "8 4 8")
+
 # Every kernel of csrc/cuda and its instances: the element type and the numbers of its template.
 EXPECTED = {
     "dual_squeeze": {
         "channel_means": FEATURES,
         "gram_matrix": FEATURES,
         "weighted_sums": FEATURES,
+        "add_gram_parts": ACCUMULATORS,
+        "cluster_squeeze": tuple(f"{element} {form}" for element in FEATURES for form in FORMS),
+        "cluster_gradient": tuple(f"{acc} {form}" for acc in ACCUMULATORS for form in FORMS),
         "chebyshev_squeeze": FEATURES,
         "squeeze_positions": FEATURES,
         "chebyshev_gradient": ACCUMULATORS,

@@ -191,6 +191,43 @@ def test_barriers(emulation: Emulation, channels: int, positions: int) -> None:
         assert all(a.equal(b) for a, b in zip(once, again, strict=True))
 
 
+# Of the forms of csrc/cuda/cluster_recurrence.cuh the largest matrix and one that leaves the last
+# block without a row, on either side.
+@pytest.mark.parametrize("side", ["channels", "positions"])
+@pytest.mark.parametrize("n", [64, 65, 95, 128, 129, 224, 256])
+def test_recurrences_in_clusters(emulation: Emulation, n: int, side: str) -> None:
+    other = n + 7 if side == "channels" else n + 9
+    sizes = (n, other) if side == "channels" else (other, n)
+    check(emulation, features("dominant", 2, *sizes), side=side)
+
+
+@pytest.mark.parametrize(("device", "compiled_for"), [(80, 80), (90, 80)])
+def test_without_clusters(emulation: Emulation, device: int, compiled_for: int) -> None:
+    """A device that has none, and one that has, with kernels from before there were any."""
+    x = features("dominant", 2, 100, 120)
+    g = upstream_of(x)
+    clusters = emulation.native.emulated_clusters
+    before = clusters()
+    there = emulation.dual_squeeze(x, 5, (g, g))
+    assert clusters() == before + 2  # forward and backward
+    emulation.native.emulated_architectures(device, compiled_for)
+    try:
+        check(emulation, x)
+        here = emulation.dual_squeeze(x, 5, (g, g))
+    finally:
+        emulation.native.emulated_architectures(90, 90)
+    assert clusters() == before + 2
+    assert all(err(a, b) < 1e-6 for a, b in zip(here, there, strict=True))
+
+
+# 256 blocks have work: one tile of a sample is summed in as many parts as they allow.
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("side", "free"), [(24, 1000), (24, 129), (90, 515)])
+def test_a_matrix_in_parts(emulation: Emulation, side: int, free: int, layout: str) -> None:
+    check(emulation, laid_out(features("dominant", 2, side, free), layout), 3, side="channels")
+    check(emulation, laid_out(features("dominant", 2, free, side), layout), 3, side="positions")
+
+
 @pytest.mark.parametrize(("channels", "positions"), [(6, 10), (10, 6)])
 def test_offsets_beyond_32_bits(emulation: Emulation, channels: int, positions: int) -> None:
     x = features("dominant", 2, channels, positions, dtype=torch.float16)

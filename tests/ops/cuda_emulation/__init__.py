@@ -188,6 +188,7 @@ class Emulation:
         # The plain functions of library.cpp.
         self.native = ctypes.CDLL(str(path))
         self.native.emulated_launches.restype = ctypes.c_int64
+        self.native.emulated_clusters.restype = ctypes.c_int64
         self.native.emulated_driver.restype = ctypes.c_int64
 
     def settings(self, thread_order: int = 0, largest_grid: int = 0) -> None:

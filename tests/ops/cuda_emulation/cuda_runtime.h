@@ -51,22 +51,42 @@ enum cudaError_t {
 };
 using cudaStream_t = struct CUstream_st*;
 
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension = 4 };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    struct {
+      unsigned x, y, z;
+    } clusterDim;
+  } val;
+};
+
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes = 0;
   cudaStream_t stream = nullptr;
+  cudaLaunchAttribute* attrs = nullptr;
+  unsigned numAttrs = 0;
 };
 
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulation {
 
+// Blocks that run at the same time, a cluster, and the first of them; their threads are coroutines
+// of one Block, numbered through.
+inline unsigned cluster_blocks = 1, first_block = 0;
+inline unsigned thread_of_cluster() {
+  return (blockIdx.x - first_block) * blockDim.x + threadIdx.x;
+}
+constexpr unsigned kMostBlocks = 8, kMostThreads = 2048, kBytesOfBlock = 48 << 10;
+
 // How the threads of a block take turns between two barriers: 0 in order, 1 in reverse, else a
 // random order for every turn.
 inline unsigned thread_order = 0;
 // Grids are cut to this many blocks when it is not 0: the kernels' grid-stride loops do the rest.
 inline unsigned largest_grid = 0;
-inline int64_t launches = 0;
+inline int64_t launches = 0, launches_of_clusters = 0;
 // Launches run only the blocks listed for them here, one list after another, as long as there are
 // lists; else, when this is not 0, the last blocks, in which the last of so many samples is.
 inline std::vector<std::vector<unsigned>> only_blocks;
@@ -172,7 +192,8 @@ class Block {
   __attribute__((noinline)) void resume(unsigned t) {
     Fiber& fiber = *fibers_[t];
     if (fiber.state != State::running) return;
-    threadIdx = dim3(t, 0, 0);
+    threadIdx = dim3(t % blockDim.x, 0, 0);
+    blockIdx = dim3(first_block + t / blockDim.x, 0, 0);
     running_ = &fiber;
     races::thread_runs(t, fiber.stack.get(), fiber.stack.get() + kStackBytes);
     if (_setjmp(scheduler_) != 0) return;
@@ -200,23 +221,30 @@ class Block {
   std::vector<std::unique_ptr<Fiber>> fibers_;
   const std::function<void()>* body_ = nullptr;
   Fiber* running_ = nullptr;
-  unsigned turns_[32] = {};
+  unsigned turns_[kMostThreads / 32] = {};
   jmp_buf scheduler_;
 };
 
 // threadIdx is one variable for all coroutines: each finds its own again after its turn.
 inline void wait_at(Block::State reached) {
   const races::Unwatched meanwhile;
-  const dim3 mine = threadIdx;
+  const dim3 mine = threadIdx, block = blockIdx;
   Block::current().barrier(reached);
   threadIdx = mine;
+  blockIdx = block;
 }
 inline void sync_warp() { wait_at(Block::State::at_warp); }
-inline unsigned turn_of_warp() { return Block::current().turn(threadIdx.x / 32); }
+inline unsigned turn_of_warp() { return Block::current().turn(thread_of_cluster() / 32); }
 
 }  // namespace emulation
 
-inline void __syncthreads() { emulation::wait_at(emulation::Block::State::at_block); }
+inline void __syncthreads() {
+  // One barrier serves a cluster: that of a single block of several is not here.
+  if (emulation::cluster_blocks != 1) __builtin_trap();
+  emulation::wait_at(emulation::Block::State::at_block);
+}
+
+inline void __syncwarp() { emulation::sync_warp(); }
 
 // Products are not fused with sums here unless the compiler is asked for it.
 inline double __dmul_rn(double a, double b) { return a * b; }
@@ -226,13 +254,27 @@ namespace emulation {
 inline cudaError_t driver_error = cudaSuccess;
 inline int driver_version = 13000;
 inline int64_t driver_questions = 0;
+// Of the device, and of what the kernels were compiled for: 90 and more have clusters.
+inline int device_architecture = 90, compiled_for = 90;
 }  // namespace emulation
 
-struct cudaFuncAttributes {};
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
 
-inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void*) {
+inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, const void*) {
   ++emulation::driver_questions;
+  found->ptxVersion = emulation::compiled_for;
   return emulation::last_error = emulation::driver_error;
+}
+enum cudaDeviceAttr { cudaDevAttrClusterLaunch = 120 };
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = emulation::device_architecture >= 90;
+  return cudaSuccess;
 }
 inline cudaError_t cudaRuntimeGetVersion(int* version) {
   *version = 13000;
@@ -262,14 +304,23 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (gridDim.x == 0 || blockDim.x == 0 || blockDim.x > 1024) {
     return last_error = cudaErrorInvalidConfiguration;
   }
-  if (largest_grid != 0) gridDim.x = std::min(gridDim.x, largest_grid);
+  cluster_blocks = 1;
+  if (config->numAttrs == 1) cluster_blocks = config->attrs[0].val.clusterDim.x;
+  launches_of_clusters += cluster_blocks > 1;
+  if (cluster_blocks < 1 || cluster_blocks > kMostBlocks || gridDim.x % cluster_blocks != 0 ||
+      cluster_blocks * blockDim.x > kMostThreads || config->dynamicSmemBytes > kBytesOfBlock) {
+    return last_error = cudaErrorInvalidConfiguration;
+  }
+  if (largest_grid != 0) gridDim.x = std::min(gridDim.x, largest_grid * cluster_blocks);
   const std::tuple<std::remove_cv_t<Parameters>...> held(std::forward<Arguments>(arguments)...);
   const std::function<void()> body = [&] { std::apply(kernel, held); };
   races::launch_begins();
-  for (unsigned b : chosen_blocks(gridDim.x)) {
-    blockIdx = dim3(b, 0, 0);
-    races::block_begins(b);
-    if (!Block::current().run(blockDim.x, body)) return last_error = cudaErrorLaunchFailure;
+  for (unsigned cluster : chosen_blocks(gridDim.x / cluster_blocks)) {
+    first_block = cluster * cluster_blocks;
+    races::block_begins(cluster);
+    if (!Block::current().run(blockDim.x * cluster_blocks, body)) {
+      return last_error = cudaErrorLaunchFailure;
+    }
   }
   return cudaSuccess;
 }

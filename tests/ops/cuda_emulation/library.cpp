@@ -22,6 +22,15 @@ EXPORTED void emulated_only_blocks(int count, const unsigned* blocks) {
   emulation::only_blocks.emplace_back(blocks, blocks + count);
 }
 
+// The device's architecture, and the one that the kernels were compiled for, from now on.
+EXPORTED void emulated_architectures(int device, int compiled_for) {
+  emulation::device_architecture = device;
+  emulation::compiled_for = compiled_for;
+}
+
+// Launches so far of clusters of several blocks.
+EXPORTED int64_t emulated_clusters() { return emulation::launches_of_clusters; }
+
 EXPORTED int64_t emulated_launches() { return emulation::launches; }
 
 // Answers of the driver from now on; returns how often it was asked so far.

@@ -33,7 +33,7 @@ struct Operands {
   uint32_t a[32][8][4], b[32][8][2];
 };
 inline Operands& operands(unsigned warp, bool odd) {
-  static Operands all[32][2];
+  static Operands all[kMostThreads / 32][2];
   return all[warp][odd];
 }
 
@@ -59,7 +59,7 @@ template <int kDepth, int kRows, int kColumns, typename A, typename B>
 void multiply(float (&sum)[kRows][kColumns][4], const uint32_t (&a)[kRows][4],
               const uint32_t (&b)[kColumns][2], A entry_of_a, B entry_of_b) {
   const races::Unwatched meanwhile;
-  const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const unsigned lane = threadIdx.x % 32, warp = thread_of_cluster() / 32;
   Operands& all = operands(warp, turn_of_warp() % 2);
   std::memcpy(all.a[lane], a, sizeof(a));
   std::memcpy(all.b[lane], b, sizeof(b));
@@ -84,8 +84,8 @@ struct Copy {
   bool inside;
 };
 inline std::vector<std::vector<Copy>>& copies_of_thread() {
-  static std::vector<std::vector<Copy>> groups[1024];
-  return groups[threadIdx.x];
+  static std::vector<std::vector<Copy>> groups[kMostThreads];
+  return groups[thread_of_cluster()];
 }
 
 }  // namespace emulation
@@ -163,6 +163,51 @@ void wait_for_copies() {
     }
     groups.erase(groups.begin());
   }
+}
+
+inline double from_lane(double value, int mask) {
+  const emulation::races::Unwatched meanwhile;
+  using namespace emulation;
+  static double values[kMostThreads / 32][2][32];
+  const unsigned lane = threadIdx.x % 32, warp = thread_of_cluster() / 32;
+  auto& all = values[warp][turn_of_warp() % 2];
+  all[lane] = value;
+  sync_warp();
+  return all[lane ^ unsigned(mask)];
+}
+
+constexpr bool has_clusters(int blocks) { return blocks >= 1; }
+
+// In the library's own memory, where shared memory is.
+inline unsigned char (&memory_of_blocks()) [emulation::kMostBlocks][emulation::kBytesOfBlock] {
+  alignas(16) static unsigned char all[emulation::kMostBlocks][emulation::kBytesOfBlock];
+  return all;
+}
+
+template <typename Memory>
+Memory& block_memory() {
+  static_assert(sizeof(Memory) <= emulation::kBytesOfBlock);
+  return *reinterpret_cast<Memory*>(memory_of_blocks()[blockIdx.x - emulation::first_block]);
+}
+
+template <int kBlocks>
+int cluster_rank() {
+  if (kBlocks != emulation::cluster_blocks) __builtin_trap();
+  return int(blockIdx.x % kBlocks);
+}
+
+template <int kBlocks>
+void cluster_barrier() {
+  if (kBlocks != emulation::cluster_blocks) __builtin_trap();
+  emulation::wait_at(emulation::Block::State::at_block);
+}
+
+template <int kBlocks>
+double* of_block(double* mine, int rank) {
+  auto& all = memory_of_blocks();
+  const auto distance = reinterpret_cast<unsigned char*>(mine) - &all[0][0];
+  if (rank < 0 || rank >= kBlocks || distance < 0) __builtin_trap();
+  return reinterpret_cast<double*>(all[rank] + distance % emulation::kBytesOfBlock);
 }
 
 }  // namespace ccdn::cuda
