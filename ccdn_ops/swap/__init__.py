@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ccdn_ops.ops.checks import check_iterations
 
-from . import recognise, sizes, watch
+from . import recognise, sizes
 from .blocks import AttentionLayout, Layout, PoolingLayout, Unfit
 from .probe import quiet
 from .swapped import (
@@ -40,15 +40,15 @@ __all__ = [
 ]
 
 Layouts = Mapping[type[nn.Module], Layout] | Callable[[str, nn.Module], Layout | None]
-Recognise = Callable[[str, nn.Module], Layout | None]
+Recognise = Callable[[str, nn.Module], recognise.Found | None]
 
 
 @dataclass(frozen=True)
 class Replaced:
     """A block that was replaced: its names in the model, its class, and how it is computed now.
 
-    That is so while the attributes that its code reads have the values in `attributes`; with
-    others its own forward runs.
+    That is so while the attributes that its code reads have the values in `attributes`, and in the
+    dtypes that it lists, if not in all; else its own forward runs.
     """
 
     names: tuple[str, ...]
@@ -197,22 +197,22 @@ def _swap(
         original = f"{type(module).__module__}.{type(module).__qualname__}"
         try:
             with quiet():
-                layout = _layout(names[0], module, recognised, layouts)
-            if layout is not None:
-                conditions, _ = watch.read(module, layout)
-                convert(module, layout, conditions)
+                found = _found(names[0], module, recognised, layouts)
+            if found is not None:
+                convert(module, *found)
         except Unfit as unfit:
             report.skipped.append(Skipped(names, original, str(unfit)))
             continue
-        if layout is not None:
+        if found is not None:
             done.add(names[0])
+            layout, conditions = found
             report.replaced.append(Replaced(names, original, layout, conditions.spoken()))
     return report
 
 
-def _layout(
+def _found(
     name: str, module: nn.Module, recognised: Recognise, layouts: Layouts | None
-) -> Layout | None:
+) -> recognise.Found | None:
     known = None
     if isinstance(layouts, Mapping):
         known = layouts.get(type(module))

@@ -21,6 +21,8 @@ from .blocks import AttentionLayout, Layout, NearMiss, Output, PoolingLayout, St
 from .occasions import check_everywhere
 from .probe import L
 
+Found = tuple[Layout, watch.Conditions]
+
 # Names that squeeze and excitation goes by: a block with one of them is reported when skipped.
 _SE_CLASS = re.compile(
     r"squeeze_?(and_?)?excit|^effectivese|channel_?att|^ca(layer|module)$"
@@ -49,8 +51,8 @@ _API |= {"__getstate__", "__reduce__", "__reduce_ex__", "__deepcopy__", "__copy_
 _API |= {"__getattribute__", "__init_subclass__", "__set_name__"}
 
 
-def squeeze_excite(name: str, module: nn.Module) -> AttentionLayout | None:
-    """The layout of a squeeze-and-excitation block.
+def squeeze_excite(name: str, module: nn.Module) -> Found | None:
+    """The layout of a squeeze-and-excitation block, and when it holds.
 
     None for anything else, and Unfit with the reason where the name says that it should be one.
     """
@@ -73,7 +75,7 @@ def squeeze_excite(name: str, module: nn.Module) -> AttentionLayout | None:
         return None
 
 
-def second_order(name: str, module: nn.Module) -> Layout | None:
+def second_order(name: str, module: nn.Module) -> Found | None:
     """The layout of a SOCA-like layer or an iSQRT-COV head; None and Unfit likewise."""
     if isinstance(module, _CONTAINERS):
         return None
@@ -95,19 +97,19 @@ def second_order(name: str, module: nn.Module) -> Layout | None:
         return None
 
 
-def given(module: nn.Module, layout: Layout) -> Layout:
+def given(module: nn.Module, layout: Layout) -> Found:
     """A layout that the caller knows, verified like one that was recognised."""
     _check_class(module)
-    _verify(module, layout, _input_channels(module))
-    return layout
+    return _verified(module, layout, _input_channels(module))
 
 
-def _verify(module: nn.Module, layout: Layout, channels: int) -> None:
+def _verified(module: nn.Module, layout: Layout, channels: int) -> Found:
     """Unfit, unless a replacement by the layout computes all that the module does."""
     _check_hooks(module, layout)
     conditions, numbers = watch.read(module, layout)
     probe.check_same(module, layout, channels)
-    check_everywhere(module, layout, channels, conditions, numbers)
+    dtypes = check_everywhere(module, layout, channels, conditions, numbers)
+    return layout, dataclasses.replace(conditions, dtypes=dtypes)
 
 
 def _attention(
@@ -116,7 +118,7 @@ def _attention(
     gates: list[tuple[Step, ...]],
     channels: int,
     squeeze: Literal["mean", "covariance"],
-) -> AttentionLayout:
+) -> Found:
     """The one combination that gives the module's output and gradients."""
     x = probe.features(module, 4, channels, 5, 6)
     iterations = [5] if squeeze == "mean" else _iterations(module)
@@ -131,10 +133,9 @@ def _attention(
         what = "the attention that it is on small maps, where one is longer than 1000 positions"
         layout = _only(probe.matching(module, possible, *inputs), what)
     try:
-        _verify(module, layout, channels)
+        return _verified(module, layout, channels)
     except Unfit as unfit:
         raise NearMiss(str(unfit)) from unfit
-    return layout
 
 
 def _only(found: list[L], what: str) -> L:
@@ -221,7 +222,7 @@ def _leaves_used(module: nn.Module, x: Tensor) -> list[str]:
     return used
 
 
-def _pooling(module: nn.Module) -> PoolingLayout:
+def _pooling(module: nn.Module) -> Found:
     """The layout of an iSQRT-COV head, found by trying."""
     _check_class(module)
     if sum(isinstance(m, _WEIGHTED) for m in module.modules()) > 2:
@@ -251,8 +252,7 @@ def _pooling(module: nn.Module) -> PoolingLayout:
         spoken += " (is_sqrt=False: ccdn_ops.covariance_pool computes that)"
     what = "the square root of the covariance" + spoken
     layout = _only(probe.matching(module, possible, x), what)
-    _verify(module, layout, x.shape[1])
-    return layout
+    return _verified(module, layout, x.shape[1])
 
 
 def _output_kind(shape: tuple[int, ...], channels: int) -> tuple[Output, int]:

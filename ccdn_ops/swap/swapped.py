@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from ccdn_ops.nn import SecondOrderBranch, second_order_attention, squeeze_excite
-from ccdn_ops.ops.checks import FLOATING
 from ccdn_ops.ops.isqrt_cov import isqrt_cov
 from ccdn_ops.ops.second_order_squeeze import second_order_squeeze
 
@@ -96,7 +95,8 @@ class Swapped(nn.Module):
         x = args[0] if len(args) == 1 and not kwargs else None
         if len(kwargs) == 1 and not args:
             x = kwargs.get(parameter)
-        if _takes(x) and cast(Any, self)._swap_conditions.hold(self):
+        conditions: Conditions = cast(Any, self)._swap_conditions
+        if _takes(x, conditions.dtypes) and conditions.hold(self):
             return self._swap_operators(x)
         return original(self, *args, **kwargs)
 
@@ -184,13 +184,13 @@ class SwappedISqrtCovPool(Swapped):
         return pooled.view(*pooled.shape, *(1,) * layout.trailing)
 
 
-def _takes(x: Any) -> bool:
+def _takes(x: Any, dtypes: tuple[torch.dtype, ...]) -> bool:
     """Whether a call is of the kind that was tried, which the operators serve."""
     return (
         isinstance(x, Tensor)
         and not torch.jit.is_tracing()
         and x.dim() == 4
-        and x.dtype in FLOATING
+        and x.dtype in dtypes
         and x.layout is torch.strided
         and not x.is_nested
         and all(size >= 1 for size in x.shape[1:])

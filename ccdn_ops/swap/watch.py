@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ccdn_ops.nn import is_hooked
+from ccdn_ops.ops.checks import FLOATING
 
 from .blocks import AttentionLayout, Layout, Unfit
 from .code import PLAIN, Reading
@@ -33,12 +34,13 @@ class Conditions:
 
     attributes are the plain ones that its code reads, as (path, value); constants those of modules,
     as (module, name, value); parts are the modules that are not called any more, as (path, class,
-    names of its children), the block among them.
+    names of its children), the block among them; dtypes those of the maps.
     """
 
     attributes: tuple[tuple[tuple[str, ...], Any], ...] = ()
     parts: tuple[tuple[tuple[str, ...], type, tuple[str, ...]], ...] = ()
     constants: tuple[tuple[str, str, Any], ...] = ()
+    dtypes: tuple[torch.dtype, ...] = FLOATING
 
     def hold(self, module: nn.Module) -> bool:
         """Whether nothing has changed since the swap."""
@@ -62,7 +64,10 @@ class Conditions:
         """The values in words: add_maxpool=False, module.TILE=64."""
         named = [(".".join(path), expected) for path, expected in self.attributes]
         named += [(f"{where}.{name}", expected) for where, name, expected in self.constants]
-        return ", ".join(f"{name}={_short(expected)}" for name, expected in named)
+        spoken = [f"{name}={_short(expected)}" for name, expected in named]
+        if len(self.dtypes) < len(FLOATING):
+            spoken.append("in " + ", ".join(str(d).rpartition(".")[2] for d in self.dtypes))
+        return ", ".join(spoken)
 
 
 def read(module: nn.Module, layout: Layout) -> tuple[Conditions, dict[int, str]]:

@@ -81,6 +81,13 @@ class Global(Block):
         return super().forward(x) if SWITCH else x
 
 
+class Precise(Block):
+    """Computes something else in half precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x.dtype != torch.float16 else x
+
+
 class Scaled(nn.Sequential):
     scale = 1.0
 
@@ -295,6 +302,13 @@ def test_second_order_layers_take_what_they_took() -> None:
     check(head, plain, lambda m: m(maps(2, 12, 5, 6)), operators=True)
     check(head, plain, lambda m: m(maps(2, 12, 30)), operators=False)
     check(head, plain, lambda m: (setattr(m[0], "iterNum", 3), m(maps(2, 12, 5, 6)))[1], False)
+
+
+def test_a_dtype_of_its_own_is_left_to_its_own_forward() -> None:
+    model, original = swapped(Precise())
+    assert swap_squeeze_excite(Precise()).replaced[0].attributes == "in float32, float64, bfloat16"
+    check(model.double(), original.double(), lambda m: m(maps().double()), operators=True)
+    check(model.half(), original.half(), lambda m: m(maps().half()), operators=False)
 
 
 def test_other_channels_stay_an_error() -> None:
