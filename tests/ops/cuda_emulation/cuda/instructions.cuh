@@ -187,23 +187,27 @@ inline unsigned char (&memory_of_blocks()) [emulation::kMostBlocks][emulation::k
 template <typename Memory>
 Memory& block_memory() {
   static_assert(sizeof(Memory) <= emulation::kBytesOfBlock);
+  const emulation::races::Unwatched meanwhile;
   return *reinterpret_cast<Memory*>(memory_of_blocks()[blockIdx.x - emulation::first_block]);
 }
 
 template <int kBlocks>
 int cluster_rank() {
+  const emulation::races::Unwatched meanwhile;
   if (kBlocks != emulation::cluster_blocks) __builtin_trap();
   return int(blockIdx.x % kBlocks);
 }
 
 template <int kBlocks>
 void cluster_barrier() {
+  const emulation::races::Unwatched meanwhile;
   if (kBlocks != emulation::cluster_blocks) __builtin_trap();
   emulation::wait_at(emulation::Block::State::at_block);
 }
 
 template <int kBlocks>
 double* of_block(double* mine, int rank) {
+  const emulation::races::Unwatched meanwhile;
   auto& all = memory_of_blocks();
   const auto distance = reinterpret_cast<unsigned char*>(mine) - &all[0][0];
   if (rank < 0 || rank >= kBlocks || distance < 0) __builtin_trap();
