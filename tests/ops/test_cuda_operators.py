@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from unittest import mock
 
 import cuda_emulation
@@ -25,7 +26,6 @@ from far_memory import (
     check_last_sample,
     spread_out,
 )
-from harness import err
 from test_dual_squeeze import (  # noqa: F401
     test_a_covariance_that_overflows_shows,
     test_any_scale,
@@ -101,14 +101,8 @@ def test_shapes(
     backend: str, operator: Operator, dtype: torch.dtype, size: dict[str, int], layout: str
 ) -> None:
     tensors = operator.tensors(dtype, **size)
-    found = step(operator.call, [laid_out(t, layout) for t in tensors])
-    literal = step(operator.reference, tensors)
-    wanted = step(operator.reference, [t.detach().double().requires_grad_() for t in tensors])
-    floor = {torch.float32: 5e-7, torch.float64: 1e-12}.get(dtype, 4 * torch.finfo(dtype).eps)
-    for y, y32, y64 in zip(found, literal, wanted, strict=True):
-        assert y.dtype == dtype
-        # One draw of the reference's error, so a margin on top of the criterion's factor of 2.
-        assert err(y, y64) <= max(4 * err(y32, y64), floor)
+    case = operator.case(tensors, f"{dtype} {layout} {size}")
+    replace(case, tensors=[laid_out(t, layout) for t in tensors]).check(operator.call)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from far_memory import (
     check_last_sample,
     spread_out,
 )
-from harness import Judge, err, features
+from harness import Judge, features
 from tensor_cores import tf32_dot
 from test_operators import ITERATIONS, OPERATORS, Operator, step
 from torch import Tensor
@@ -67,10 +67,7 @@ def test_blocks_of_the_device(operator: Operator, device_blocks: None) -> None:
     if operator.name == "cocs_loss":
         sizes["B"], sizes["P"] = 20, 5
     tensors = operator.tensors(**sizes)
-    exact = step(operator.reference, [t.detach().double().requires_grad_() for t in tensors])
-    plain = step(operator.reference, tensors)
-    for found, own, wanted in zip(step(operator.call, tensors), plain, exact, strict=True):
-        assert err(found, wanted) <= max(3 * err(own, wanted), 5e-7)
+    operator.case(tensors, f"of {sizes}").check(operator.call)
 
 
 @pytest.mark.parametrize(
@@ -146,15 +143,13 @@ def test_halves_of_two_backends(
     operator: Operator, backward_by: str, sizes: dict[str, int]
 ) -> None:
     tensors = operator.tensors(B=1, **sizes)
-    exact = step(operator.reference, [t.detach().double().requires_grad_() for t in tensors])
 
     def forward_elsewhere(*tensors: Tensor) -> object:
         with ccdn_ops.use_backend("reference" if backward_by == "triton" else "triton"):
             return operator.call(*tensors)
 
     with ccdn_ops.use_backend(backward_by):
-        found = step(forward_elsewhere, tensors)
-    assert all(err(y, y64) <= 1e-5 for y, y64 in zip(found, exact, strict=True))
+        operator.case(tensors, f"of {sizes}").check(forward_elsewhere)
 
 
 def test_float64_is_left_to_others() -> None:
