@@ -3,73 +3,208 @@
     exported = torch.export.export(model.eval(), ...)
     exported = exported.run_decompositions(ccdn_ops.decompositions.table())
 
-The second-order squeeze goes by the Chebyshev series of plans.py, not by the iteration: some thirty
-products of the smaller of D x D and N x N with a vector, which every runtime has. Outputs are those
-of the forward operators, in the accumulation dtype; the backward ones stay as they are.
+Batch, height and width may be open, channels too. A size decides on nothing unless it is known while
+the graph is made: where it is not known that there are fewer positions than channels, the matrices
+are D x D, which is right for both. Outputs are those of the forward operators, in the
+accumulation dtype. There is nothing but products, sums and comparisons in float32 (float64 for
+float64 features), so that every runtime has it.
+
+The second-order squeeze takes the last three Newton-Schulz steps on one vector: 4 products of
+matrices for K = 5 instead of 12. The Chebyshev series of plans.py would need none, but its
+recurrence loses up to ten times the reference's error unless its vectors are double, which many
+runtimes lack.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 import ccdn_ops.schemas  # noqa: F401  (defines torch.ops.ccdn)
-from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype
-from ccdn_ops.backends.reference.excitation_gates import bottlenecks
-from ccdn_ops.plans import dual_squeeze_plan
+from ccdn_ops.backends.native import accumulation_dtype
+from ccdn_ops.backends.reference.cocs_loss import SMALLEST_NORM
+
+# Operators that have no decomposition, and why. table() makes each an error that says so.
+WITHOUT = dict.fromkeys(
+    (
+        "cocs_loss_backward",
+        "covariance_pool_backward",
+        "ctm_backward",
+        "dual_squeeze_backward",
+        "excitation_gates_backward",
+        "isqrt_cov_backward",
+        "multi_excite_backward",
+        "newton_schulz_sqrt_backward",
+    ),
+    "what is exported computes no gradient; export the forward pass alone",
+)
+ON_A_VECTOR = 3  # steps; 3^3 products with a vector
 
 
 def table() -> dict[Any, Callable[..., Any]]:
-    """What `run_decompositions` takes: dual_squeeze, excitation_gates, multi_excite and ctm."""
-    return {
-        torch.ops.ccdn.dual_squeeze.default: dual_squeeze,
-        torch.ops.ccdn.excitation_gates.default: excitation_gates,
-        torch.ops.ccdn.multi_excite.default: multi_excite,
-        torch.ops.ccdn.ctm.default: ctm,
+    """What `run_decompositions` takes: every operator of ccdn_ops.
+
+    Met in a graph, an operator that has no decomposition (a backward pass) raises
+    NotImplementedError, and a size that is open but must not be raises ValueError; both in one
+    line that names the operator.
+    """
+    decompositions: dict[str, Callable[..., Any]] = {
+        "cocs_loss": cocs_loss,
+        "covariance_pool": covariance_pool,
+        "ctm": ctm,
+        "dual_squeeze": dual_squeeze,
+        "excitation_gates": excitation_gates,
+        "isqrt_cov": isqrt_cov,
+        "multi_excite": multi_excite,
+        "newton_schulz_sqrt": newton_schulz_sqrt,
     }
+    decompositions.update({name: _refusal(name, reason) for name, reason in WITHOUT.items()})
+    return {getattr(torch.ops.ccdn, n).default: function for n, function in decompositions.items()}
+
+
+def _refusal(name: str, reason: str) -> Callable[..., Any]:
+    def refuse(*_: Any) -> NoReturn:
+        raise NotImplementedError(f"ccdn_ops.decompositions: {name} has no decomposition: {reason}")
+
+    return refuse
+
+
+# Squeezes and matrices --------------------------------------------------------------------------
 
 
 def dual_squeeze(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """first, second, mean, trace and gram of x (B, D, N) or (B, D, H, W), as
     schemas/dual_squeeze.py says."""
+    _, channels, positions = x.flatten(2).shape
+    by_positions = statically_known_true(positions < channels)
+    mean, centred, gram, trace, safe = _moments(x, by_positions)
+    a = gram / safe
+    if by_positions:  # kappa = Xc q_K(G) Xc^T 1 / (N tr), all of it times sqrt(tr) / D
+        y = centred @ _on_a_vector(a, centred.sum(1).unsqueeze(2), iterations, root=False)
+        y = y / (positions * safe)
+    else:  # A q_K(A) 1
+        y = _on_a_vector(a, torch.ones_like(mean), iterations, root=True)
+    second = (y * (safe.sqrt() / channels)).squeeze(2)
+    second = torch.where(trace.squeeze(2) == 0, torch.zeros_like(second), second)
+    mean = mean.squeeze(2)
+    return mean.to(x.dtype), second.to(x.dtype), mean, trace.flatten(), gram
+
+
+def covariance_pool(x: Tensor) -> tuple[Tensor, Tensor]:
+    """covariance and trace of x (B, D, N) or (B, D, H, W), as schemas/covariance_pool.py says."""
+    _, _, covariance, trace, _ = _moments(x, False)
+    covariance = torch.where(trace == 0, torch.zeros_like(covariance), covariance)
+    return covariance.to(x.dtype), trace.flatten()
+
+
+def isqrt_cov(
+    x: Tensor, iterations: int, triu: bool, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """root and trace as schemas/isqrt_cov.py says, and no iterates, which only its backward
+    reads."""
+    _, channels, positions = x.flatten(2).shape
+    if triu and not isinstance(channels, int):
+        raise ValueError(
+            f"ccdn_ops.isqrt_cov: the number of channels is open ({channels}); with triu=True it"
+            " must be fixed in an exported graph, because a triangle's indices are constants"
+        )
+    by_positions = statically_known_true(10 * positions <= 9 * channels)  # newton_schulz_plan's
+    _, centred, gram, trace, safe = _moments(x, by_positions)
+    y, z = _coupled(gram / safe, iterations)
+    if by_positions:
+        root = centred @ z @ centred.mT / (positions * safe.sqrt())
+    else:
+        root = y * safe.sqrt()
+    root = torch.where(trace == 0, torch.zeros_like(root), root).to(x.dtype)
+    if triu:
+        rows, columns = torch.triu_indices(channels, channels)
+        root = root.flatten(1).index_select(1, (rows * channels + columns).to(x.device))
+    return root, trace.flatten(), _none_saved(trace)
+
+
+def newton_schulz_sqrt(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """root and trace as schemas/newton_schulz_sqrt.py says, and no iterates, which only its
+    backward reads."""
+    wide = a.to(accumulation_dtype(a.dtype))
+    wide = (wide + wide.mT) / 2
+    trace = _trace(wide)
+    safe = torch.where(trace == 0, torch.ones_like(trace), trace)
+    y, _ = _coupled(wide / safe, iterations)
+    root = y * safe.sqrt()
+    root = torch.where(trace == 0, torch.zeros_like(root), root)
+    return root.to(a.dtype), trace.flatten(), _none_saved(trace)
+
+
+def _moments(x: Tensor, by_positions: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """mean (B, D, 1), centred features (B, D, N), the smaller of their products over N, its trace
+    (B, 1, 1), 0 for a constant sample, and that trace with 1 in place of 0."""
     wide = x.flatten(2).to(accumulation_dtype(x.dtype))
-    _, channels, positions = wide.shape
-    # Of the two series on the channels' side it is that of the root, the CPU kernel's.
-    plan = dual_squeeze_plan(channels, positions, iterations, DTYPE_NAMES[wide.dtype], "cpu")
-    mean = wide.mean(2)  # [B, D]
-    centred = wide - mean.unsqueeze(2)
-    by_channels = plan.side == "channels"
-    gram = (centred @ centred.mT if by_channels else centred.mT @ centred) / positions
-    trace = centred.square().sum((1, 2)) / positions  # [B]
+    positions = wide.shape[2]
+    mean = wide.mean(2, keepdim=True)
+    centred = wide - mean
+    gram = (centred.mT @ centred if by_positions else centred @ centred.mT) / positions
+    trace = _trace(gram)  # of the rounded one, so that what is divided by it has trace 1
 
-    rounding = 16 * torch.finfo(wide.dtype).eps
-    constant = trace <= rounding**2 * wide.square().sum((1, 2)) / positions
+    # Where all deviation from the mean is rounding. An infinite trace is not below a finite bound.
+    limits = torch.finfo(wide.dtype)
+    bound = (16 * limits.eps) ** 2 * (wide.square().sum((1, 2), keepdim=True) / positions)
+    constant = trace <= bound.clamp(max=limits.max)
     safe = torch.where(constant, torch.ones_like(trace), trace)
-    a = gram / safe[:, None, None]  # eigenvalues in [0, 1]
-    start = (torch.ones_like(mean) if by_channels else centred.sum(1)).unsqueeze(2)
-    y = _series(a, start, plan.coefficients.tolist())
-    scale = safe.sqrt() / channels
-    if not plan.root:  # the series of q_K: kappa = scale A q_K(A) 1
-        y = a @ y if by_channels else centred @ y / (positions * safe[:, None, None])
-    second = scale.unsqueeze(1) * y.squeeze(2)
-    second = torch.where(constant.unsqueeze(1), torch.zeros_like(second), second)
-    trace = torch.where(constant, torch.zeros_like(trace), trace)
-    return mean.to(x.dtype), second.to(x.dtype), mean, trace, gram
+    return mean, centred, gram, torch.where(constant, torch.zeros_like(trace), trace), safe
 
 
-def _series(a: Tensor, start: Tensor, coefficients: list[float]) -> Tensor:
-    """The sum of c_j T_j(2 a - 1) start, for a (B, n, n) and start (B, n, 1)."""
-    eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
-    twice = 4 * a - 2 * eye
-    before, now = start, (twice @ start) / 2
-    total = coefficients[0] * before + coefficients[1] * now
-    for c in coefficients[2:]:
-        before, now = now, twice @ now - before
-        total = total + c * now
-    return total
+def _coupled(a: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Y and Z after so many coupled steps (iSQRT-COV) from Y = a and Z = 1; at least one."""
+    three = 3 * _eye(a)
+    p = 0.5 * (three - a)
+    y, z = a @ p, p
+    for _ in range(1, steps):
+        p = 0.5 * (three - z @ y)
+        y, z = y @ p, p @ z
+    return y, z
+
+
+def _on_a_vector(a: Tensor, v: Tensor, iterations: int, root: bool) -> Tensor:
+    """Y_K v, or without root Z_K v, of the coupled iteration of a (B, n, n), for v (B, n, 1).
+
+    All iterates are polynomials in a, so their order is free: Y_{k+1} v = Y_k P_k v and
+    Z_{k+1} v = P_k Z_k v with P_k v = (3 v - Z_k Y_k v) / 2.
+    """
+    before = iterations - ON_A_VECTOR
+    y, z = _coupled(a, before) if before > 0 else (a, None)
+
+    def times_y(steps: int, v: Tensor) -> Tensor:
+        return times_y(steps - 1, times_p(steps - 1, v)) if steps else y @ v
+
+    def times_z(steps: int, v: Tensor) -> Tensor:
+        if steps:
+            return times_p(steps - 1, times_z(steps - 1, v))
+        return v if z is None else z @ v
+
+    def times_p(steps: int, v: Tensor) -> Tensor:
+        return 1.5 * v - 0.5 * times_z(steps, times_y(steps, v))
+
+    return (times_y if root else times_z)(min(iterations, ON_A_VECTOR), v)
+
+
+def _eye(a: Tensor) -> Tensor:
+    return torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+
+
+def _trace(a: Tensor) -> Tensor:
+    """(B, 1, 1) of a (B, n, n)."""
+    return (a * _eye(a)).sum((1, 2), keepdim=True)
+
+
+def _none_saved(trace: Tensor) -> Tensor:
+    return trace.new_empty(trace.shape[0], 0, 0, 0, 0)
+
+
+# Gates ------------------------------------------------------------------------------------------
 
 
 def excitation_gates(
@@ -84,13 +219,31 @@ def excitation_gates(
     wide = accumulation_dtype(first.dtype)
     weights = (w.to(wide) for w in (reduce_weight, reduce_bias, expand_weight, expand_bias))
     squeezed = None if second is None else second.to(wide)
-    gates, hidden, scales = bottlenecks(first.to(wide), squeezed, *weights)
+    gates, hidden, scales = _bottlenecks(first.to(wide), squeezed, *weights)
     return gates.to(first.dtype), hidden, scales
+
+
+def _bottlenecks(
+    first: Tensor,
+    second: Tensor | None,
+    reduce_weight: Tensor,
+    reduce_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """gates (B, P, D), hidden (B, P, O, R) and scales (B, P, O, D), all of one dtype."""
+    kappa = torch.stack([first] if second is None else [first, second], 1)  # [B, O, D]
+    hidden = torch.einsum("bod,pord->bpor", kappa, reduce_weight) + reduce_bias
+    hidden = hidden.relu()
+    scales = torch.einsum("bpor,podr->bpod", hidden, expand_weight) + expand_bias
+    scales = scales.sigmoid()
+    return scales.sum(2), hidden, scales
 
 
 def multi_excite(x: Tensor, gates: Tensor) -> Tensor:
     """Every gate's (B, P, D) share of x (B, D, H, W), in x's dtype."""
-    return (x.unsqueeze(1) * gates[..., None, None]).to(x.dtype)
+    wide = accumulation_dtype(x.dtype)
+    return (x.to(wide).unsqueeze(1) * gates.to(wide)[..., None, None]).to(x.dtype)
 
 
 def ctm(
@@ -107,9 +260,27 @@ def ctm(
     if reduce_weight.shape[1] == 1:
         mean = x.mean((2, 3), dtype=wide)
         second, trace, gram = (mean.new_empty(0) for _ in range(3))
-        gates, hidden, scales = bottlenecks(mean, None, *weights)
+        gates, hidden, scales = _bottlenecks(mean, None, *weights)
     else:
-        _, second, mean, trace, gram = dual_squeeze(x.flatten(2).to(wide), iterations)
-        gates, hidden, scales = bottlenecks(mean, second, *weights)
+        _, second, mean, trace, gram = dual_squeeze(x.to(wide), iterations)
+        gates, hidden, scales = _bottlenecks(mean, second, *weights)
     pooled = (gates * mean.unsqueeze(1)).to(x.dtype)
     return multi_excite(x, gates), pooled, mean, second, trace, gram, gates, hidden, scales
+
+
+def cocs_loss(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """losses and sums, as schemas/cocs_loss.py says."""
+    losses, sums = [], []
+    for level in features:
+        f = level.to(accumulation_dtype(level.dtype))
+        norm = f.square().sum(2, keepdim=True).sqrt()
+        s = (f / norm.clamp(min=SMALLEST_NORM)).sum(0)  # [P, D]
+        largest = s.abs().amax()
+        scaled = s / torch.where(largest > 0, largest, torch.ones_like(largest))
+        q = (scaled @ scaled.mT).square()
+        own = (q * _eye(q)).sum()
+        cross = (q * (1 - _eye(q))).sum()
+        # Sums of zero alone have no products: 0 / 1.
+        losses.append(cross / torch.where(own == 0, torch.ones_like(own), own))
+        sums.append(s.flatten())
+    return torch.stack(losses).to(features[0].dtype), torch.cat(sums)
