@@ -27,6 +27,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 import ccdn_ops.schemas  # noqa: F401  (defines torch.ops.ccdn)
 from ccdn_ops.backends.native import accumulation_dtype
 from ccdn_ops.backends.reference.cocs_loss import SMALLEST_NORM
+from ccdn_ops.newton_schulz_plan import nothing_saved
 
 # Operators that have no decomposition, and why. table() makes each an error that says so.
 WITHOUT = dict.fromkeys(
@@ -201,7 +202,7 @@ def _trace(a: Tensor) -> Tensor:
 
 
 def _none_saved(trace: Tensor) -> Tensor:
-    return trace.new_empty(trace.shape[0], 0, 0, 0, 0)
+    return trace.new_empty(nothing_saved(trace.shape[0]))
 
 
 # Gates ------------------------------------------------------------------------------------------

@@ -42,8 +42,18 @@ class NewtonSchulzPlan:
     panel: int
 
     def saved_shape(self, batch: int, size: int) -> tuple[int, int, int, int, int]:
-        """(B, slots, panels, n, columns): matrices in column panels, the last filled with zeros."""
+        """(B, slots, panels, n, columns): matrices in column panels, the last filled with zeros.
+
+        Without slots `nothing_saved`.
+        """
+        if not self.slots:
+            return nothing_saved(batch)
         return batch, self.slots, (size + self.panel - 1) // self.panel, size, self.panel
+
+
+def nothing_saved(batch: int) -> tuple[int, int, int, int, int]:
+    """The shape of iterates that are not saved; no other size is in it, so that it may be open."""
+    return batch, 0, 0, 0, 0
 
 
 def newton_schulz_plan(

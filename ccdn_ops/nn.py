@@ -394,6 +394,12 @@ def _excite(x: Tensor, gate: Sequence[Step], logits: Tensor) -> Tensor:
 def _central(x: Tensor, window: int) -> Tensor:
     """The central window x window positions of a map that is larger."""
     for dim in (2, 3):
-        if x.shape[dim] > window:
+        size = x.shape[dim]
+        if torch.compiler.is_exporting() and isinstance(size, torch.SymInt):
+            # To compare an open size would fix on which side of the window it is.
+            start = torch.sym_max(size - window, 0) // 2
+            places = torch.arange(torch.sym_min(size, window), device=x.device) + start
+            x = x.index_select(dim, places)
+        elif size > window:
             x = x.narrow(dim, (x.shape[dim] - window) // 2, window)
     return x

@@ -36,6 +36,8 @@ def newton_schulz_sqrt(a: Tensor, iterations: int = 5) -> Tensor:
 
 def will_differentiate(x: Tensor) -> bool:
     """Whether a gradient may be asked for, so that it pays to keep what it needs."""
+    if torch.compiler.is_exporting():  # an exported graph is the forward pass alone
+        return False
     if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
         return True
     return torch.is_grad_enabled() and x.requires_grad

@@ -36,10 +36,15 @@ def _dual_squeeze_empty(
     x: Tensor, iterations: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     batch, channels, positions = sizes(x)
-    plan = _plan(x, iterations)
-    side = channels if plan.side == "channels" else positions
-    n = side if plan.saves_gram else 0
     wide = accumulation_dtype(x.dtype)
+    if isinstance(channels, int) and isinstance(positions, int):
+        plan = _plan(x, iterations)
+        side = channels if plan.side == "channels" else positions
+        n = side if plan.saves_gram else 0
+    else:
+        # Sizes that a graph holds open are symbols. To compare them would be a guard, and the
+        # graph would serve the sizes on one side of it alone; every plan saves the smaller matrix.
+        n = torch.sym_min(channels, positions)
     return (
         x.new_empty(batch, channels),
         x.new_empty(batch, channels),

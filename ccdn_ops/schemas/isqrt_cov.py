@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
-from ccdn_ops.newton_schulz_plan import newton_schulz_plan
+from ccdn_ops.newton_schulz_plan import newton_schulz_plan, nothing_saved
 from ccdn_ops.schemas.common import folded, literally, register, sizes
 from ccdn_ops.schemas.newton_schulz_sqrt import iteration_work
 from ccdn_ops.work import Call, Work
@@ -31,13 +31,15 @@ def outputs(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor,
     """What a forward pass gives, to be filled: backends make it so, and the fake kernel."""
     batch, channels, positions = sizes(x)
     wide = accumulation_dtype(x.dtype)
-    plan = newton_schulz_plan(channels, positions, iterations, x.dtype, save)
-    size = positions if plan.side == "positions" else channels
+    saved = nothing_saved(batch)
+    if save:  # else no size decides on anything, so that a graph may hold it open
+        plan = newton_schulz_plan(channels, positions, iterations, x.dtype, save)
+        saved = plan.saved_shape(batch, positions if plan.side == "positions" else channels)
     root = (batch, channels * (channels + 1) // 2) if triu else (batch, channels, channels)
     return (
         x.new_empty(root),
         x.new_empty(batch, dtype=wide),
-        x.new_empty(plan.saved_shape(batch, size), dtype=wide),
+        x.new_empty(saved, dtype=wide),
     )
 
 

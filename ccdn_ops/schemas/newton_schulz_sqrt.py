@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
-from ccdn_ops.newton_schulz_plan import newton_schulz_plan, products
+from ccdn_ops.newton_schulz_plan import newton_schulz_plan, nothing_saved, products
 from ccdn_ops.schemas.common import folded, literally, register
 from ccdn_ops.schemas.dual_squeeze import literal_products
 from ccdn_ops.work import Call, Work
@@ -31,7 +31,9 @@ def outputs(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Ten
     """What a forward pass gives, to be filled: backends make it so, and the fake kernel."""
     batch, size = a.shape[:2]
     wide = accumulation_dtype(a.dtype)
-    saved = newton_schulz_plan(size, None, iterations, a.dtype, save).saved_shape(batch, size)
+    saved = nothing_saved(batch)
+    if save:  # else no size decides on anything, so that a graph may hold it open
+        saved = newton_schulz_plan(size, None, iterations, a.dtype, save).saved_shape(batch, size)
     return (
         a.new_empty(a.shape),
         a.new_empty(batch, dtype=wide),
