@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +34,7 @@ examples:
 
 .onnx and .pt2 take crops, float32 (batch, 3, S, S) RGB in [0, 1], any batch, and give landmarks
 (batch, L, 2), x then y, in [0, 1] of the crop. Their operators are standard ones, the second-order
-squeeze by its Chebyshev series; --keep-operators leaves those of ccdn_ops in a .pt2, which is then
+squeeze with its last three steps on a vector; --keep-operators leaves those of ccdn_ops in a .pt2, which is then
 faster and needs `import ccdn_ops` before it is loaded. What was written is run and compared with
 the network; where they differ by more than the tolerance nothing is written.
 
@@ -43,6 +43,7 @@ exit codes: 0 done, 1 the result differs from the network, 2 wrong usage or weig
 FORMATS = ("onnx", "pt2", "safetensors")
 BATCHES = (1, 2, 5)  # what the result is compared on; the example of the export has 2
 OPSET = 18
+OPSETS = range(18, 24)  # torch's exporter writes 18 where less is asked for
 # Of a coordinate, in [0, 1] of the crop; --half is a quarter of a pixel of 128.
 TOLERANCE, HALF_TOLERANCE = 1e-4, 2e-3
 
@@ -68,12 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ValueError(f"--keep-operators goes with pt2, found {kind}")
     if options.half and kind != "safetensors":
         raise ValueError(f"--half goes with safetensors, found {kind}")
+    if options.opset is not None and kind != "onnx":
+        raise ValueError(f"--opset goes with onnx, found {kind}")
+    opset = OPSET if options.opset is None else options.opset
+    if opset not in OPSETS:
+        raise ValueError(f"--opset {opset}: expected {OPSETS[0]} to {OPSETS[-1]}")
     tolerance = options.tolerance
     if tolerance is None:
         tolerance = HALF_TOLERANCE if options.half else TOLERANCE
     try:
         difference = export(
-            Path(options.weights), out, kind, tolerance, options.keep_operators, options.half
+            Path(options.weights), out, kind, tolerance, options.keep_operators, options.half, opset
         )
     except ExportError as error:
         print(f"ccdn.export: {error}", file=sys.stderr)
@@ -113,6 +119,12 @@ def _parser() -> argparse.ArgumentParser:
         help="leave the operators of ccdn_ops in a .pt2 instead of standard ones",
     )
     parser.add_argument(
+        "--opset",
+        type=int,
+        metavar="N",
+        help=f"of an .onnx, {OPSETS[0]} to {OPSETS[-1]} (default: {OPSET})",
+    )
+    parser.add_argument(
         "--half", action="store_true", help="matrices and kernels of a .safetensors as float16"
     )
     return parser
@@ -125,10 +137,11 @@ def export(
     tolerance: float = TOLERANCE,
     keep_operators: bool = False,
     half: bool = False,
+    opset: int = OPSET,
 ) -> float:
     """Write the network of a checkpoint to `out` and return how far its landmarks are off.
 
-    kind: onnx | pt2 | safetensors. Raises ExportError, and writes nothing, where what was made
+    kind: onnx | pt2 | safetensors; opset is that of onnx. Raises ExportError, and writes nothing, where what was made
     differs from the network by more than `tolerance` of the crop; CheckpointError for weights that
     are none; ModuleNotFoundError where ONNX's packages are missing.
     """
@@ -143,7 +156,7 @@ def export(
         content = _pt2(model, keep_operators)
         run = _run_pt2(content)
     else:
-        content = _onnx(model, checkpoint)
+        content = _onnx(model, checkpoint, opset)
         run = _run_onnx(content)
     difference = _compare(model, run)
     if not difference <= tolerance:
@@ -229,7 +242,7 @@ def _run_pt2(content: bytes) -> Landmarks:
     return run
 
 
-def _onnx(model: CCDN, checkpoint: Checkpoint) -> bytes:
+def _onnx(model: CCDN, checkpoint: Checkpoint, opset: int) -> bytes:
     import torch
 
     _need_onnx()
@@ -240,11 +253,15 @@ def _onnx(model: CCDN, checkpoint: Checkpoint) -> bytes:
             dynamo=True,
             input_names=["crops"],
             output_names=["landmarks"],
-            opset_version=OPSET,
+            opset_version=opset,
             verbose=False,
         )
         assert made is not None
         proto = made.model_proto
+    written = next(entry.version for entry in proto.opset_import if not entry.domain)
+    if written != opset:
+        raise ExportError(f"torch {torch.__version__} wrote opset {written}, expected {opset}")
+    _unsqueeze_one_by_one(proto.graph)
     for value in (proto.graph.input[0], proto.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     del proto.graph.value_info[:]  # names the open dimension otherwise; onnxruntime infers it
@@ -259,6 +276,28 @@ def _onnx(model: CCDN, checkpoint: Checkpoint) -> bytes:
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
     return proto.SerializeToString()
+
+
+def _unsqueeze_one_by_one(graph: Any) -> None:
+    """An Unsqueeze of several axes as one for each, which is all that OpenCV's importer takes."""
+    from onnx import helper, numpy_helper
+
+    constants = {value.name: numpy_helper.to_array(value) for value in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        axes = constants.get(node.input[1]) if node.op_type == "Unsqueeze" else None
+        if axes is None or axes.size < 2 or axes.min() < 0:
+            nodes.append(node)
+            continue
+        (result,), value = node.output, node.input[0]
+        for number, axis in enumerate(sorted(axes.tolist()), 1):
+            name = f"{result}_axis_{number}"
+            graph.initializer.append(numpy_helper.from_array(np.array([axis], np.int64), name))
+            output = result if number == axes.size else f"{result}_{number}"
+            nodes.append(helper.make_node("Unsqueeze", [value, name], [output], f"{name}_node"))
+            value = output
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _run_onnx(content: bytes) -> Landmarks:

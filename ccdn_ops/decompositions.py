@@ -88,9 +88,10 @@ def dual_squeeze(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Te
         y = centred @ _on_a_vector(a, centred.sum(1).unsqueeze(2), iterations, root=False)
         y = y / (positions * safe)
     else:  # A q_K(A) 1
-        y = _on_a_vector(a, torch.ones_like(mean), iterations, root=True)
+        ones = torch.ones(channels, 1, dtype=a.dtype, device=a.device)
+        y = _on_a_vector(a, ones, iterations, root=True)
     second = (y * (safe.sqrt() / channels)).squeeze(2)
-    second = torch.where(trace.squeeze(2) == 0, torch.zeros_like(second), second)
+    second = second.masked_fill(trace.squeeze(2) == 0, 0.0)
     mean = mean.squeeze(2)
     return mean.to(x.dtype), second.to(x.dtype), mean, trace.flatten(), gram
 
@@ -98,13 +99,11 @@ def dual_squeeze(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Te
 def covariance_pool(x: Tensor) -> tuple[Tensor, Tensor]:
     """covariance and trace of x (B, D, N) or (B, D, H, W), as schemas/covariance_pool.py says."""
     _, _, covariance, trace, _ = _moments(x, False)
-    covariance = torch.where(trace == 0, torch.zeros_like(covariance), covariance)
+    covariance = covariance.masked_fill(trace == 0, 0.0)
     return covariance.to(x.dtype), trace.flatten()
 
 
-def isqrt_cov(
-    x: Tensor, iterations: int, triu: bool, save: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def isqrt_cov(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     """root and trace as schemas/isqrt_cov.py says, and no iterates, which only its backward
     reads."""
     _, channels, positions = x.flatten(2).shape
@@ -120,7 +119,7 @@ def isqrt_cov(
         root = centred @ z @ centred.mT / (positions * safe.sqrt())
     else:
         root = y * safe.sqrt()
-    root = torch.where(trace == 0, torch.zeros_like(root), root).to(x.dtype)
+    root = root.masked_fill(trace == 0, 0.0).to(x.dtype)
     if triu:
         rows, columns = torch.triu_indices(channels, channels)
         root = root.flatten(1).index_select(1, (rows * channels + columns).to(x.device))
@@ -133,10 +132,10 @@ def newton_schulz_sqrt(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, 
     wide = a.to(accumulation_dtype(a.dtype))
     wide = (wide + wide.mT) / 2
     trace = _trace(wide)
-    safe = torch.where(trace == 0, torch.ones_like(trace), trace)
+    safe = trace.masked_fill(trace == 0, 1.0)
     y, _ = _coupled(wide / safe, iterations)
     root = y * safe.sqrt()
-    root = torch.where(trace == 0, torch.zeros_like(root), root)
+    root = root.masked_fill(trace == 0, 0.0)
     return root.to(a.dtype), trace.flatten(), _none_saved(trace)
 
 
@@ -154,8 +153,8 @@ def _moments(x: Tensor, by_positions: bool) -> tuple[Tensor, Tensor, Tensor, Ten
     limits = torch.finfo(wide.dtype)
     bound = (16 * limits.eps) ** 2 * (wide.square().sum((1, 2), keepdim=True) / positions)
     constant = trace <= bound.clamp(max=limits.max)
-    safe = torch.where(constant, torch.ones_like(trace), trace)
-    return mean, centred, gram, torch.where(constant, torch.zeros_like(trace), trace), safe
+    safe = trace.masked_fill(constant, 1.0)
+    return mean, centred, gram, trace.masked_fill(constant, 0.0), safe
 
 
 def _coupled(a: Tensor, steps: int) -> tuple[Tensor, Tensor]:
@@ -170,7 +169,8 @@ def _coupled(a: Tensor, steps: int) -> tuple[Tensor, Tensor]:
 
 
 def _on_a_vector(a: Tensor, v: Tensor, iterations: int, root: bool) -> Tensor:
-    """Y_K v, or without root Z_K v, of the coupled iteration of a (B, n, n), for v (B, n, 1).
+    """Y_K v, or without root Z_K v, of the coupled iteration of a (B, n, n), for v (B, n, 1) or
+    (n, 1).
 
     All iterates are polynomials in a, so their order is free: Y_{k+1} v = Y_k P_k v and
     Z_{k+1} v = P_k Z_k v with P_k v = (3 v - Z_k Y_k v) / 2.
@@ -234,10 +234,10 @@ def _bottlenecks(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """gates (B, P, D), hidden (B, P, O, R) and scales (B, P, O, D), all of one dtype."""
     kappa = torch.stack([first] if second is None else [first, second], 1)  # [B, O, D]
-    hidden = torch.einsum("bod,pord->bpor", kappa, reduce_weight) + reduce_bias
-    hidden = hidden.relu()
-    scales = torch.einsum("bpor,podr->bpod", hidden, expand_weight) + expand_bias
-    scales = scales.sigmoid()
+    # Products of matrices rather than einsum, which OpenCV takes for the example's batch alone.
+    column = kappa.unsqueeze(1).unsqueeze(-1)  # [B, 1, O, D, 1]
+    hidden = ((reduce_weight @ column).squeeze(-1) + reduce_bias).relu()
+    scales = ((expand_weight @ hidden.unsqueeze(-1)).squeeze(-1) + expand_bias).sigmoid()
     return scales.sum(2), hidden, scales
 
 
@@ -277,11 +277,11 @@ def cocs_loss(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         norm = f.square().sum(2, keepdim=True).sqrt()
         s = (f / norm.clamp(min=SMALLEST_NORM)).sum(0)  # [P, D]
         largest = s.abs().amax()
-        scaled = s / torch.where(largest > 0, largest, torch.ones_like(largest))
+        scaled = s / largest.masked_fill(largest == 0, 1.0)
         q = (scaled @ scaled.mT).square()
         own = (q * _eye(q)).sum()
         cross = (q * (1 - _eye(q))).sum()
         # Sums of zero alone have no products: 0 / 1.
-        losses.append(cross / torch.where(own == 0, torch.ones_like(own), own))
+        losses.append(cross / own.masked_fill(own == 0, 1.0))
         sums.append(s.flatten())
     return torch.stack(losses).to(features[0].dtype), torch.cat(sums)

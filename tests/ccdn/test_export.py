@@ -197,8 +197,9 @@ def test_a_graph_that_is_not_the_network_is_not_written(
 ) -> None:
     if kind == "onnx":
         onnx_runtime()
-    right = ccdn_ops.decompositions._series
-    monkeypatch.setattr(ccdn_ops.decompositions, "_series", lambda *a: 1.5 * right(*a))
+    right = ccdn_ops.decompositions._on_a_vector
+    wrong = lambda *a, root: 1.5 * right(*a, root=root)  # noqa: E731
+    monkeypatch.setattr(ccdn_ops.decompositions, "_on_a_vector", wrong)
     arguments = ("--weights", weights(QUICK))
     refused(arguments, tmp_path / f"face.{kind}", capsys.readouterr)
 
@@ -207,6 +208,8 @@ def test_a_graph_that_is_not_the_network_is_not_written(
     ("arguments", "message"),
     [
         (["--out", "face.onnx", "--half"], "--half goes with safetensors, found onnx"),
+        (["--out", "face.onnx", "--opset", "12"], "--opset 12: expected 18 to 23"),
+        (["--out", "face.pt2", "--opset", "18"], "--opset goes with onnx, found pt2"),
         (["--out", "face.xyz"], "expected the suffix .onnx, .pt2 or .safetensors"),
         (["--out", "face"], "found 'no suffix'"),
         (["--out", "face.onnx", "--keep-operators"], "--keep-operators goes with pt2, found onnx"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import harness
 import pytest
 import torch
 from torch import Tensor
@@ -60,6 +63,96 @@ def test_ctm(shape: tuple[int, ...], orders: int) -> None:
     raw = torch.ops.ccdn.ctm(x, *w, 5)
     for mine, theirs in zip(found, raw, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_every_operator_has_a_decomposition_or_a_reason() -> None:
+    registered = {
+        name.removeprefix("ccdn::")
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith("ccdn::")
+    }
+    assert {op._schema.name.removeprefix("ccdn::") for op in decompositions.table()} == registered
+    assert all(name.endswith("_backward") for name in decompositions.WITHOUT)
+    for name, reason in decompositions.WITHOUT.items():
+        with pytest.raises(NotImplementedError, match=f"{name} has no decomposition: {reason}"):
+            decompositions.table()[getattr(torch.ops.ccdn, name).default]()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_matrices(shape: tuple[int, ...]) -> None:
+    x = maps(shape)
+    close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-11)
+    close(decompositions.covariance_pool(x)[0], reference.covariance_pool(x))
+    for k in (1, 5):
+        for triu in (False, True):
+            close(decompositions.isqrt_cov(x, k, triu, False)[0], reference.isqrt_cov(x, k, triu))
+        a = reference.covariance_pool(x)
+        close(decompositions.newton_schulz_sqrt(a, k, False)[0], reference.newton_schulz_sqrt(a, k))
+
+
+def test_the_loss() -> None:
+    levels = [maps((3, 4, 5)), maps((3, 4, 2)), torch.zeros(3, 4, 2, dtype=torch.float64)]
+    found, _ = decompositions.cocs_loss(levels)
+    torch.testing.assert_close(found, reference.cocs_loss(levels))
+
+
+@pytest.mark.parametrize("iterations", [5, 7, 10])
+@pytest.mark.parametrize("shape", [(3, 2), (9, 6), (4, 25), (65, 49), (33, 33), (65, 200)])
+def test_float32_is_exact(shape: tuple[int, int], iterations: int) -> None:
+    for kind in harness.KINDS:
+        x = harness.features(kind, 2, *shape)
+        judge = harness.dual_squeeze_judge(iterations)
+        grads = (None, harness.upstream(x))
+        exact = judge.truth([x], grads)
+        allowed = judge.tolerances([x], grads, exact)[1]
+        error = harness.err(decompositions.dual_squeeze(x, iterations)[1], exact[1])
+        assert error <= allowed, f"{kind} {shape}: {error:.3g} > {allowed:.3g}"
+
+
+class Matrices(torch.nn.Module):
+    """The squeezes and matrices of a map, together."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        covariance = ccdn_ops.covariance_pool(x)
+        squares = ccdn_ops.newton_schulz_sqrt(covariance)
+        triangle = ccdn_ops.isqrt_cov(x, triu=True)
+        return (*ccdn_ops.dual_squeeze(x), covariance, squares, triangle)
+
+
+OPEN = ({n: torch.export.Dim.DYNAMIC for n in (0, 2, 3)},)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_onnx_of_every_size(dtype: torch.dtype) -> None:
+    """One graph for more and for fewer positions than channels, one position, and other batches."""
+    for name in ("onnx", "onnxscript"):
+        pytest.importorskip(name)
+    runtime = pytest.importorskip("onnxruntime")
+    program = torch.export.export(Matrices(), (maps((2, 8, 6, 5), dtype),), dynamic_shapes=OPEN)
+    program = program.run_decompositions(decompositions.table())
+    made = torch.onnx.export(program, dynamo=True, verbose=False)
+    session = runtime.InferenceSession(made.model_proto.SerializeToString())
+    tolerance = 2 * torch.finfo(dtype).eps if dtype == torch.float16 else 1e-6
+    for shape in [(1, 8, 2, 2), (3, 8, 9, 4), (2, 8, 1, 1), (2, 8, 1, 5)]:
+        x = maps(shape, dtype)
+        found = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        wide = x.double()
+        squares = reference.newton_schulz_sqrt(reference.covariance_pool(x).double())
+        exact = (*reference.dual_squeeze(wide), reference.covariance_pool(wide), squares)
+        exact = (*exact, reference.isqrt_cov(wide, triu=True))
+        for y, y64 in zip(found, exact, strict=True):
+            assert harness.err(torch.from_numpy(y), y64) <= tolerance, shape
+
+
+def test_a_size_that_must_be_fixed_is_named() -> None:
+    class Triangle(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return ccdn_ops.isqrt_cov(x, triu=True)
+
+    channels = ({1: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(Triangle(), (maps((2, 4, 3, 3)),), dynamic_shapes=channels)
+    with pytest.raises(ValueError, match="isqrt_cov: the number of channels is open"):
+        program.run_decompositions(decompositions.table())
 
 
 class Uses(torch.nn.Module):
