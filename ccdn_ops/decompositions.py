@@ -3,8 +3,8 @@
     exported = torch.export.export(model.eval(), ...)
     exported = exported.run_decompositions(ccdn_ops.decompositions.table())
 
-Batch, height and width may be open, channels too. A size decides on nothing unless it is known while
-the graph is made: where it is not known that there are fewer positions than channels, the matrices
+Batch, height and width may be open, channels too. A size decides on nothing unless it is known
+while the graph is made: where it is not known that there are fewer positions than channels, the matrices
 are D x D, which is right for both. Outputs are those of the forward operators, in the
 accumulation dtype. There is nothing but products, sums and comparisons in float32 (float64 for
 float64 features), so that every runtime has it.
@@ -115,10 +115,8 @@ def isqrt_cov(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tenso
     by_positions = statically_known_true(10 * positions <= 9 * channels)  # newton_schulz_plan's
     _, centred, gram, trace, safe = _moments(x, by_positions)
     y, z = _coupled(gram / safe, iterations)
-    if by_positions:
-        root = centred @ z @ centred.mT / (positions * safe.sqrt())
-    else:
-        root = y * safe.sqrt()
+    scale = safe.sqrt()
+    root = centred @ z @ centred.mT / (positions * scale) if by_positions else y * scale
     root = root.masked_fill(trace == 0, 0.0).to(x.dtype)
     if triu:
         rows, columns = torch.triu_indices(channels, channels)
@@ -233,12 +231,17 @@ def _bottlenecks(
     expand_bias: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """gates (B, P, D), hidden (B, P, O, R) and scales (B, P, O, D), all of one dtype."""
-    kappa = torch.stack([first] if second is None else [first, second], 1)  # [B, O, D]
-    # Products of matrices rather than einsum, which OpenCV takes for the example's batch alone.
-    column = kappa.unsqueeze(1).unsqueeze(-1)  # [B, 1, O, D, 1]
-    hidden = ((reduce_weight @ column).squeeze(-1) + reduce_bias).relu()
-    scales = ((expand_weight @ hidden.unsqueeze(-1)).squeeze(-1) + expand_bias).sigmoid()
-    return scales.sum(2), hidden, scales
+    # Order by order and without einsum, which OpenCV takes for the example's batch alone.
+    gates, hidden, scales = None, [], []
+    for order, kappa in enumerate([first] if second is None else [first, second]):
+        column = kappa.unsqueeze(1).unsqueeze(-1)  # [B, 1, D, 1]
+        units = (reduce_weight[:, order] @ column).squeeze(-1) + reduce_bias[:, order]
+        hidden.append(units.relu())  # [B, P, R]
+        logits = (expand_weight[:, order] @ hidden[-1].unsqueeze(-1)).squeeze(-1)
+        scales.append((logits + expand_bias[:, order]).sigmoid())  # [B, P, D]
+        gates = scales[-1] if gates is None else gates + scales[-1]
+    assert gates is not None
+    return gates, torch.stack(hidden, 2), torch.stack(scales, 2)
 
 
 def multi_excite(x: Tensor, gates: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ class Matrices(torch.nn.Module):
         return (*ccdn_ops.dual_squeeze(x), covariance, squares, triangle)
 
 
-OPEN = ({n: torch.export.Dim.DYNAMIC for n in (0, 2, 3)},)
+OPEN = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
