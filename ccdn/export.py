@@ -35,8 +35,8 @@ examples:
 .onnx and .pt2 take crops, float32 (batch, 3, S, S) RGB in [0, 1], any batch, and give landmarks
 (batch, L, 2), x then y, in [0, 1] of the crop. Their operators are standard ones, the second-order
 squeeze with its last three steps on a vector; --keep-operators leaves those of ccdn_ops in a .pt2,
-which is then faster and needs `import ccdn_ops` before it is loaded. What was written is run and compared with
-the network; where they differ by more than the tolerance nothing is written.
+which is then faster and needs `import ccdn_ops` before it is loaded. What was written is run and
+compared with the network; where they differ by more than the tolerance nothing is written.
 
 exit codes: 0 done, 1 the result differs from the network, 2 wrong usage or weights, 130 interrupted
 """
@@ -142,8 +142,8 @@ def export(
     """Write the network of a checkpoint to `out` and return how far its landmarks are off.
 
     kind: onnx | pt2 | safetensors; opset is that of onnx. Raises ExportError, and writes nothing,
-    where what was made differs from the network by more than `tolerance` of the crop; CheckpointError for weights that
-    are none; ModuleNotFoundError where ONNX's packages are missing.
+    where what was made differs from the network by more than `tolerance` of the crop;
+    CheckpointError for weights that are none; ModuleNotFoundError where ONNX's packages are missing.
     """
     from ccdn.files import atomic_write
     from ccdn.training.checkpoint import load_model

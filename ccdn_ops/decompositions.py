@@ -4,8 +4,8 @@
     exported = exported.run_decompositions(ccdn_ops.decompositions.table())
 
 Batch, height and width may be open, channels too. A size decides on nothing unless it is known
-while the graph is made: where it is not known that there are fewer positions than channels, the matrices
-are D x D, which is right for both. Outputs are those of the forward operators, in the
+while the graph is made: where it is not known that there are fewer positions than channels, the
+matrices are D x D, which is right for both. Outputs are those of the forward operators, in the
 accumulation dtype. There is nothing but products, sums and comparisons in float32 (float64 for
 float64 features), so that every runtime has it.
 
