@@ -143,7 +143,7 @@ def export(
 
     kind: onnx | pt2 | safetensors; opset is that of onnx. Raises ExportError, and writes nothing,
     where what was made differs from the network by more than `tolerance` of the crop;
-    CheckpointError for weights that are none; ModuleNotFoundError where ONNX's packages are missing.
+    CheckpointError for weights that are none; ModuleNotFoundError where packages are missing.
     """
     from ccdn.files import atomic_write
     from ccdn.training.checkpoint import load_model
