@@ -19,6 +19,7 @@
 #include <cuda/instructions.cuh>
 
 #include "dual_squeeze_kernels.cuh"
+#include "launch.cuh"
 
 namespace ccdn::cuda {
 
@@ -349,14 +350,22 @@ bool with_cluster_form(int64_t n, Run run) {
 }
 
 // Whether this device can launch a cluster of the kernel: it may be too old, and so may be what the
-// kernel was compiled for, where a newer device runs its PTX.
-inline bool launches_clusters(const void* kernel) {
-  int device = 0, served = 0;
+// kernel was compiled for, where a newer device runs its PTX; and a small device, or a small part
+// of one, may have too few multiprocessors side by side for so many blocks.
+inline bool launches_clusters(const void* kernel, int blocks, size_t bytes) {
+  int device = 0, served = 0, at_once = 0;
   cudaFuncAttributes attributes = {};
-  return cudaGetDevice(&device) == cudaSuccess &&
-         cudaDeviceGetAttribute(&served, cudaDevAttrClusterLaunch, device) == cudaSuccess &&
-         cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && served != 0 &&
-         attributes.ptxVersion >= 90;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&served, cudaDevAttrClusterLaunch, device) != cudaSuccess ||
+      cudaFuncGetAttributes(&attributes, kernel) != cudaSuccess || served == 0 ||
+      attributes.ptxVersion < 90) {
+    return false;
+  }
+  const ClusterLaunch one(1, blocks, bytes, kClusterThreads, nullptr);
+  const cudaError_t error = cudaOccupancyMaxActiveClusters(&at_once, kernel, &one.config);
+  // This one is an answer, too; any other is left for the next launch to report.
+  if (error == cudaErrorInvalidClusterSize) cudaGetLastError();
+  return error == cudaSuccess && at_once > 0;
 }
 
 }  // namespace ccdn::cuda

@@ -181,10 +181,11 @@ bool in_clusters(Launcher& launch, const DualSqueezeExtents& e, KernelOf kernel_
   with_cluster_form(e.side, [&](auto form) {
     using Form = decltype(form);
     const auto kernel = kernel_of(form);
-    if (Form::kBlocks > 1 && !launches_clusters(reinterpret_cast<const void*>(kernel))) return;
+    constexpr size_t bytes = sizeof(ClusterMemory<Form, kVectors>);
+    const auto address = reinterpret_cast<const void*>(kernel);
+    if (Form::kBlocks > 1 && !launches_clusters(address, Form::kBlocks, bytes)) return;
     launched = true;
-    launch.cluster(kernel, e.batch, Form::kBlocks, sizeof(ClusterMemory<Form, kVectors>),
-                   kClusterThreads, arguments, coefficients);
+    launch.cluster(kernel, e.batch, Form::kBlocks, bytes, kClusterThreads, arguments, coefficients);
   });
   return launched;
 }

@@ -22,7 +22,8 @@ struct GramParts {
     const int64_t wanted = blocks > 0 ? kBlocks / blocks : 1, most = free / kShortest;
     const int64_t count = wanted < most ? wanted : most;
     if (count <= 1) return {1, free};
-    const int64_t length = (free / count + kMultiple - 1) / kMultiple * kMultiple;
+    // Rounded up, so that `count` parts hold all of it.
+    const int64_t length = (free + count * kMultiple - 1) / (count * kMultiple) * kMultiple;
     return {(free + length - 1) / length, length};
   }
 };

@@ -11,6 +11,29 @@
 
 namespace ccdn::cuda {
 
+// A launch of clusters of `blocks` blocks, each with so many bytes of dynamic shared memory. The
+// configuration points into it.
+struct ClusterLaunch {
+  cudaLaunchConfig_t config = {};
+  cudaLaunchAttribute size[1] = {};
+
+  ClusterLaunch(int64_t clusters, int blocks, size_t bytes, int threads, cudaStream_t stream) {
+    config.gridDim = dim3(static_cast<unsigned>(clusters * blocks));
+    config.blockDim = dim3(static_cast<unsigned>(threads));
+    config.dynamicSmemBytes = bytes;
+    config.stream = stream;
+    if (blocks > 1) {
+      size[0].id = cudaLaunchAttributeClusterDimension;
+      size[0].val.clusterDim.x = static_cast<unsigned>(blocks);
+      size[0].val.clusterDim.y = size[0].val.clusterDim.z = 1;
+      config.attrs = size;
+      config.numAttrs = 1;
+    }
+  }
+  ClusterLaunch(const ClusterLaunch&) = delete;
+  ClusterLaunch& operator=(const ClusterLaunch&) = delete;
+};
+
 // Launches in order on one stream; after the first failure nothing more is launched.
 class Launcher {
  public:
@@ -32,20 +55,8 @@ class Launcher {
                const Arguments&... arguments) {
     if (status_ != Status::ok || work == 0) return;
     const int64_t clusters = work < kMaxBlocks / blocks ? work : kMaxBlocks / blocks;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(static_cast<unsigned>(clusters * blocks));
-    config.blockDim = dim3(static_cast<unsigned>(threads));
-    config.dynamicSmemBytes = bytes;
-    config.stream = stream_;
-    cudaLaunchAttribute size[1];
-    if (blocks > 1) {
-      size[0].id = cudaLaunchAttributeClusterDimension;
-      size[0].val.clusterDim.x = static_cast<unsigned>(blocks);
-      size[0].val.clusterDim.y = size[0].val.clusterDim.z = 1;
-      config.attrs = size;
-      config.numAttrs = 1;
-    }
-    const cudaError_t launched = cudaLaunchKernelEx(&config, kernel, arguments...);
+    const ClusterLaunch launch(clusters, blocks, bytes, threads, stream_);
+    const cudaError_t launched = cudaLaunchKernelEx(&launch.config, kernel, arguments...);
     const cudaError_t last = cudaGetLastError();
     const cudaError_t error = launched != cudaSuccess ? launched : last;
     if (error != cudaSuccess) {

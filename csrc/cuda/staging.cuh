@@ -48,6 +48,7 @@ struct PackPlaces {
     const int at = int(threadIdx.x);
     // Lanes of a turned pack: `side` of them along the depth.
     constexpr int side = kWidth == 1 ? 1 : 8, packs = kTile / kWidth;
+    static_assert(side * packs <= kTensorThreads, "the threads reach every row");
     row = along_depth ? at / (kSlice / kWidth) : at / side % packs * kWidth;
     depth = along_depth ? at % (kSlice / kWidth) * kWidth : at / (side * packs) * side + at % side;
     row_step = along_depth ? kRowStep : 0;

@@ -5,6 +5,7 @@ Races are in test_cuda_races.py; what a device alone can show (its memory model,
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import signal
@@ -220,12 +221,39 @@ def test_without_clusters(emulation: Emulation, device: int, compiled_for: int) 
     assert all(err(a, b) < 1e-6 for a, b in zip(here, there, strict=True))
 
 
+@pytest.mark.parametrize(("n", "room"), [(100, 1), (200, 4)])
+def test_without_room_for_clusters(emulation: Emulation, n: int, room: int) -> None:
+    """A part of a device may have too few multiprocessors for a cluster: one block does it."""
+    x = features("dominant", 2, n, n + 20)
+    before = emulation.native.emulated_clusters()
+    emulation.native.emulated_room(room)
+    try:
+        check(emulation, x)
+    finally:
+        emulation.native.emulated_room(8)
+    assert emulation.native.emulated_clusters() == before
+
+
 # 256 blocks have work: one tile of a sample is summed in as many parts as they allow.
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("side", "free"), [(24, 1000), (24, 129), (90, 515)])
 def test_a_matrix_in_parts(emulation: Emulation, side: int, free: int, layout: str) -> None:
     check(emulation, laid_out(features("dominant", 2, side, free), layout), 3, side="channels")
     check(emulation, laid_out(features("dominant", 2, free, side), layout), 3, side="positions")
+
+
+def test_parts_of_a_matrix_cover_it(emulation: Emulation) -> None:
+    """All of the sum, in at most 256 blocks where it has several parts, none of them empty."""
+    found = (ctypes.c_int64 * 2)()
+    cases = itertools.product((0, 1, 3, 50), (1, 64, 65, 200), (*range(1, 1200), 65537, 1 << 40))
+    for batch, side, free in cases:
+        arguments = (ctypes.c_int64(size) for size in (batch, side, free))
+        emulation.native.emulated_gram_parts(*arguments, found)
+        count, length = found
+        assert (count - 1) * length < free <= count * length, (batch, side, free)
+        across = -(-side // 64)
+        blocks = count * batch * across * (across + 1) // 2
+        assert count == 1 or (blocks <= 256 and length >= 128), (batch, side, free)
 
 
 @pytest.mark.parametrize(("channels", "positions"), [(6, 10), (10, 6)])

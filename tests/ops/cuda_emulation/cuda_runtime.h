@@ -47,7 +47,8 @@ enum cudaError_t {
   cudaErrorInsufficientDriver = 35,
   cudaErrorInvalidConfiguration = 9,
   cudaErrorInvalidResourceHandle = 400,
-  cudaErrorLaunchFailure = 719
+  cudaErrorLaunchFailure = 719,
+  cudaErrorInvalidClusterSize = 912
 };
 using cudaStream_t = struct CUstream_st*;
 
@@ -256,6 +257,8 @@ inline int driver_version = 13000;
 inline int64_t driver_questions = 0;
 // Of the device, and of what the kernels were compiled for: 90 and more have clusters.
 inline int device_architecture = 90, compiled_for = 90;
+// Blocks of the largest cluster that the device has room for.
+inline unsigned room_for_blocks = kMostBlocks;
 }  // namespace emulation
 
 struct cudaFuncAttributes {
@@ -275,6 +278,14 @@ inline cudaError_t cudaGetDevice(int* device) {
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
   *value = emulation::device_architecture >= 90;
   return cudaSuccess;
+}
+inline cudaError_t cudaOccupancyMaxActiveClusters(int* found, const void*,
+                                                  const cudaLaunchConfig_t* config) {
+  const unsigned blocks = config->numAttrs == 1 ? config->attrs[0].val.clusterDim.x : 1;
+  *found = blocks <= emulation::room_for_blocks;
+  // Either answer: none at a time, or an error where there is room for no cluster at all.
+  if (blocks == 1 || emulation::room_for_blocks > 1) return cudaSuccess;
+  return emulation::last_error = cudaErrorInvalidClusterSize;
 }
 inline cudaError_t cudaRuntimeGetVersion(int* version) {
   *version = 13000;
@@ -307,7 +318,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   cluster_blocks = 1;
   if (config->numAttrs == 1) cluster_blocks = config->attrs[0].val.clusterDim.x;
   launches_of_clusters += cluster_blocks > 1;
-  if (cluster_blocks < 1 || cluster_blocks > kMostBlocks || gridDim.x % cluster_blocks != 0 ||
+  if (cluster_blocks < 1 || cluster_blocks > room_for_blocks || gridDim.x % cluster_blocks != 0 ||
       cluster_blocks * blockDim.x > kMostThreads || config->dynamicSmemBytes > kBytesOfBlock) {
     return last_error = cudaErrorInvalidConfiguration;
   }

@@ -3,6 +3,7 @@
 
 #include <cuda/instructions.cuh>
 
+#include "cuda/dual_squeeze_workspace.h"
 #include "cuda/multi_excite_plan.h"
 #include "cuda/recurrence.cuh"
 #include "cuda/symmetric_plan.h"
@@ -28,6 +29,9 @@ EXPORTED void emulated_architectures(int device, int compiled_for) {
   emulation::compiled_for = compiled_for;
 }
 
+// The blocks of the largest cluster that the device has room for, from now on.
+EXPORTED void emulated_room(unsigned blocks) { emulation::room_for_blocks = blocks; }
+
 // Launches so far of clusters of several blocks.
 EXPORTED int64_t emulated_clusters() { return emulation::launches_of_clusters; }
 
@@ -41,6 +45,13 @@ EXPORTED int64_t emulated_driver(int error, int version) {
 }
 
 EXPORTED int emulated_max_terms() { return ccdn::cuda::kMaxTerms; }
+
+// Parts of the gram matrix's sum, and the length of each but the last.
+EXPORTED void emulated_gram_parts(int64_t batch, int64_t side, int64_t free, int64_t* found) {
+  const auto parts = ccdn::cuda::GramParts::plan(batch, side, free);
+  found[0] = parts.count;
+  found[1] = parts.length;
+}
 
 EXPORTED int64_t emulated_quotient(int64_t a, int64_t b) { return ccdn::cuda::quotient(a, b); }
 
