@@ -132,21 +132,28 @@ def read_coco(
 @dataclass
 class _Image:
     """An entry of `images`; `size` is width and height, None where it does not say. `places` are
-    all that have its id.
+    all that have its id. `error` is what is wrong with it, where its annotations are left out.
     """
 
     name: str
     size: tuple[int, int] | None
+    error: str | None = None
     places: list[int] = field(default_factory=list)
 
 
 def _read_images(path: Path, content: Any, skip_bad: bool) -> dict[Any, _Image]:
     images: dict[Any, _Image] = {}
     for number, item in enumerate(_items(path, content, "images")):
-        name, key = item.get("file_name"), _key(item.get("id"))
-        if not isinstance(name, str) or not name or key is None:
-            raise DataError(f"{path}, image {number}: expected an id and a file_name")
-        known = images.setdefault(key, _Image(name, _size(path, number, item)))
+        key = _key(item.get("id"))
+        try:
+            image = _image(path, number, item)
+        except DataError as error:
+            if not skip_bad:
+                raise
+            image = _Image("", None, str(error))
+        if key is None:
+            continue  # no annotation can be of it
+        known = images.setdefault(key, image)
         known.places.append(number)
         if len(known.places) > 1 and not skip_bad:
             raise DataError(_same_id(path, key, known))
@@ -156,6 +163,13 @@ def _read_images(path: Path, content: Any, skip_bad: bool) -> dict[Any, _Image]:
 def _same_id(path: Path | str, key: Any, image: _Image) -> str:
     places = " and ".join(map(str, image.places))
     return f"{path}: found the id {key!r} of images {places}, expected an id for each"
+
+
+def _image(path: Path, number: int, item: dict[str, Any]) -> _Image:
+    name = item.get("file_name")
+    if not isinstance(name, str) or not name or _key(item.get("id")) is None:
+        raise DataError(f"{path}, image {number}: expected an id and a file_name")
+    return _Image(name, _size(path, number, item))
 
 
 def _size(path: Path, number: int, item: dict[str, Any]) -> tuple[int, int] | None:
@@ -188,6 +202,8 @@ def _image_of(where: str, images: dict[Any, _Image], item: dict[str, Any]) -> _I
         )
     if len(images[key].places) > 1:
         raise DataError(_same_id(where, key, images[key]))
+    if images[key].error is not None:
+        raise DataError(f"{where}: {images[key].error}")
     return images[key]
 
 

@@ -49,6 +49,31 @@ def test_an_id_of_two_images(tmp_path: Path) -> None:
     assert "annotation 2 (id 3): found the id 7 of images 0 and 2" in faces.skipped.reasons[1]
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"width": "264"}, "image 1: found width = '264', expected a whole number"),
+        ({"height": -1}, "image 1: found height = -1, expected a whole number"),
+        ({"file_name": None}, "image 1: expected an id and a file_name"),
+        ({"id": None}, "image 1: expected an id and a file_name"),
+    ],
+)
+def test_an_image_that_is_wrong_costs_its_faces_only(
+    tmp_path: Path, entry: dict[str, Any], said: str
+) -> None:
+    root = coco(tmp_path, [7, 8], [(1, 7), (2, 8), (3, 8)])
+    content = json.loads((root / "train.json").read_text())
+    content["images"][1] |= {"width": 56, "height": 48} | entry
+    (root / "train.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=said):
+        open_faces("coco", root)
+    faces = open_faces("coco", root, skip_bad=True)
+    assert [faces.face(i).name for i in range(len(faces))] == ["0.png"]
+    assert faces.skipped.count == 2
+    reason = "found image_id 8, expected that of an image" if "id" in entry else said
+    assert all(reason in text for text in faces.skipped.reasons)
+
+
 def test_an_id_of_two_annotations(tmp_path: Path) -> None:
     root = coco(tmp_path, [7], [(1, 7), (2, 7), (1, 7)])
     message = r"train.json, annotation 2 \(id 1\): found the id of annotation 0 again"
