@@ -274,7 +274,9 @@ def test_an_exported_program() -> None:
     program = torch.export.export(module, (x,))
     assert counts(lambda: program.module()(x)) == counts(lambda: module(x))
     program = program.run_decompositions(decompositions.table())
-    assert set(counts(lambda: program.module()(x))) == {"bmm"}
+    found = counts(lambda: program.module()(x))  # by PyTorch's own products, and none of ours
+    assert found
+    assert set(found) <= {"mm", "bmm", "addmm", "baddbmm"}
 
 
 def test_of_each_module() -> None:
