@@ -28,18 +28,6 @@ if launcher.interpreted():
 
 from compiled_triton import executed
 
-# The meaning of the outputs' axes, in the symbols of the tensors' shapes; "L" counts levels.
-OUTPUTS = {
-    "dual_squeeze": ["BD", "BD"],
-    "second_order_squeeze": ["BD"],
-    "excitation_gates": ["BPD"],
-    "multi_excite": ["BPDHW"],
-    "ctm": ["BPDHW", "BPD"],
-    "cocs_loss": ["L"],
-    "covariance_pool": ["BDD"],
-    "newton_schulz_sqrt": ["BDD"],
-    "isqrt_cov": ["BDD"],
-}
 # By channels and by positions, a tile and more than one, multiples of 16 and none, and ones, which
 # Triton makes constants.
 SIZES = {
@@ -69,7 +57,7 @@ def check(
         batch, channels, height, width = tensors[0].shape
         maps = features("dominant", batch, channels, height * width, dtype=dtype)
         tensors[0] = maps.unflatten(2, (height, width))
-    judge = Judge(operator.reference, operator.shapes, OUTPUTS[operator.name])
+    judge = Judge(operator.reference, operator.shapes, operator.outputs)
     case = judge.case(f"{operator}, {size}, {dtype}, {layout}", tensors)
     if layout != "contiguous":
         case = replace(case, tensors=[laid_out(tensors[0], layout), *tensors[1:]])
@@ -95,23 +83,20 @@ def test_arguments_that_triton_specialises(operator: Operator, size: str) -> Non
 
 # More terms, products in float64 and upper triangles, which the table of operators has not.
 VARIANTS = [
-    Operator(
-        "dual_squeeze",
-        ["BDHW"],
-        partial(ccdn_ops.dual_squeeze, iterations=7),
-        partial(reference.dual_squeeze, iterations=7),
+    replace(
+        BY_NAME["dual_squeeze"],
+        call=partial(ccdn_ops.dual_squeeze, iterations=7),
+        reference=partial(reference.dual_squeeze, iterations=7),
     ),
-    Operator(
-        "newton_schulz_sqrt",
-        ["BDR"],
-        lambda b: ccdn_ops.newton_schulz_sqrt(gram(b), 6),
-        lambda b: reference.newton_schulz_sqrt(gram(b), 6),
+    replace(
+        BY_NAME["newton_schulz_sqrt"],
+        call=lambda b: ccdn_ops.newton_schulz_sqrt(gram(b), 6),
+        reference=lambda b: reference.newton_schulz_sqrt(gram(b), 6),
     ),
-    Operator(
-        "isqrt_cov",
-        ["BDHW"],
-        lambda x: ccdn_ops.isqrt_cov(x, 6),
-        lambda x: reference.isqrt_cov(x, 6),
+    replace(
+        BY_NAME["isqrt_cov"],
+        call=lambda x: ccdn_ops.isqrt_cov(x, 6),
+        reference=lambda x: reference.isqrt_cov(x, 6),
     ),
 ]
 
