@@ -261,7 +261,7 @@ def _onnx(model: CCDN, checkpoint: Checkpoint, opset: int) -> bytes:
     written = next(entry.version for entry in proto.opset_import if not entry.domain)
     if written != opset:
         raise ExportError(f"torch {torch.__version__} wrote opset {written}, expected {opset}")
-    _unsqueeze_one_by_one(proto.graph)
+    _simplify(proto)
     for value in (proto.graph.input[0], proto.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     del proto.graph.value_info[:]  # names the open dimension otherwise; onnxruntime infers it
@@ -278,13 +278,21 @@ def _onnx(model: CCDN, checkpoint: Checkpoint, opset: int) -> bytes:
     return proto.SerializeToString()
 
 
-def _unsqueeze_one_by_one(graph: Any) -> None:
-    """An Unsqueeze of several axes as one for each, which is all that OpenCV's importer takes."""
+def _simplify(proto: Any) -> None:
+    """Write the graph in words that OpenCV's importer takes, too.
+
+    What depends on weights alone is computed, because the importer has no shapes for it; and an
+    Unsqueeze of several axes becomes one for each.
+    """
     from onnx import helper, numpy_helper
 
+    graph = proto.graph
     constants = {value.name: numpy_helper.to_array(value) for value in graph.initializer}
     nodes = []
     for node in graph.node:
+        if node.input and all(name in constants for name in node.input):
+            constants.update(_computed(node, constants, proto.opset_import))
+            continue
         axes = constants.get(node.input[1]) if node.op_type == "Unsqueeze" else None
         if axes is None or axes.size < 2 or axes.min() < 0:
             nodes.append(node)
@@ -292,12 +300,29 @@ def _unsqueeze_one_by_one(graph: Any) -> None:
         (result,), value = node.output, node.input[0]
         for number, axis in enumerate(sorted(axes.tolist()), 1):
             name = f"{result}_axis_{number}"
-            graph.initializer.append(numpy_helper.from_array(np.array([axis], np.int64), name))
+            constants[name] = np.array([axis], np.int64)
             output = result if number == axes.size else f"{result}_{number}"
             nodes.append(helper.make_node("Unsqueeze", [value, name], [output], f"{name}_node"))
             value = output
     del graph.node[:]
     graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    del graph.initializer[:]
+    graph.initializer.extend(
+        numpy_helper.from_array(value, name) for name, value in constants.items() if name in used
+    )
+
+
+def _computed(node: Any, constants: dict[str, Any], opsets: Any) -> dict[str, Any]:
+    """What a node gives for constants, by the names of its outputs."""
+    from onnx import helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    inputs = [numpy_helper.from_array(constants[name], name) for name in set(node.input)]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in node.output]
+    graph = helper.make_graph([node], "constant", [], outputs, inputs)
+    found = ReferenceEvaluator(helper.make_model(graph, opset_imports=opsets)).run(None, {})
+    return dict(zip(node.output, found, strict=True))
 
 
 def _run_onnx(content: bytes) -> Landmarks:

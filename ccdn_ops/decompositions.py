@@ -85,14 +85,15 @@ def dual_squeeze(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Te
     mean, centred, gram, trace, safe = _moments(x, by_positions)
     a = gram / safe
     if by_positions:  # kappa = Xc q_K(G) Xc^T 1 / (N tr), all of it times sqrt(tr) / D
-        y = centred @ _on_a_vector(a, centred.sum(1).unsqueeze(2), iterations, root=False)
+        start = centred.sum(1, keepdim=True).mT
+        y = centred @ _on_a_vector(a, start, iterations, root=False)
         y = y / (positions * safe)
     else:  # A q_K(A) 1
         ones = torch.ones(channels, 1, dtype=a.dtype, device=a.device)
         y = _on_a_vector(a, ones, iterations, root=True)
-    second = (y * (safe.sqrt() / channels)).squeeze(2)
-    second = second.masked_fill(trace.squeeze(2) == 0, 0.0)
-    mean = mean.squeeze(2)
+    second = (y * (safe.sqrt() / channels)).masked_fill(trace == 0, 0.0)
+    # flatten rather than squeeze, which OpenCV keeps for the example's batch alone.
+    second, mean = second.flatten(1), mean.flatten(1)
     return mean.to(x.dtype), second.to(x.dtype), mean, trace.flatten(), gram
 
 
@@ -235,9 +236,9 @@ def _bottlenecks(
     gates, hidden, scales = None, [], []
     for order, kappa in enumerate([first] if second is None else [first, second]):
         column = kappa.unsqueeze(1).unsqueeze(-1)  # [B, 1, D, 1]
-        units = (reduce_weight[:, order] @ column).squeeze(-1) + reduce_bias[:, order]
+        units = (reduce_weight[:, order] @ column).flatten(2) + reduce_bias[:, order]
         hidden.append(units.relu())  # [B, P, R]
-        logits = (expand_weight[:, order] @ hidden[-1].unsqueeze(-1)).squeeze(-1)
+        logits = (expand_weight[:, order] @ hidden[-1].unsqueeze(-1)).flatten(2)
         scales.append((logits + expand_bias[:, order]).sigmoid())  # [B, P, D]
         gates = scales[-1] if gates is None else gates + scales[-1]
     assert gates is not None

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ import ccdn
 import ccdn_ops.decompositions
 from ccdn import export
 from ccdn.config import load_config
+from ccdn.default_weights import DEFAULT_WEIGHTS
 from ccdn.models import build_model
 from ccdn.training import portable
 from ccdn.training.checkpoint import Checkpoint, save_checkpoint
@@ -93,6 +95,7 @@ def test_onnx_takes_any_batch_and_is_the_network(
     assert (crops.name, crops.shape) == ("crops", ["batch", 3, 64, 64])
     assert (landmarks.name, landmarks.shape) == ("landmarks", ["batch", 68, 2])
     model = ccdn.load(weights(variant))
+    opencv = cv2.dnn.readNetFromONNX(str(out))
     for batch in (1, 3, 7):
         x = torch.rand(batch, 3, 64, 64)
         with torch.no_grad():
@@ -100,6 +103,25 @@ def test_onnx_takes_any_batch_and_is_the_network(
         (found,) = session.run(None, {"crops": x.numpy()})
         assert np.ptp(expected) > 0.1
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+        opencv.setInput(x.numpy())
+        np.testing.assert_allclose(opencv.forward(), found, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [export.OPSETS[0], export.OPSETS[-1]])
+def test_opencv_runs_the_default_weights(opset: int, tmp_path: Path) -> None:
+    runtime = onnx_runtime()
+    import onnx
+
+    out = tmp_path / "face.onnx"
+    assert command("--weights", DEFAULT_WEIGHTS, "--out", out, "--opset", opset) == 0
+    assert [entry.version for entry in onnx.load(str(out)).opset_import] == [opset]
+    session, opencv = runtime.InferenceSession(str(out)), cv2.dnn.readNetFromONNX(str(out))
+    for batch in (1, 4, 2):
+        x = torch.rand(batch, *session.get_inputs()[0].shape[1:]).numpy()
+        opencv.setInput(x)
+        (expected,) = session.run(None, {"crops": x})
+        np.testing.assert_allclose(opencv.forward(), expected, rtol=0, atol=1e-5)
 
 
 LOAD_WITHOUT_US = """
