@@ -203,7 +203,7 @@ SOMETIMES: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "large values": (_made(lambda s, x: s.plain(x.clamp(-99, 99)) + x * 0), "differs"),
     "NaN": (_made(lambda s, x: s.plain(x.nan_to_num()) * 1), "up to nan"),
     "the environment": (
-        _made(lambda s, x: s.plain(x) if "NO_GATE" not in os.environ else x),
+        _made(lambda s, x: s.plain(x) if "no_gate" not in os.environ else x),
         "os.environ",
     ),
     "a clock": (_made(lambda s, x: s.plain(x) if time.time() > 0 else x), "time.time"),
