@@ -85,6 +85,8 @@ def check_model_config(config: ModelConfig) -> None:
             raise ValueError(f"model.{name}: expected at least 1, found {found}")
     if not 1 <= config.iterations <= 10:
         raise ValueError(f"model.iterations: expected 1 to 10, found {config.iterations}")
+    if config.depth > 30:  # 2 to the power of it divides the size of the crop
+        raise ValueError(f"model.depth: expected 1 to 30, found {config.depth}")
     widths = list(config.stage_channels)
     if len(widths) != 2 or min(widths) < 1:
         raise ValueError(

@@ -212,6 +212,7 @@ def test_objective_refuses_what_does_not_fit():
         ({"input_size": 40}, "multiple of 16 .* found 40"),
         ({"excitations": 0}, "excitations: expected at least 1, found 0"),
         ({"iterations": 11}, "iterations: expected 1 to 10, found 11"),
+        ({"depth": 10**12}, "depth: expected 1 to 30, found 1000000000000"),
         ({"ctm": False, "stage_input": "excited"}, "stage_input: excited needs an excitation"),
     ],
 )
