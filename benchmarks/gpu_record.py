@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import tables
-from gpu_targets import SUITES, TARGETS, Row, Target
+from gpu_measure import Row
+from gpu_targets import SUITES, TARGETS, Target
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_MEASURED = "not measured"

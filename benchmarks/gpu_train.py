@@ -30,7 +30,7 @@ if __name__ == "__main__":  # from a bare checkout, where nothing is installed
 import tables
 import torch
 from gpu_check import NO_DEVICE, STOPPED, last_line, run
-from gpu_targets import clocks
+from gpu_measure import clocks
 
 # Seconds kept for loading the faces again, the evaluation and its pictures.
 RESERVE = 75.0
