@@ -17,7 +17,7 @@ from timing import interleaved
 
 from ccdn.data import CropDataset, read_folder, write_pts
 from ccdn.data.images import cv2
-from ccdn.data.synthetic import SyntheticFaces
+from ccdn.synthetic_faces import SyntheticFaces
 
 FACES = 24
 WIDTH, HEIGHT = 1280, 960  # of a photograph; the face fills about a third of its height

@@ -100,7 +100,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def _write(folder: Path, rows: list[Row], failed: int) -> list[Path]:
     import plot
 
-    from ccdn.files import atomic_write
+    from ccdn.runtime.files import atomic_write
 
     name = tables.machine()
     torch.set_num_threads(THREADS)  # for the rates that the summary quotes

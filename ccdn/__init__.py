@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     import torch
 
     from ccdn.config import Config
+    from ccdn.inference.predictor import Predictor
     from ccdn.models import CCDN
-    from ccdn.predictor import Predictor
 
 __all__ = ["Predictor", "load"]
 
 # OpenCV reads it as it is loaded, which is after this package is: without it, a picture of a few
-# megabytes may take 6 GB. `ccdn.data.kinds` says why so many.
+# megabytes may take 6 GB. `ccdn.data.image_types` says why so many.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 28))
 
 
 def __getattr__(name: str) -> Any:
     if name == "Predictor":  # on demand: it brings OpenCV
-        from ccdn.predictor import Predictor
+        from ccdn.inference.predictor import Predictor
 
         return Predictor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -38,12 +38,12 @@ def load(
     path: a safetensors file of `python -m ccdn.export`, or a checkpoint of `python -m ccdn.train`.
     The network takes crops (B, 3, S, S), float in [0, 1], S = its `config.input_size`, and is in
     evaluation mode. expected: a configuration, a preset's name or a YAML file whose network the
-    file must hold. Nothing in the file is executed. Raises ccdn.training.checkpoint.CheckpointError
+    file must hold. Nothing in the file is executed. Raises ccdn.checkpoint.state.CheckpointError
     for a file that is neither, or that holds the network of another configuration: the message
     names the fields that differ. Raises ccdn.config.ConfigError for a device that is not there.
     """
+    from ccdn.checkpoint.state import check_same_model, load_model
     from ccdn.config import load_config
-    from ccdn.training.checkpoint import check_same_model, load_model
     from ccdn.training.optimisation import pick_device
 
     model, checkpoint = load_model(Path(path), pick_device(str(device)))

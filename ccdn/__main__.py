@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ccdn.command import command
+from ccdn.cli.command import command
 
 COMMANDS = {
     "ccdn.train": "train a network, or go on with a run",
@@ -18,7 +18,7 @@ COMMANDS = {
     "ccdn.ablate": "train and measure a grid of networks and seeds",
     "ccdn.models": "weights and multiply-adds of configurations",
     "ccdn.data": "look at data on disk, or write generated faces as a benchmark",
-    "ccdn.data.synthetic": "pictures of generated faces",
+    "ccdn.synthetic_faces": "pictures of generated faces",
 }
 
 

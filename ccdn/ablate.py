@@ -11,13 +11,21 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from ccdn.ablation import Cell, Grid, cells, check_overrides, grids, load_grid, write_tables
-from ccdn.command import command
+from ccdn.cli.command import command
 from ccdn.config import ConfigError
 from ccdn.data import DataError
-from ccdn.evaluation.reading import read_results
+from ccdn.evaluation.ablation import (
+    Cell,
+    Grid,
+    cells,
+    check_overrides,
+    grids,
+    load_grid,
+    write_tables,
+)
+from ccdn.evaluation.result_files import read_results
 from ccdn.evaluation.tables import Table, as_text
-from ccdn.locks import BusyError, Lock
+from ccdn.runtime.locks import BusyError, Lock
 
 EXAMPLES = """\
 examples:
@@ -137,7 +145,7 @@ def _call(arguments: Sequence[str]) -> int:
     passed on once, and waited for until its checkpoint is saved. Returns its exit code, or the
     signal's. Raises OSError for a command that is not there.
     """
-    from ccdn.training.signals import handling
+    from ccdn.runtime.signals import handling
 
     wish = 0
     child: subprocess.Popen[bytes] | None = None
@@ -168,7 +176,7 @@ def _is_of(results: Path, weights: Path) -> bool:
     """Whether results are those of the weights as they are: a run may have gone on to a larger
     train.epochs since. Raises DataError for damaged results.
     """
-    from ccdn.training.checkpoint import load_checkpoint
+    from ccdn.checkpoint.state import load_checkpoint
 
     return bool(read_results(results).get("trained_steps") == load_checkpoint(weights).step)
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ccdn.command import command
+from ccdn.cli.command import command
 from ccdn.data.crop import from_unit
-from ccdn.numbers import is_whole
-from ccdn.progress import counted
+from ccdn.runtime.numbers import is_whole
+from ccdn.runtime.progress import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +85,7 @@ def activation_sheet(
     """
     import torch
 
-    from ccdn.drawing import contact_sheet, draw_landmarks
+    from ccdn.data.drawing import contact_sheet, draw_landmarks
 
     device = next(model.parameters()).device
     batch = torch.from_numpy(crops).permute(0, 3, 1, 2).to(device).float().div_(255)
@@ -148,9 +148,9 @@ def _side(text: str) -> int:
 
 def _run(options: argparse.Namespace, out: Path) -> int:
     from ccdn.data import crop_image, crop_matrix, detect_faces, read_image, square_box
-    from ccdn.drawing import write_picture
+    from ccdn.data.drawing import write_picture
+    from ccdn.inference.predictor import Predictor, check_box
     from ccdn.predict import NoFace
-    from ccdn.predictor import Predictor, check_box
 
     photo = Path(options.photo)
     predictor = Predictor(options.weights, options.device)

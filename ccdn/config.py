@@ -19,8 +19,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf, StringNode
 from omegaconf.errors import OmegaConfBaseException
 
-from ccdn.bounds import check_plain, check_yaml
 from ccdn.model_config import ModelConfig, check_model_config
+from ccdn.runtime.untrusted import check_plain, check_yaml
 from ccdn.train_config import CocsConfig as CocsConfig
 from ccdn.train_config import LossConfig as LossConfig
 from ccdn.train_config import TrainConfig, check_train_config

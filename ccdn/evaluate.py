@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ccdn.arguments import positive
-from ccdn.command import command
+from ccdn.cli.arguments import positive
+from ccdn.cli.command import command
 from ccdn.config import (
     Config,
     ConfigError,
@@ -19,15 +19,15 @@ from ccdn.config import (
     config_to_dict,
     resolve_data,
 )
-from ccdn.quiet import no_warnings
+from ccdn.runtime.quiet import no_warnings
 
 if TYPE_CHECKING:
     import torch
 
     from ccdn.data import FaceSet
-    from ccdn.evaluation.measure import Measured, Network
-    from ccdn.evaluation.prediction_files import PredictionFile
-    from ccdn.training.processes import Processes
+    from ccdn.evaluation.landmark_files import PredictionFile
+    from ccdn.evaluation.run import Measured, Network
+    from ccdn.runtime.processes import Processes
 
 PROTOCOLS = ("300w", "cofw29", "cofw68", "aflw", "wflw")
 EXAMPLES = """\
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from ccdn.training.processes import processes
+    from ccdn.runtime.processes import processes
 
     if not options.weights and not options.predictions:
         raise ConfigError("what shall be measured? --weights FILE, --predictions FILE, or several")
@@ -162,8 +162,8 @@ def _named(texts: Sequence[str], taken: Sequence[str], first: str | None) -> dic
 
 
 def _networks(options: argparse.Namespace, device: torch.device) -> list[Network]:
-    from ccdn.evaluation.measure import Network
-    from ccdn.training.checkpoint import load_model
+    from ccdn.checkpoint.state import load_model
+    from ccdn.evaluation.run import Network
 
     networks: list[Network] = []
     for name, path in _named(options.weights, (), "model").items():
@@ -180,7 +180,7 @@ def _networks(options: argparse.Namespace, device: torch.device) -> list[Network
 
 
 def _files(options: argparse.Namespace, taken: Sequence[str]) -> dict[str, PredictionFile]:
-    from ccdn.evaluation.prediction_files import read_predictions
+    from ccdn.evaluation.landmark_files import read_predictions
 
     named = _named(options.predictions, taken, None)
     return {name: read_predictions(path) for name, path in named.items()}
@@ -201,7 +201,7 @@ def _protocol(options: argparse.Namespace) -> Any:
 
 def _by_itself(options: argparse.Namespace, files: dict[str, PredictionFile]) -> Measured:
     """Score files on the truth that the first of them holds."""
-    from ccdn.evaluation.measure import measure
+    from ccdn.evaluation.run import measure
 
     protocol = _protocol(options)
     first = next(iter(files.values()))
@@ -238,9 +238,9 @@ def _measure(
     team: Processes,
 ) -> list[Measured]:
     """Open every split once, warn of what was seen in training, and measure."""
-    from ccdn.evaluation.measure import measure, reference_of
     from ccdn.evaluation.protocols import one_pass, protocol_of
-    from ccdn.training.faces import describe, open_split
+    from ccdn.evaluation.run import measure, reference_of
+    from ccdn.plan.faces import describe, open_split
 
     data, points = config.data, config.model.points
     passes = one_pass(data.kind, data.eval_splits)
@@ -317,7 +317,7 @@ def _seen(trained: Config, data: DataConfig, split: str, faces: FaceSet) -> int:
     the seed. What was moved since the training cannot be recognised.
     """
     from ccdn.data import DataError
-    from ccdn.training.faces import open_split
+    from ccdn.plan.faces import open_split
 
     before = trained.data
     if before.kind != data.kind:

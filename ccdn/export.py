@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ccdn.command import command
+from ccdn.cli.command import command
 from ccdn.config import config_to_dict
-from ccdn.quiet import no_warnings
+from ccdn.runtime.quiet import no_warnings
 
 if TYPE_CHECKING:
     import torch
 
+    from ccdn.checkpoint.state import Checkpoint
     from ccdn.models import CCDN
-    from ccdn.training.checkpoint import Checkpoint
 
 EXAMPLES = """\
 examples:
@@ -145,8 +145,8 @@ def export(
     where what was made differs from the network by more than `tolerance` of the crop;
     CheckpointError for weights that are none; ModuleNotFoundError where packages are missing.
     """
-    from ccdn.files import atomic_write
-    from ccdn.training.checkpoint import load_model
+    from ccdn.checkpoint.state import load_model
+    from ccdn.runtime.files import atomic_write
 
     model, checkpoint = load_model(weights)
     if kind == "safetensors":
@@ -197,7 +197,7 @@ def exported_program(model: CCDN, keep_operators: bool = False) -> torch.export.
 
 
 def _safetensors(checkpoint: Checkpoint, half: bool) -> bytes:
-    from ccdn.training.portable import to_bytes
+    from ccdn.checkpoint.safetensors_file import to_bytes
 
     return to_bytes(checkpoint, half)
 
@@ -205,9 +205,9 @@ def _safetensors(checkpoint: Checkpoint, half: bool) -> bytes:
 def _run_safetensors(content: bytes) -> Landmarks:
     import torch
 
+    from ccdn.checkpoint.safetensors_file import from_bytes
+    from ccdn.checkpoint.state import load_weights
     from ccdn.models import build_model
-    from ccdn.training.checkpoint import load_weights
-    from ccdn.training.portable import from_bytes
 
     checkpoint = from_bytes(content, Path("the result"))
     model = build_model(checkpoint.config.model).eval()

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ccdn.arguments import positive
-from ccdn.command import command
+from ccdn.cli.arguments import positive
+from ccdn.cli.command import command
 from ccdn.config import ConfigError
-from ccdn.numbers import parse_number
-from ccdn.predictor import Predictor
+from ccdn.inference.predictor import Predictor
+from ccdn.runtime.numbers import parse_number
 
 if TYPE_CHECKING:
-    from ccdn.inputs import Source
-    from ccdn.training.processes import Processes
+    from ccdn.inference.sources import Source
+    from ccdn.runtime.processes import Processes
 
 EXAMPLES = """\
 examples:
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _formats(text: str) -> set[str]:
-    from ccdn.outputs import FORMATS
+    from ccdn.inference.writers import FORMATS
 
     found = set(text.split(","))
     if not found <= set(FORMATS):
@@ -126,7 +126,7 @@ def parse_box(text: str) -> np.ndarray:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from ccdn.training.processes import processes
+    from ccdn.runtime.processes import processes
 
     with processes(options.device) as group:
         return _predict(options, group)
@@ -134,12 +134,12 @@ def _run(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace, group: Processes) -> int:
     """Input i is the work of process i modulo their number; the first writes what holds all."""
-    from ccdn.default_weights import about
-    from ccdn.inputs import sources
-    from ccdn.predicting import Tally, predict_stills, predict_stream, say
-    from ccdn.result_names import check_writable, result_names, spare
+    from ccdn.checkpoint.bundled import about
+    from ccdn.inference.output_names import check_writable, result_names, spare
+    from ccdn.inference.pipeline import Tally, predict_stills, predict_stream, say
+    from ccdn.inference.sources import sources
+    from ccdn.runtime.signals import StopWish
     from ccdn.training.optimisation import pick_device
-    from ccdn.training.signals import StopWish
 
     found = sources(options.inputs, say if group.first else lambda line: None)
     boxes = _given_boxes(options, found)
@@ -187,7 +187,7 @@ def _given_boxes(options: argparse.Namespace, found: Sequence[Source]) -> list[n
 
 def _check_kinds(options: argparse.Namespace, found: Sequence[Source]) -> None:
     """Raise ConfigError for what does not go with the inputs, and where nothing can be shown."""
-    from ccdn.window import check_window
+    from ccdn.inference.window import check_window
 
     streams = any(source.is_stream for source in found)
     if streams and options.write == {"pts"}:

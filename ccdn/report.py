@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ccdn.command import command
+from ccdn.cli.command import command
 from ccdn.config import ConfigError
 
 EXAMPLES = """\

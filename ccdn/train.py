@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ccdn.command import command
+from ccdn.cli.command import command
 from ccdn.config import (
     Config,
     ConfigError,
@@ -22,14 +22,14 @@ from ccdn.config import (
     presets,
     resolve_data,
 )
-from ccdn.files import atomic_write, remove_leftovers
-from ccdn.locks import BusyError, Lock
-from ccdn.progress import counted
-from ccdn.training.starts import read_starts, record_start, seconds_since
+from ccdn.runtime.files import atomic_write, remove_leftovers
+from ccdn.runtime.locks import BusyError, Lock
+from ccdn.runtime.progress import counted
+from ccdn.training.run_record import read_starts, record_start, seconds_since
 
 if TYPE_CHECKING:
-    from ccdn.training.checkpoint import Checkpoint
-    from ccdn.training.processes import Processes
+    from ccdn.checkpoint.state import Checkpoint
+    from ccdn.runtime.processes import Processes
     from ccdn.training.trainer import Trainer
 
 EXAMPLES = """\
@@ -91,9 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
+    from ccdn.checkpoint.state import CheckpointError
     from ccdn.data import DataError
     from ccdn.training.batches import BatchError
-    from ccdn.training.checkpoint import CheckpointError
     from ccdn.training.trainer import TrainingError
     from ccdn.training.workers import WorkerError
 
@@ -167,7 +167,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigError("--resume without --config: which run? --out DIR")
     out = Path(options.out or (config or Config()).train.out).expanduser()
 
-    from ccdn.training.processes import processes
+    from ccdn.runtime.processes import processes
 
     device = "auto" if config is None else config.train.device
     with processes(device) as team, Lock(out / LOCK) as lock:
@@ -177,8 +177,8 @@ def _run(options: argparse.Namespace) -> int:
 def _train(
     options: argparse.Namespace, config: Config | None, out: Path, team: Processes, lock: Lock
 ) -> int:
-    from ccdn.training.faces import open_training_faces
-    from ccdn.training.processes import agent_age
+    from ccdn.plan.faces import open_training_faces
+    from ccdn.runtime.processes import agent_age
     from ccdn.training.trainer import Interrupted, Trainer
 
     writes = team.first and not (options.dry_run or options.print_config)
@@ -232,7 +232,7 @@ def _train(
 
 def _take(lock: Lock) -> None:
     """Hold a run's lock, waiting for the process before. Raises BusyError."""
-    from ccdn.training.processes import run_id
+    from ccdn.runtime.processes import run_id
 
     try:
         lock.take()
@@ -249,7 +249,7 @@ def _plan(
 
     age: seconds since the oldest of torchrun's agents was started.
     """
-    from ccdn.training.checkpoint import CheckpointError
+    from ccdn.checkpoint.state import CheckpointError
     from ccdn.training.resume import WEIGHTS, check_resumable, finish, has_checkpoint, load_last
 
     last = out / "last.pt"
@@ -294,7 +294,7 @@ def _begun_by_this_torchrun(out: Path, age: float) -> bool:
     """Whether the run in the folder was begun by the torchrun that started this process: it has the
     same --rdzv-id, and one of its agents was alive then.
     """
-    from ccdn.training.processes import run_id
+    from ccdn.runtime.processes import run_id
 
     starts = read_starts(out)
     if run_id() is None or not starts or starts[-1].get("torchrun") != run_id():

@@ -6,12 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .aflw import read_aflw
-from .augment import Augmentation, augmentation
-from .boxes import detect_faces, face_box, landmark_box, mean_shape, square_box
-from .coco import read_coco
-from .cofw import read_cofw, read_cofw68
-from .crop import (
+from ccdn.data.augment import Augmentation, augmentation
+from ccdn.data.boxes import detect_faces, face_box, landmark_box, mean_shape, square_box
+from ccdn.data.crop import (
     compose,
     crop_image,
     crop_matrix,
@@ -20,15 +17,18 @@ from .crop import (
     to_unit,
     transform_points,
 )
-from .dataset import CropDataset, collate
-from .faces import Face, FaceSet, ImageFaces, Skipped, subset_masks
-from .folder import read_folder
-from .hrnet import read_hrnet
-from .images import DataError, check_image, read_image
-from .layouts import Layout, generic_layout, layout, layout_or_none
-from .pts import read_pts, write_pts
-from .w300 import read_300w
-from .wflw import read_wflw
+from ccdn.data.dataset import CropDataset, collate
+from ccdn.data.faces import Face, FaceSet, ImageFaces, Skipped, subset_masks
+from ccdn.data.formats.pts import read_pts, write_pts
+from ccdn.data.images import DataError, check_image, read_image
+from ccdn.data.layouts import Layout, generic_layout, layout, layout_or_none
+from ccdn.data.readers.aflw import read_aflw
+from ccdn.data.readers.coco import read_coco
+from ccdn.data.readers.cofw import read_cofw, read_cofw68
+from ccdn.data.readers.folder import read_folder
+from ccdn.data.readers.hrnet import read_hrnet
+from ccdn.data.readers.w300 import read_300w
+from ccdn.data.readers.wflw import read_wflw
 
 __all__ = [
     "Augmentation",
@@ -112,7 +112,7 @@ def open_faces(
     if kind not in KINDS:
         raise DataError(f"found data kind {kind!r}, expected one of {', '.join(KINDS)}")
     if kind == "synthetic":
-        from .synthetic import SyntheticFaces
+        from ccdn.synthetic_faces import SyntheticFaces
 
         options = dict(synthetic or {})
         if points is not None:

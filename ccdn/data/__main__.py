@@ -14,21 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import number, positive, whole
-from ..command import command
-from ..drawing import contact_sheet, draw_landmarks, enlarge, write_picture
-from . import KINDS, aflw, cofw, detect_kind, open_faces, w300, wflw
-from .augment import PRESETS
-from .boxes import BOX_KINDS, face_box
-from .crop import crop_matrix, from_unit, to_unit, transform_points
-from .dataset import CropDataset
-from .faces import Face, FaceSet, subset_masks
-from .headers import picture_header
-from .images import DataError
-from .layouts import layout_or_none
-from .reading import MISSING_POINTS, ORIENTATIONS
-from .synthetic.export import PROTOCOLS
-from .synthetic.generator import POSE
+from ccdn.cli.arguments import number, positive, whole
+from ccdn.cli.command import command
+from ccdn.data import KINDS, detect_kind, open_faces
+from ccdn.data.augment import PRESETS
+from ccdn.data.boxes import BOX_KINDS, face_box
+from ccdn.data.crop import crop_matrix, from_unit, to_unit, transform_points
+from ccdn.data.dataset import CropDataset
+from ccdn.data.drawing import contact_sheet, draw_landmarks, enlarge, write_picture
+from ccdn.data.faces import Face, FaceSet, subset_masks
+from ccdn.data.headers import picture_header
+from ccdn.data.images import DataError
+from ccdn.data.layouts import layout_or_none
+from ccdn.data.readers import aflw, cofw, w300, wflw
+from ccdn.data.readers.gather import MISSING_POINTS, ORIENTATIONS
+from ccdn.synthetic_faces.benchmarks import PROTOCOLS
+from ccdn.synthetic_faces.generator import POSE
 
 COLUMNS = 8
 SIDE = 192  # of a picture in the sheet, in pixels
@@ -217,7 +218,7 @@ def _sheet(faces: FaceSet, preset: str, options: argparse.Namespace) -> np.ndarr
 
 
 def _synthesize(options: argparse.Namespace) -> None:
-    from .synthetic import SyntheticFaces, write_protocol
+    from ccdn.synthetic_faces import SyntheticFaces, write_protocol
 
     points, _ = PROTOCOLS[options.protocol]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .images import cv2
-from .occluders import KINDS, Place, paint_occluder
+from ccdn.data.images import cv2
+from ccdn.data.occlusion import KINDS, Place, paint_occluder
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Augmentation:
     range), `contrast`, `gamma` and `colour` (log2 of a gain, of each channel for colour) are
     standard deviations, clipped at twice their value. `low_resolution` shrinks the crop by up to
     `low_resolution_factor` and enlarges it again; `occlusion` paints one thing over the crop, a
-    rectangle or one of `ccdn.data.occluders`, about a quarter of `occlusion_size` to all of it in
+    rectangle or one of `ccdn.data.occlusion`, about a quarter of `occlusion_size` to all of it in
     size, as a share of the crop; an arm goes on to the border.
     """
 
@@ -156,7 +156,7 @@ class Occluder:
     would come from in radians, and the seed of its own details.
     """
 
-    kind: str  # rectangle, or a key of `ccdn.data.occluders.KINDS`
+    kind: str  # rectangle, or a key of `ccdn.data.occlusion.KINDS`
     x: float
     y: float
     size: float

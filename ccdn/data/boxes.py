@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .crop import crop_matrix, to_unit, transform_points
-from .faces import Face, FaceSet
-from .images import DataError, cv2
+from ccdn.data.crop import crop_matrix, to_unit, transform_points
+from ccdn.data.faces import Face, FaceSet
+from ccdn.data.images import DataError, cv2
 
 BOX_KINDS = ("provided", "gt", "detector")
 

@@ -17,7 +17,7 @@ import math
 import numpy as np
 import torch
 
-from .images import cv2
+from ccdn.data.images import cv2
 
 
 def crop_matrix(

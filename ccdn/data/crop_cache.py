@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from ..files import atomic_write, remove_old_leftovers
-from .faces import Face
+from ccdn.data.faces import Face
+from ccdn.runtime.files import atomic_write, remove_old_leftovers
 
 log = logging.getLogger(__name__)
 

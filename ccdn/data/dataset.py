@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .augment import Augmentation, augmentation, change_pixels, draw, generator
-from .boxes import BOX_KINDS, NoFaceFoundError, face_box
-from .crop import compose, crop_image, crop_matrix, to_unit, transform_points
-from .crop_cache import CropCache, Region, has_source
-from .faces import Face, FaceSet, check_landmarks_inside
-from .images import DataError
-from .layouts import Layout, generic_layout
+from ccdn.data.augment import Augmentation, augmentation, change_pixels, draw, generator
+from ccdn.data.boxes import BOX_KINDS, NoFaceFoundError, face_box
+from ccdn.data.crop import compose, crop_image, crop_matrix, to_unit, transform_points
+from ccdn.data.crop_cache import CropCache, Region, has_source
+from ccdn.data.faces import Face, FaceSet, check_landmarks_inside
+from ccdn.data.images import DataError
+from ccdn.data.layouts import Layout, generic_layout
 
 log = logging.getLogger(__name__)
 

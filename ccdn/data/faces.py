@@ -15,8 +15,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from .headers import picture_header
-from .images import DataError, read_image
+from ccdn.data.headers import picture_header
+from ccdn.data.images import DataError, read_image
 
 log = logging.getLogger(__name__)
 

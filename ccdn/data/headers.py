@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from .images import DataError, cv2, decode, read_bytes
+from ccdn.data.images import DataError, cv2, decode, read_bytes
 
 _EXIF = b"Exif\0\0"
 _ORIENTATION, _SHORT = 0x0112, 3

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .kinds import MOST_PIXELS
+from ccdn.data.image_types import MOST_PIXELS
 
 try:
     import cv2
@@ -19,7 +19,7 @@ except ImportError as error:  # pragma: no cover - needs a broken installation
         "`pip install 'opencv-python-headless>=4.8,<5'` (needs no display libraries)."
     ) from error
 
-from .jpeg import lacks_blocks, parse_jpeg, shows_grey
+from ccdn.data.jpeg import lacks_blocks, parse_jpeg, shows_grey
 
 __all__ = ["IMAGE_SUFFIXES", "DataError", "check_image", "cv2", "read_image", "readable"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .headers import Header, picture_header
-from .images import DataError
+from ccdn.data.headers import Header, picture_header
+from ccdn.data.images import DataError
 
 _SETTLE = "data.orientation=stored or upright says which"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .images import cv2
+from ccdn.data.images import cv2
 
 Colour = tuple[float, float, float]
 

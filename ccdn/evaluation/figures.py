@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from ccdn.data import from_unit, generic_layout, to_unit, transform_points
-from ccdn.drawing import GREEN, WHITE, contact_sheet, draw_landmarks, enlarge, write_picture
+from ccdn.data.drawing import GREEN, WHITE, contact_sheet, draw_landmarks, enlarge, write_picture
 from ccdn.evaluation.metrics import Array, ced
-from ccdn.evaluation.predictions import Crops, Predictions
 from ccdn.evaluation.scoring import MEAN_SHAPE, SplitResult
 from ccdn.evaluation.tables import NORM_NAMES
-from ccdn.files import atomic_write
+from ccdn.inference.crops import Crops, Predictions
+from ccdn.runtime.files import atomic_write
 
 TILE = 160  # side of a face on the sheet, in pixels
 SHOWN = 12  # worst faces, and as many random ones

@@ -11,10 +11,10 @@ import numpy as np
 
 from ccdn.data import DataError
 from ccdn.evaluation.figures import exemplars
-from ccdn.evaluation.measure import Measured
 from ccdn.evaluation.metrics import Array
-from ccdn.evaluation.reading import read_arrays
-from ccdn.files import atomic_write
+from ccdn.evaluation.result_files import read_arrays
+from ccdn.evaluation.run import Measured
+from ccdn.runtime.files import atomic_write
 
 MOST = 240
 QUALITY = 85

@@ -15,19 +15,19 @@ import jinja2
 import numpy as np
 import yaml
 
+from ccdn.checkpoint.state import library_versions
 from ccdn.config import ConfigError, config_from_dict, differences, read_yaml
 from ccdn.data import DataError, generic_layout, to_unit, transform_points
 from ccdn.evaluation.gallery import load_gallery
+from ccdn.evaluation.landmark_files import PredictionFile, read_predictions
 from ccdn.evaluation.metrics import Array, best_norm, nme, norms_of
-from ccdn.evaluation.prediction_files import PredictionFile, read_predictions
-from ccdn.evaluation.reading import read_arrays, read_json, read_results
+from ccdn.evaluation.result_files import read_arrays, read_json, read_results
 from ccdn.evaluation.scoring import MEAN_SHAPE
 from ccdn.evaluation.tables import NORM_NAMES, Row, Table, as_values
-from ccdn.files import atomic_write
-from ccdn.progress import counted
-from ccdn.training.checkpoint import library_versions
-from ccdn.training.log import read_log
-from ccdn.training.starts import read_starts
+from ccdn.runtime.files import atomic_write
+from ccdn.runtime.progress import counted
+from ccdn.training.metrics_log import read_log
+from ccdn.training.run_record import read_starts
 
 PAGE = Path(__file__).parent / "page"
 SCALE = 10_000  # errors are whole ten-thousandths of the normaliser in the page

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccdn.activations import activation_sheet
+from ccdn.checkpoint.state import library_versions
 from ccdn.config import Config, config_to_dict
 from ccdn.data import crop_image, generic_layout
 from ccdn.data.crop import compose
-from ccdn.drawing import stack_sheets, write_picture
+from ccdn.data.drawing import stack_sheets, write_picture
 from ccdn.evaluation.figures import draw_ced, draw_exemplars, draw_face, draw_faces, exemplars
 from ccdn.evaluation.gallery import save_gallery
-from ccdn.evaluation.measure import Measured, Network, NetworkRun
-from ccdn.evaluation.prediction_files import PredictionFile, write_predictions
+from ccdn.evaluation.landmark_files import PredictionFile, write_predictions
 from ccdn.evaluation.protocols import Protocol
+from ccdn.evaluation.run import Measured, Network, NetworkRun
 from ccdn.evaluation.scoring import to_json
 from ccdn.evaluation.tables import (
     Table,
@@ -31,8 +32,7 @@ from ccdn.evaluation.tables import (
     paper_tables,
     score_table,
 )
-from ccdn.files import atomic_write, write_json
-from ccdn.training.checkpoint import library_versions
+from ccdn.runtime.files import atomic_write, write_json
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ccdn.data import FaceSet, aflw, cofw, subset_masks, w300, wflw
+from ccdn.data import FaceSet, subset_masks
+from ccdn.data.readers import aflw, cofw, w300, wflw
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ccdn.command import command
+from ccdn.cli.command import command
 from ccdn.config import load_config, presets
 
 EXAMPLES = """\

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ccdn.model_config import ModelConfig, check_model_config
-
-from .excitation import CFF, Excitation
-from .hourglass import Hourglass, Stem, block_maker, initialise, stage
+from ccdn.models.excitation import CFF, Excitation
+from ccdn.models.hourglass import Hourglass, Stem, block_maker, initialise, stage
 
 
 class Output(NamedTuple):

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 import ccdn_ops
 from ccdn.config import LossConfig
-
-from .network import Output
+from ccdn.models.network import Output
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -8,7 +8,7 @@ import time
 import torch
 from tqdm import tqdm
 
-from ccdn.progress import counted
+from ccdn.runtime.progress import counted
 from ccdn.training.optimisation import train_mode
 from ccdn.training.schedule import learning_rate
 from ccdn.training.step import NotFiniteError

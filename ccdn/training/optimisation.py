@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ccdn.config import ConfigError, TrainConfig
-from ccdn.training.processes import ALONE, Processes
+from ccdn.runtime.processes import ALONE, Processes
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from ccdn.config import ConfigError
 from ccdn.data.crop import from_unit
+from ccdn.data.drawing import WHITE, contact_sheet, draw_landmarks, enlarge, write_picture
 from ccdn.data.layouts import layout_or_none
-from ccdn.drawing import WHITE, contact_sheet, draw_landmarks, enlarge, write_picture
-from ccdn.progress import Progress
-from ccdn.training.log import MetricsLog, draw_curves
+from ccdn.runtime.progress import Progress
+from ccdn.training.metrics_log import MetricsLog, draw_curves
 
 if TYPE_CHECKING:
     from ccdn.training.step import Sample

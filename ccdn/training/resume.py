@@ -6,11 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
+from ccdn.checkpoint.safetensors_file import save_portable
+from ccdn.checkpoint.state import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from ccdn.config import Config, TrainConfig, differences
-from ccdn.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from ccdn.training.faces import TrainingFaces
+from ccdn.plan.faces import TrainingFaces
 from ccdn.training.optimisation import rate_factor
-from ccdn.training.portable import save_portable
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 WEIGHTS = "weights.safetensors"

@@ -13,9 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from ccdn.config import Config
 from ccdn.data.layouts import layout_or_none
 from ccdn.models import LEVELS, objective
+from ccdn.runtime.processes import Processes
 from ccdn.training.batches import Batch
 from ccdn.training.optimisation import autocast, compute_dtype, distribute, make_scaler
-from ccdn.training.processes import Processes
 
 SMALLEST_SCALE = 2.0**-10  # of the loss in fp16; below it nothing but overflow is left
 

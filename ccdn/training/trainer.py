@@ -13,23 +13,26 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from torch.utils.data import Subset
 
-from ccdn.config import Config, ConfigError
-from ccdn.data import CropDataset
-from ccdn.evaluation.metrics import best_norm
-from ccdn.evaluation.predictions import predict_faces
-from ccdn.evaluation.running import NME
-from ccdn.interrupt import patience
-from ccdn.models import build_model
-from ccdn.training.batches import Batch, Place, Share, batches, steps_per_epoch, usable_batch
-from ccdn.training.checkpoint import (
+from ccdn.checkpoint.safetensors_file import save_portable
+from ccdn.checkpoint.state import (
     Checkpoint,
     CheckpointError,
     check_weights,
     load_weights,
     save_checkpoint,
 )
+from ccdn.config import Config, ConfigError
+from ccdn.data import CropDataset
+from ccdn.evaluation.metrics import best_norm
+from ccdn.evaluation.running import NME
+from ccdn.inference.crops import predict_faces
+from ccdn.models import build_model
+from ccdn.plan.faces import TrainingFaces
+from ccdn.runtime.interrupt import patience
+from ccdn.runtime.processes import ALONE, Processes
+from ccdn.runtime.signals import StopWish
+from ccdn.training.batches import Batch, Place, Share, batches, steps_per_epoch, usable_batch
 from ccdn.training.device_crops import DeviceCrops
-from ccdn.training.faces import TrainingFaces
 from ccdn.training.optimisation import (
     make_optimizer,
     pick_device,
@@ -38,12 +41,9 @@ from ccdn.training.optimisation import (
     train_mode,
     use_deterministic_operators,
 )
-from ccdn.training.portable import save_portable
-from ccdn.training.processes import ALONE, Processes
 from ccdn.training.records import Records, check_tensorboard, in_words
 from ccdn.training.resume import BEST, LAST, WEIGHTS, check_fits, save_last, to_use, what_changed
 from ccdn.training.schedule import AveragedWeights, learning_rate
-from ccdn.training.signals import StopWish
 from ccdn.training.step import NotFiniteError, Step
 from ccdn.training.workers import WorkerError
 

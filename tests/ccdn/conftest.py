@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from ccdn.checkpoint.state import Checkpoint, save_checkpoint
 from ccdn.config import load_config
 from ccdn.data import write_pts
 from ccdn.models import build_model
-from ccdn.training.checkpoint import Checkpoint, save_checkpoint
-from ccdn.training.faces import open_training_faces
+from ccdn.plan.faces import open_training_faces
 
 FACES = 20
 SMALL = [

@@ -19,10 +19,19 @@ from torchruns import one_node
 
 from ccdn import evaluate, train
 from ccdn.ablate import CLAIM, main
-from ccdn.ablation import Cell, Grid, as_markdown, cells, grids, load_grid, make_table, write_tables
+from ccdn.checkpoint.state import load_checkpoint
 from ccdn.config import ConfigError, load_config
 from ccdn.data import DataError
-from ccdn.training.checkpoint import load_checkpoint
+from ccdn.evaluation.ablation import (
+    Cell,
+    Grid,
+    as_markdown,
+    cells,
+    grids,
+    load_grid,
+    make_table,
+    write_tables,
+)
 
 
 @pytest.mark.parametrize("name", grids())

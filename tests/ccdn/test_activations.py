@@ -11,9 +11,9 @@ import torch
 
 from ccdn import activations
 from ccdn.activations import activation_maps, draw_map, face_maps
+from ccdn.checkpoint.state import Checkpoint, save_checkpoint
 from ccdn.config import load_config
 from ccdn.models import CCDN, build_model
-from ccdn.training.checkpoint import Checkpoint, save_checkpoint
 
 VARIANTS = {"ccdn": ([], 2), "fcdn": (["model.orders=1"], 2), "baseline": (["model.ctm=false"], 1)}
 

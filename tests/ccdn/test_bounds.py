@@ -16,18 +16,18 @@ import numpy as np
 import pytest
 import torch
 
-from ccdn.bounds import MOST_SETTINGS, check_plain, check_yaml
+from ccdn.checkpoint.pickles import check_pickle
+from ccdn.checkpoint.safetensors_file import load_portable
+from ccdn.checkpoint.state import CheckpointError, load_checkpoint
 from ccdn.config import ConfigError, config_from_dict, load_config
 from ccdn.data import DataError, Face
 from ccdn.data.crop_cache import MAGIC, CropCache, Region
+from ccdn.data.image_types import MOST_PIXELS, is_film
 from ccdn.data.images import cv2
-from ccdn.data.kinds import MOST_PIXELS, is_film
 from ccdn.evaluation.gallery import load_gallery
-from ccdn.evaluation.reading import read_arrays
-from ccdn.inputs import Source, Stream
-from ccdn.training.checkpoint import CheckpointError, load_checkpoint
-from ccdn.training.pickles import check_pickle
-from ccdn.training.portable import load_portable
+from ccdn.evaluation.result_files import read_arrays
+from ccdn.inference.sources import Source, Stream
+from ccdn.runtime.untrusted import MOST_SETTINGS, check_plain, check_yaml
 
 # Ten of the line before, on every line.
 LAUGHS = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
@@ -362,7 +362,7 @@ def test_what_a_film_is(tmp_path: Path) -> None:
 
 def test_a_film_of_too_many_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     film(tmp_path / "film.mp4")
-    monkeypatch.setattr("ccdn.inputs.MOST_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr("ccdn.inference.sources.MOST_PIXELS", 64 * 48 - 1)
     with pytest.raises(
         DataError, match=r"film\.mp4: found a film of 64 x 48 pixels, expected 3071"
     ):

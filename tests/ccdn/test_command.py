@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from ccdn.__main__ import COMMANDS
-from ccdn.command import command
+from ccdn.cli.command import command
 from ccdn.data.__main__ import main as data
-from ccdn.data.synthetic import SyntheticFaces
+from ccdn.synthetic_faces import SyntheticFaces
 
 ROOT = Path(__file__).parents[2]
 

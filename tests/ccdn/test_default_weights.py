@@ -12,11 +12,11 @@ import safetensors
 
 import ccdn
 from ccdn import evaluate, predict
+from ccdn.checkpoint.bundled import DEFAULT_WEIGHTS, about
+from ccdn.checkpoint.state import load_checkpoint
 from ccdn.data import landmark_box
-from ccdn.data.synthetic import SyntheticFaces
-from ccdn.default_weights import DEFAULT_WEIGHTS, about
 from ccdn.evaluation.metrics import nme
-from ccdn.training.checkpoint import load_checkpoint
+from ccdn.synthetic_faces import SyntheticFaces
 
 
 def test_the_file_is_small_and_of_generated_faces() -> None:

@@ -59,7 +59,7 @@ def test_every_command(face_folder: Path, small: list[str], tmp_path: Path) -> N
         ("ccdn.export", [*weights, "--out", str(tmp_path / "a.safetensors")]),
         ("ccdn.models", ["tiny"]),
         ("ccdn.data", ["inspect", "folder", str(face_folder)]),
-        ("ccdn.data.synthetic", ["--count", "1", "--out", str(tmp_path / "made")]),
+        ("ccdn.synthetic_faces", ["--count", "1", "--out", str(tmp_path / "made")]),
         ("ccdn.ablate", ["--grid", str(tmp_path / "grid.yaml"), *grown, "train.epochs=1"]),
     ]
     codes, said = run(commands, tmp_path)

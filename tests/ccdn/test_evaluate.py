@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from ccdn import evaluate
+from ccdn.checkpoint.state import Checkpoint, load_checkpoint, save_checkpoint
 from ccdn.config import load_config
 from ccdn.data import write_pts
-from ccdn.data.synthetic import SyntheticFaces
 from ccdn.models import build_model
-from ccdn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ccdn.training.faces import open_training_faces
+from ccdn.plan.faces import open_training_faces
+from ccdn.synthetic_faces import SyntheticFaces
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ import scipy.io
 import torch
 
 from ccdn import evaluate, report
+from ccdn.checkpoint.state import Checkpoint, save_checkpoint
 from ccdn.config import load_config
 from ccdn.data import open_faces
-from ccdn.data.synthetic import SyntheticFaces, write_protocol
-from ccdn.evaluation import shared
 from ccdn.evaluation.gallery import load_gallery
 from ccdn.evaluation.protocols import PROTOCOLS as KNOWN
+from ccdn.inference import distributed
 from ccdn.models import build_model
-from ccdn.training.checkpoint import Checkpoint, save_checkpoint
+from ccdn.synthetic_faces import SyntheticFaces, write_protocol
 
 # Of the README of the golden predictions: NME inter-ocular and inter-pupil of every set.
 GOLDEN = {
@@ -171,13 +171,13 @@ def test_every_face_is_predicted_once(
     made = [SyntheticFaces(n, seed=n, size=64, points=points) for n in (1, 8)]
     write_protocol(kind, tmp_path / "data", *made)
     calls: list[int] = []
-    real = shared.predict_faces
+    real = distributed.predict_faces
 
     def counted(model, crops, *more, **named):  # type: ignore[no-untyped-def]
         calls.append(len(crops))
         return real(model, crops, *more, **named)
 
-    monkeypatch.setattr(shared, "predict_faces", counted)
+    monkeypatch.setattr(distributed, "predict_faces", counted)
     path = weights("w", f"model.points={points}")
     data = ["--data", tmp_path / "data", "--protocol", protocol, "--out", tmp_path / "out"]
     assert run("--weights", path, *data) == 0

@@ -17,11 +17,11 @@ import torch
 import ccdn
 import ccdn_ops.decompositions
 from ccdn import export
+from ccdn.checkpoint import safetensors_file
+from ccdn.checkpoint.bundled import DEFAULT_WEIGHTS
+from ccdn.checkpoint.state import Checkpoint, save_checkpoint
 from ccdn.config import load_config
-from ccdn.default_weights import DEFAULT_WEIGHTS
 from ccdn.models import build_model
-from ccdn.training import portable
-from ccdn.training.checkpoint import Checkpoint, save_checkpoint
 
 # torch's exporters take 10 ms and more for each of a graph's nodes, so the quick tests have few.
 VARIANTS = {
@@ -197,13 +197,13 @@ def test_weights_that_are_not_the_network_s_are_not_written(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    right = portable.to_bytes
+    right = safetensors_file.to_bytes
 
     def wrong(checkpoint: Checkpoint, half: bool) -> bytes:
         model = {**checkpoint.model, "head.bias": checkpoint.model["head.bias"] + 2e-4}
         return right(replace(checkpoint, model=model), half)
 
-    monkeypatch.setattr(portable, "to_bytes", wrong)
+    monkeypatch.setattr(safetensors_file, "to_bytes", wrong)
     arguments = ("--weights", weights("fcdn"))
     refused(arguments, tmp_path / "face.safetensors", capsys.readouterr)
 

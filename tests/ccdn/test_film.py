@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ccdn import film
-from ccdn.film import Film, camera_rate, film_rate, opencv_path, told_rate
+from ccdn.inference import video_writer
+from ccdn.inference.video_writer import Film, camera_rate, film_rate, opencv_path, told_rate
 
 RATES = (0.01, 0.37, 1, 12.5, 23.976, 24.0014, 29.873, 65.537, 99.999, 119.873, 239.127, 959.047)
 NONE = (0.0, -25.0, math.nan, math.inf, -math.inf, 1e6, 1e-9)
@@ -46,12 +46,12 @@ def test_any_rate_is_written(rate: float, tmp_path: Path) -> None:
 
 
 def test_how_far_a_written_rate_is_off() -> None:
-    for rate in np.geomspace(film.SLOWEST, film.FASTEST, 5000).tolist():
+    for rate in np.geomspace(video_writer.SLOWEST, video_writer.FASTEST, 5000).tolist():
         wanted = rate * max(1, math.ceil(1 / rate))
         most = 0.002 if wanted < 65.5 else 0.0051 if wanted < 655 else 0.051
         assert abs(film_rate(rate) - wanted) <= most, rate
         # OpenCV's writer and MPEG-4 take it as it is.
-        assert film._nearest(film_rate(rate)) == film_rate(rate)
+        assert video_writer._nearest(film_rate(rate)) == film_rate(rate)
     for rate in NONE:
         with pytest.raises(ValueError, match=r"expected 0\.01 to 1000"):
             film_rate(rate)
@@ -163,7 +163,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     written = Film(tmp_path / "a.mp4", 25.0)
     written.add(grey(0), 0.0)
     full = SimpleNamespace(disk_usage=lambda folder: shutil._ntuple_diskusage(1, 1, 0))
-    monkeypatch.setattr(film, "shutil", full)
+    monkeypatch.setattr(video_writer, "shutil", full)
     with pytest.raises(OSError, match=r"No space left on device: .*a\.mp4"):
         written.add(grey(0), 4.0)
     assert written.written < 40
@@ -175,7 +175,7 @@ def test_a_film_that_lacks_frames_is_an_error(
     written = Film(tmp_path / "a.mp4", 25.0)
     for i in range(5):
         written.add(grey(0), i / 25)
-    monkeypatch.setattr(film, "_count", lambda path: 3)
+    monkeypatch.setattr(video_writer, "_count", lambda path: 3)
     with pytest.raises(OSError, match=r"a\.mp4: only 3 of 5 frames could be written"):
         written.finish()
     assert not list(tmp_path.iterdir())

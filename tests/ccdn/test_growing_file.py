@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ccdn.files import GrowingFile
+from ccdn.runtime.files import GrowingFile
 
 
 class Disk:

@@ -13,16 +13,16 @@ import time
 
 import pytest
 
-from ccdn import interrupt
-from ccdn.command import command
+from ccdn.cli.command import command
+from ccdn.runtime import interrupt
 
 # Waits where no signal handler of Python is called: for a lock that nobody opens. When glibc has
 # noted that somebody waits for it (2), a thread signals the process.
 WAITS = """
 import ctypes, os, signal, sys, threading, time
 from ccdn import interrupt
-from ccdn.command import command
-from ccdn.training.signals import StopWish
+from ccdn.cli.command import command
+from ccdn.runtime.signals import StopWish
 
 libc, lock = ctypes.CDLL(None), (ctypes.c_int * 16)()
 interrupt._watch.patience = 0.2

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from locked import held_by_another
 
-from ccdn.locks import BusyError, Lock
+from ccdn.runtime.locks import BusyError, Lock
 
 
 def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_child_does_not_hold_it(tmp_path: Path) -> None:
     script = """
 import os, sys
 from pathlib import Path
-from ccdn.locks import Lock
+from ccdn.runtime.locks import Lock
 with Lock(Path(sys.argv[1])) as lock:
     lock.take()
     os.fork()
@@ -93,7 +93,7 @@ def test_one_after_the_other(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from ccdn.locks import Lock
+from ccdn.runtime.locks import Lock
 folder = Path(sys.argv[1])
 for _ in range(100):
     with Lock(folder / ".lock") as lock:

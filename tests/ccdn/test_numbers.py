@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from ccdn.activations import main as activations
-from ccdn.arguments import number, positive, whole
+from ccdn.cli.arguments import number, positive, whole
 from ccdn.data import DataError, open_faces, read_folder, read_pts
 from ccdn.data.__main__ import main as data
 from ccdn.data.images import cv2
-from ccdn.inputs import sources
-from ccdn.numbers import is_whole, parse_number
+from ccdn.inference.sources import sources
 from ccdn.predict import parse_box
+from ccdn.runtime.numbers import is_whole, parse_number
 
 # Numbers for Python, and for no program that writes landmarks.
 ODD = ["1_0.5", "1_0", "\u0661", "\uff11\uff12", "\uff11.5", "1e1_0", "\u00a05", "5\u3000"]

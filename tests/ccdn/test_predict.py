@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import ccdn
-from ccdn import inputs, predict, predicting
+from ccdn import predict
 from ccdn.data import (
     DataError,
     detect_faces,
@@ -29,11 +29,12 @@ from ccdn.data import (
     square_box,
 )
 from ccdn.data.boxes import overlap
-from ccdn.inputs import Source
-from ccdn.outputs import StillResults
-from ccdn.predictor import Faces
-from ccdn.result_names import result_names
-from ccdn.training.processes import Processes
+from ccdn.inference import pipeline, sources
+from ccdn.inference.output_names import result_names
+from ccdn.inference.predictor import Faces
+from ccdn.inference.sources import Source
+from ccdn.inference.writers import StillResults
+from ccdn.runtime.processes import Processes
 
 
 @pytest.fixture
@@ -225,7 +226,7 @@ def test_a_camera(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(inputs.cv2, "VideoCapture", FakeCamera)
+    monkeypatch.setattr(sources.cv2, "VideoCapture", FakeCamera)
     out = tmp_path / "out"
     arguments = ["--weights", weights, "--out", out, "--frames", "4", "--write", "json"]
     assert run("camera:3", *arguments) == 3  # it looks at a wall
@@ -535,7 +536,7 @@ def test_pictures_that_wait_are_bounded_in_bytes(
     weights: Path, face_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: [])
-    monkeypatch.setattr(predicting, "HELD_BYTES", 2 * 96 * 96 * 3)
+    monkeypatch.setattr(pipeline, "HELD_BYTES", 2 * 96 * 96 * 3)
     counts = []
     real = predict.Predictor.landmarks
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ccdn.progress import bar
+from ccdn.runtime.progress import bar
 
 
 def test_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:

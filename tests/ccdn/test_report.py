@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from ccdn import evaluate, report
+from ccdn.checkpoint.state import Checkpoint, save_checkpoint
 from ccdn.config import config_to_yaml, load_config
+from ccdn.evaluation.landmark_files import read_predictions
 from ccdn.evaluation.metrics import ced, nme
-from ccdn.evaluation.prediction_files import read_predictions
 from ccdn.models import build_model
-from ccdn.training.checkpoint import Checkpoint, save_checkpoint
-from ccdn.training.log import MetricsLog, read_log
+from ccdn.training.metrics_log import MetricsLog, read_log
 
 NASTY = "</script><b>&'\""
 

@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 from locked import held_by_another
 
-from ccdn import film, inputs, predict, predicting, window
+from ccdn import predict
 from ccdn.config import ConfigError
 from ccdn.data import DataError, generic_layout
-from ccdn.inputs import Source, Stream
-from ccdn.outputs import StreamResults
-from ccdn.predictor import Faces
+from ccdn.inference import pipeline, sources, video_writer, window
+from ccdn.inference.predictor import Faces
+from ccdn.inference.sources import Source, Stream
+from ccdn.inference.writers import StreamResults
 
 
 @pytest.fixture
@@ -88,13 +89,13 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Sets what a capture gives; the clock shows the time of the last frame."""
 
     def script(**given: Any) -> None:
-        monkeypatch.setattr(inputs, "cv2", SimpleNamespace(**{**vars(cv2), "VideoCapture": kind}))
+        monkeypatch.setattr(sources, "cv2", SimpleNamespace(**{**vars(cv2), "VideoCapture": kind}))
         for name, value in given.items():
             setattr(kind, name, value)
 
     kind = type("Capture", (Scripted,), {})
     clock = SimpleNamespace(monotonic=lambda: 7.5 + Scripted.now)
-    monkeypatch.setattr(inputs, "time", clock)
+    monkeypatch.setattr(sources, "time", clock)
     return script
 
 
@@ -128,7 +129,7 @@ def times_of(rate: float, told: list[float], count: float = 0.0) -> list[float]:
     stream = Stream(Source(Path("camera_0"), 0))
     stream.is_camera = False
     stream.capture.rate, stream.capture.told = rate, told
-    stream.rate, stream.count = film.told_rate(rate), int(count) or None
+    stream.rate, stream.count = video_writer.told_rate(rate), int(count) or None
     stream.capture.times = told
     return [frame.time for frame in stream.frames()]
 
@@ -159,7 +160,7 @@ def test_times_of_a_file(
 
 
 def test_times_of_a_real_file(tmp_path: Path) -> None:
-    written = film.Film(tmp_path / "a.mp4", 12.5)
+    written = video_writer.Film(tmp_path / "a.mp4", 12.5)
     for i in range(9):
         written.add(np.full((32, 32, 3), 20 * i, np.uint8), i / 12.5)
     written.finish()
@@ -256,7 +257,7 @@ def test_what_a_killed_process_did_can_be_read(
 def test_memory_does_not_grow_with_the_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ccdn.outputs.draw_faces", lambda image, *more: image)
+    monkeypatch.setattr("ccdn.inference.writers.draw_faces", lambda image, *more: image)
     results = StreamResults(tmp_path, "film", {"json", "csv"}, generic_layout(68), 30.0)
     picture, random = np.zeros((8, 8, 3), np.uint8), np.random.default_rng(0)
 
@@ -410,7 +411,7 @@ def test_films_that_cannot_be_written(
 def test_a_film_whose_name_is_no_text(weights: Path, tmp_path: Path) -> None:
     """OpenCV ends the process when it is given such a name."""
     name = os.fsdecode(b"\xff film")
-    written = film.Film(tmp_path / "a.mp4", 25.0)
+    written = video_writer.Film(tmp_path / "a.mp4", 25.0)
     written.add(np.full((64, 64, 3), 90, np.uint8), 0.0)
     written.finish()
     try:
@@ -428,7 +429,7 @@ def test_frames_that_wait_are_bounded_in_bytes(
     scripted: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(predicting, "HELD_BYTES", 3 * 64 * 60 * 3)
+    monkeypatch.setattr(pipeline, "HELD_BYTES", 3 * 64 * 60 * 3)
     counts = []
     real = predict.Predictor.landmarks
 
@@ -586,4 +587,4 @@ def test_suffixes_of_films() -> None:
 @pytest.mark.parametrize("address", ["rtsp://a/b", "http://a/b.jpg", "file:///a.mp4"])
 def test_addresses(address: str) -> None:
     with pytest.raises(DataError, match=f"{address}: expected a file.*nothing is read from a net"):
-        inputs.sources([address])
+        sources.sources([address])

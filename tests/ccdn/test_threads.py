@@ -21,10 +21,10 @@ import pytest
 
 import ccdn
 from ccdn.data import boxes, detect_faces
-from ccdn.data.synthetic import SyntheticFaces
-from ccdn.files import atomic_write
-from ccdn.locks import BusyError, Lock
-from ccdn.quiet import no_warnings
+from ccdn.runtime.files import atomic_write
+from ccdn.runtime.locks import BusyError, Lock
+from ccdn.runtime.quiet import no_warnings
+from ccdn.synthetic_faces import SyntheticFaces
 
 THREADS = 4
 SECONDS = 60.0  # after which a barrier that nobody comes to is an error
@@ -220,7 +220,7 @@ def test_files_get_the_umask_that_nobody_changes(
 TAKE = """
 import sys
 from pathlib import Path
-from ccdn.locks import BusyError, Lock
+from ccdn.runtime.locks import BusyError, Lock
 with Lock(Path(sys.argv[1])) as lock:
     try:
         lock.take()

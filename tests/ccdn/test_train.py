@@ -12,9 +12,9 @@ import pytest
 from locked import held_by_another
 
 from ccdn import train
+from ccdn.checkpoint.state import load_checkpoint
 from ccdn.config import load_config
 from ccdn.train import RUN_FILES, main
-from ccdn.training.checkpoint import load_checkpoint
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -200,7 +200,7 @@ def test_what_torchrun_starts_anew_goes_on_with_its_own_run_only(
     arguments += ["train.epochs=1"]
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
     monkeypatch.setattr(train, "CLOCKS", -0.001)
-    agent = "ccdn.training.processes.agent_age"
+    agent = "ccdn.runtime.processes.agent_age"
     assert run(capsys, *arguments)[0] == 0
     # Its agent was there before the run's start: goes on, whatever else was asked for at first.
     monkeypatch.setattr(agent, lambda: 1000.0)

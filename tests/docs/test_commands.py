@@ -68,8 +68,8 @@ def parsed(module: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> An
 
 
 def check_module(module: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from ccdn.ablation import cells, load_grid
     from ccdn.config import load_config
+    from ccdn.evaluation.ablation import cells, load_grid
 
     if module == "ccdn_ops":
         assert not words

@@ -28,11 +28,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("omegaconf", reason="ccdn is not installed, only ccdn_ops")
     import cv2
 
+    from ccdn.checkpoint.safetensors_file import save_portable
+    from ccdn.checkpoint.state import Checkpoint, save_checkpoint
     from ccdn.config import load_config
-    from ccdn.data.synthetic import SyntheticFaces
     from ccdn.models import build_model
-    from ccdn.training.checkpoint import Checkpoint, save_checkpoint
-    from ccdn.training.portable import save_portable
+    from ccdn.synthetic_faces import SyntheticFaces
 
     here = tmp_path_factory.mktemp("reader")
     torch.manual_seed(0)

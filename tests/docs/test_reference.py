@@ -45,7 +45,7 @@ def test_every_public_name_is_on_a_page(module: ModuleType) -> None:
     assert names - documented() == set()
 
 
-@pytest.mark.parametrize("name", ["ccdn", "ccdn.data", "ccdn.models", "ccdn.data.synthetic"])
+@pytest.mark.parametrize("name", ["ccdn", "ccdn.data", "ccdn.models", "ccdn.synthetic_faces"])
 def test_every_public_name_of_ccdn_is_on_a_page(name: str) -> None:
     pytest.importorskip("omegaconf", reason="ccdn is not installed, only ccdn_ops")
     assert public(importlib.import_module(name)) - documented() == set()

@@ -83,7 +83,7 @@ def _pictures(folder: Path) -> list[Format]:
 
 
 def _read_film(path: Path) -> object:
-    from ccdn.inputs import Source, Stream
+    from ccdn.inference.sources import Source, Stream
 
     stream = Stream(Source(path))
     try:
@@ -111,9 +111,9 @@ def _mat_files(folder: Path) -> list[Format]:
     import scipy.io
 
     from ccdn.data import open_faces
-    from ccdn.data.synthetic import SyntheticFaces, write_protocol
-    from ccdn.data.w300 import read_boxes
-    from ccdn.drawing import write_picture
+    from ccdn.data.drawing import write_picture
+    from ccdn.data.readers.w300 import read_boxes
+    from ccdn.synthetic_faces import SyntheticFaces, write_protocol
 
     def saved(compressed: bool, **content: Any) -> bytes:
         file = io.BytesIO()
@@ -148,7 +148,7 @@ def _mat_files(folder: Path) -> list[Format]:
             raise type(error)(str(error).replace(target.name, path.name)) from None
 
     def points_of(path: Path) -> object:
-        from ccdn.data.mat import checked_shape, load_mat
+        from ccdn.data.formats.mat import checked_shape, load_mat
 
         points, occluded = load_mat(path, "Points", "Occ")
         return checked_shape(points, (68, 2), path, "Points"), occluded.reshape(-1)
@@ -187,7 +187,7 @@ def _mat_files(folder: Path) -> list[Format]:
 def _arrays(folder: Path) -> list[Format]:
     from ccdn.data.crop_cache import CropCache, Region
     from ccdn.evaluation.gallery import load_gallery
-    from ccdn.evaluation.prediction_files import read_predictions
+    from ccdn.evaluation.landmark_files import read_predictions
 
     truth = np.random.default_rng(0).uniform(10, 90, (3, 5, 2))
     names = [f"test/{i}" for i in range(3)]
@@ -224,10 +224,10 @@ def _arrays(folder: Path) -> list[Format]:
 def _weights(folder: Path) -> list[Format]:
     import torch
 
+    from ccdn.checkpoint.safetensors_file import save_portable
+    from ccdn.checkpoint.state import Checkpoint, load_model, save_checkpoint
     from ccdn.config import load_config
     from ccdn.models import build_model
-    from ccdn.training.checkpoint import Checkpoint, load_model, save_checkpoint
-    from ccdn.training.portable import save_portable
 
     small = ["input_size=32", "stem_stride=1", "stem_channels=4", "depth=1", "channels=8"]
     small += ["stage_channels=[8,8]", "excitations=2", "points=5"]

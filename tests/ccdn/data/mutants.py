@@ -208,8 +208,8 @@ def in_region(content: bytes, chance: random.Random) -> bytes:
 
 def examine(kind: Format, number: int, path: Path) -> str | None:
     """What is wrong with how a mutant ends; None where nothing is."""
+    from ccdn.checkpoint.state import CheckpointError
     from ccdn.data import DataError
-    from ccdn.training.checkpoint import CheckpointError
 
     path.write_bytes(kind.mutant(number) if number >= 0 else kind.content)
     try:

@@ -8,15 +8,7 @@ import numpy as np
 import pytest
 
 from ccdn.data import Augmentation, augmentation
-from ccdn.data.augment import (
-    OCCLUDERS,
-    PRESETS,
-    Draw,
-    Occluder,
-    change_pixels,
-    draw,
-    generator,
-)
+from ccdn.data.augment import OCCLUDERS, PRESETS, Draw, Occluder, change_pixels, draw, generator
 
 COUNT = 4000
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ccdn.data import CropDataset, DataError, FaceSet, open_faces, wflw
+from ccdn.data import CropDataset, DataError, FaceSet, open_faces
 from ccdn.data.images import cv2
+from ccdn.data.readers import wflw
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is not the official one")
 

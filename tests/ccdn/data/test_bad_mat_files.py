@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import scipy.io
 
-from ccdn.data import DataError, aflw, cofw, open_faces
-from ccdn.data.synthetic import SyntheticFaces, write_protocol
-from ccdn.drawing import write_picture
+from ccdn.data import DataError, open_faces
+from ccdn.data.drawing import write_picture
+from ccdn.data.readers import aflw, cofw
+from ccdn.synthetic_faces import SyntheticFaces, write_protocol
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is not the official one")
 

@@ -13,8 +13,8 @@ import pytest
 from ccdn.config import DataConfig, resolve_data
 from ccdn.data import CropDataset, FaceSet, detect_kind, layout, open_faces, subset_masks
 from ccdn.data.__main__ import main
-from ccdn.data.synthetic import PROTOCOLS, SyntheticFaces, write_protocol
-from ccdn.data.wflw import ATTRIBUTES
+from ccdn.data.readers.wflw import ATTRIBUTES
+from ccdn.synthetic_faces import PROTOCOLS, SyntheticFaces, write_protocol
 
 TRAIN, TEST = 12, 11
 

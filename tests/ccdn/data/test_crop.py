@@ -7,15 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ccdn.data import (
-    compose,
-    crop_image,
-    crop_matrix,
-    from_unit,
-    invert,
-    to_unit,
-    transform_points,
-)
+from ccdn.data import compose, crop_image, crop_matrix, from_unit, invert, to_unit, transform_points
 
 BOX = np.array([40.0, 30.0, 140.0, 130.0])
 

@@ -19,8 +19,8 @@ from ccdn.config import load_config
 from ccdn.data import CropDataset, DataError, read_folder
 from ccdn.data.crop_cache import MAGIC, CropCache
 from ccdn.data.images import cv2
-from ccdn.data.synthetic import SyntheticFaces
-from ccdn.training.faces import open_training_faces
+from ccdn.plan.faces import open_training_faces
+from ccdn.synthetic_faces import SyntheticFaces
 
 FACES = 4
 

@@ -9,17 +9,12 @@ import numpy as np
 import pytest
 
 from ccdn.data import DataError, Face, ImageFaces, detect_kind, subset_masks
-from ccdn.data.faces import (
-    check_landmarks_inside,
-    checked_box,
-    checked_landmarks,
-    is_coordinate,
-)
+from ccdn.data.faces import check_landmarks_inside, checked_box, checked_landmarks, is_coordinate
+from ccdn.data.formats.mat import checked_shape
 from ccdn.data.images import cv2
-from ccdn.data.mat import checked_shape
-from ccdn.data.reading import Reading, gather
-from ccdn.data.sizes import check_size
-from ccdn.data.split_files import find_image, find_split_file
+from ccdn.data.readers.gather import Reading, gather
+from ccdn.data.readers.official_splits import check_size
+from ccdn.data.readers.split_files import find_image, find_split_file
 
 STRICT, SKIPPING = Reading(), Reading(skip_bad=True)
 LARGEST = np.nextafter(1e9, 0)

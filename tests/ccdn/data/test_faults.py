@@ -16,8 +16,8 @@ import pytest
 import scipy.io
 
 from ccdn.data import CropDataset, DataError, FaceSet, open_faces
-from ccdn.data.cofw import CofwFaces
 from ccdn.data.images import cv2
+from ccdn.data.readers.cofw import CofwFaces
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is not the official one")
 

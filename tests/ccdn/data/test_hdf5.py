@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import scipy.io
 
-from ccdn.data import DataError, hdf5, open_faces
-from ccdn.data.hdf5 import Hdf5File
-from ccdn.data.mat import open_mat73
-from ccdn.data.synthetic import SyntheticFaces, write_protocol
+from ccdn.data import DataError, open_faces
+from ccdn.data.formats import hdf5
+from ccdn.data.formats.hdf5 import Hdf5File
+from ccdn.data.formats.mat import open_mat73
+from ccdn.synthetic_faces import SyntheticFaces, write_protocol
 
 MATLAB = Path(scipy.io.matlab.__file__).parent / "tests" / "data" / "testhdf5_7.4_GLNX86.mat"
 NUMBERS: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [

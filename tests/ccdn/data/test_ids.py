@@ -11,8 +11,8 @@ import pytest
 import scipy.io
 
 from ccdn.data import DataError, open_faces, read_folder, write_pts
+from ccdn.data.formats.json_files import parse_json
 from ccdn.data.images import cv2
-from ccdn.data.json_files import parse_json
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is not the official one")
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import scipy.io
 
-from ccdn.data import DataError, mat5
-from ccdn.data.mat import load_mat
-from ccdn.data.mat5 import read_mat5
+from ccdn.data import DataError
+from ccdn.data.formats import mat5
+from ccdn.data.formats.mat import load_mat
+from ccdn.data.formats.mat5 import read_mat5
 
 SCIPY_FILES = sorted((Path(scipy.io.matlab.__file__).parent / "tests" / "data").glob("*.mat"))
 

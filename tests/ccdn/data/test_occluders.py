@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ccdn.data.occluders import KINDS, Place, paint_occluder
-from ccdn.data.synthetic import SyntheticFaces
-from ccdn.data.synthetic.anatomy import Anatomy
-from ccdn.data.synthetic.camera import View, look_at
-from ccdn.data.synthetic.cloth import wear
-from ccdn.data.synthetic.generator import _hides
-from ccdn.data.synthetic.head import Head
-from ccdn.data.synthetic.look import draw_light, draw_look
-from ccdn.data.synthetic.occluders import SHARES
-from ccdn.data.synthetic.parameters import (
+from ccdn.data.occlusion import KINDS, Place, paint_occluder
+from ccdn.synthetic_faces import SyntheticFaces
+from ccdn.synthetic_faces.anatomy import Anatomy
+from ccdn.synthetic_faces.camera import View, look_at
+from ccdn.synthetic_faces.cloth import wear
+from ccdn.synthetic_faces.generator import _hides
+from ccdn.synthetic_faces.head import Head
+from ccdn.synthetic_faces.look import draw_light, draw_look
+from ccdn.synthetic_faces.occluders import SHARES
+from ccdn.synthetic_faces.parameters import (
     Draw,
     Pose,
     draw_expression,
@@ -23,8 +23,8 @@ from ccdn.data.synthetic.parameters import (
     look_stream,
     shape_stream,
 )
-from ccdn.data.synthetic.raster import rasterise
-from ccdn.data.synthetic.render import Layer
+from ccdn.synthetic_faces.raster import rasterise
+from ccdn.synthetic_faces.render import Layer
 
 SIZE = 160
 EYES, MOUTH, CHIN = range(60, 76), range(76, 96), 16

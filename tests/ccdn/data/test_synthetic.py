@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from ccdn.data import Face, FaceSet, layout, open_faces, read_300w
-from ccdn.data.synthetic import VERSION, SyntheticFaces, write_300w
-from ccdn.data.synthetic.anatomy import SIXTY_EIGHT_OF_98, Anatomy
-from ccdn.data.synthetic.camera import Camera, look_at, rotation
-from ccdn.data.synthetic.head import Head
-from ccdn.data.synthetic.parameters import (
+from ccdn.synthetic_faces import VERSION, SyntheticFaces, write_300w
+from ccdn.synthetic_faces.anatomy import SIXTY_EIGHT_OF_98, Anatomy
+from ccdn.synthetic_faces.camera import Camera, look_at, rotation
+from ccdn.synthetic_faces.head import Head
+from ccdn.synthetic_faces.parameters import (
     Expression,
     Identity,
     Pose,
@@ -94,7 +94,7 @@ def test_face_depends_on_seed_and_index_only() -> None:
 def test_same_bits_in_another_process_with_other_threads() -> None:
     code = (
         "import cv2, hashlib; cv2.setNumThreads({threads});"
-        "from ccdn.data.synthetic import SyntheticFaces; f = SyntheticFaces(4, 9, size=128);"
+        "from ccdn.synthetic_faces import SyntheticFaces; f = SyntheticFaces(4, 9, size=128);"
         "h = hashlib.sha256();"
         "[h.update(f.image(i).tobytes() + f.face(i).landmarks.tobytes()) for i in range(4)];"
         "print(h.hexdigest())"
@@ -420,7 +420,7 @@ def test_300w_refuses_what_it_cannot_write(tmp_path: Path) -> None:
 
 
 def test_command_writes_contact_sheets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from ccdn.data.synthetic.__main__ import main
+    from ccdn.synthetic_faces.__main__ import main
 
     common = ["--count", "4", "--size", "64", "--out", str(tmp_path / "out")]
     assert main([*common, "--points", "98"]) == 0

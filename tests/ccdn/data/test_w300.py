@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ccdn.data import DataError, FaceSet, open_faces, read_300w
-from ccdn.data.w300 import PART_SIZES, SPLITS
+from ccdn.data.readers.w300 import PART_SIZES, SPLITS
 
 
 def _read(root: Path, split: str, **options):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ccdn.data import DataError
-from ccdn.evaluation.prediction_files import read_predictions, write_predictions
+from ccdn.evaluation.landmark_files import read_predictions, write_predictions
 from ccdn.evaluation.scoring import Reference
 
 FACES = 5

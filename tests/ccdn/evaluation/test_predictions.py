@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from ccdn.config import load_config, resolve_data
 from ccdn.data import layout
-from ccdn.drawing import contact_sheet, draw_box, draw_landmarks, enlarge, write_picture
+from ccdn.data.drawing import contact_sheet, draw_box, draw_landmarks, enlarge, write_picture
 from ccdn.evaluation.figures import draw_ced, draw_exemplars, draw_face, draw_faces, exemplars
-from ccdn.evaluation.measure import reference_of
-from ccdn.evaluation.predictions import predict_crops, predict_faces
+from ccdn.evaluation.run import reference_of
 from ccdn.evaluation.scoring import MEAN_SHAPE, MODEL, Reference, score
 from ccdn.evaluation.tables import as_text, score_table
+from ccdn.inference.crops import predict_crops, predict_faces
 from ccdn.models import Output
-from ccdn.training.faces import evaluation_crops, open_split
+from ccdn.plan.faces import evaluation_crops, open_split
 
 
 class Brightest(nn.Module):

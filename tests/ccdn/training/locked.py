@@ -1,4 +1,4 @@
-"""A lock of ccdn.locks in the hands of another process."""
+"""A lock of ccdn.runtime.locks in the hands of another process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 HOLD = """
 import sys
 from pathlib import Path
-from ccdn.locks import Lock
+from ccdn.runtime.locks import Lock
 with Lock(Path(sys.argv[1])) as lock:
     lock.take()
     print("held", flush=True)

@@ -8,14 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ccdn.training.batches import (
-    Batch,
-    BatchError,
-    Place,
-    batches,
-    epoch_order,
-    steps_per_epoch,
-)
+from ccdn.training.batches import Batch, BatchError, Place, batches, epoch_order, steps_per_epoch
 
 
 class Numbers:

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 import ccdn
-from ccdn.config import ConfigError, config_to_dict, load_config
-from ccdn.files import atomic_write, remove_leftovers
-from ccdn.models import build_model
-from ccdn.training.checkpoint import (
+from ccdn.checkpoint.state import (
     Checkpoint,
     CheckpointError,
     load_checkpoint,
     load_model,
     save_checkpoint,
 )
+from ccdn.config import ConfigError, config_to_dict, load_config
+from ccdn.models import build_model
+from ccdn.runtime.files import atomic_write, remove_leftovers
 
 
 @pytest.fixture

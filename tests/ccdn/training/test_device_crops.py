@@ -12,8 +12,8 @@ import torch
 
 from ccdn.config import Config, ConfigError, load_config, resolve_data
 from ccdn.data import CropDataset
+from ccdn.plan.faces import open_training_faces
 from ccdn.training.device_crops import DeviceCrops, warp
-from ccdn.training.faces import open_training_faces
 from ccdn.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -95,7 +95,7 @@ def test_crops_that_skip_pixels_are_refused(face_folder: Path, small: list[str])
 
 def test_a_run_with_resident_crops(face_folder: Path, small: list[str], tmp_path: Path) -> None:
     """Goes on exactly, as the host's does."""
-    from ccdn.training.checkpoint import load_checkpoint
+    from ccdn.checkpoint.state import load_checkpoint
 
     config = configure(face_folder, small, "data.on_device=true")
     faces = open_training_faces(config)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ccdn.training.log import MetricsLog
+from ccdn.training.metrics_log import MetricsLog
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

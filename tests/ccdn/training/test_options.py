@@ -13,13 +13,13 @@ import pytest
 import torch
 from torchruns import steps
 
+from ccdn.checkpoint.state import CheckpointError, load_checkpoint, save_checkpoint
 from ccdn.config import Config, ConfigError, LossConfig, load_config
-from ccdn.files import atomic_write
 from ccdn.models import Output, objective
+from ccdn.plan.faces import open_training_faces
+from ccdn.runtime.files import atomic_write
 from ccdn.train import main
 from ccdn.training import trainer as trainer_module
-from ccdn.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from ccdn.training.faces import open_training_faces
 from ccdn.training.optimisation import rate_factor
 from ccdn.training.records import in_words
 from ccdn.training.resume import load_last
@@ -262,7 +262,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         def __exit__(self, *error: Any) -> Any:
             return self.real.__exit__(*error)
 
-    monkeypatch.setattr("ccdn.training.checkpoint.atomic_write", Disk)
+    monkeypatch.setattr("ccdn.checkpoint.state.atomic_write", Disk)
     assert run("full", "train.epochs=4") == 1
     told = capsys.readouterr().err
     assert "No space left on device; the checkpoint before it is untouched" in told

@@ -11,10 +11,10 @@ import safetensors.torch
 import torch
 
 import ccdn
+from ccdn.checkpoint.safetensors_file import save_portable
+from ccdn.checkpoint.state import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from ccdn.config import load_config
 from ccdn.models import build_model
-from ccdn.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from ccdn.training.portable import save_portable
 
 VARIANTS = {"ccdn": [], "fcdn": ["model.orders=1"], "baseline": ["model.ctm=false"]}
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torchruns import finish, one_node, steps, train_module
 
+from ccdn.checkpoint.state import load_checkpoint
+from ccdn.runtime.processes import Processes
 from ccdn.train import main
 from ccdn.training.batches import Place, Share, batch_keys, usable_batch
-from ccdn.training.checkpoint import load_checkpoint
-from ccdn.training.processes import Processes
 
 # In float64 with frozen statistics every sum but its order is the same.
 EXACT = [
@@ -63,7 +63,7 @@ def test_every_process_evaluates_as_many_faces(count: int) -> None:
 
 def test_the_age_of_the_process_that_started_this_one() -> None:
     """As torchrun's agent, which starts its processes anew."""
-    asks = "from ccdn.training.processes import agent_age; print(agent_age())"
+    asks = "from ccdn.runtime.processes import agent_age; print(agent_age())"
     agent = f"""
 import subprocess, sys, time
 start = time.monotonic()

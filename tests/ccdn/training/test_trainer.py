@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 
+from ccdn.checkpoint.state import Checkpoint, CheckpointError, load_checkpoint
 from ccdn.config import Config, load_config, resolve_data
 from ccdn.data import read_pts, write_pts
-from ccdn.training import resume, signals
+from ccdn.plan.faces import TrainingFaces, open_training_faces
+from ccdn.runtime import signals
+from ccdn.training import resume
 from ccdn.training.batches import BatchError
-from ccdn.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from ccdn.training.faces import TrainingFaces, open_training_faces
 from ccdn.training.resume import finish
 from ccdn.training.trainer import Interrupted, Trainer, TrainingError
 
@@ -65,7 +66,7 @@ MURDER = """
 import os, signal, sys
 from pathlib import Path
 from ccdn.config import load_config
-from ccdn.training.faces import open_training_faces
+from ccdn.plan.faces import open_training_faces
 from ccdn.training.trainer import Trainer
 
 out, after = Path(sys.argv[1]), int(sys.argv[2])

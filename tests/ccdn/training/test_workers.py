@@ -22,15 +22,16 @@ import pytest
 import torch
 
 from ccdn import train
+from ccdn.checkpoint.state import load_checkpoint
 from ccdn.data import CropDataset
-from ccdn.data.synthetic import SyntheticFaces
-from ccdn.interrupt import patience
+from ccdn.runtime import signals
+from ccdn.runtime.interrupt import patience
+from ccdn.runtime.processes import ALONE, Processes
+from ccdn.runtime.signals import StopWish
+from ccdn.synthetic_faces import SyntheticFaces
 from ccdn.training import batches as preparing
-from ccdn.training import signals, workers
+from ccdn.training import workers
 from ccdn.training.batches import Batch, Place, batches
-from ccdn.training.checkpoint import load_checkpoint
-from ccdn.training.processes import ALONE, Processes
-from ccdn.training.signals import StopWish
 from ccdn.training.workers import WorkerError, by_processes, by_thread
 
 ROOT = Path(__file__).parents[3]
@@ -308,7 +309,7 @@ def test_of_several_processes_one_waits_with_the_others(monkeypatch: pytest.Monk
 
 
 def test_patience_is_put_back() -> None:
-    from ccdn import interrupt
+    from ccdn.runtime import interrupt
 
     with contextlib.suppress(ValueError), patience(1.0):
         assert interrupt._watch.patience == 1.0

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ccdn.training.log import read_log
+from ccdn.training.metrics_log import read_log
 
 
 def free_port() -> int:

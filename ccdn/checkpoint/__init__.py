@@ -1,0 +1,1 @@
+"""Trained networks in files: checkpoints, safetensors, and the bundled weights."""

@@ -1,0 +1,1 @@
+"""The command line: `ccdn COMMAND`, one module for each."""

@@ -1,0 +1,91 @@
+"""How a command ends: with an exit code and, where something was wrong, one line."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import select
+import sys
+from collections.abc import Callable
+from typing import ParamSpec, TextIO
+
+from ccdn.runtime.interrupt import ended_by_signals
+from ccdn.runtime.progress import plain_output
+
+Arguments = ParamSpec("Arguments")
+Main = Callable[Arguments, int]
+
+WRONG = 2
+INTERRUPTED, UNREAD = 130, 141  # as a shell says them of what SIGINT and SIGPIPE end
+# Of writing into a pipe whose reader has gone; the second is Windows'.
+_PIPE_ERRORS = (errno.EPIPE, errno.EINVAL)
+
+
+def command(name: str, *wrong: type[Exception]) -> Callable[[Main[Arguments]], Main[Arguments]]:
+    """Make the main function of a command end with an exit code instead of a traceback.
+
+    Its own; 2 after an error of `wrong`, which is said in one line with the command's `name`; 130
+    after Ctrl-C, said too, also where it waits for what never comes; and 141 where the reader of
+    what it prints has gone, as `head` does: nobody is there to be told.
+    """
+    caught: tuple[type[Exception], ...] = (BrokenPipeError, *wrong)
+
+    def decorate(main: Main[Arguments]) -> Main[Arguments]:
+        @functools.wraps(main)
+        def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+            plain_output()
+            try:
+                with ended_by_signals(name):
+                    code = main(*args, **kwargs)
+                if sys.stdout is not None:  # None: Python was started without one
+                    sys.stdout.flush()
+                return code
+            except KeyboardInterrupt:
+                print(f"{name}: interrupted", file=sys.stderr)
+                return INTERRUPTED
+            except caught as error:
+                if isinstance(error, OSError) and error.errno in _PIPE_ERRORS and _unread():
+                    return UNREAD
+                if not isinstance(error, wrong):
+                    raise
+                print(f"{name}: {error}", file=sys.stderr)
+                return WRONG
+            finally:
+                _drop_what_nobody_reads()
+
+        return run
+
+    return decorate
+
+
+def _drop_what_nobody_reads() -> None:
+    """What is still to be written would fail when Python ends, with a message."""
+    for stream in _unread():
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+def _unread() -> list[TextIO]:
+    """Which of stdout and stderr is a pipe whose reader has gone."""
+    return [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
+
+
+def _has_no_reader(stream: TextIO | None) -> bool:
+    if stream is None:
+        return False
+    if not hasattr(select, "poll"):  # Windows: what cannot be written says it
+        try:
+            stream.flush()
+        except OSError as error:
+            return error.errno in _PIPE_ERRORS
+        except ValueError:  # closed
+            return False
+        return False
+    asked = select.poll()
+    try:
+        asked.register(stream, 0)
+    except (OSError, ValueError):  # in memory; closed
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0))

@@ -1,0 +1,1 @@
+"""Files as other programs write them: .mat, HDF5, JSON, .pts."""

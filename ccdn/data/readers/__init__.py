@@ -1,0 +1,1 @@
+"""The benchmarks on disk: one module reads one of them."""

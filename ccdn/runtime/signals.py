@@ -1,0 +1,79 @@
+"""SIGINT and SIGTERM as a wish to stop after the current step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+
+from ccdn.runtime.interrupt import answering
+from ccdn.runtime.processes import Processes
+
+# Seconds in which more signals are the same wish: a batch system signals every process of a job,
+# and torchrun passes on to its processes what they got themselves.
+SAME_WISH = 3.0
+# Seconds in which processes that were asked to stop do another step, to stop together.
+TOGETHER = 10.0
+
+
+@contextmanager
+def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
+    """For the block, SIGINT and SIGTERM call `handler`; gives what they did before."""
+    previous: dict[int, Any] = {}
+    try:
+        for which in (signal.SIGINT, signal.SIGTERM):
+            previous[which] = signal.signal(which, answering(handler))
+        yield previous
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+class StopWish:
+    """Whether this process was asked to stop, and by which signal; 0 where it was not."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._first = 0.0
+
+    @contextmanager
+    def listen(self) -> Iterator[None]:
+        """For the block, a signal becomes a wish, and so do those that follow; but a Ctrl-C that
+        comes SAME_WISH after the first signal does what it did before.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def wish(signum: int, frame: FrameType | None) -> None:
+            now = time.monotonic()
+            if not self.signum:
+                self.signum, self._first = signum, now
+            elif signum == signal.SIGINT and now - self._first >= SAME_WISH:
+                signal.signal(signum, previous[signal.SIGINT])
+                signal.raise_signal(signum)
+
+        with handling(wish) as previous:
+            yield
+
+    def ends_a_wait(self, processes: Processes) -> bool:
+        """Whether to wait no longer for what concerns this process alone.
+
+        Of several it first waits with the others, which cannot go on without it: they agree to stop
+        after the step.
+        """
+        if not self.signum:
+            return False
+        return processes.group is None or time.monotonic() - self._first >= TOGETHER
+
+    def agreed(self, processes: Processes, device: torch.device) -> bool:
+        """Whether one of the processes was asked; the same answer on all of them."""
+        if processes.group is None:
+            return bool(self.signum)
+        return float(processes.mean(torch.tensor(float(bool(self.signum)), device=device))) > 0

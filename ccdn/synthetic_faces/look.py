@@ -1,0 +1,166 @@
+"""Colours and styles of a person, and the light, drawn from the stream of looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ccdn.data.shapes import Colour, shade
+from ccdn.synthetic_faces.parameters import Draw
+
+_SKIN: list[Colour] = [
+    (240, 205, 188),
+    (228, 184, 160),
+    (206, 156, 126),
+    (172, 118, 88),
+    (128, 82, 60),
+    (92, 60, 46),
+]
+_HAIR: dict[str, tuple[float, Colour]] = {
+    "black": (0.30, (30, 25, 25)),
+    "dark": (0.27, (54, 38, 30)),
+    "brown": (0.20, (92, 62, 42)),
+    "blond": (0.13, (186, 150, 98)),
+    "grey": (0.06, (150, 148, 146)),
+    "red": (0.04, (134, 62, 32)),
+}
+_IRIS: dict[str, tuple[float, Colour]] = {
+    "brown": (0.6, (70, 44, 28)),
+    "hazel": (0.15, (104, 86, 50)),
+    "blue": (0.15, (86, 120, 150)),
+    "green": (0.1, (88, 112, 84)),
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colours and styles that painting and scene share."""
+
+    skin: Colour
+    hair: Colour
+    lips: Colour
+    iris: Colour
+    teeth: Colour
+    shadow: Colour  # of the make-up around the eyes
+    style: str  # bald, short, parted, fringe or long
+    beard: str  # none, stubble, moustache, goatee or full
+    stubble: float  # density of stubble
+    age: float  # 0..1: how strongly folds show
+    makeup: float  # 0..1
+    brow: float  # 0..1: how much the brows differ from the skin
+    hairline: float  # height at the middle of the forehead
+    volume: float  # thickness of the hair, head units
+    strands: float  # how much single strands stand out
+    glint: float  # where lamps mirror in the eyes, share of the iris
+
+
+@dataclass(frozen=True)
+class Light:
+    """A lamp far away, a weaker one from elsewhere, and light from all around."""
+
+    towards: np.ndarray  # (3,) unit vector to the lamp, camera frame
+    colour: np.ndarray  # (3,)
+    fill_towards: np.ndarray
+    fill: float
+    ambient: np.ndarray  # (3,)
+    gloss: float
+    shadow: float  # 0..1, darkness of cast shadows
+    hard: bool  # a strong lamp and little light from elsewhere
+
+    @property
+    def level(self) -> float:
+        """Brightness of a surface that looks at the camera."""
+        lamp = self.colour * max(float(self.towards[2]), 0.0)
+        return float(np.mean(self.ambient + lamp)) + 0.7 * self.fill
+
+
+def mix(first: Colour, second: Colour, share: float) -> Colour:
+    """Between two colours, `share` of the second."""
+    rest = 1 - share
+    return (
+        rest * first[0] + share * second[0],
+        rest * first[1] + share * second[1],
+        rest * first[2] + share * second[2],
+    )
+
+
+def any_colour(draw: Draw, low: float = 10, high: float = 240) -> Colour:
+    """A colour of things: most are dull, some are not."""
+    grey = draw.uniform(low, high)
+    spread = 36.0 if draw.chance(0.25) else 13.0
+    r, g, b = (min(255.0, max(0.0, grey + draw.normal(0, spread))) for _ in range(3))
+    return (r, g, b)
+
+
+def draw_look(draw: Draw) -> Look:
+    """Draw colours and styles."""
+    tone = draw.uniform(0, 1) ** 1.15 * (len(_SKIN) - 1)
+    low = min(int(tone), len(_SKIN) - 2)
+    r, g, b = mix(_SKIN[low], _SKIN[low + 1], tone - low)
+    skin = shade(
+        (r * draw.normal(1, 0.03), g * draw.normal(1, 0.025), b * draw.normal(1, 0.035)), 1.0
+    )
+    hair_name = draw.choose({name: weight for name, (weight, _) in _HAIR.items()})
+    if tone > 2.4 and draw.chance(0.93):
+        hair_name = "black"
+    iris_name = draw.choose({name: weight for name, (weight, _) in _IRIS.items()})
+    feminine = draw.chance(0.5)
+    makeup = draw.uniform(0.1, 1.0) if feminine and draw.chance(0.6) else 0.0
+    rosy: Colour = (196, 84, 88) if makeup < 0.5 else (178, 30, 56)
+    if feminine:
+        style = draw.choose({"short": 0.10, "parted": 0.2, "fringe": 0.25, "long": 0.45})
+        beard = "none"
+    else:
+        style = draw.choose({"bald": 0.16, "short": 0.56, "parted": 0.20, "long": 0.08})
+        kinds = {"none": 0.45, "stubble": 0.25, "moustache": 0.08, "goatee": 0.1, "full": 0.12}
+        beard = draw.choose(kinds)
+    thick = {"bald": 0.0, "short": 0.05, "parted": 0.09, "fringe": 0.10, "long": 0.10}[style]
+    return Look(
+        skin=skin,
+        hair=shade(_HAIR[hair_name][1], draw.uniform(0.75, 1.3)),
+        lips=mix(shade(skin, 0.84), rosy, 0.30 + 0.35 * makeup + draw.uniform(0, 0.12)),
+        iris=shade(_IRIS["brown" if tone > 2.6 else iris_name][1], draw.uniform(0.8, 1.2)),
+        teeth=(226, 220, 206),
+        shadow=(draw.uniform(50, 140), draw.uniform(40, 90), draw.uniform(60, 140)),
+        style=style,
+        beard=beard,
+        stubble=draw.uniform(0.12, 0.5),
+        age=draw.uniform(0, 1) ** 2,
+        makeup=makeup,
+        brow=draw.uniform(0.55, 0.95),
+        hairline=draw.normal(-0.90, 0.08) - (0.15 if style == "bald" else 0.0),
+        volume=thick * draw.uniform(0.6, 1.6),
+        strands=draw.uniform(0.08, 0.26),
+        glint=draw.uniform(-0.4, 0.4),
+    )
+
+
+def draw_light(draw: Draw) -> Light:
+    """Draw the light: mostly soft and from the front, sometimes hard and from a side."""
+
+    def towards(azimuth: float, elevation: float) -> np.ndarray:
+        a, e = np.deg2rad(azimuth), np.deg2rad(elevation)
+        return np.array([np.sin(a) * np.cos(e), -np.sin(e), np.cos(a) * np.cos(e)])
+
+    hard = draw.chance(0.3)
+    azimuth = draw.normal(0.0, 42.0 if hard else 28.0)
+    lamp = towards(azimuth, draw.uniform(-10.0, 60.0))
+    power = draw.uniform(0.75, 1.15) if hard else draw.uniform(0.3, 0.75)
+    ambient = draw.uniform(0.15, 0.35) if hard else draw.uniform(0.35, 0.65)
+    fill = draw.uniform(0.0, 0.3)
+    warm = draw.normal(0.0, 0.06)
+    cast = np.array([1.0 + draw.normal(0, 0.03) for _ in range(3)])
+    # Cameras expose for the scene: scale to about the same brightness from every direction.
+    reached = ambient + power * max(float(lamp[2]), 0.2) + 0.7 * fill
+    gain = draw.uniform(0.72, 1.06) / reached
+    return Light(
+        towards=lamp,
+        colour=np.array([1 + warm, 1.0, 1 - warm]) * power * gain,
+        fill_towards=towards(-azimuth + draw.normal(0, 30.0), draw.uniform(-30.0, 30.0)),
+        fill=fill * gain,
+        ambient=cast * ambient * gain,
+        gloss=draw.uniform(0.0, 0.2),
+        shadow=draw.uniform(0.3, 0.9) if hard else draw.uniform(0.0, 0.5),
+        hard=hard,
+    )

@@ -1,0 +1,159 @@
+"""What is behind and around the head: background, shoulders, neck, long hair, ears."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from ccdn.data.shapes import SHIFT, in_sixteenths, polygon, shade, smooth
+from ccdn.synthetic_faces.camera import View
+from ccdn.synthetic_faces.look import Light, Look, any_colour, mix
+from ccdn.synthetic_faces.parameters import Draw
+from ccdn.synthetic_faces.render import Layer
+
+
+def background(draw: Draw, size: int) -> np.ndarray:
+    """A background: a gradient or cloudy ground with shapes, in or out of focus; uint8."""
+    rng = draw.rng
+    kind = draw.choose({"plain": 0.2, "cloudy": 0.3, "busy": 0.5})
+    ground = np.array(any_colour(draw), np.float32)
+    if kind == "plain":
+        corners = ground + rng.normal(0, 14, (2, 2, 1)) + rng.normal(0, 5, (2, 2, 3))
+    else:
+        n = int(rng.integers(3, 9))
+        corners = ground + rng.normal(0, 38, (n, n, 1)) + rng.normal(0, 12, (n, n, 3))
+    # Cubic where it is cheap, and linear to the full size.
+    small = cv2.resize(corners.astype(np.float32), (32, 32), interpolation=cv2.INTER_CUBIC)
+    small = np.clip(small, 0, 255).astype(np.uint8)
+    picture = cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR)
+    if kind == "busy":
+        for _ in range(3 + draw.below(10)):
+            _shape(picture, draw, size)
+        side = 2 * round(draw.uniform(0.0, 0.05) * size) + 1
+        if side > 1:
+            picture = cv2.blur(cv2.blur(picture, (side, side)), (side, side))
+    return picture
+
+
+_CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 24, endpoint=False)) for f in (np.cos, np.sin)], 1)
+
+
+def _shape(picture: np.ndarray, draw: Draw, size: int) -> None:
+    rng = draw.rng
+    colour = any_colour(draw)
+    x, y = draw.uniform(-0.1, 1.1) * size, draw.uniform(-0.1, 1.1) * size
+    w, h = draw.uniform(0.04, 0.5) * size, draw.uniform(0.04, 0.5) * size
+    kind = draw.below(4)
+    if kind == 0:
+        polygon(
+            picture,
+            np.array([(x - w, y - h), (x + w, y - h), (x + w, y + h), (x - w, y + h)]),
+            colour,
+        )
+    elif kind == 1:
+        polygon(picture, _CIRCLE * (w, h) + (x, y), colour)
+    elif kind == 2:
+        polygon(picture, np.array([x, y]) + rng.normal(0, 0.25 * size, (4, 2)), colour)
+    else:
+        ends = in_sixteenths(rng.uniform(-0.1, 1.1, (2, 2)) * size)
+        thick = max(1, round(draw.uniform(0.005, 0.06) * size))
+        cv2.line(picture, ends[0].tolist(), ends[1].tolist(), colour, thick, cv2.LINE_AA, SHIFT)
+
+
+def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: Draw) -> None:
+    """Shoulders and neck, painted before the head."""
+    camera = view.camera
+    s = camera.scale
+    depth, chin = -0.35, view.head.anatomy.chin_y
+    top, low = camera.project(np.array([(0.0, 0.55, depth), (0.0, 1.6, depth)]))[:, :2]
+    lean = low - top
+    down = 0.55 * lean / np.linalg.norm(lean) + np.array([0.0, 0.45])
+    down /= np.linalg.norm(down)
+    across = np.array([down[1], -down[0]])
+    bright = light.level
+    neck = draw.normal(0.66, 0.06) * s
+    end = top + down * (chin - 0.42) * s
+    skin = shade(look.skin, bright * 0.78)
+    flare = end + down * 0.5 * s
+    ends = np.stack([top, end, flare])
+    half = across * neck * _NECK
+    polygon(picture, np.concatenate([ends - half, (ends + half)[::-1]]), skin)
+    # The jaw's shadow on the neck.
+    jaw = camera.project(view.head.jaw_paths[0][:, 0])[:, :2]
+    shadow = np.concatenate([jaw[4:-4] + down * 0.16 * s, jaw[-5:3:-1]])
+    left, top_row = (max(int(edge) - 1, 0) for edge in shadow.min(axis=0))
+    right, bottom_row = (max(int(edge) + 2, 0) for edge in shadow.max(axis=0))
+    area = picture[top_row:bottom_row, left:right]
+    if area.size:
+        dark = area.copy()
+        polygon(dark, shadow - (left, top_row), shade(skin, 0.55))
+        area[:] = cv2.addWeighted(dark, 0.6, area, 0.4, 0)
+    cloth = shade(any_colour(draw, 15, 225), min(bright, 1.0))
+    wide = draw.normal(2.25, 0.2) * s
+    collar = end + down * draw.uniform(0.0, 0.35) * s
+    deep = draw.uniform(0.1, 0.7) * s
+    span = _SHOULDERS * (neck, wide, deep, s)
+    shoulders = collar + (span[:, :1] + span[:, 1:2]) * across + (span[:, 2:3] + span[:, 3:]) * down
+    polygon(picture, smooth(shoulders, 1), cloth)
+
+
+# Half widths of a neck at its top, its end and below; and the outline of shoulders: shares of half
+# the neck's and the shoulders' width across, of the collar's depth and of a head unit down.
+_NECK = np.array([[1.0], [1.05], [1.6]])
+_RIGHT = [(1.12, 0, 0, 0), (0, 0.75, 0, 0.32), (0, 1, 0, 0.8), (0, 1, 0, 5.0)]
+_LEFT = [(-neck, -wide, deep, unit) for neck, wide, deep, unit in reversed(_RIGHT)]
+_SHOULDERS = np.array([(0, 0, 1, 0), *_RIGHT, *_LEFT])
+
+
+def back_hair(picture: np.ndarray, view: View, look: Look, light: Light, draw: Draw) -> None:
+    """Long hair that hangs behind the head."""
+    if look.style != "long":
+        return
+    length = draw.uniform(1.0, 2.6)
+    spread = draw.uniform(1.12, 1.5)
+    back = -0.55
+    left = [(-0.9, -1.2), (-spread, -0.5), (-spread * 1.02, 0.4), (-spread * 1.05, length)]
+    flat = [*left, *[(-x, y) for x, y in reversed(left)], (0.0, -1.75)]
+    points = np.array([(x, y, back) for x, y in flat])
+    colour = shade(look.hair, 0.75 * light.level)
+    outline = smooth(view.camera.project(points)[:, :2])
+    layer = picture.copy()
+    polygon(layer, outline, colour)
+    mask = np.zeros(picture.shape[:2], np.uint8)
+    polygon(mask, outline, (255,))
+    rows = max(picture.shape[0] // 16, 2)
+    grains = draw.rng.standard_normal((rows, picture.shape[1] // 2), dtype=np.float32)
+    streaks = cv2.resize(1 + np.float32(0.16) * grains, picture.shape[1::-1])
+    layer = cv2.multiply(layer, cv2.merge((streaks,) * 3), dtype=cv2.CV_8U)
+    cv2.copyTo(layer, mask, picture)
+
+
+_ROUND = np.linspace(0, 2 * np.pi, 18, endpoint=False)
+_EAR_Z = -0.10 - 0.19 * np.cos(_ROUND) * (0.75 + 0.35 * np.sin(_ROUND))
+# The rim of an ear, (18, 3), from the side of the head; its back stands off.
+_EAR = np.stack([0.09 - 0.45 * (_EAR_Z + 0.10), 0.20 - 0.36 * np.sin(_ROUND), _EAR_Z], axis=1)
+
+
+def ears(picture: np.ndarray, view: View, look: Look, light: Light, near: bool) -> None:
+    """The ears that are painted after (`near`) or before the head."""
+    if look.style == "long":
+        return
+    width = view.head.anatomy.identity.width
+    for side in (-1, 1):
+        outward = view.camera.rotation @ np.array([side, 0.0, 0.25])
+        if (float(outward[2]) > 0.0) != near:
+            continue
+        rim = _EAR * (side, 1.0, 1.0)
+        rim[:, 0] += side * width * 0.985
+        outline = view.camera.project(rim)[:, :2]
+        skin = mix(shade(look.skin, 0.9 * light.level), (190, 90, 80), 0.10)
+        polygon(picture, outline, skin)
+        middle = outline.mean(axis=0)
+        polygon(picture, middle + 0.62 * (outline - middle), shade(skin, 0.74))
+        polygon(picture, middle + 0.35 * (outline - middle), shade(skin, 0.9))
+
+
+def over(picture: np.ndarray, layer: Layer) -> None:
+    """Put the head over what is behind it, in place."""
+    ground = picture[layer.window]
+    ground[:] = cv2.blendLinear(layer.colour, ground, layer.alpha, 1 - layer.alpha)
