@@ -223,3 +223,27 @@ def test_places_beyond_32_bits(emulation: Emulation, pack: int, channels_last: b
     assert (tiles - 1) * columns < length <= tiles * columns
     assert (bands - 1) * rows < lines <= bands * rows
     assert chunks == (bands if channels_last else tiles)
+
+
+def test_a_rehearsal_lists_the_launches_and_runs_none(emulation: Emulation) -> None:
+    """In order, as many as a call makes, each with the kernel's name and its size."""
+    x = torch.ones(2, 3, 4, 5)
+    gates = torch.ones(2, 2, 3)
+    with emulation.serving(guards=False), emulation.rehearsing() as launches:
+        found = ccdn_ops.multi_excite(x, gates)
+    assert found.isnan().all()  # as it came
+    [launch] = launches
+    assert launch.symbol.startswith("_ZN4ccdn4cuda6exciteIfLi4E")
+    assert (launch.blocks, launch.threads, launch.cluster, launch.bytes) == (2, 256, 1, 0)
+    with emulation.serving(guards=False):
+        assert (ccdn_ops.multi_excite(x, gates) == 1).all()
+    # A cluster, its size and its memory.
+    with emulation.serving(guards=False), emulation.rehearsing() as launches:
+        ccdn_ops.dual_squeeze(torch.ones(3, 128, 200))
+    [cluster] = [launch for launch in launches if launch.cluster > 1]
+    assert "cluster_squeeze" in cluster.symbol
+    assert cluster.blocks == 3 * cluster.cluster
+    assert cluster.bytes >= 2 * 8 * 128
+    with emulation.serving(guards=False), emulation.rehearsing() as launches:
+        pass
+    assert launches == []

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -175,6 +176,16 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+class Launch(NamedTuple):
+    """One launch as it was asked for. bytes: of dynamic shared memory."""
+
+    symbol: str  # of the kernel
+    blocks: int
+    threads: int
+    cluster: int  # blocks of one
+    bytes: int
+
+
 class Emulation:
     """The emulated module, and the backend "cuda" with it behind."""
 
@@ -190,6 +201,7 @@ class Emulation:
         self.native.emulated_launches.restype = ctypes.c_int64
         self.native.emulated_clusters.restype = ctypes.c_int64
         self.native.emulated_driver.restype = ctypes.c_int64
+        self.native.emulated_launched.restype = ctypes.c_int64
 
     def settings(self, thread_order: int = 0, largest_grid: int = 0) -> None:
         """How threads take turns (0 in order, 1 reversed, else random) and the grid's limit."""
@@ -247,6 +259,30 @@ class Emulation:
             use_backend("cuda"),
         ):
             yield
+
+    @contextmanager
+    def rehearsing(self) -> Iterator[list[Launch]]:
+        """Within, launches run nothing, whatever their size; the list is complete at the end."""
+        found: list[Launch] = []
+        self.native.emulated_rehearsal(1)
+        try:
+            yield found
+        finally:
+            self.native.emulated_rehearsal(0)
+        places = self._symbols
+        start = next(place for place, name in places.items() if name == "emulated_rehearsal")
+        numbers = (ctypes.c_int64 * 5)()
+        for i in range(self.native.emulated_launched(ctypes.c_int64(1 << 62), numbers)):
+            self.native.emulated_launched(ctypes.c_int64(i), numbers)
+            distance, *rest = numbers
+            found.append(Launch(places[start + distance], *rest))
+
+    @cached_property
+    def _symbols(self) -> dict[int, str]:
+        command = ["nm", "--defined-only", str(self.path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        lines = [line.split() for line in done.stdout.splitlines()]
+        return {int(place, 16): name for place, kind, name in lines if kind in "tT"}
 
     def call(self, name: str, *arguments: Any) -> None:
         """A function of the native module, as native.launch calls it."""

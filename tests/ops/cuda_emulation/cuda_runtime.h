@@ -92,6 +92,13 @@ inline int64_t launches = 0, launches_of_clusters = 0;
 // lists; else, when this is not 0, the last blocks, in which the last of so many samples is.
 inline std::vector<std::vector<unsigned>> only_blocks;
 inline int64_t last_of_samples = 0;
+// While rehearsing, launches run no block and are listed here.
+struct Launched {
+  const void* kernel;
+  int64_t blocks, threads, cluster, bytes;  // of the grid, of a block, of a cluster; dynamic
+};
+inline bool rehearsing = false;
+inline std::vector<Launched> launched;
 // A launch on another stream fails.
 inline cudaStream_t expected_stream = nullptr;
 inline cudaError_t last_error = cudaSuccess;
@@ -321,6 +328,11 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (cluster_blocks < 1 || cluster_blocks > room_for_blocks || gridDim.x % cluster_blocks != 0 ||
       cluster_blocks * blockDim.x > kMostThreads || config->dynamicSmemBytes > kBytesOfBlock) {
     return last_error = cudaErrorInvalidConfiguration;
+  }
+  if (rehearsing) {
+    launched.push_back({reinterpret_cast<const void*>(kernel), gridDim.x, blockDim.x,
+                        cluster_blocks, int64_t(config->dynamicSmemBytes)});
+    return cudaSuccess;
   }
   if (largest_grid != 0) gridDim.x = std::min(gridDim.x, largest_grid * cluster_blocks);
   const std::tuple<std::remove_cv_t<Parameters>...> held(std::forward<Arguments>(arguments)...);

@@ -16,6 +16,27 @@ EXPORTED void emulated_settings(unsigned thread_order, unsigned largest_grid, in
   emulation::expected_stream = reinterpret_cast<cudaStream_t>(stream);
 }
 
+// Whether launches are listed instead of run, from now on; the list begins anew.
+EXPORTED void emulated_rehearsal(int rehearsing) {
+  emulation::rehearsing = rehearsing != 0;
+  if (rehearsing) emulation::launched.clear();
+}
+
+// How many launches are listed. Of number i: the kernel's address less that of emulated_rehearsal,
+// then what the launch asks for.
+EXPORTED int64_t emulated_launched(int64_t i, int64_t* found) {
+  const int64_t count = int64_t(emulation::launched.size());
+  if (i < count) {
+    const emulation::Launched& one = emulation::launched[size_t(i)];
+    const auto here = reinterpret_cast<const char*>(&emulated_rehearsal);
+    for (int64_t value : {int64_t(static_cast<const char*>(one.kernel) - here), one.blocks,
+                          one.threads, one.cluster, one.bytes}) {
+      *found++ = value;
+    }
+  }
+  return count;
+}
+
 EXPORTED void emulated_last_of_samples(int64_t samples) { emulation::last_of_samples = samples; }
 
 // The blocks of a launch to come: the next one without such a list.
