@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ccdn.inference.predictor import Predictor
     from ccdn.models import CCDN
 
+    __version__: str
+
 __all__ = ["Predictor", "load"]
 
 # OpenCV reads it as it is loaded, which is after this package is: without it, a picture of a few
@@ -25,6 +27,10 @@ def __getattr__(name: str) -> Any:
         from ccdn.inference.predictor import Predictor
 
         return Predictor
+    if name == "__version__":  # on demand: ccdn_ops brings torch
+        from ccdn_ops import __version__
+
+        return __version__
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
