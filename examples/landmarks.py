@@ -15,8 +15,8 @@ import numpy as np
 
 import ccdn
 from ccdn.data import landmark_box
-from ccdn.data.synthetic import SyntheticFaces
 from ccdn.evaluation.metrics import nme
+from ccdn.synthetic_faces import SyntheticFaces
 
 GREEN = (90, 220, 90)  # BGR
 

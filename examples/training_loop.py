@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 
 from ccdn.config import load_config
 from ccdn.data import CropDataset
-from ccdn.data.synthetic import SyntheticFaces
 from ccdn.evaluation.metrics import nme
 from ccdn.models import CCDN, build_model, objective
+from ccdn.synthetic_faces import SyntheticFaces
 
 
 def main() -> None:
