@@ -3,10 +3,10 @@
     python benchmarks/backend_table.py            prints it
     python benchmarks/backend_table.py --write    puts it between the README's two markers
 
-A backend has an operator when its folder has a module of that name; every such module is tested:
-the CPU's as they are, Triton's in its interpreter and the CUDA kernels compiled for the CPU
-(tests/ops). What ran on a GPU, and what was measured, is what the files in benchmarks/results say:
-<device>.json of `make gpu-check`, and the summaries of `make bench`.
+A backend has an operator when the operator's folder has a module of the backend's name; every such
+module is tested: the CPU's as they are, Triton's in its interpreter and the CUDA kernels compiled
+for the CPU (tests/ops). What ran on a GPU, and what was measured, is what the files in
+benchmarks/results say: <device>.json of `make gpu-check`, and the summaries of `make bench`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from ccdn_ops.report import PARTS
 
 ROOT = Path(__file__).resolve().parents[1]
+OPERATORS = ROOT / "ccdn_ops" / "ops"
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 BEGIN = "<!-- benchmarks/backend_table.py begins -->"
@@ -28,17 +29,15 @@ BACKENDS = {"cpu": "C++ on the CPU", "triton": "Triton", "cuda": "CUDA C++"}
 
 def operators() -> list[str]:
     """Every public operator, as the references have them."""
-    folder = ROOT / "ccdn_ops" / "backends" / "reference"
-    return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "autograd"))
+    return sorted(path.parent.name for path in OPERATORS.glob("*/reference.py"))
 
 
 def built(operator: str, backend: str) -> str:
     """ "yes", "by its parts" or "no"."""
-    folder = ROOT / "ccdn_ops" / "backends" / backend
-    if (folder / f"{operator}.py").exists():
+    if (OPERATORS / operator / f"{backend}.py").exists():
         return "yes"
     parts = PARTS.get(operator, ())
-    if parts and all((folder / f"{part}.py").exists() for part in parts):
+    if parts and all((OPERATORS / part / f"{backend}.py").exists() for part in parts):
         return "by its parts"
     return "no"
 

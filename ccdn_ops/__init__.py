@@ -1,6 +1,6 @@
 """The operators of CCDN: fast, differentiable, and beside a readable reference.
 
-Start at ccdn_ops/schemas/__init__.py for how an operator is put together; `python -m ccdn_ops` says
+Start at ccdn_ops/ops/__init__.py for how an operator is put together; `python -m ccdn_ops` says
 what is built and which backend serves what.
 """
 

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-import ccdn_ops.schemas  # noqa: F401  (defines torch.ops.ccdn)
+import ccdn_ops.ops  # noqa: F401  (defines torch.ops.ccdn)
 from ccdn_ops.backends.native import accumulation_dtype
-from ccdn_ops.backends.reference.cocs_loss import SMALLEST_NORM
 from ccdn_ops.newton_schulz_plan import nothing_saved
+from ccdn_ops.ops.cocs_loss.reference import SMALLEST_NORM
 
 # Operators that have no decomposition, and why. table() makes each an error that says so.
 WITHOUT = dict.fromkeys(
@@ -79,7 +79,7 @@ def _refusal(name: str, reason: str) -> Callable[..., Any]:
 
 def dual_squeeze(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """first, second, mean, trace and gram of x (B, D, N) or (B, D, H, W), as
-    schemas/dual_squeeze.py says."""
+    ops/dual_squeeze/spec.py says."""
     _, channels, positions = x.flatten(2).shape
     by_positions = statically_known_true(positions < channels)
     mean, centred, gram, trace, safe = _moments(x, by_positions)
@@ -98,14 +98,14 @@ def dual_squeeze(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Te
 
 
 def covariance_pool(x: Tensor) -> tuple[Tensor, Tensor]:
-    """covariance and trace of x (B, D, N) or (B, D, H, W), as schemas/covariance_pool.py says."""
+    """covariance and trace of x (B, D, N) or (B, D, H, W), as ops/covariance_pool/spec.py says."""
     _, _, covariance, trace, _ = _moments(x, False)
     covariance = covariance.masked_fill(trace == 0, 0.0)
     return covariance.to(x.dtype), trace.flatten()
 
 
 def isqrt_cov(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """root and trace as schemas/isqrt_cov.py says, and no iterates, which only its backward
+    """root and trace as ops/isqrt_cov/spec.py says, and no iterates, which only its backward
     reads."""
     _, channels, positions = x.flatten(2).shape
     if triu and not isinstance(channels, int):
@@ -126,7 +126,7 @@ def isqrt_cov(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tenso
 
 
 def newton_schulz_sqrt(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """root and trace as schemas/newton_schulz_sqrt.py says, and no iterates, which only its
+    """root and trace as ops/newton_schulz_sqrt/spec.py says, and no iterates, which only its
     backward reads."""
     wide = a.to(accumulation_dtype(a.dtype))
     wide = (wide + wide.mT) / 2
@@ -215,7 +215,7 @@ def excitation_gates(
     expand_weight: Tensor,
     expand_bias: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """gates, hidden and scales, as schemas/excitation_gates.py says."""
+    """gates, hidden and scales, as ops/excitation_gates/spec.py says."""
     wide = accumulation_dtype(first.dtype)
     weights = (w.to(wide) for w in (reduce_weight, reduce_bias, expand_weight, expand_bias))
     squeezed = None if second is None else second.to(wide)
@@ -259,7 +259,7 @@ def ctm(
     expand_bias: Tensor,
     iterations: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Everything that the operator ctm returns; schemas/ctm.py says what."""
+    """Everything that the operator ctm returns; ops/ctm/spec.py says what."""
     wide = accumulation_dtype(x.dtype)
     weights = (w.to(wide) for w in (reduce_weight, reduce_bias, expand_weight, expand_bias))
     if reduce_weight.shape[1] == 1:
@@ -274,7 +274,7 @@ def ctm(
 
 
 def cocs_loss(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """losses and sums, as schemas/cocs_loss.py says."""
+    """losses and sums, as ops/cocs_loss/spec.py says."""
     losses, sums = [], []
     for level in features:
         f = level.to(accumulation_dtype(level.dtype))

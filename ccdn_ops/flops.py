@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-import ccdn_ops.schemas  # noqa: F401  (defines torch.ops.ccdn)
-from ccdn_ops.schemas.common import OPERATIONS
+import ccdn_ops.ops  # noqa: F401  (defines torch.ops.ccdn)
+from ccdn_ops.ops.raw import OPERATIONS
 
 COUNTER = "torch.utils.flop_counter"
 

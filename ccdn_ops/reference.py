@@ -1,14 +1,14 @@
 """The literal references, differentiable by plain autograd: for tests, benchmarks and reading."""
 
-from ccdn_ops.backends.reference.cocs_loss import cocs_loss
-from ccdn_ops.backends.reference.covariance_pool import covariance_pool
-from ccdn_ops.backends.reference.ctm import ctm
-from ccdn_ops.backends.reference.dual_squeeze import dual_squeeze
-from ccdn_ops.backends.reference.excitation_gates import excitation_gates
-from ccdn_ops.backends.reference.isqrt_cov import isqrt_cov
-from ccdn_ops.backends.reference.multi_excite import multi_excite
-from ccdn_ops.backends.reference.newton_schulz_sqrt import newton_schulz_sqrt
-from ccdn_ops.backends.reference.second_order_squeeze import second_order_squeeze
+from ccdn_ops.ops.cocs_loss.reference import cocs_loss
+from ccdn_ops.ops.covariance_pool.reference import covariance_pool
+from ccdn_ops.ops.ctm.reference import ctm
+from ccdn_ops.ops.dual_squeeze.reference import dual_squeeze
+from ccdn_ops.ops.excitation_gates.reference import excitation_gates
+from ccdn_ops.ops.isqrt_cov.reference import isqrt_cov
+from ccdn_ops.ops.multi_excite.reference import multi_excite
+from ccdn_ops.ops.newton_schulz_sqrt.reference import newton_schulz_sqrt
+from ccdn_ops.ops.second_order_squeeze.reference import second_order_squeeze
 
 __all__ = [
     "cocs_loss",

@@ -15,16 +15,14 @@ from torch import Tensor
 from ccdn_ops._version import __version__
 from ccdn_ops.backends import native, registry
 from ccdn_ops.ops.checks import check_iterations, check_map, check_tensor
-from ccdn_ops.schemas import (
-    cocs_loss,
-    covariance_pool,
-    ctm,
-    dual_squeeze,
-    excitation_gates,
-    isqrt_cov,
-    multi_excite,
-    newton_schulz_sqrt,
-)
+from ccdn_ops.ops.cocs_loss import spec as cocs_loss
+from ccdn_ops.ops.covariance_pool import spec as covariance_pool
+from ccdn_ops.ops.ctm import spec as ctm
+from ccdn_ops.ops.dual_squeeze import spec as dual_squeeze
+from ccdn_ops.ops.excitation_gates import spec as excitation_gates
+from ccdn_ops.ops.isqrt_cov import spec as isqrt_cov
+from ccdn_ops.ops.multi_excite import spec as multi_excite
+from ccdn_ops.ops.newton_schulz_sqrt import spec as newton_schulz_sqrt
 from ccdn_ops.work import Call, Work
 
 # Every operator: the shape of its first argument, and its work.

@@ -1,6 +1,6 @@
 """What a call of an operator has to do: the numbers of explain() and of the benchmarks.
 
-schemas/X.py counts it for the operator X, in its function `work`.
+ops/X/spec.py counts it for the operator X, in its function `work`.
 """
 
 from __future__ import annotations

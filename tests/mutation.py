@@ -40,7 +40,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "build" / "mutation"
 COPIED = ("ccdn", "ccdn_ops", "tests")
-REFERENCES = "ccdn_ops/backends/reference"
+OPERATORS = "ccdn_ops/ops"
 
 DATA, EVALUATION, OPS = "tests/ccdn/data", "tests/ccdn/evaluation", "tests/ops"
 BAD, MAT, FACES, FOLDER, PTS, W300, BENCHMARKS = (
@@ -84,14 +84,13 @@ GROUPS: dict[str, dict[str, list[str]]] = {
         "ccdn/data/readers/split_files.py": [FACES],
     },
     "references": {
-        f"{REFERENCES}/{name}.py": [
+        f"{OPERATORS}/{name}/reference.py": [
             EVERY,
             f"{OPS}/test_{name}.py",
             "-k",
             f"({name} or how_little or as_many_steps or another_backend) and not ({SLOWEST})",
         ]
-        for name in sorted(path.stem for path in (ROOT / REFERENCES).glob("[a-z]*.py"))
-        if name != "autograd"
+        for name in sorted(path.parent.name for path in (ROOT / OPERATORS).glob("*/reference.py"))
     },
 }
 

@@ -1,7 +1,7 @@
 """Which backend serves which operator on which device.
 
-A backend is a folder beside this file; its module for an operator has the operator's name and
-calls `register` when it is imported, which happens the first time that a tensor could be served
+The folder of an operator has a module for each backend that serves it, which has the backend's name
+and calls `register` when it is imported, which happens the first time that a tensor could be served
 by it. So `import ccdn_ops` imports no backend that the process does not use.
 """
 
@@ -26,7 +26,7 @@ ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}
 
 @dataclass(frozen=True)
 class Implementation:
-    """What a backend registers for one operator; ccdn_ops/schemas says what each must do."""
+    """What a backend registers for one operator; its spec.py says what each must do."""
 
     operator: str
     backend: str
@@ -115,7 +115,7 @@ def load(operator: str, backend: str) -> Implementation | None:
         return _implementations[key]
     if key in _load_errors:
         return None
-    name = f"ccdn_ops.backends.{backend}.{operator}"
+    name = f"ccdn_ops.ops.{operator}.{backend}"
     try:
         found = importlib.util.find_spec(name)
     except ModuleNotFoundError:

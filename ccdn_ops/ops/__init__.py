@@ -1,1 +1,27 @@
-"""The public functions: what they check, and their gradients."""
+"""Every operator, a folder each. A newcomer starts here.
+
+The folder of an operator holds::
+
+    spec.py         its schema, its fake kernel, its batching rule, its work; and at its head the
+                    contract: what goes in and out, and what a backend must provide
+    __init__.py     the public function: documentation, checks, autograd
+    reference.py    plain PyTorch, to be read next to the paper
+    cpu.py, cuda.py, triton.py, triton_kernels.py    the backends that have it
+
+An operator X is two raw operators, `ccdn::X` and `ccdn::X_backward`. Their kernels look up the
+backend when they run (backends/registry.py), so they are opaque to torch.compile. What the forward
+pass saves is defined by mathematics alone, so forward and backward may come from different
+backends. Autocast is off while a backend runs.
+"""
+
+from ccdn_ops.ops import (  # noqa: F401
+    cocs_loss,
+    covariance_pool,
+    ctm,
+    dual_squeeze,
+    excitation_gates,
+    isqrt_cov,
+    multi_excite,
+    newton_schulz_sqrt,
+    second_order_squeeze,
+)

@@ -7,15 +7,13 @@ silently zero; a Function raises, and vmap, grad, jacrev, compile and export wor
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import forward_ad
-
-import ccdn_ops.schemas  # noqa: F401  (defines torch.ops.ccdn)
-from ccdn_ops import reference
 
 Raw = Callable[..., Any]
 
@@ -121,8 +119,14 @@ def differentiable(
 
     # torch.compile traces no Function that defines jvp, so it gets the one without.
     eager: Any = type(title, (NoForwardMode, Operator), {})
-    plain: Raw = traced or getattr(reference, operator)
+    plain: Raw = traced or partial(_literal, operator)
     return Differentiable(raw_forward, Operator, eager, plain, outputs, options)
+
+
+def _literal(operator: str, *args: Any) -> Any:
+    from ccdn_ops import reference  # which has all operators, and they this file
+
+    return getattr(reference, operator)(*args)
 
 
 class Differentiable:

@@ -10,7 +10,6 @@ in a process of its own, without TRITON_INTERPRET: tests/ops/test_triton.py star
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import subprocess
@@ -91,7 +90,7 @@ def specialise(kernel: Any, arguments: tuple[Any, ...], options: dict[str, Any])
             signature[name] = "constexpr"
             constants[names.index(name),] = value
     assert set(signature) == set(names)
-    operator = kernel.fn.__module__.rpartition(".")[2].removesuffix("_kernels")
+    operator = launcher.operator_of(kernel.fn.__module__)
     return Launch(
         operator,
         kernel,
@@ -121,8 +120,8 @@ def recorded(arch: int, call: Callable[[], Any]) -> list[Launch]:
 
 def both_passes(operator: str, inputs: list[Any], *options: Any) -> None:
     """Forward and backward of the backend, as the operator's schema calls them."""
-    importlib.import_module(f"ccdn_ops.backends.triton.{operator}")
     backend = registry.load(operator, "triton")
+    assert backend is not None
     outputs = backend.forward(*inputs, *options)
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     public = {"dual_squeeze": 2}.get(operator, 1)

@@ -275,7 +275,7 @@ def test_offsets_beyond_32_bits(emulation: Emulation, channels: int, positions: 
 def test_the_backend_itself(
     emulation: Emulation, layout: str, channels: int, positions: int
 ) -> None:
-    """ccdn_ops/backends/cuda/dual_squeeze.py, with the emulation behind it."""
+    """ccdn_ops/ops/dual_squeeze/cuda.py, with the emulation behind it."""
     x = features("dominant", 2, channels, positions).view(2, channels, -1, 3)
     x = harness_layout(x, layout).flatten(2)
     grads = upstream_of(x), upstream_of(x, seed=3)

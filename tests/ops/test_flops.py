@@ -20,7 +20,7 @@ import ccdn_ops
 from ccdn_ops import decompositions, explain, reference
 from ccdn_ops.backends import native
 from ccdn_ops.nn import CTM
-from ccdn_ops.schemas.common import register
+from ccdn_ops.ops.raw import register
 
 B, P, R, D, H, W = 2, 3, 5, 48, 4, 25
 N = H * W
@@ -322,7 +322,7 @@ ORDERS = {
         "FlopCounterMode = torch.utils.flop_counter.FlopCounterMode\n" + COUNT
     ),
     "a formula of one's own": (
-        "import torch, ccdn_ops.schemas\n"
+        "import torch, ccdn_ops.ops\n"
         "from torch.utils.flop_counter import FlopCounterMode, flop_registry\n"
         "formula = lambda *arguments, out_val: 7\n"
         "flop_registry[torch.ops.ccdn.multi_excite] = formula\n"

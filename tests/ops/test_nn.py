@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import ccdn_ops
 from ccdn_ops import reference
-from ccdn_ops.backends.reference.dual_squeeze import newton_schulz
 from ccdn_ops.nn import CTM, COCSLoss, ISqrtCovPool, SecondOrderAttention, SqueezeExcite
+from ccdn_ops.ops.dual_squeeze.reference import newton_schulz
 
 D = 12
 

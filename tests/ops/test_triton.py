@@ -16,7 +16,6 @@ import pytest
 import torch
 
 import ccdn_ops
-import ccdn_ops.backends.triton as backends
 from ccdn_ops.backends.triton import launcher
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -81,8 +80,8 @@ def test_interpreter_full_grid(tmp_path: Path, file: str) -> None:
 def jitted() -> set[tuple[str, str]]:
     """Every kernel of the backend's sources; what other kernels call is no kernel."""
     found = set()
-    for file in sorted(Path(backends.__file__).parent.glob("*_kernels.py")):
-        operator = file.stem.removesuffix("_kernels")
+    for file in sorted(Path(ccdn_ops.__file__).parent.rglob("*_kernels.py")):
+        operator = launcher.operator_of(f"{file.parent.name}.{file.stem}")
         for function in ast.parse(file.read_text()).body:
             if isinstance(function, ast.FunctionDef):
                 starts = any(
@@ -127,7 +126,7 @@ def test_cpu_tensors_only_in_the_interpreter() -> None:
 
 def test_triton_is_imported_on_use_only() -> None:
     code = (
-        "import sys, ccdn_ops, ccdn_ops.backends.triton.dual_squeeze\n"
+        "import sys, ccdn_ops, ccdn_ops.ops.dual_squeeze.triton\n"
         "assert 'triton' not in sys.modules, 'importing the backend imported triton'"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -136,7 +135,7 @@ def test_triton_is_imported_on_use_only() -> None:
 
 def test_maps_of_every_shape_share_their_tables() -> None:
     """A later shape copies none to the device, and none that a graph reads is dropped."""
-    from ccdn_ops.backends.triton.dual_squeeze import _tables
+    from ccdn_ops.ops.dual_squeeze.triton import _tables
     from ccdn_ops.plans import dual_squeeze_plan
 
     cpu = torch.device("cpu")

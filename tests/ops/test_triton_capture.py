@@ -21,7 +21,8 @@ from watched_calls import WatchedCalls
 
 import ccdn_ops
 from ccdn_ops.backends import registry
-from ccdn_ops.backends.triton import dual_squeeze, launcher
+from ccdn_ops.backends.triton import launcher
+from ccdn_ops.ops.dual_squeeze import triton as dual_squeeze
 from ccdn_ops.plans import dual_squeeze_plan
 
 pytest.importorskip("triton", reason="triton is not installed")

@@ -17,7 +17,7 @@ import pytest
 import torch
 from test_triton_compiled import BY_NAME, check
 
-import ccdn_ops.backends.triton as backends
+import ccdn_ops
 from ccdn_ops.backends.triton import launcher
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -29,7 +29,7 @@ import ttir
 import ttir_numbers
 from loop_carries import Loop, loops_of, not_carried
 
-FOLDER = Path(backends.__file__).resolve().parent
+PACKAGE = Path(ccdn_ops.__file__).resolve().parent
 
 
 class Fault(NamedTuple):
@@ -48,7 +48,7 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Fault], 
     original = launcher.kernels
 
     def plant(fault: Fault) -> None:
-        source = (FOLDER / f"{fault.file}_kernels.py").read_text()
+        source = Path(str(original(fault.file).__file__)).read_text()
         for right, wrong in fault.changes:
             assert source.count(right) == 1, right
             source = source.replace(right, wrong)
@@ -84,7 +84,7 @@ def carries(operators: list[str]) -> tuple[set[Loop], list[str]]:
 def test_every_loop_carries_what_it_changes() -> None:
     seen, faults = carries([call.__name__ for call in compile_triton.OPERATORS])
     assert not faults
-    files = sorted(FOLDER.glob("*_kernels.py"))
+    files = sorted(PACKAGE.rglob("*_kernels.py"))
     assert seen == {loop for file in files for loop in loops_of(str(file))}
 
 

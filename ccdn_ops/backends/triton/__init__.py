@@ -1,9 +1,9 @@
 """Kernels in Triton, for CUDA devices; on CPU tensors under TRITON_INTERPRET=1, for tests.
 
-X.py launches what X_kernels.py holds, whose head counts bytes and operations; launcher.py,
-features.py and newton_schulz.py are what several share.
+ops/X/triton.py launches what triton_kernels.py beside it holds, whose head counts bytes and
+operations; launcher.py, features.py and newton_schulz.py are what several operators share.
 
-ctm has no kernel of its own but those of its parts (ccdn_ops/schemas/ctm.py), of which two read the
+ctm has no kernel of its own but those of its parts (ops/ctm/spec.py), of which two read the
 maps from memory in any case: the first, channel_means, and the last, `excite`, which writes all P
 at once. Between them gram_matrix sweeps over x, (tiles of 64 across the matrix) + 1 times, and with
 fewer positions than channels two matrix_vector do, once each. Where x fits the L2 cache (50 MB on

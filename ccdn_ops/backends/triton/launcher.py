@@ -1,7 +1,7 @@
 """How the Triton backend launches: what it serves, on the device and in the interpreter.
 
 A backend module imports its kernels, and triton with them, at the first call: `kernels("X")` is
-X_kernels.py. Everything is launched through `launch`, one dimension of programs or two.
+ops/X/triton_kernels.py. Everything is launched through `launch`, one dimension of programs or two.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from torch import Tensor
 
 # Of a thread, all there are: left to itself ptxas spills a few so that more threads run at once.
 REGISTERS = 255
+
+# Whose kernels lie beside this file, because operators share them.
+SHARED = ("features",)
 
 
 def interpreted() -> bool:
@@ -53,12 +56,20 @@ def architecture(x: Tensor) -> int:
 
 
 def kernels(operator: str) -> ModuleType:
-    """The kernels of an operator; the first call imports triton."""
+    """Those of an operator, or "features"; the first call imports triton."""
     if interpreted():
         from ccdn_ops.backends.triton.interpreter import repair_scalar_index
 
         repair_scalar_index()
-    return importlib.import_module(f"ccdn_ops.backends.triton.{operator}_kernels")
+    if operator in SHARED:
+        return importlib.import_module(f"ccdn_ops.backends.triton.{operator}_kernels")
+    return importlib.import_module(f"ccdn_ops.ops.{operator}.triton_kernels")
+
+
+def operator_of(module: str) -> str:
+    """Whose kernels the module of this name holds: kernels() the other way round."""
+    *_, folder, name = module.split(".")
+    return folder if name == "triton_kernels" else name.removesuffix("_kernels")
 
 
 def launch(kernel: Any, programs: int | tuple[int, int], *arguments: Any, **options: Any) -> None:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends.triton import launcher
-from ccdn_ops.backends.triton.covariance_pool import (
+from ccdn_ops.backends.triton.launcher import blocks, interpreted
+from ccdn_ops.ops.covariance_pool.triton import (
     PANEL,
     half,
     or_zero,
@@ -22,7 +23,6 @@ from ccdn_ops.backends.triton.covariance_pool import (
     product_of,
     tile_of,
 )
-from ccdn_ops.backends.triton.launcher import blocks, interpreted
 
 # No matrix is needed seven slots after its own, so that few suffice where none is kept.
 LIVE = 7

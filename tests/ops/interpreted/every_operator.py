@@ -32,16 +32,14 @@ from triton.runtime import interpreter
 
 import ccdn_ops
 from ccdn_ops import reference
-from ccdn_ops.backends.triton import (
-    cocs_loss,
-    covariance_pool,
-    dual_squeeze,
-    excitation_gates,
-    launcher,
-    multi_excite,
-)
 from ccdn_ops.backends.triton import features as feature_means
+from ccdn_ops.backends.triton import launcher
 from ccdn_ops.backends.triton.launcher import blocks
+from ccdn_ops.ops.cocs_loss import triton as cocs_loss
+from ccdn_ops.ops.covariance_pool import triton as covariance_pool
+from ccdn_ops.ops.dual_squeeze import triton as dual_squeeze
+from ccdn_ops.ops.excitation_gates import triton as excitation_gates
+from ccdn_ops.ops.multi_excite import triton as multi_excite
 
 OPERATOR = {operator.name: operator for operator in OPERATORS}
 every = pytest.mark.parametrize("operator", OPERATORS, ids=str)

@@ -1,0 +1,107 @@
+"""cocs_loss: the regulariser that makes the excitations of a level learn different things."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends.native import no_autocast
+from ccdn_ops.ops.autograd import differentiable
+from ccdn_ops.ops.checks import check_device, check_tensor
+from ccdn_ops.ops.cocs_loss import reference, spec  # noqa: F401  (spec defines the raw operators)
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+def cocs_loss(features: Tensor | Sequence[Tensor], group: ProcessGroup | None = None) -> Tensor:
+    """The cross-order cross-semantic loss (eqs. 5 and 6), in O(B P D).
+
+    features (B, P, D), one vector for each sample and excitation, not yet normalised -> a scalar;
+    a sequence of such tensors, the levels, each with its own D -> (L,), one loss a level, all with
+    one dtype, which is the result's. Computed in float32 for 16-bit features.
+
+    Without a group the loss is that of this process's samples. With a process group it is that of
+    all its processes' samples, by one all-reduce of P x D numbers a level, and the gradient is W
+    (the group's size) times this process's share of it: DistributedDataParallel averages gradients
+    over the processes, so that the average is the gradient of one process with all samples.
+
+    P = 1 gives 0 and so do features that are all zero, both without gradient; a zero vector among
+    others counts as zero. Every process of a group must call with the same shapes but for B.
+
+    Raises TypeError for a dtype that is not floating, ValueError for another rank, no level, levels
+    of different dtypes or devices, and P or D of 0.
+    """
+    single = isinstance(features, Tensor)
+    levels = [features] if isinstance(features, Tensor) else _listed(features)
+    _check(levels)
+    (losses,) = _cocs_loss(*levels, group)
+    return losses.view(()) if single else losses
+
+
+def _listed(features: Any) -> list[Tensor]:
+    if not isinstance(features, Iterable):
+        raise TypeError(
+            f"ccdn_ops.cocs_loss: features is a {type(features).__name__}; "
+            "expected a torch.Tensor or a sequence of them"
+        )
+    return list(features)
+
+
+def _check(levels: list[Tensor]) -> None:
+    operator = "cocs_loss"
+    if not levels:
+        raise ValueError(f"ccdn_ops.{operator}: features is empty; expected at least one level")
+    for number, level in enumerate(levels):
+        check_tensor(operator, f"level {number} of features", level)
+        if level.dim() != 3 or 0 in level.shape[1:]:
+            raise ValueError(
+                f"ccdn_ops.{operator}: level {number} of features has shape "
+                f"{tuple(level.shape)}; expected (B, P, D) with P, D >= 1"
+            )
+        if level.dtype != levels[0].dtype:
+            raise ValueError(
+                f"ccdn_ops.{operator}: level {number} of features has dtype {level.dtype}; "
+                f"expected level 0's, {levels[0].dtype}"
+            )
+    check_device(operator, **{f"level {i}": level for i, level in enumerate(levels)})
+
+
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    *features, group = arguments
+    losses, sums = torch.ops.ccdn.cocs_loss(features)
+    if group is not None:
+        import torch.distributed as dist
+
+        dist.all_reduce(sums, group=group)
+        sizes = [(level.shape[1], level.shape[2]) for level in features]
+        with no_autocast(sums.device.type):
+            losses = reference.losses_of_sums(sums.double(), sizes).to(losses.dtype)
+    return losses, sums
+
+
+def _backward(grad_losses: Tensor, *arguments: Any) -> list[Tensor]:
+    """Without communication: what arrives is the same on every process, because each computes the
+    same losses of the same sums."""
+    *features, sums, group = arguments
+    if group is not None:
+        grad_losses = grad_losses * group.size()
+    return torch.ops.ccdn.cocs_loss_backward(grad_losses, features, sums)
+
+
+def _traced(*arguments: Any) -> Tensor:
+    *features, group = arguments
+    if group is not None:
+        raise NotImplementedError(
+            "ccdn_ops.cocs_loss: torch.jit.trace cannot save what processes say to each other; "
+            "found a process group, expected None"
+        )
+    return reference.cocs_loss(features)
+
+
+_cocs_loss = differentiable(
+    "cocs_loss", options=1, forward=_forward, backward=_backward, traced=_traced
+)

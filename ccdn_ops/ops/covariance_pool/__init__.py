@@ -1,0 +1,28 @@
+"""covariance_pool: the covariance of the channels over the positions."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ccdn_ops.ops.autograd import differentiable
+from ccdn_ops.ops.checks import check_map
+from ccdn_ops.ops.covariance_pool import spec  # noqa: F401  (defines the raw operators)
+
+
+def covariance_pool(x: Tensor) -> Tensor:
+    """The covariance S = Xc Xc^T / N of the channels over the positions (eq. 2).
+
+    x (B, D, H, W) or (B, D, N), float32, float64, bfloat16 or float16, in any memory format ->
+    (B, D, D) in x's dtype, symmetric. 16-bit inputs are accumulated in float32. A sample without
+    variance, also one position alone, has covariance 0 and zero gradient; samples do not influence
+    each other.
+
+    Raises TypeError for another dtype, ValueError for another rank and empty D or N. Differentiable
+    once, in reverse: a second derivative and forward mode raise NotImplementedError.
+    """
+    check_map("covariance_pool", "x", x)
+    (covariance,) = _covariance_pool(x)
+    return covariance
+
+
+_covariance_pool = differentiable("covariance_pool")

@@ -1,0 +1,45 @@
+"""covariance_pool on the CPU, through csrc/cpu/covariance_pool.cpp."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu.device import supports
+from ccdn_ops.backends.cpu.scratch import scratch_memory
+from ccdn_ops.ops.covariance_pool.spec import outputs
+
+
+def _forward(x: Tensor) -> tuple[Tensor, Tensor]:
+    covariance, trace = outputs(x)
+    module, workers, shape = native.require(), torch.get_num_threads(), native.covariance_shape(x)
+    scratch = scratch_memory(module.covariance_pool_workspace_cpu(shape, workers, False))
+    native.launch(
+        "covariance_pool",
+        module.covariance_pool_forward_cpu,
+        shape,
+        *(x, covariance, trace, scratch),
+        workers,
+    )
+    return covariance, trace
+
+
+def _backward(grad: Tensor, x: Tensor, trace: Tensor) -> Tensor:
+    grad_x = torch.empty_like(x)
+    x = native.like_gradient(x, grad_x)
+    module, workers, shape = native.require(), torch.get_num_threads(), native.covariance_shape(x)
+    scratch = scratch_memory(module.covariance_pool_workspace_cpu(shape, workers, True))
+    native.launch(
+        "covariance_pool_backward",
+        module.covariance_pool_backward_cpu,
+        shape,
+        *(grad, x, trace, grad_x, scratch),
+        workers,
+    )
+    return grad_x
+
+
+registry.register(
+    "covariance_pool", backend="cpu", forward=_forward, backward=_backward, supports=supports
+)

@@ -1,0 +1,177 @@
+"""dual_squeeze: schema, fake kernel, and what a backend must provide.
+
+x (B, D, N) or (B, D, H, W), any strides -> first, second (B, D) in x's dtype; mean (B, D),
+trace (B,) and gram in the accumulation dtype (float64 for float64, else float32).
+
+  mean   over the positions
+  trace  tr S of S = Xc Xc^T / N; exactly 0 for a sample that counts as constant, which is one
+         with tr S <= (16 eps)^2 * (the mean over the positions of |x_n|^2), eps of the
+         accumulation dtype: its deviation from the mean is rounding. Its second is 0, and so is
+         the gradient that comes through second.
+  gram   (B, n, n): S itself (side "channels", n = D) or Xc^T Xc / N (side "positions", n = N),
+         or (B, 0, 0); dual_squeeze_plan says which
+
+A backend provides
+
+  forward(x, iterations) -> first, second, mean, trace, gram
+  backward(grad_first, grad_second, x, mean, trace, gram, iterations) -> grad_x
+
+and gets x always as (B, D, N) with B >= 1 and any strides, and everything else contiguous, the
+gradients in x's dtype; grad_x has the strides of torch.empty_like(x).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import registry
+from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype, no_autocast
+from ccdn_ops.ops.raw import folded, literally, register, sizes
+from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
+from ccdn_ops.work import Call, Work
+
+
+def _dual_squeeze_empty(
+    x: Tensor, iterations: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    batch, channels, positions = sizes(x)
+    wide = accumulation_dtype(x.dtype)
+    if isinstance(channels, int) and isinstance(positions, int):
+        plan = _plan(x, iterations)
+        side = channels if plan.side == "channels" else positions
+        n = side if plan.saves_gram else 0
+    else:
+        # Sizes that a graph holds open are symbols. To compare them would be a guard, and the
+        # graph would serve the sizes on one side of it alone; every plan saves the smaller matrix.
+        n = torch.sym_min(channels, positions)
+    return (
+        x.new_empty(batch, channels),
+        x.new_empty(batch, channels),
+        x.new_empty(batch, channels, dtype=wide),
+        x.new_empty(batch, dtype=wide),
+        x.new_empty(batch, n, n, dtype=wide),
+    )
+
+
+def _plan(x: Tensor, iterations: int) -> DualSqueezePlan:
+    _, channels, positions = sizes(x)
+    # Sizes that torch.compile holds open are symbols, which no cache takes: the plan's comparisons
+    # become guards, and one graph serves every size on the same side of them.
+    known = isinstance(channels, int) and isinstance(positions, int)
+    choose = dual_squeeze_plan if known else dual_squeeze_plan.__wrapped__
+    device = "cpu" if x.is_meta else x.device.type  # as `literally` has it; sizes are the same
+    return choose(channels, positions, iterations, DTYPE_NAMES[x.dtype], device)
+
+
+def _dual_squeeze_grad_empty(
+    grad_first: Tensor | None,
+    grad_second: Tensor | None,
+    x: Tensor,
+    mean: Tensor,
+    trace: Tensor,
+    gram: Tensor,
+    iterations: int,
+) -> Tensor:
+    return torch.empty_like(x.flatten(2)).view(x.shape)
+
+
+def _dual_squeeze(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    if x.shape[0] == 0:
+        return _dual_squeeze_empty(x, iterations)
+    # A view for NCHW and channels_last alike; a copy only where H and W have no common stride.
+    flat = x.flatten(2)
+    backend = registry.select("dual_squeeze", flat, iterations)
+    with no_autocast(x.device.type):
+        return backend.forward(flat, iterations)
+
+
+def _dual_squeeze_backward(
+    grad_first: Tensor | None,
+    grad_second: Tensor | None,
+    x: Tensor,
+    mean: Tensor,
+    trace: Tensor,
+    gram: Tensor,
+    iterations: int,
+) -> Tensor:
+    flat = x.flatten(2)
+    if x.shape[0] == 0:
+        return torch.empty_like(flat).view(x.shape)
+    backend = registry.select("dual_squeeze", flat, iterations)
+    if grad_first is None:
+        grad_first = x.new_zeros(x.shape[:2])
+    if grad_second is None:
+        grad_second = x.new_zeros(x.shape[:2])
+    # Under vmap a tensor without the mapped dimension arrives expanded: its stride there is 0.
+    g1, g2 = grad_first.contiguous(), grad_second.contiguous()
+    mean, trace, gram = mean.contiguous(), trace.contiguous(), gram.contiguous()
+    with no_autocast(x.device.type):
+        grad = backend.backward(g1, g2, flat, mean, trace, gram, iterations)
+    return grad.view(x.shape)
+
+
+def work(x: Tensor, call: Call) -> Work:
+    batch, channels, positions = sizes(x)
+    plan = _plan(x, call.iterations)
+    size, wide = x.element_size(), accumulation_dtype(x.dtype).itemsize
+    n = min(channels, positions)
+    vectors = 2 * batch * channels * size
+    saved = batch * (channels + 1 + (n * n if plan.saves_gram else 0)) * wide
+    moved = x.numel() * size + vectors + saved
+    if call.literal:
+        products = literal_products(call.iterations)
+        algorithm = f"the covariance and {products} products of {channels} x {channels}"
+        forward = 2 * batch * (channels**2 * positions + products * channels**3)
+        # It recomputes the forward pass, then two products for each of its products.
+        operations = forward, 3 * forward
+    else:
+        algorithm = f"{plan.terms} Chebyshev terms on one vector, gradient of rank {plan.rank}"
+        operations = _planned_operations(batch, channels, positions, plan)
+    side = "channels" if call.literal else plan.side
+    return Work(algorithm, (moved, moved + x.numel() * size), operations, side)
+
+
+def literal_products(iterations: int) -> int:
+    """Of the coupled iteration, forward."""
+    return max(3 * iterations - 3, 1)
+
+
+def _planned_operations(
+    batch: int, channels: int, positions: int, plan: DualSqueezePlan
+) -> tuple[int, int]:
+    """Of the plan's algorithm."""
+    n, m = sorted((channels, positions))
+    gram = n * (n + 1) * m  # half of a symmetric product
+    recurrence = 2 * (plan.terms - 1) * n * n
+    ends = (2 if plan.root else 4) * channels * positions
+    # The gradient by one n x n matrix, made of thin factors, or by the thin factors themselves.
+    thin = 8 * (plan.rank + (0 if plan.root else 1)) * n * m
+    dense = 4 * plan.rank * n * n + 2 * n * n * m
+    gradient = dense if plan.dense_gradient else thin
+    return batch * (gram + recurrence + ends), batch * (2 * recurrence + gradient + 2 * ends)
+
+
+def _operations(x: Tensor, iterations: int) -> tuple[int, int]:
+    literal = literally("dual_squeeze", x, iterations)
+    return work(x, Call(iterations, literal=literal)).operations
+
+
+register(
+    "dual_squeeze(Tensor x, int iterations) -> "
+    "(Tensor first, Tensor second, Tensor mean, Tensor trace, Tensor gram)",
+    kernel=_dual_squeeze,
+    fake=_dual_squeeze_empty,
+    vmap=folded("dual_squeeze"),
+    operations=lambda x, iterations: _operations(x, iterations)[0],
+)
+register(
+    "dual_squeeze_backward(Tensor? grad_first, Tensor? grad_second, Tensor x, Tensor mean, "
+    "Tensor trace, Tensor gram, int iterations) -> Tensor",
+    kernel=_dual_squeeze_backward,
+    fake=_dual_squeeze_grad_empty,
+    vmap=folded("dual_squeeze_backward"),
+    operations=lambda grad_first, grad_second, x, mean, trace, gram, iterations: _operations(
+        x, iterations
+    )[1],
+)

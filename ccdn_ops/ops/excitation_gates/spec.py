@@ -1,0 +1,172 @@
+"""excitation_gates: schema, fake kernel, and what a backend must provide.
+
+first, second (B, D); reduce_weight (P, O, R, D), reduce_bias (P, O, R), expand_weight (P, O, D, R),
+expand_bias (P, O, D); second is None when O is 1 -> gates (B, P, D) in first's dtype; hidden
+(B, P, O, R), after the ReLU, and scales (B, P, O, D), the sigmoids, both in the accumulation dtype
+(float64 for float64, else float32).
+
+A backend provides
+
+  forward(first, second, reduce_weight, reduce_bias, expand_weight, expand_bias)
+      -> gates, hidden, scales
+  backward(grad_gates, first, second, reduce_weight, reduce_bias, expand_weight, expand_bias,
+           hidden, scales) -> the gradients of the six inputs, None for a second that is None
+
+and gets and gives everything contiguous and in the accumulation dtype, with B >= 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import registry
+from ccdn_ops.backends.native import accumulation_dtype, no_autocast
+from ccdn_ops.ops.raw import literally, looped, register
+from ccdn_ops.work import Call, Work
+
+Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def outputs(
+    first: Tensor,
+    second: Tensor | None,
+    reduce_weight: Tensor,
+    reduce_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a forward pass gives, to be filled: backends make it so, and the fake kernel."""
+    p, o, r, d = reduce_weight.shape
+    batch, wide = first.shape[0], accumulation_dtype(first.dtype)
+    return (
+        first.new_empty(batch, p, d),
+        first.new_empty(batch, p, o, r, dtype=wide),
+        first.new_empty(batch, p, o, d, dtype=wide),
+    )
+
+
+def _gates_grads_empty(
+    grad_gates: Tensor,
+    first: Tensor,
+    second: Tensor | None,
+    reduce_weight: Tensor,
+    reduce_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+    hidden: Tensor,
+    scales: Tensor,
+) -> Six:
+    absent = first.new_empty(0) if second is None else torch.empty_like(second).contiguous()
+    weights = (reduce_weight, reduce_bias, expand_weight, expand_bias)
+    grads = [w.new_empty(w.shape) for w in weights]
+    return first.new_empty(first.shape), absent, grads[0], grads[1], grads[2], grads[3]
+
+
+def widened(wide: torch.dtype, *tensors: Tensor | None) -> list[Any]:
+    """As a backend wants them: contiguous and of the accumulation dtype."""
+    return [None if t is None else t.to(wide).contiguous() for t in tensors]
+
+
+def _gates(
+    first: Tensor,
+    second: Tensor | None,
+    reduce_weight: Tensor,
+    reduce_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    inputs = (first, second, reduce_weight, reduce_bias, expand_weight, expand_bias)
+    if first.shape[0] == 0:
+        return outputs(*inputs)
+    backend = registry.select("excitation_gates", *inputs)
+    with no_autocast(first.device.type):
+        wide = widened(accumulation_dtype(first.dtype), *inputs)
+        gates, hidden, scales = backend.forward(*wide)
+    return gates.to(first.dtype), hidden, scales
+
+
+def _gates_backward(
+    grad_gates: Tensor,
+    first: Tensor,
+    second: Tensor | None,
+    reduce_weight: Tensor,
+    reduce_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+    hidden: Tensor,
+    scales: Tensor,
+) -> Six:
+    inputs = (first, second, reduce_weight, reduce_bias, expand_weight, expand_bias)
+    if first.shape[0] == 0:
+        grads = [first.new_empty(0) if x is None else x.new_zeros(x.shape) for x in inputs]
+    else:
+        backend = registry.select("excitation_gates", *inputs)
+        with no_autocast(first.device.type):
+            wide = widened(hidden.dtype, grad_gates, *inputs, hidden, scales)
+            found = backend.backward(*wide)
+        grads = [
+            first.new_empty(0) if x is None else grad.to(x.dtype)
+            for x, grad in zip(inputs, found, strict=True)
+        ]
+    return grads[0], grads[1], grads[2], grads[3], grads[4], grads[5]
+
+
+def work(x: Tensor, call: Call) -> Work:
+    """x is first, (B, D)."""
+    batch, channels = x.shape
+    return networks_work(batch, channels, x.dtype, call)
+
+
+def networks_work(batch: int, channels: int, dtype: torch.dtype, call: Call) -> Work:
+    """Of squeezes (B, D) of this dtype."""
+    networks = call.excitations * call.orders
+    hidden = hidden_units(channels, call)
+    size, wide = dtype.itemsize, accumulation_dtype(dtype).itemsize
+    squeezes = batch * channels * call.orders
+    gates = batch * channels * call.excitations
+    weights = networks * (2 * channels * hidden + channels + hidden)
+    saved = wide * batch * networks * (channels + hidden)
+    moved = size * (squeezes + weights + gates) + saved
+    # Both layers; twice as much for the gradients of what goes in and of the weights. The reference
+    # computes the forward pass again.
+    forward = 4 * batch * networks * channels * hidden
+    return Work(
+        f"{networks} bottlenecks of {hidden} units",
+        (moved, moved + size * (squeezes + weights)),
+        (forward, (3 if call.literal else 2) * forward),
+    )
+
+
+def hidden_units(channels: int, call: Call) -> int:
+    """R: that of the call, or the paper's D / 4."""
+    return max(channels // 4, 1) if call.hidden is None else call.hidden
+
+
+def _operations(first: Tensor, reduce_weight: Tensor) -> tuple[int, int]:
+    p, o, r, _ = reduce_weight.shape
+    literal = literally("excitation_gates", first)
+    return work(first, Call(excitations=p, orders=o, hidden=r, literal=literal)).operations
+
+
+register(
+    "excitation_gates(Tensor first, Tensor? second, Tensor reduce_weight, Tensor reduce_bias, "
+    "Tensor expand_weight, Tensor expand_bias) -> (Tensor gates, Tensor hidden, Tensor scales)",
+    kernel=_gates,
+    fake=outputs,
+    vmap=looped("excitation_gates"),
+    operations=lambda first, second, reduce_weight, *_: _operations(first, reduce_weight)[0],
+)
+register(
+    "excitation_gates_backward(Tensor grad_gates, Tensor first, Tensor? second, "
+    "Tensor reduce_weight, Tensor reduce_bias, Tensor expand_weight, Tensor expand_bias, "
+    "Tensor hidden, Tensor scales) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    kernel=_gates_backward,
+    fake=_gates_grads_empty,
+    vmap=looped("excitation_gates_backward"),
+    operations=lambda grad_gates, first, second, reduce_weight, *_: _operations(
+        first, reduce_weight
+    )[1],
+)

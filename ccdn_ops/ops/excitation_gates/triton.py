@@ -1,0 +1,97 @@
+"""excitation_gates in Triton; the kernels and their napkin are in excitation_gates_kernels.py."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import registry
+from ccdn_ops.backends.triton import launcher
+from ccdn_ops.backends.triton.launcher import blocks, interpreted, supports
+from ccdn_ops.ops.excitation_gates.spec import outputs
+
+
+class Blocks(NamedTuple):
+    """Edges of the blocks: of samples, of channels or units, and of what a product sums over."""
+
+    samples: int
+    columns: int
+    depth: int
+
+
+DEVICE_BLOCKS = Blocks(samples=32, columns=32, depth=16)
+INTERPRETER_BLOCKS = Blocks(samples=64, columns=128, depth=128)
+
+
+def _blocks() -> Blocks:
+    return INTERPRETER_BLOCKS if interpreted() else DEVICE_BLOCKS
+
+
+def _forward(
+    first: Tensor,
+    second: Tensor | None,
+    reduce_weight: Tensor,
+    reduce_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    p, o, r, d = reduce_weight.shape
+    batch, block, kernels = first.shape[0], _blocks(), launcher.kernels("excitation_gates")
+    weights = (reduce_weight, reduce_bias, expand_weight, expand_bias)
+    gates, hidden, scales = outputs(first, second, *weights)
+    down = blocks(batch, block.samples)
+    launcher.launch(
+        kernels.hidden_layer, p * o * down * blocks(r, block.columns),
+        first, first if second is None else second, reduce_weight, reduce_bias, hidden,
+        batch, p, o, d, r, BLOCK_B=block.samples, BLOCK_R=block.columns, BLOCK_D=block.depth,
+    )  # fmt: skip
+    launcher.launch(
+        kernels.gates_layer, p * down * blocks(d, block.columns),
+        hidden, expand_weight, expand_bias, gates, scales,
+        batch, p, o, d, r, BLOCK_B=block.samples, BLOCK_D=block.columns, BLOCK_R=block.depth,
+    )  # fmt: skip
+    return gates, hidden, scales
+
+
+def _backward(
+    grad_gates: Tensor,
+    first: Tensor,
+    second: Tensor | None,
+    reduce_weight: Tensor,
+    reduce_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+    hidden: Tensor,
+    scales: Tensor,
+) -> tuple[Tensor | None, ...]:
+    p, o, r, d = reduce_weight.shape
+    batch, block, kernels = first.shape[0], _blocks(), launcher.kernels("excitation_gates")
+    inputs = (first, second, reduce_weight, reduce_bias, expand_weight, expand_bias)
+    grads = [None if x is None else torch.empty_like(x) for x in inputs]
+    grad_first, grad_second, *grad_weights = grads
+    grad_hidden = torch.empty_like(hidden)
+    down, sizes = blocks(batch, block.samples), (batch, p, o, d, r)
+    launcher.launch(
+        kernels.hidden_gradient, p * o * down * blocks(r, block.columns),
+        grad_gates, scales, hidden, expand_weight, grad_hidden, *sizes,
+        BLOCK_B=block.samples, BLOCK_R=block.columns, BLOCK_D=block.depth,
+    )  # fmt: skip
+    launcher.launch(
+        kernels.squeeze_gradient, o * down * blocks(d, block.columns),
+        grad_hidden, reduce_weight, grad_first, grad_first if grad_second is None else grad_second,
+        *sizes, BLOCK_B=block.samples, BLOCK_D=block.columns, BLOCK_R=block.depth,
+    )  # fmt: skip
+    launcher.launch(
+        kernels.weight_gradients, p * o * blocks(d, block.columns) * blocks(r, block.columns),
+        grad_gates, scales, hidden, grad_hidden, first, first if second is None else second,
+        *grad_weights, *sizes,
+        BLOCK_D=block.columns, BLOCK_R=block.columns, BLOCK_B=block.depth, num_warps=8,
+    )  # fmt: skip
+    return tuple(grads)
+
+
+registry.register(
+    "excitation_gates", backend="triton", forward=_forward, backward=_backward, supports=supports
+)

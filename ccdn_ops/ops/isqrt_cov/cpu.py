@@ -1,0 +1,55 @@
+"""isqrt_cov on the CPU, through csrc/cpu/isqrt_cov.cpp."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu.device import supports
+from ccdn_ops.backends.cpu.scratch import scratch_memory
+from ccdn_ops.ops.isqrt_cov.spec import outputs
+
+
+def _forward(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    root, trace, iterates = outputs(x, iterations, triu, save)
+    module, workers = native.require(), torch.get_num_threads()
+    shape = native.isqrt_cov_shape(x, iterations, triu, iterates.shape[1])
+    scratch = scratch_memory(module.isqrt_cov_workspace_cpu(shape, workers, False))
+    native.launch(
+        "isqrt_cov",
+        module.isqrt_cov_forward_cpu,
+        shape,
+        *(x, root, trace, iterates, scratch),
+        workers,
+    )
+    return root, trace, iterates
+
+
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    trace: Tensor,
+    iterates: Tensor,
+    iterations: int,
+    triu: bool,
+    save: bool,
+) -> Tensor:
+    grad_x = torch.empty_like(x)
+    x = native.like_gradient(x, grad_x)
+    module, workers = native.require(), torch.get_num_threads()
+    shape = native.isqrt_cov_shape(x, iterations, triu, iterates.shape[1])
+    scratch = scratch_memory(module.isqrt_cov_workspace_cpu(shape, workers, True))
+    native.launch(
+        "isqrt_cov_backward",
+        module.isqrt_cov_backward_cpu,
+        shape,
+        *(grad, x, trace, iterates, grad_x, scratch),
+        workers,
+    )
+    return grad_x
+
+
+registry.register(
+    "isqrt_cov", backend="cpu", forward=_forward, backward=_backward, supports=supports
+)

@@ -1,0 +1,81 @@
+"""multi_excite: schema, fake kernel, and what a backend must provide.
+
+x (B, D, H, W), any strides, and gates (B, P, D) -> out (B, P, D, H, W) in x's dtype, dense, every
+map in the memory order of x (ccdn_ops/layout.py); grad_x is dense in that order, too.
+
+A backend provides
+
+  forward(x, gates) -> out
+  backward(grad_out, x, gates) -> grad_x, grad_gates
+
+and gets x and grad_out with any strides, gates contiguous and in the accumulation dtype (float64
+for float64, else float32), in which it gives grad_gates, and B, P >= 1. It makes its results with
+empty_maps.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ccdn_ops.backends import registry
+from ccdn_ops.backends.native import accumulation_dtype, no_autocast
+from ccdn_ops.layout import empty_maps
+from ccdn_ops.ops.raw import folded, register
+from ccdn_ops.work import Call, Work
+
+
+def _multi_excite_empty(x: Tensor, gates: Tensor) -> Tensor:
+    return empty_maps(x, x.shape[0], gates.shape[1])
+
+
+def _multi_excite_grads_empty(grad_out: Tensor, x: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
+    return empty_maps(x, x.shape[0]), gates.new_empty(gates.shape)
+
+
+def _multi_excite(x: Tensor, gates: Tensor) -> Tensor:
+    if gates.numel() == 0:
+        return _multi_excite_empty(x, gates)
+    backend = registry.select("multi_excite", x, gates)
+    with no_autocast(x.device.type):
+        return backend.forward(x, gates.to(accumulation_dtype(x.dtype)).contiguous())
+
+
+def _multi_excite_backward(grad_out: Tensor, x: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
+    if gates.numel() == 0:
+        return empty_maps(x, x.shape[0]).zero_(), gates.new_empty(gates.shape)
+    backend = registry.select("multi_excite", x, gates)
+    with no_autocast(x.device.type):
+        wide = gates.to(accumulation_dtype(x.dtype)).contiguous()
+        grad_x, grad_gates = backend.backward(grad_out, x, wide)
+    return grad_x, grad_gates.to(gates.dtype)
+
+
+def work(x: Tensor, call: Call) -> Work:
+    maps, copies = x.numel(), call.excitations
+    gates = x.shape[0] * copies * x.shape[1]
+    size = x.element_size()
+    return Work(
+        f"x read once, {copies} maps written",
+        (size * (maps * (1 + copies) + gates), size * (maps * (2 + copies) + 2 * gates)),
+        (copies * maps, 4 * copies * maps),
+    )
+
+
+def _operations(x: Tensor, gates: Tensor) -> tuple[int, int]:
+    return work(x, Call(excitations=gates.shape[1])).operations
+
+
+register(
+    "multi_excite(Tensor x, Tensor gates) -> Tensor",
+    kernel=_multi_excite,
+    fake=_multi_excite_empty,
+    vmap=folded("multi_excite"),
+    operations=lambda x, gates: _operations(x, gates)[0],
+)
+register(
+    "multi_excite_backward(Tensor grad_out, Tensor x, Tensor gates) -> (Tensor, Tensor)",
+    kernel=_multi_excite_backward,
+    fake=_multi_excite_grads_empty,
+    vmap=folded("multi_excite_backward"),
+    operations=lambda grad_out, x, gates: _operations(x, gates)[1],
+)

@@ -1,0 +1,48 @@
+"""newton_schulz_sqrt on the CPU, through csrc/cpu/newton_schulz_sqrt.cpp."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu.device import supports
+from ccdn_ops.backends.cpu.scratch import scratch_memory
+from ccdn_ops.ops.newton_schulz_sqrt.spec import outputs
+
+
+def _forward(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    root, trace, iterates = outputs(a, iterations, save)
+    module, workers = native.require(), torch.get_num_threads()
+    shape = native.newton_schulz_shape(a, iterations, iterates.shape[1])
+    scratch = scratch_memory(module.newton_schulz_sqrt_workspace_cpu(shape, workers, False))
+    native.launch(
+        "newton_schulz_sqrt",
+        module.newton_schulz_sqrt_forward_cpu,
+        shape,
+        *(a, root, trace, iterates, scratch),
+        workers,
+    )
+    return root, trace, iterates
+
+
+def _backward(
+    grad: Tensor, a: Tensor, trace: Tensor, iterates: Tensor, iterations: int, save: bool
+) -> Tensor:
+    grad_a = torch.empty_like(a)
+    module, workers = native.require(), torch.get_num_threads()
+    shape = native.newton_schulz_shape(a, iterations, iterates.shape[1])
+    scratch = scratch_memory(module.newton_schulz_sqrt_workspace_cpu(shape, workers, True))
+    native.launch(
+        "newton_schulz_sqrt_backward",
+        module.newton_schulz_sqrt_backward_cpu,
+        shape,
+        *(grad, a, trace, iterates, grad_a, scratch),
+        workers,
+    )
+    return grad_a
+
+
+registry.register(
+    "newton_schulz_sqrt", backend="cpu", forward=_forward, backward=_backward, supports=supports
+)

@@ -1,0 +1,117 @@
+"""newton_schulz_sqrt: schema, fake kernel, and what a backend must provide.
+
+a (B, D, D), taken as (a + a^T) / 2 -> root (B, D, D) in a's dtype; trace (B,) of a and iterates,
+both in the accumulation dtype (float64 for float64, else float32). iterates are matrices of the
+iteration in column panels, (B, slots, panels, D, columns); which ones, and how many of them, says
+newton_schulz_plan (newton_schulz_plan.py): none without `save`, and the backward pass computes
+them again where there are none. A matrix of trace 0 has root 0 and gradient 0.
+
+A backend provides
+
+  forward(a, iterations, save) -> root, trace, iterates
+  backward(grad, a, trace, iterates, iterations, save) -> grad_a, symmetric
+
+and gets everything contiguous, with B >= 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import registry
+from ccdn_ops.backends.native import accumulation_dtype, no_autocast
+from ccdn_ops.newton_schulz_plan import newton_schulz_plan, nothing_saved, products
+from ccdn_ops.ops.dual_squeeze.spec import literal_products
+from ccdn_ops.ops.raw import folded, literally, register
+from ccdn_ops.work import Call, Work
+
+
+def outputs(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """What a forward pass gives, to be filled: backends make it so, and the fake kernel."""
+    batch, size = a.shape[:2]
+    wide = accumulation_dtype(a.dtype)
+    saved = nothing_saved(batch)
+    if save:  # else no size decides on anything, so that a graph may hold it open
+        saved = newton_schulz_plan(size, None, iterations, a.dtype, save).saved_shape(batch, size)
+    return (
+        a.new_empty(a.shape),
+        a.new_empty(batch, dtype=wide),
+        a.new_empty(saved, dtype=wide),
+    )
+
+
+def _grad_empty(
+    grad: Tensor, a: Tensor, trace: Tensor, iterates: Tensor, iterations: int, save: bool
+) -> Tensor:
+    return a.new_empty(a.shape)
+
+
+def _sqrt(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    if a.shape[0] == 0:
+        return outputs(a, iterations, save)
+    backend = registry.select("newton_schulz_sqrt", a, iterations, save)
+    with no_autocast(a.device.type):
+        return backend.forward(a.contiguous(), iterations, save)
+
+
+def _sqrt_backward(
+    grad: Tensor, a: Tensor, trace: Tensor, iterates: Tensor, iterations: int, save: bool
+) -> Tensor:
+    if a.shape[0] == 0:
+        return torch.empty_like(a).contiguous()
+    backend = registry.select("newton_schulz_sqrt", a, iterations, save)
+    tensors = (t.contiguous() for t in (grad, a, trace, iterates))
+    with no_autocast(a.device.type):
+        return backend.backward(*tensors, iterations, save)
+
+
+def work(a: Tensor, call: Call) -> Work:
+    batch, n = a.shape[:2]
+    plan = newton_schulz_plan(n, None, call.iterations, a.dtype, call.save)
+    wide = accumulation_dtype(a.dtype).itemsize
+    saved = wide * batch * (1 + plan.slots * n * n)
+    moved = 2 * a.numel() * a.element_size() + saved
+    algorithm, operations = iteration_work(n, call, plan.side == "positions", plan.slots > 0)
+    both = batch * operations[0], batch * operations[1]
+    return Work(algorithm, (moved, moved + a.numel() * a.element_size()), both, side=plan.side)
+
+
+def iteration_work(
+    n: int, call: Call, polynomial: bool, saved: bool
+) -> tuple[str, tuple[int, int]]:
+    """The iteration of one n x n matrix and its derivative: what it is, and its operations."""
+    if call.literal:
+        count = literal_products(call.iterations)
+        forward = 2 * count * n**3
+        return f"{count} products of {n} x {n}", (forward, 3 * forward)
+    count = products(call.iterations, polynomial)
+    half = n * n * (n + 1)  # of a symmetric product
+    # The derivative of a product takes two; where nothing is saved the iteration comes first.
+    again = 0 if saved else count * half
+    return f"{count} symmetric products of {n} x {n}", (count * half, 2 * count * half + again)
+
+
+def _operations(a: Tensor, iterations: int, save: bool) -> tuple[int, int]:
+    literal = literally("newton_schulz_sqrt", a, iterations, save)
+    return work(a, Call(iterations, save=save, literal=literal)).operations
+
+
+register(
+    "newton_schulz_sqrt(Tensor a, int iterations, bool save) -> "
+    "(Tensor root, Tensor trace, Tensor iterates)",
+    kernel=_sqrt,
+    fake=outputs,
+    vmap=folded("newton_schulz_sqrt"),
+    operations=lambda a, iterations, save: _operations(a, iterations, save)[0],
+)
+register(
+    "newton_schulz_sqrt_backward(Tensor grad, Tensor a, Tensor trace, Tensor iterates, "
+    "int iterations, bool save) -> Tensor",
+    kernel=_sqrt_backward,
+    fake=_grad_empty,
+    vmap=folded("newton_schulz_sqrt_backward"),
+    operations=lambda grad, a, trace, iterates, iterations, save: _operations(a, iterations, save)[
+        1
+    ],
+)
