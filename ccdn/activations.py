@@ -41,14 +41,25 @@ def activation_maps(model: CCDN, crops: Tensor) -> Tensor:
     The regressor is linear on GAP(X_G^p): coordinate c is its bias plus the sum over p of the mean
     over the map of M_c^p = sum over d of w_c,p,d X_G^p,d (Zhou et al. 2016). So the maps' means,
     summed over p, and the bias are the landmarks (of `head: sum`, the fused head's share of them).
-    The Baseline has P = 1 and the maps of T. The model is used in the mode it is in.
+    Of `head: integral` the maps also have each position's share in moving the landmark from the
+    prior's mean, which takes the bias's place (`IntegralHead.shifts`): their means are the
+    landmarks as well. The Baseline has P = 1 and the maps of T. The model is used in the mode it is
+    in.
     """
     import torch
 
     maps = model.maps(crops).excited  # [B, P, D, H, W]
     excitations, channels = maps.shape[1:3]
     weight = model.head.weight.view(model.points, 2, excitations, channels)
-    return torch.einsum("bpdhw,lcpd->bplchw", maps, weight)
+    found = torch.einsum("bpdhw,lcpd->bplchw", maps, weight)
+    head = model.head_integral
+    if head is None:
+        return found
+    shifts = head.shifts(head.logits(maps))
+    weight = head.weight.view(model.points, excitations, channels)
+    logits = torch.einsum("bpdhw,lpd->bplhw", maps.relu(), weight)
+    positions = maps.shape[3] * maps.shape[4]
+    return found + positions * logits.unsqueeze(3) * shifts.unsqueeze(1)
 
 
 def face_maps(maps: Tensor) -> Tensor:

@@ -40,7 +40,9 @@ class ModelConfig:
     fusion_weights: str = "own"  # own | shared: K1, deconvolution, K2 and BN of the excitations
     fusion_kernel: int = 4  # of the deconvolution: 4 (padding 1) | 2 (padding 0)
     fusion_activation: str = "none"  # none | relu
-    head: str = "fused"  # fused | sum: linear heads on T and T-1 too
+    # fused: linear on the pooled fused maps | sum: linear heads on T and T-1 too
+    # integral: the mean position under a map for each point, plus the linear head
+    head: str = "fused"
     init: str = "he"  # he | torch: weights of the convolutions
 
 
@@ -57,7 +59,7 @@ MODEL_CHOICES: dict[str, tuple[Any, ...]] = {
     "fusion_weights": ("own", "shared"),
     "fusion_kernel": (2, 4),
     "fusion_activation": ("none", "relu"),
-    "head": ("fused", "sum"),
+    "head": ("fused", "sum", "integral"),
     "init": ("he", "torch"),
 }
 _AT_LEAST_ONE = (

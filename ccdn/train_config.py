@@ -52,11 +52,12 @@ class TrainConfig:
     betas: list[float] = field(default_factory=lambda: [0.5, 0.999])
     momentum: float = 0.9  # of sgd
     weight_decay: float = 0.0
-    schedule: str = "step"  # step | cosine | onecycle | constant
+    schedule: str = "step"  # step | cosine | flat_cosine | onecycle | constant
     milestones: list[int] = field(default_factory=lambda: [40, 100])  # epochs, of step
     gamma: float = 0.5  # factor at each milestone
     warmup: float = 0.0  # epochs of linear warm-up (onecycle: where the peak lies)
-    final_lr: float = 0.01  # last rate of cosine and onecycle, as a share of lr
+    flat: float = 0.5  # share of the steps before flat_cosine begins to fall
+    final_lr: float = 0.01  # last rate of the cosines and onecycle, as a share of lr
     clip: float = 0.0  # largest gradient norm; 0: not clipped
     loss: LossConfig = field(default_factory=LossConfig)
     cocs: CocsConfig = field(default_factory=CocsConfig)
@@ -84,7 +85,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "batch_scope": ("global", "process"),
     "optimizer": ("adam", "adamw", "sgd"),
     "lr_scaling": ("none", "sqrt", "linear"),
-    "schedule": ("step", "cosine", "onecycle", "constant"),
+    "schedule": ("step", "cosine", "flat_cosine", "onecycle", "constant"),
     "cocs_scope": ("global", "local"),
     "batch_norm": ("auto", "local", "sync", "frozen"),
     "selection": ("last", "holdout"),
@@ -103,6 +104,7 @@ _LOWEST: dict[str, float] = {
     "momentum": 0,
     "weight_decay": 0,
     "warmup": 0,
+    "flat": 0,
     "final_lr": 0,
     "clip": 0,
     "cocs.t": 0,
@@ -118,7 +120,7 @@ _LOWEST: dict[str, float] = {
     "eval_epochs": 0,
 }
 _ABOVE = {"loss.smooth_width": 0, "loss.wing_width": 0, "loss.wing_curvature": 0}
-_BELOW = {"ema": 1, "momentum": 1, "seed": 2**63}
+_BELOW = {"ema": 1, "flat": 1, "momentum": 1, "seed": 2**63}
 
 
 def check_train_config(config: TrainConfig) -> None:

@@ -92,7 +92,8 @@ class CropDataset(Dataset[Sample]):
         self.missing_boxes: set[int] = set()
         self._flip = None if self.layout.flip is None else np.array(self.layout.flip)
         self.epoch = 0
-        self._cache: dict[int, Region] | None = {} if cache else None
+        renewed = getattr(faces, "fresh", False)  # other faces in every epoch: none comes again
+        self._cache: dict[int, Region] | None = {} if cache and not renewed else None
         self._cache_left = cache_limit
         self.disk = None if cache_dir is None else self._open_disk(cache_dir)
         if box != "detector":
@@ -121,6 +122,8 @@ class CropDataset(Dataset[Sample]):
         if epoch < 0:
             raise ValueError(f"found epoch {epoch}, expected 0 or more")
         self.epoch = epoch
+        if hasattr(self.faces, "set_epoch"):
+            self.faces.set_epoch(epoch)
 
     def preload(self) -> None:
         """Fill the cache now, so that worker processes started afterwards share it."""

@@ -1,4 +1,4 @@
-"""CCDN: stacked hourglasses, two excited stages, cross-order fusion and a linear regressor."""
+"""CCDN: stacked hourglasses, two excited stages, cross-order fusion and a regressor."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ccdn.model_config import ModelConfig, check_model_config
 from ccdn.models.excitation import CFF, Excitation
 from ccdn.models.hourglass import Hourglass, Stem, block_maker, initialise, stage
+from ccdn.models.integral import IntegralHead
 
 
 class Output(NamedTuple):
@@ -33,8 +34,8 @@ class Maps(NamedTuple):
     """The maps behind an `Output`.
 
     Args:
-        excited: what the regressor pools: X_G^p (B, P, D', 2H, 2W); of the Baseline the maps of T
-            as (B, 1, D, H, W).
+        excited: what the regressor sees: X_G^p (B, P, D', 2H, 2W); of the Baseline the maps of T as
+            (B, 1, D, H, W).
         pooled: its GAP (B, P, D'). features, intermediate: as in Output.
     """
 
@@ -92,11 +93,13 @@ class CCDN(nn.Module):
         self._add_heads(config)
 
     def _add_heads(self, config: ModelConfig) -> None:
-        """The linear regressors. Their weights begin at zero and the last one's bias at the mean
-        shape, so that training begins at the mean shape whatever the features are."""
+        """The regressors. Their weights begin at zero and the last one's bias, or the integral
+        head's prior, at the mean shape: training begins there whatever the features are."""
         fine, coarse = config.stage_channels
         width = config.excitations * fine if config.ctm else coarse
-        self.head = nn.Linear(width, 2 * config.points)
+        integral = config.head == "integral"
+        self.head = nn.Linear(width, 2 * config.points, bias=not integral)
+        self.head_integral = IntegralHead(width, config.points) if integral else None
         heads = [self.head]
         self.head_fine: nn.Linear | None = None
         self.head_coarse: nn.Linear | None = None
@@ -113,8 +116,8 @@ class CCDN(nn.Module):
                 nn.Linear(config.channels, 2 * config.points) for _ in range(config.stacks - 1)
             )
         for head in (*heads, *self.heads_stack):
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+            for weight in head.parameters():
+                nn.init.zeros_(weight)
         self.set_mean_shape(torch.full((config.points, 2), 0.5))
 
     @torch.no_grad()
@@ -125,15 +128,21 @@ class CCDN(nn.Module):
                 f"mean shape must be ({self.points}, 2), found {tuple(landmarks.shape)}"
             )
         for head in (self.head, *self.heads_stack):
-            head.bias.copy_(landmarks.reshape(-1))
+            if head.bias is not None:
+                head.bias.copy_(landmarks.reshape(-1))
+        if self.head_integral is not None:
+            side = self.input_size // (8 if self.config.ctm else 16)
+            self.head_integral.set_mean_shape(landmarks, side, side)
 
     def forward(self, images: Tensor) -> Output:
         maps = self.maps(images)
-        flat = _regress(self.head, maps.pooled)
+        flat = _regress(self.head, maps.pooled.flatten(1))
+        if self.head_integral is not None:
+            flat = flat + _regress(self.head_integral, maps.excited).flatten(1)
         if self.head_fine is not None and self.head_coarse is not None:
             pooled_coarse, pooled_fine, _ = maps.features
-            flat = flat + _regress(self.head_fine, pooled_fine)
-            flat = flat + _regress(self.head_coarse, pooled_coarse)
+            flat = flat + _regress(self.head_fine, pooled_fine.flatten(1))
+            flat = flat + _regress(self.head_coarse, pooled_coarse.flatten(1))
         return Output(self._points(flat), maps.features, maps.intermediate)
 
     def maps(self, images: Tensor) -> Maps:
@@ -171,14 +180,13 @@ class CCDN(nn.Module):
         return flat.view(-1, self.points, 2)
 
 
-def _regress(head: nn.Module, pooled: Tensor) -> Tensor:
-    """Coordinates of pooled features. Outside autocast: the 8 bits of bfloat16 are half a pixel."""
-    pooled = pooled.flatten(1)
-    kind = pooled.device.type
+def _regress(head: nn.Module, features: Tensor) -> Tensor:
+    """Coordinates of features. Outside autocast: the 8 bits of bfloat16 are half a pixel."""
+    kind = features.device.type
     if kind == "meta" or not torch.is_autocast_enabled(kind):  # meta has no autocast
-        return head(pooled)
+        return head(features)
     with torch.autocast(kind, enabled=False):
-        return head(pooled.to(next(head.parameters()).dtype))
+        return head(features.to(next(head.parameters()).dtype))
 
 
 def _norm_relu(norm: nn.Module | None, x: Tensor) -> Tensor:

@@ -35,11 +35,17 @@ class SomeFaces:
         self.points = faces.points
         self.skipped: Skipped = faces.skipped
         self.orient = getattr(faces, "orient", None)
+        self.fresh = getattr(faces, "fresh", False)
         self._faces = faces
         self._indices = list(indices)
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, of faces that differ by it."""
+        if self.fresh:
+            self._faces.set_epoch(epoch)  # type: ignore[attr-defined]
 
     def face(self, index: int) -> Face:
         """The face at an index of the part; reads no image."""
@@ -85,6 +91,7 @@ def open_split(data: DataConfig, split: str, points: int) -> FaceSet:
             "size": made.size,
             "pose": made.pose,
             "occlusion": made.occlusion,
+            "fresh": made.fresh and split == "train",
         }
     try:
         faces = open_faces(
@@ -136,6 +143,7 @@ def describe(data: DataConfig, faces: FaceSet, split: str) -> dict[str, Any]:
             "size": settings["size"],
             "pose_degrees": settings["pose"],
             "occlusion": settings["occlusion"],
+            "fresh": settings["fresh"] and split != "test",
         }
     return found
 

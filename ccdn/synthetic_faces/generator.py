@@ -51,7 +51,8 @@ class SyntheticFaces:
     Arguments: `count` faces; `seed`; `points` 68 (iBUG order), 98 (WFLW), 29 (COFW) or 19 (AFLW);
     `size`, side of the square picture in pixels; `pose`, the largest yaw, pitch and roll to
     either side in degrees, or one number, that of yaw, with pitch and roll in proportion;
-    `occlusion`, the share of faces with something in front of them. Raises ValueError for values
+    `occlusion`, the share of faces with something in front of them; `fresh`, whether every epoch
+    has faces of its own: face i of epoch e is then face e * count + i. Raises ValueError for values
     outside these.
 
     The jaw's points lie on the visible outline of the face, as annotators put them; all others
@@ -67,6 +68,7 @@ class SyntheticFaces:
         size: int = 160,
         pose: float | tuple[float, float, float] = POSE,
         occlusion: float = 0.2,
+        fresh: bool = False,
     ) -> None:
         if count < 1:
             raise ValueError(f"count of synthetic faces: found {count}, expected at least 1")
@@ -82,6 +84,8 @@ class SyntheticFaces:
         self.count, self.seed, self.points, self.size = count, seed, points, size
         self.pose = _pose_range(pose)
         self.occlusion = occlusion
+        self.fresh = fresh
+        self._first = 0  # what the epoch adds to an index
         self.name = f"synthetic-{VERSION}-seed{seed}"
         self.skipped = Skipped()
         self._views: dict[int, View] = {}
@@ -92,6 +96,10 @@ class SyntheticFaces:
 
     def __repr__(self) -> str:
         return f"SyntheticFaces({self.name!r}, {self.count} faces, {self.points} points)"
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the faces of an epoch; they are the same in all epochs unless `fresh`."""
+        self._first = epoch * self.count if self.fresh else 0
 
     def face(self, index: int) -> Face:
         """Landmarks (points, 2) float32 and a box as a detector would give it; renders nothing."""
@@ -117,7 +125,7 @@ class SyntheticFaces:
         return {
             "pose": max(abs(pose["yaw"]) / 30, abs(pose["pitch"]) / 20, abs(pose["roll"]) / 40) > 1,
             "expression": strong or face["pucker"] > 0.6 or face["raised"] > 0.7,
-            **self._picture(index).attributes,
+            **self._picture(self._checked(index)).attributes,
         }
 
     def parameters(self, index: int) -> dict[str, dict[str, float]]:
@@ -142,6 +150,7 @@ class SyntheticFaces:
             "size": self.size,
             "largest_yaw_pitch_roll": list(self.pose),
             "occlusion": self.occlusion,
+            "fresh": self.fresh,
         }
 
     # ---- inside --------------------------------------------------------------------------------
@@ -149,7 +158,7 @@ class SyntheticFaces:
     def _checked(self, index: int) -> int:
         if not 0 <= index < self.count:
             raise IndexError(f"face {index} of {self.count} synthetic faces")
-        return int(index)
+        return self._first + int(index)
 
     def _view(self, index: int) -> View:
         view = self._views.get(index)

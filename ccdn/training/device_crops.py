@@ -41,6 +41,11 @@ class DeviceCrops:
                     f" {getattr(changes, name)}, expected 0"
                     f" (data.augmentation_fields.{name}=0, or data.on_device=false)"
                 )
+        if getattr(crops.faces, "fresh", False):
+            raise ConfigError(
+                "data.on_device: keeps the same faces on the device in all epochs; found"
+                " data.synthetic.fresh true, expected false"
+            )
         self.crops = crops
         self.device = device
         self.epoch = 0

@@ -14,8 +14,9 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
     """The rate of optimiser step `step` (0-based); it has no state, so a resumed run needs none.
 
     step: lr times gamma for each milestone passed. cosine: from lr down to final_lr * lr at the
-    end. onecycle: up to lr over the warm-up on a cosine, then down on one. All but onecycle begin
-    with a linear warm-up when warmup > 0.
+    end; flat_cosine: the same, after the share `flat` of the steps at lr. onecycle: up to lr over
+    the warm-up on a cosine, then down on one. All but onecycle begin with a linear warm-up when
+    warmup > 0.
     """
     total = max(1, config.epochs * steps_per_epoch)
     warm = min(config.warmup * steps_per_epoch, total)
@@ -28,8 +29,10 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
     if config.schedule == "step":
         epoch = step // steps_per_epoch
         factor *= config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
-    elif config.schedule == "cosine" and step >= warm:
-        share = (step - warm) / max(1, total - warm)
+    elif config.schedule in ("cosine", "flat_cosine"):
+        flat = total * config.flat if config.schedule == "flat_cosine" else 0.0
+        level = max(warm, flat)
+        share = max(0.0, step - level) / max(1, total - level)
         factor *= config.final_lr + (1 - config.final_lr) * (1 - _rise(share))
     return config.lr * factor
 

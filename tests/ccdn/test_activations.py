@@ -15,7 +15,13 @@ from ccdn.checkpoint.state import Checkpoint, save_checkpoint
 from ccdn.config import load_config
 from ccdn.models import CCDN, build_model
 
-VARIANTS = {"ccdn": ([], 2), "fcdn": (["model.orders=1"], 2), "baseline": (["model.ctm=false"], 1)}
+VARIANTS = {
+    "ccdn": ([], 2),
+    "fcdn": (["model.orders=1"], 2),
+    "baseline": (["model.ctm=false"], 1),
+    "integral": (["model.head=integral"], 2),
+    "integral baseline": (["model.head=integral", "model.ctm=false"], 1),
+}
 
 
 def network(small: list[str], *overrides: str) -> CCDN:
@@ -33,9 +39,13 @@ def test_the_means_of_the_maps_are_the_landmarks(variant: str, small: list[str])
     model = network(small, *overrides)
     crops = torch.rand(3, 3, 32, 32).double()
     maps = activation_maps(model, crops)
-    side = 2 if variant == "baseline" else 4
+    side = 2 if variant.endswith("baseline") else 4
     assert maps.shape == (3, excitations, 68, 2, side, side)
-    bias = model.head.bias.view(68, 2)
+    bias = torch.full((68, 2), 0.5).double()  # of the integral head: its prior's mean
+    if model.head_integral is None:
+        bias = model.head.bias.view(68, 2)
+    else:  # maps by which softmaxes differ much from the prior
+        assert (model.head_integral(model.maps(crops).excited) - 0.5).abs().max() > 0.1
     expected = model(crops).landmarks
     torch.testing.assert_close(maps.mean((4, 5)).sum(1) + bias, expected)
 

@@ -30,6 +30,8 @@ VARIANTS = {
     "fcdn": ["model.orders=1"],
     "baseline": ["model.ctm=false"],
     "uncentred": ["model.covariance=uncentred"],
+    "integral": ["model.head=integral", "model.orders=1"],
+    "integral baseline": ["model.head=integral", "model.ctm=false"],
 }
 QUICK = "short series"
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ccdn.data import Face, FaceSet, layout, open_faces, read_300w
+from ccdn.data import CropDataset, Face, FaceSet, layout, open_faces, read_300w
 from ccdn.synthetic_faces import VERSION, SyntheticFaces, write_300w
 from ccdn.synthetic_faces.anatomy import SIXTY_EIGHT_OF_98, Anatomy
 from ccdn.synthetic_faces.camera import Camera, look_at, rotation
@@ -132,8 +132,28 @@ def test_describe_can_make_the_faces_again() -> None:
         size=about["size"],
         pose=tuple(about["largest_yaw_pitch_roll"]),
         occlusion=about["occlusion"],
+        fresh=about["fresh"],
     )
     assert np.array_equal(again.image(4), faces.image(4))
+
+
+def test_fresh_faces_are_others_in_every_epoch_and_come_once() -> None:
+    fresh, all_of_them = SyntheticFaces(3, size=64, fresh=True), SyntheticFaces(9, size=64)
+    crops = CropDataset(fresh, size=32, augmentation="none", seed=0)
+    kept = SyntheticFaces(3, size=64)
+    kept.set_epoch(2)
+    assert np.array_equal(kept.face(1).landmarks, all_of_them.face(1).landmarks)
+    for epoch in (0, 2, 1):
+        crops.set_epoch(epoch)
+        for index in range(3):
+            expected = 3 * epoch + index
+            assert fresh.face(index).name == all_of_them.face(expected).name
+            assert np.array_equal(fresh.image(index), all_of_them.image(expected))
+            assert np.array_equal(fresh.visible(index), all_of_them.visible(expected))
+            assert fresh.attributes(index) == all_of_them.attributes(expected)
+            crop = CropDataset(all_of_them, size=32, augmentation="none", seed=0).arrays(expected)
+            for mine, other in zip(crops.arrays(index), crop, strict=True):
+                assert np.array_equal(mine, other)
 
 
 @pytest.mark.parametrize(

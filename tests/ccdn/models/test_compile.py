@@ -29,7 +29,12 @@ TINY = ModelConfig(
     stage_channels=[12, 16],
     excitations=3,
 )
-VARIANTS = {"ccdn": {}, "fcdn": {"orders": 1}, "baseline": {"ctm": False}}
+VARIANTS = {
+    "ccdn": {},
+    "fcdn": {"orders": 1},
+    "baseline": {"ctm": False},
+    "integral": {"head": "integral"},
+}
 GAMMAS = (0.025, 0.01, 0.05)
 
 

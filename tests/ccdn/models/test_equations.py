@@ -7,6 +7,7 @@ at a time: no grouped convolution, no operator of ccdn_ops, autograd through eve
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -50,6 +51,8 @@ CHOICES = [
     {"fusion_kernel": 2},
     {"fusion_activation": "relu"},
     {"head": "sum"},
+    {"head": "integral"},
+    {"head": "integral", "ctm": False},
 ]
 GAMMAS = (0.025, 0.01, 0.05)
 
@@ -78,8 +81,7 @@ class Literal:
             fine = self.blocks(f"stage_fine.{i}", fine, stride=2)
         if not config.ctm:
             coarse = self.blocks("stage_coarse.0", fine, stride=2)
-            landmarks = self.linear("head", gap(self.norm_relu("norm_coarse", coarse)))
-            return landmarks.view(-1, config.points, 2), [], early
+            return self.landmarks([self.norm_relu("norm_coarse", coarse)]), [], early
 
         excited_fine = self.ctm("ctm_fine", self.norm_relu("norm_fine", fine))
         source = fine
@@ -88,13 +90,39 @@ class Literal:
         coarse = self.norm_relu("norm_coarse", self.blocks("stage_coarse.0", source, stride=2))
         excited_coarse = self.ctm("ctm_coarse", coarse)
         fused = self.cff(excited_fine, excited_coarse)
-        flat = self.linear("head", torch.cat([gap(x) for x in fused], 1))
+        landmarks = self.landmarks(fused)
         if config.head == "sum":
-            flat = flat + self.linear("head_fine", torch.cat([gap(x) for x in excited_fine], 1))
-            flat = flat + self.linear("head_coarse", torch.cat([gap(x) for x in excited_coarse], 1))
+            for name, maps in (("head_fine", excited_fine), ("head_coarse", excited_coarse)):
+                flat = self.linear(name, torch.cat([gap(x) for x in maps], 1))
+                landmarks = landmarks + flat.view(-1, config.points, 2)
         levels = (excited_coarse, excited_fine, fused)
         features = [torch.stack([gap(x) for x in maps], 1) for maps in levels]
-        return flat.view(-1, config.points, 2), features, early
+        return landmarks, features, early
+
+    def landmarks(self, maps: list[Tensor]) -> Tensor:
+        """The head's share of the landmarks, (B, L, 2), of one (B, D, H, W) for each p."""
+        points, linear = self.config.points, torch.cat([gap(x) for x in maps], 1)
+        if self.config.head != "integral":
+            return self.linear("head", linear).view(-1, points, 2)
+        flat = linear @ self.weights["head.weight"].T
+        return flat.view(-1, points, 2) + self.expected_positions(torch.cat(maps, 1))
+
+    def expected_positions(self, maps: Tensor) -> Tensor:
+        """Integral regression, one landmark of one sample after the other."""
+        weight, centre = (self.weights[f"head_integral.{n}"] for n in ("weight", "centre"))
+        height, width = maps.shape[2:]
+        found = torch.zeros(len(maps), len(weight), 2, dtype=maps.dtype)
+        for b, sample in enumerate(maps):
+            for point in range(len(weight)):
+                total, x_sum, y_sum = 0.0, 0.0, 0.0
+                for i, j in itertools.product(range(height), range(width)):
+                    x, y = (j + 0.5) / width, (i + 0.5) / height
+                    away = (x - centre[point, 0]) ** 2 + (y - centre[point, 1]) ** 2
+                    seen = weight[point, :, 0, 0] @ F.relu(sample[:, i, j])
+                    chance = (seen - away / (2 * 0.2**2)).exp()
+                    total, x_sum, y_sum = total + chance, x_sum + chance * x, y_sum + chance * y
+                found[b, point] = torch.stack([x_sum / total, y_sum / total])
+        return found
 
     def ctm(self, name: str, x: Tensor) -> list[Tensor]:
         """Eqs. 1 to 4: the maps X_hat_p, one (B, D, H, W) for each p."""
@@ -263,6 +291,7 @@ def model_of(config: ModelConfig) -> CCDN:
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.2)
+    model.set_mean_shape(torch.rand(config.points, 2) * 0.6 + 0.2)
     return model
 
 
@@ -285,7 +314,7 @@ def test_the_model_is_the_equations(changes: dict[str, object], backend: str) ->
     found.total.backward()
 
     weights = {n: w.detach().clone().requires_grad_() for n, w in model.named_parameters()}
-    landmarks, features, early = Literal(config, weights)(images)
+    landmarks, features, early = Literal(config, weights | dict(model.named_buffers()))(images)
     error = sum(((landmarks[i] - target[i]) ** 2).sum() for i in range(3)) / 3
     total = error + sum(((e - target) ** 2).sum() / 3 for e in early)
     losses = [decorrelation(f) for f in features]

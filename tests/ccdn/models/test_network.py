@@ -49,7 +49,11 @@ def test_every_preset_builds_and_takes_its_input(name):
 
 @pytest.mark.parametrize(
     ("stem_stride", "orders", "excitations", "head", "upsample"),
-    list(itertools.product((1, 2), (1, 2), (1, 3), ("fused", "sum"), ("nearest", "deconv"))),
+    list(
+        itertools.product(
+            (1, 2), (1, 2), (1, 3), ("fused", "sum", "integral"), ("nearest", "deconv")
+        )
+    ),
 )
 def test_variants_train(stem_stride, orders, excitations, head, upsample):
     network = model(
@@ -70,7 +74,7 @@ def test_variants_train(stem_stride, orders, excitations, head, upsample):
 
 
 @pytest.mark.parametrize("points", [19, 29, 68, 98, 7])
-@pytest.mark.parametrize("variant", [{}, {"orders": 1}, {"ctm": False}])
+@pytest.mark.parametrize("variant", [{}, {"orders": 1}, {"ctm": False}, {"head": "integral"}])
 def test_any_number_of_landmarks(points, variant):
     network = model(points=points, **variant)
     assert network(torch.rand(2, 3, 32, 32)).landmarks.shape == (2, points, 2)
@@ -120,11 +124,13 @@ def test_baseline_has_no_excitation():
     assert loss.total == loss.landmarks
 
 
-def test_regression_starts_at_the_mean_shape():
-    network = model().eval()
-    shape = torch.rand(5, 2)
+@pytest.mark.parametrize("changes", [{}, {"head": "integral"}, {"head": "integral", "ctm": False}])
+def test_regression_starts_at_the_mean_shape(changes):
+    network = model(**changes, input_size=64).eval()
+    # The integral head's prior is for means at least a cell of the map, of 4 x 4, from the border.
+    shape = torch.rand(5, 2) * 0.5 + 0.25
     network.set_mean_shape(shape)
-    torch.testing.assert_close(network(torch.rand(2, 3, 32, 32)).landmarks, shape.expand(2, -1, -1))
+    torch.testing.assert_close(network(torch.rand(2, 3, 64, 64)).landmarks, shape.expand(2, -1, -1))
     with pytest.raises(ValueError, match=r"\(5, 2\), found \(4, 2\)"):
         network.set_mean_shape(torch.rand(4, 2))
 
@@ -135,6 +141,20 @@ def test_landmarks_do_not_depend_on_the_batch_in_evaluation():
     together = network(crops).landmarks
     alone = torch.cat([network(crop[None]).landmarks for crop in crops])
     torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is")
+@pytest.mark.parametrize("changes", [{}, {"head": "integral"}])
+def test_torchscript_takes_any_batch(changes):
+    network = model(**changes).double().eval().requires_grad_(False)
+    torch.nn.init.normal_(network.head.weight, std=0.1)
+    if network.head_integral is not None:
+        torch.nn.init.normal_(network.head_integral.weight, std=0.1)
+    traced = torch.jit.trace(lambda x: network(x).landmarks, torch.rand(2, 3, 32, 32).double())
+    crops = torch.rand(5, 3, 32, 32).double()
+    expected = network(crops).landmarks
+    assert (expected - expected.mean(0)).abs().max() > 1e-3
+    torch.testing.assert_close(traced(crops), expected)
 
 
 def test_channels_last_changes_nothing():

@@ -13,6 +13,7 @@ import torch
 from ccdn.config import Config, ConfigError, load_config, resolve_data
 from ccdn.data import CropDataset
 from ccdn.plan.faces import open_training_faces
+from ccdn.synthetic_faces import SyntheticFaces
 from ccdn.training.device_crops import DeviceCrops, warp
 from ccdn.training.trainer import Trainer
 
@@ -84,6 +85,12 @@ def test_what_the_host_alone_can_do_is_refused(
     )
     with pytest.raises(ConfigError, match=rf"augmentation {field} is made on the host only"):
         Trainer(config, open_training_faces(config), tmp_path)
+
+
+def test_faces_that_change_with_the_epoch_are_refused() -> None:
+    fresh = CropDataset(SyntheticFaces(2, size=64, fresh=True), size=32, augmentation="none")
+    with pytest.raises(ConfigError, match=r"data\.synthetic\.fresh true, expected false"):
+        DeviceCrops(fresh, CPU)
 
 
 def test_crops_that_skip_pixels_are_refused(face_folder: Path, small: list[str]) -> None:

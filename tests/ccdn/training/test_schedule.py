@@ -29,6 +29,14 @@ def test_cosine_falls_from_lr_to_its_last_share() -> None:
     assert [rate(s, **fields) for s in (0, 500, 1000)] == pytest.approx([1, 0.55, 0.1])
 
 
+def test_flat_cosine_stays_at_lr_and_then_falls() -> None:
+    fields = {"schedule": "flat_cosine", "flat": 0.6, "warmup": 1.0, "final_lr": 0.1}
+    steps = (49, 99, 100, 600, 800, 1000)
+    assert [rate(s, **fields) for s in steps] == pytest.approx([0.5, 1, 1, 1, 0.55, 0.1])
+    late = {**fields, "flat": 0.0, "warmup": 5.0}  # it falls after the warm-up at the earliest
+    assert [rate(s, **late) for s in (249, 500, 750)] == pytest.approx([0.5, 1, 0.55])
+
+
 def test_onecycle_peaks_after_the_warm_up() -> None:
     fields = {"schedule": "onecycle", "warmup": 3.0, "final_lr": 0.0}
     values = [rate(s, **fields) for s in range(1000)]
