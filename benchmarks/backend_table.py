@@ -1,7 +1,7 @@
-"""The README's table of backends, made from what is there.
+"""The table of backends in docs/benchmarks.md, made from what is there.
 
     python benchmarks/backend_table.py            prints it
-    python benchmarks/backend_table.py --write    puts it between the README's two markers
+    python benchmarks/backend_table.py --write    puts it between that page's two markers
 
 A backend has an operator when the operator's folder has a module of the backend's name; every such
 module is tested: the CPU's as they are, Triton's in its interpreter and the CUDA kernels compiled
@@ -21,7 +21,7 @@ from ccdn_ops.report import PARTS
 ROOT = Path(__file__).resolve().parents[1]
 OPERATORS = ROOT / "ccdn_ops" / "ops"
 RESULTS = ROOT / "benchmarks" / "results"
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN = "<!-- benchmarks/backend_table.py begins -->"
 END = "<!-- benchmarks/backend_table.py ends -->"
 BACKENDS = {"cpu": "C++ on the CPU", "triton": "Triton", "cuda": "CUDA C++"}
@@ -92,17 +92,17 @@ def table() -> str:
     return f"{BEGIN}\n{rows}\n\n{notes}\n{END}"
 
 
-def replaced(readme: str) -> str:
-    """The README with the table of now between its markers."""
-    before, _, rest = readme.partition(BEGIN)
+def replaced(page: str) -> str:
+    """The page with the table of now between its markers."""
+    before, _, rest = page.partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
-        raise SystemExit(f"README.md has no {BEGIN} ... {END}")
+        raise SystemExit(f"docs/benchmarks.md has no {BEGIN} ... {END}")
     return before + table() + after
 
 
 if __name__ == "__main__":
     if "--write" in sys.argv[1:]:
-        README.write_text(replaced(README.read_text(encoding="utf-8")), encoding="utf-8")
+        PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     else:
         print(table())

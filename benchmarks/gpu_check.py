@@ -14,7 +14,7 @@ Tests compare every operator of both backends with the float64 reference, on a s
 caller's and in a captured CUDA graph. Targets are the figures of gpu_targets.py. Sanitizers are
 compute-sanitizer's memcheck and racecheck. Each step is a process of its own, so that one that
 breaks the device's context costs no other its result. <device>.md, for readers, and <device>.json,
-for the README's table and for --with, are written again after every step.
+for the table of backends and for --with, are written again after every step.
 
 Exit codes: 0 all is well (a missed target is written down, not an error), 1 a test or the
 sanitizer failed, 2 wrong arguments, 3 torch sees no CUDA device, 4 the native module has no kernels

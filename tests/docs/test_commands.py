@@ -22,6 +22,7 @@ pytest.importorskip("omegaconf", reason="ccdn is not installed, only ccdn_ops")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 # What a page writes for a name of the reader's, and what it stands for here.
 STANDS_FOR = {"NAME": "folder", "X": "multi_excite", "L": "68"}
+PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 
 
@@ -84,6 +85,16 @@ def check_module(module: str, words: list[str], monkeypatch: pytest.MonkeyPatch)
         load_config(getattr(options, "config", None) or "tiny", overrides)
 
 
+def check_installation(what: str) -> None:
+    """This project with extras that it has, or what a cure on a page names."""
+    match = re.fullmatch(r"\.(?:\[([a-z,]+)\])?", what)
+    if match is None:
+        assert what in ("opencv-python-headless", "opencv-python<5", "--force-reinstall"), what
+        return
+    extras = PYPROJECT.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    assert set((match[1] or "").split(",")) - {""} <= set(re.findall(r"^(\w+) = ", extras, re.M))
+
+
 def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     while re.match(r"[A-Z_]+=", words[0]):
         words = words[1:]
@@ -96,6 +107,14 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         options = get_args_parser().parse_args(rest)
         assert options.module
         check_module(options.training_script, options.training_script_args, monkeypatch)
+    elif program == "pip":
+        assert rest[0] == "install"
+        for what in rest[1:]:
+            check_installation(what)
+    elif words[:3] == ["python3", "-m", "venv"]:
+        assert len(words) == 4
+    elif program == "source":
+        assert rest == [".venv/bin/activate"]
     elif program == "python" and rest[0] == "-m":
         check_module(rest[1], rest[2:], monkeypatch)
     elif program == "python":
@@ -128,7 +147,9 @@ def inline_commands() -> list[str]:
     found: dict[str, None] = {}
     for page in PAGES:
         text = FENCE.sub("", text_of(page))
-        for command in re.findall(r"`((?:[A-Z_]+=\S+ )*(?:python|make|torchrun) [^`]*)`", text):
+        for command in re.findall(
+            r"`((?:[A-Z_]+=\S+ )*(?:python|make|torchrun|pip|pytest) [^`]*)`", text
+        ):
             found[re.sub(r"\s+", " ", command)] = None
     return list(found)
 
@@ -153,7 +174,8 @@ def test_the_check_sees_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with pytest.raises((pytest.fail.Exception, SystemExit)):
             check(shlex.split(wrong), monkeypatch)
-    with pytest.raises(AssertionError):
-        check(["make", "nothing"], monkeypatch)
+    for wrong in ("make nothing", "pip install '.[nothing]'", "pip instal ."):
+        with pytest.raises(AssertionError):
+            check(shlex.split(wrong), monkeypatch)
     with pytest.raises(ValueError, match=r"train\.lrr"):
         check(shlex.split("python -m ccdn.train --config tiny train.lrr=1"), monkeypatch)

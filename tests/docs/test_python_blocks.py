@@ -86,8 +86,9 @@ def check_multi_excite(backend: str) -> None:
     torch.testing.assert_close(*found)
 
 
-def test_the_blocks_of_the_readme() -> None:
+def test_the_blocks_of_the_readme(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, as a reader would type them."""
+    monkeypatch.chdir(folder)
     ctm = CTM(8, excitations=2, reduction=2)
     weights = [ctm.reduce_weight, ctm.reduce_bias, ctm.expand_weight, ctm.expand_bias]
     names = {
@@ -101,9 +102,12 @@ def test_the_blocks_of_the_readme() -> None:
     for block in README:
         run(block, names)
     assert names["loss"].shape == (3,)
+    assert names["landmarks"].shape[1:] == (68, 2)
 
 
-def test_the_inline_python_of_the_readme(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_inline_python_of_the_first_pages(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Expressions in `ccdn...`, with the files and names that stand around them."""
     import cv2
 
@@ -111,12 +115,13 @@ def test_the_inline_python_of_the_readme(folder: Path, monkeypatch: pytest.Monke
     import ccdn_ops
 
     monkeypatch.chdir(folder)
-    (page,) = [page for page in PAGES if page.name == "README.md"]
-    found = re.findall(r"`((?:\w+, \w+ = )?ccdn(?:_ops)?\.\w+\([^`]*\))`", text_of(page))
+    pages = [page for page in PAGES if page.name in ("README.md", "quickstart.md")]
+    text = "".join(map(text_of, pages))
+    found = re.findall(r"`((?:\w+, \w+ = )?ccdn(?:_ops)?\.\w+\([^`]*\))`", text)
     model = nn.Sequential(nn.Conv2d(3, 16, 3), SqueezeExcite(16))
     names = {"ccdn": ccdn, "ccdn_ops": ccdn_ops, "model": model}
     names["image_bgr"] = cv2.imread("photo.jpg")
-    assert len(found) >= 3
+    assert found
     for text in found:
         exec(text, names)
 
