@@ -34,6 +34,7 @@ class ModelConfig:
     reduction: int = 4  # of the excitation gates
     gate_weights: str = "own"  # own | shared: W_V and W_U of the orders of one excitation
     gate_bias: bool = True
+    squeeze_norm: str = "none"  # none | layer: over the channels of a face, before W_V
     iterations: int = 5  # Newton-Schulz iterations, K
     covariance: str = "centred"  # centred | uncentred
     covariance_divisor: str = "n"  # n | n-1, n the number of positions
@@ -54,6 +55,7 @@ MODEL_CHOICES: dict[str, tuple[Any, ...]] = {
     "stage_input": ("raw", "excited"),
     "orders": (1, 2),
     "gate_weights": ("own", "shared"),
+    "squeeze_norm": ("none", "layer"),
     "covariance": ("centred", "uncentred"),
     "covariance_divisor": ("n", "n-1"),
     "fusion_weights": ("own", "shared"),

@@ -33,6 +33,7 @@ class Excitation(CTM):
         )
         self.orders = config.orders
         self.centred = config.covariance == "centred"
+        self.normalised = config.squeeze_norm == "layer"
         self.unbiased = config.covariance_divisor == "n-1"
         if not config.gate_bias:
             for name in ("reduce_bias", "expand_bias"):
@@ -41,6 +42,28 @@ class Excitation(CTM):
                 self.register_buffer(name, zeros, persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        weights = self.gate_weights(x.shape[2] * x.shape[3])
+        if not self.normalised and (self.orders == 1 or self.centred):
+            return ccdn_ops.ctm(x, weights, self.iterations)
+        gates = ccdn_ops.excitation_gates(*self.squeezes(x), *weights)
+        return ccdn_ops.multi_excite(x, gates), gates * x.mean((2, 3)).unsqueeze(1)
+
+    def squeezes(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the gates see of x (B, D, H, W): kappa_st and kappa_nd, (B, D) each; with one order
+        None is the second.
+        """
+        if self.orders == 1:
+            return self._normalised(x.mean((2, 3))), None
+        if self.centred:
+            first, second = ccdn_ops.dual_squeeze(x, self.iterations)
+        else:
+            first = x.mean((2, 3))
+            # The mean of x beside -x is 0, and its covariance is the second moment of x.
+            second = ccdn_ops.second_order_squeeze(torch.cat((x, -x), 3), self.iterations)
+        return self._normalised(first), self._normalised(second)
+
+    def gate_weights(self, positions: int) -> list[Tensor]:
+        """W_V, its bias, W_U and its bias, of all P and orders, for maps of so many positions."""
         weights: list[Tensor] = [
             self.reduce_weight,
             self.reduce_bias,
@@ -49,19 +72,19 @@ class Excitation(CTM):
         ]
         if weights[0].shape[1] != self.orders:
             weights = [w.expand(-1, self.orders, *w.shape[2:]) for w in weights]
-        if self.orders == 2 and self.unbiased:
+        if self.orders == 2 and self.unbiased and not self.normalised:
             # kappa_nd is proportional to the root of the covariance, so its factor may stand in
             # the weights that it meets first.
-            positions = x.shape[2] * x.shape[3]
             factor = (positions / max(positions - 1, 1)) ** 0.5
             weights[0] = torch.stack((weights[0][:, 0], weights[0][:, 1] * factor), 1)
-        if self.orders == 1 or self.centred:
-            return ccdn_ops.ctm(x, weights, self.iterations)
-        # The mean of x beside -x is 0, and its covariance is the second moment of x.
-        second = ccdn_ops.second_order_squeeze(torch.cat((x, -x), 3), self.iterations)
-        first = x.mean((2, 3))
-        gates = ccdn_ops.excitation_gates(first, second, *weights)
-        return ccdn_ops.multi_excite(x, gates), gates * first.unsqueeze(1)
+        return weights
+
+    def _normalised(self, squeeze: Tensor) -> Tensor:
+        if not self.normalised:
+            return squeeze
+        wide = squeeze if squeeze.dtype == torch.float64 else squeeze.float()
+        # kappa_nd is of the order of 0.01, its variance far below layer_norm's usual epsilon.
+        return F.layer_norm(wide, wide.shape[1:], eps=1e-12).to(squeeze.dtype)
 
 
 class CFF(nn.Module):

@@ -43,6 +43,9 @@ CHOICES = [
     {"excitations": 1},
     {"gate_weights": "shared"},
     {"gate_bias": False},
+    {"squeeze_norm": "layer"},
+    {"squeeze_norm": "layer", "orders": 1},
+    {"squeeze_norm": "layer", "covariance_divisor": "n-1"},
     {"iterations": 3},
     {"covariance": "uncentred"},
     {"covariance_divisor": "n-1"},
@@ -139,6 +142,8 @@ class Literal:
                 if config.orders == 2:
                     kappas.append(second_order(sample, config))
                 x_hat = torch.zeros_like(sample)
+                if config.squeeze_norm == "layer":
+                    kappas = [normalised(kappa) for kappa in kappas]
                 for order, kappa in enumerate(kappas):
                     own = 0 if config.gate_weights == "shared" else order
                     hidden = reduce[p, own] @ kappa
@@ -267,6 +272,12 @@ def second_order(sample: Tensor, config: ModelConfig) -> Tensor:
         y, z = 0.5 * y @ (3 * eye - z @ y), 0.5 * (3 * eye - z @ y) @ z
     y_hat = trace.sqrt() * y
     return y_hat.mean(1)
+
+
+def normalised(kappa: Tensor) -> Tensor:
+    """Mean 0 and variance 1 over the channels."""
+    away = kappa - kappa.mean()
+    return away / (away.square().mean() + 1e-12).sqrt()
 
 
 def decorrelation(features: Tensor) -> Tensor:
