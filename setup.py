@@ -26,6 +26,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_ARCHS = "80,90,100,120"
+BINDINGS = "bindings_operators.h"  # written into the build folder by csrc/bindings.py
 # One nvcc or cc1plus process at its largest, measured generously.
 BYTES_PER_JOB = 2 << 30
 
@@ -186,6 +187,15 @@ def targets_x86_64(cxx: list[str]) -> bool:
     return "#define __x86_64__ 1" in result.stdout
 
 
+def interface() -> str:
+    """INTERFACE of ccdn_ops/backends/native.py, which bindings.cpp must have too."""
+    text = (ROOT / "ccdn_ops" / "backends" / "native.py").read_text(encoding="utf-8")
+    found = re.search(r"^INTERFACE = (\d+)$", text, re.MULTILINE)
+    if found is None:
+        raise SystemExit("ccdn_ops/backends/native.py has no line `INTERFACE = <number>`")
+    return found[1]
+
+
 def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Path) -> str:
     """The whole build as ninja text: compile each source, link one shared object."""
     includes = [f"-I{ROOT / 'csrc'}"]
@@ -204,7 +214,9 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
         defines.append(f'-DCCDN_CUDA_ARCHS="{" ".join(cuda.archs)}"')
         defines.append(f'-DCCDN_CUDA_PTX="{cuda.archs[-1]}"')
     cflags = [*common, *warnings, *defines, *includes, *extra["CXXFLAGS"]]
-    binding_flags = [flag for path in python for flag in ("-isystem", path)]
+    # Its work is done in Python: -O1 halves its time. -I. is for what csrc/bindings.py writes.
+    binding_flags = ["-O1", f"-DCCDN_INTERFACE={interface()}", "-I."]
+    binding_flags += [flag for path in python for flag in ("-isystem", path)]
     if sys.platform == "darwin":
         link = ["-bundle", "-undefined", "dynamic_lookup"]
     else:
@@ -225,6 +237,9 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
         f"  command = {quoted(cxx)} $in -o $out.partial {quoted([*link, *extra['LDFLAGS']])}"
         " && mv -f $out.partial $out",
         "  description = link $out",
+        "rule bindings",
+        f"  command = {quoted([sys.executable])} $in --operators $out",
+        "  description = write $out",
     ]
     if cuda:
         nvcc_flags = ["-std=c++17", "-O3", "-lineinfo", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
@@ -237,16 +252,21 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
             "  description = nvcc $in",
         ]
     objects = []
+    if "csrc/bindings.cpp" in sources:
+        headers = [escaped(path) for path in sorted((ROOT / "csrc" / "common").glob("*.h"))]
+        script = escaped(ROOT / "csrc" / "bindings.py")
+        lines.append(f"build {BINDINGS}: bindings {script} | {' '.join(headers)}")
     for source in sources:
         rule = "nvcc" if source.endswith(".cu") else "cxx"
         per_isa = source.endswith("_kernels.cpp")
         for level in isa_levels if per_isa else [None]:
             suffix = f".{level}.o" if per_isa else ".o"
             target = escaped(source.replace("/", "_") + suffix)
-            lines.append(f"build {target}: {rule} {escaped(ROOT / source)}")
+            after = f" || {BINDINGS}" if source == "csrc/bindings.cpp" else ""
+            lines.append(f"build {target}: {rule} {escaped(ROOT / source)}{after}")
             if per_isa:
                 lines.append(f"  extra = -DCCDN_ISA_LEVEL={level}")
-            elif source == "csrc/bindings.cpp":
+            elif after:
                 lines.append(f"  extra = {quoted(binding_flags)}")
             objects.append(target)
     lines.append(f"build {escaped(output)}: link {' '.join(objects)}")

@@ -13,6 +13,7 @@ import os
 import struct
 import sys
 import threading
+from array import array
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
@@ -82,8 +83,8 @@ def check_whole(path: str) -> None:
             )
 
 
-# csrc/common/status.h: what this file and the native module must agree on.
-INTERFACE = 7
+# Counts the changes of what csrc/common says to Python: the build hands it to csrc/bindings.cpp.
+INTERFACE = 8
 
 # csrc/cpu/dispatch.h
 CPU_ISAS = ("base", "x86-64-v3", "x86-64-v4")
@@ -225,75 +226,110 @@ def no_autocast(device_type: str) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def dual_squeeze_shape(x: Tensor, plan: DualSqueezePlan) -> Any:
-    """The argument struct of csrc/common/dual_squeeze.h for x (B, D, N) with any strides.
+# The structs of csrc/common/*.h. Members are given by name, all of them: a name that is missing or
+# unknown is a TypeError.
 
-    The struct points into the plan's table, so the plan must outlive the call.
+
+def dual_squeeze_shape(x: Tensor, plan: DualSqueezePlan) -> Any:
+    """DualSqueezeShape of x (B, D, N) with any strides.
+
+    It points into the plan's table, so the plan must outlive the call.
     """
-    batch, channels, positions = x.shape
     return require().DualSqueezeShape(
-        DTYPE_CODES[x.dtype],
-        batch,
-        channels,
-        positions,
-        *x.stride(),
-        0 if plan.side == "channels" else 1,
-        plan.saves_gram,
-        plan.terms,
-        plan.rank,
-        plan.dense_gradient,
-        plan.coefficients.ctypes.data,
+        **_features(x),
+        side=0 if plan.side == "channels" else 1,
+        saves_gram=plan.saves_gram,
+        terms=plan.terms,
+        rank=plan.rank,
+        dense_gradient=plan.dense_gradient,
+        coefficients=plan.coefficients.ctypes.data,
     )
 
 
 def excitation_gates_shape(first: Tensor, reduce_weight: Tensor) -> Any:
-    """The argument struct of csrc/common/excitation_gates.h; of `first` only the batch counts."""
+    """ExcitationGatesShape; of `first` only the batch counts."""
     excitations, orders, hidden, channels = reduce_weight.shape
     return require().ExcitationGatesShape(
-        DTYPE_CODES[reduce_weight.dtype], first.shape[0], excitations, orders, channels, hidden
+        dtype=DTYPE_CODES[reduce_weight.dtype],
+        batch=first.shape[0],
+        excitations=excitations,
+        orders=orders,
+        channels=channels,
+        hidden=hidden,
     )
 
 
 def multi_excite_shape(x: Tensor, line_stride: int, excitations: int) -> Any:
-    """The argument struct of csrc/common/multi_excite.h for x of layout.in_lines()."""
+    """MultiExciteShape for x of layout.in_lines()."""
     batch, channels, height, width = x.shape
     return require().MultiExciteShape(
-        DTYPE_CODES[x.dtype],
-        batch,
-        excitations,
-        channels,
-        height * width,
-        is_channels_last(x),
-        x.stride(0),
-        line_stride,
+        dtype=DTYPE_CODES[x.dtype],
+        batch=batch,
+        excitations=excitations,
+        channels=channels,
+        positions=height * width,
+        channels_last=is_channels_last(x),
+        stride_b=x.stride(0),
+        stride_row=line_stride,
+    )
+
+
+def cocs_shape(dtype: torch.dtype, levels: array[int], count: int) -> Any:
+    """CocsShape of the levels of levels.level_table(), which must outlive the call."""
+    return require().CocsShape(
+        dtype=DTYPE_CODES[dtype], count=count, levels=levels.buffer_info()[0]
     )
 
 
 def covariance_shape(x: Tensor) -> Any:
-    """The argument struct of csrc/common/covariance_pool.h for x (B, D, N) with any strides."""
-    return require().CovarianceShape(DTYPE_CODES[x.dtype], *x.shape, *x.stride())
+    """CovarianceShape for x (B, D, N) with any strides."""
+    return require().CovarianceShape(**_features(x))
+
+
+def newton_schulz_shape(a: Tensor, iterations: int, slots: int) -> Any:
+    """NewtonSchulzShape for a (B, n, n)."""
+    batch, size, _ = a.shape
+    return require().NewtonSchulzShape(
+        dtype=DTYPE_CODES[a.dtype],
+        wide=newton_schulz_plan(size, None, iterations, a.dtype, True).wide,
+        batch=batch,
+        size=size,
+        iterations=iterations,
+        slots=slots,
+    )
+
+
+def isqrt_cov_shape(x: Tensor, iterations: int, triu: bool, slots: int) -> Any:
+    """IsqrtCovShape for x (B, D, N) with any strides."""
+    _, channels, positions = x.shape
+    plan = newton_schulz_plan(channels, positions, iterations, x.dtype, True)
+    return require().IsqrtCovShape(
+        features=covariance_shape(x),
+        wide=plan.wide,
+        by_positions=plan.side == "positions",
+        triangle=triu,
+        iterations=iterations,
+        slots=slots,
+    )
+
+
+def _features(x: Tensor) -> dict[str, int]:
+    batch, channels, positions = x.shape
+    stride_b, stride_d, stride_n = x.stride()
+    return {
+        "dtype": DTYPE_CODES[x.dtype],
+        "batch": batch,
+        "channels": channels,
+        "positions": positions,
+        "stride_b": stride_b,
+        "stride_d": stride_d,
+        "stride_n": stride_n,
+    }
 
 
 def like_gradient(x: Tensor, grad_x: Tensor) -> Tensor:
     """x with the strides of its gradient, because the kernel writes where it reads."""
     return x if grad_x.stride() == x.stride() else torch.empty_like(x).copy_(x)
-
-
-def newton_schulz_shape(a: Tensor, iterations: int, slots: int) -> Any:
-    """The argument struct of csrc/common/newton_schulz_sqrt.h."""
-    batch, size, _ = a.shape
-    wide = newton_schulz_plan(size, None, iterations, a.dtype, True).wide
-    code = DTYPE_CODES[a.dtype]
-    return require().NewtonSchulzShape(code, wide, batch, size, iterations, slots)
-
-
-def isqrt_cov_shape(x: Tensor, iterations: int, triu: bool, slots: int) -> Any:
-    """The argument struct of csrc/common/isqrt_cov.h for x (B, D, N) with any strides."""
-    _, channels, positions = x.shape
-    plan = newton_schulz_plan(channels, positions, iterations, x.dtype, True)
-    return require().IsqrtCovShape(
-        covariance_shape(x), plan.wide, plan.side == "positions", triu, iterations, slots
-    )
 
 
 def workspace(size: int, device: torch.device) -> Tensor:

@@ -3,10 +3,6 @@
 
 namespace ccdn {
 
-// Counts the changes of what Python and this module tell each other (ccdn_ops/backends/native.py
-// has its own copy), so that a module from older sources is refused instead of crashing.
-constexpr int kInterface = 7;
-
 enum class Status : int {
   ok = 0,
   unsupported_dtype = 1,

@@ -279,12 +279,14 @@ def test_bad_arguments_give_a_status() -> None:
     x = features("noise", 1, 3, 4)
     plan = dual_squeeze_plan(3, 4, 5, "float32", "cpu")
     module, none = native.require(), torch.empty(0)
-    code, sizes, table = 0, (1, 3, 4, 12, 4, 1), plan.table.ctypes.data
+    code = native.DTYPE_CODES[torch.float32]
 
     def forward(dtype: int, terms: int, channels: int = 3) -> int:
-        shape = module.DualSqueezeShape(
-            dtype, sizes[0], channels, *sizes[2:], 0, True, terms, plan.rank, False, table
-        )
+        sizes = {"batch": 1, "channels": channels, "positions": 4}
+        strides = {"stride_b": 12, "stride_d": 4, "stride_n": 1}
+        form = {"side": 0, "saves_gram": True, "dense_gradient": False}
+        series = {"terms": terms, "rank": plan.rank, "coefficients": plan.table.ctypes.data}
+        shape = module.DualSqueezeShape(dtype=dtype, **sizes, **strides, **form, **series)
         return module.dual_squeeze_forward_cpu(shape, *[none.data_ptr()] * 7, 1)
 
     assert forward(9, plan.terms) == 1

@@ -17,7 +17,7 @@ SETUP = """
 import torch
 from ccdn_ops.backends import native
 module = native.require()
-shape = module.MultiExciteShape(native.DTYPE_CODES[torch.float32], 1, 1, 3, 50, False, 150, 50)
+shape = native.multi_excite_shape(torch.ones(1, 3, 5, 10), 50, 1)
 def forward(x, out):
     gates = torch.ones(3)
     return module.multi_excite_forward_cpu(shape, x.data_ptr(), gates.data_ptr(), out.data_ptr())
@@ -47,7 +47,9 @@ FAULTS = {
         r"csrc/cpu/.*: runtime error: store to misaligned address",
     ),
     "a size whose square is no int64": (
-        "square = module.NewtonSchulzShape(0, False, 1, 1 << 32, 5, 1)\n"
+        "square = module.NewtonSchulzShape(\n"
+        "    dtype=0, wide=False, batch=1, size=1 << 32, iterations=5, slots=1\n"
+        ")\n"
         "module.newton_schulz_sqrt_workspace_cpu(square, 1, False)",
         r"csrc/.*: runtime error: signed integer overflow",
     ),

@@ -19,9 +19,9 @@ def _forward(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     losses = x.new_empty(len(rows))
     sums = x.new_empty(sum(r.shape[1] * r.shape[2] for r in rows), dtype=wide)
     table = level_table(rows)
-    shape = (native.DTYPE_CODES[x.dtype], len(rows), table.buffer_info()[0])
-    scratch = scratch_memory(module.cocs_loss_workspace_cpu(*shape, False))
-    native.launch("cocs_loss", module.cocs_loss_forward_cpu, *shape, losses, sums, scratch)
+    shape = native.cocs_shape(x.dtype, table, len(rows))
+    scratch = scratch_memory(module.cocs_loss_workspace_cpu(shape, False))
+    native.launch("cocs_loss", module.cocs_loss_forward_cpu, shape, losses, sums, scratch)
     return losses, sums
 
 
@@ -30,10 +30,10 @@ def _backward(grad_losses: Tensor, features: Sequence[Tensor], sums: Tensor) -> 
 
     def run(rows: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
         table = level_table(rows, grads)
-        shape = (native.DTYPE_CODES[rows[0].dtype], len(rows), table.buffer_info()[0])
-        scratch = scratch_memory(module.cocs_loss_workspace_cpu(*shape, True))
+        shape = native.cocs_shape(rows[0].dtype, table, len(rows))
+        scratch = scratch_memory(module.cocs_loss_workspace_cpu(shape, True))
         native.launch(
-            "cocs_loss_backward", module.cocs_loss_backward_cpu, *shape, grad_losses, sums, scratch
+            "cocs_loss_backward", module.cocs_loss_backward_cpu, shape, grad_losses, sums, scratch
         )
 
     return gradients_of_rows(features, run)

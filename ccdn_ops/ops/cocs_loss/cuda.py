@@ -19,10 +19,10 @@ def forward(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     count = sum(r.shape[1] * r.shape[2] for r in rows)
     sums = x.new_empty(count, dtype=native.accumulation_dtype(x.dtype))
     table = level_table(rows)
-    shape = (native.DTYPE_CODES[x.dtype], len(rows), table.buffer_info()[0])
-    scratch = native.workspace(module.cocs_loss_workspace_cuda(*shape, False), x.device)
+    shape = native.cocs_shape(x.dtype, table, len(rows))
+    scratch = native.workspace(module.cocs_loss_workspace_cuda(shape, False), x.device)
     tensors = losses, sums, scratch
-    native.launch("cocs_loss", module.cocs_loss_forward_cuda, *shape, *tensors, native.stream(x))
+    native.launch("cocs_loss", module.cocs_loss_forward_cuda, shape, *tensors, native.stream(x))
     return losses, sums
 
 
@@ -32,12 +32,13 @@ def backward(grad_losses: Tensor, features: Sequence[Tensor], sums: Tensor) -> l
 
     def run(rows: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
         table = level_table(rows, grads)
-        shape = (native.DTYPE_CODES[x.dtype], len(rows), table.buffer_info()[0])
-        scratch = native.workspace(module.cocs_loss_workspace_cuda(*shape, True), x.device)
+        shape = native.cocs_shape(x.dtype, table, len(rows))
+        scratch = native.workspace(module.cocs_loss_workspace_cuda(shape, True), x.device)
         native.launch(
             "cocs_loss_backward",
             module.cocs_loss_backward_cuda,
-            *(*shape, grad_losses, sums, scratch),
+            shape,
+            *(grad_losses, sums, scratch),
             native.stream(x),
         )
 

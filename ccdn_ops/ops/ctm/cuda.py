@@ -29,9 +29,9 @@ def _plan(x: Tensor, iterations: int) -> DualSqueezePlan:
 def _shape(x: Tensor, line_stride: int, reduce_weight: Tensor, plan: DualSqueezePlan) -> Any:
     """The argument struct of csrc/common/ctm.h for x of layout.in_lines()."""
     return native.require().CtmShape(
-        native.dual_squeeze_shape(x.flatten(2), plan),
-        native.excitation_gates_shape(x, reduce_weight),
-        native.multi_excite_shape(x, line_stride, reduce_weight.shape[0]),
+        squeeze=native.dual_squeeze_shape(x.flatten(2), plan),
+        gates=native.excitation_gates_shape(x, reduce_weight),
+        excite=native.multi_excite_shape(x, line_stride, reduce_weight.shape[0]),
     )
 
 
@@ -74,7 +74,8 @@ def backward(
     plan = _plan(x, iterations)
     module, shape = native.require(), _shape(x, line_stride, weights[0], plan)
     scratch = native.workspace(module.ctm_workspace_cuda(shape, True), x.device)
-    tensors = (*upstream, x, *weights, *saved, grad_x, *grads, scratch)
+    squeezes = (0, 0)  # their gradients are parts of grad_x
+    tensors = (*upstream, x, *weights, *saved, grad_x, *squeezes, *grads, scratch)
     native.launch("ctm_backward", module.ctm_backward_cuda, shape, *tensors, native.stream(x))
     return (grad_x, *grads)
 
