@@ -382,6 +382,12 @@ def _check_values(config: Config) -> None:
         check_train_config(config.train)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    laplace = config.train.loss.kind == "laplace"
+    if laplace != config.model.spread:
+        raise ConfigError(
+            f"model.spread is {str(config.model.spread).lower()} and train.loss.kind"
+            f" {config.train.loss.kind}: a spread is learned by laplace, and by no other"
+        )
     points = config.data.points
     if points is not None and points != config.model.points:
         raise ConfigError(f"data.points is {points}, model.points is {config.model.points}")

@@ -44,6 +44,7 @@ class ModelConfig:
     # fused: linear on the pooled fused maps | sum: linear heads on T and T-1 too
     # integral: the mean position under a map for each point, plus the linear head
     head: str = "fused"
+    spread: bool = False  # True: an expected error for each point, learned by loss kind laplace
     init: str = "he"  # he | torch: weights of the convolutions
 
 
@@ -102,5 +103,7 @@ def check_model_config(config: ModelConfig) -> None:
             f"model.input_size: expected a multiple of {step} for stem_stride {config.stem_stride}"
             f" and depth {config.depth}, found {config.input_size}"
         )
+    if config.spread and config.intermediate:
+        raise ValueError("model.spread: the landmarks of model.intermediate have none; one of both")
     if config.stage_input == "excited" and not config.ctm:
         raise ValueError("model.stage_input: excited needs an excitation, but model.ctm is false")

@@ -24,12 +24,14 @@ class LossConfig:
     """How the landmarks' error of eq. 9 is measured and summed.
 
     kind l2 is the paper's squared error; smooth_l1 (Girshick, 2015) and wing (Feng et al., 2018)
-    are sums over x and y, their widths pixels of the crop whatever the unit of the error is.
+    are sums over x and y, their widths pixels of the crop whatever the unit of the error is;
+    laplace is the negative log-likelihood of x and y, |error| / spread + log spread and a constant:
+    the spread is what the network expects of the point (model.spread). It has no unit.
     With pixels the terms of COCS nearly vanish beside the landmarks' (gamma was chosen by the paper
     without saying the unit).
     """
 
-    kind: str = "l2"  # l2 | smooth_l1 | wing
+    kind: str = "l2"  # l2 | smooth_l1 | wing | laplace
     smooth_width: float = 1.0  # smooth_l1: pixels below which it is quadratic
     wing_width: float = 10.0  # wing: pixels below which it is logarithmic
     wing_curvature: float = 2.0  # wing: epsilon, pixels
@@ -91,7 +93,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "selection": ("last", "holdout"),
     "precision": ("fp32", "bf16", "fp16", "fp64"),
     "compile": ("none", "inductor", "aot_eager"),
-    "loss.kind": ("l2", "smooth_l1", "wing"),
+    "loss.kind": ("l2", "smooth_l1", "wing", "laplace"),
     "loss.coordinates": ("unit", "pixels"),
     "loss.over_points": ("sum", "mean"),
     "loss.over_batch": ("mean", "sum"),

@@ -23,7 +23,7 @@ PARTS = {
     "stages": ("stage_fine", "stage_coarse", "norm_fine", "norm_coarse"),
     "CTM": ("ctm_fine", "ctm_coarse"),
     "CFF": ("cff",),
-    "heads": ("head", "head_fine", "head_coarse", "head_integral"),
+    "heads": ("head", "head_fine", "head_coarse", "head_integral", "head_spread"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,10 @@ from ccdn.models.excitation import CFF, Excitation
 from ccdn.models.hourglass import Hourglass, Stem, block_maker, initialise, stage
 from ccdn.models.integral import IntegralHead
 
+# Of a point's expected error, as a share of the crop: at the start, and the least there is.
+FIRST_SPREAD = 0.05
+LEAST_SPREAD = 0.001
+
 
 class Output(NamedTuple):
     """What the network says of a batch of crops.
@@ -23,11 +28,14 @@ class Output(NamedTuple):
             normalised; empty for the Baseline, which has no excitation.
         intermediate: landmarks (B, L, 2) of each hourglass but the last, where those are supervised
             and while training; else empty.
+        spread: (B, L), the error of x and of y that the network expects of each point, the mean of
+            its size in [0, 1] of the crop; None where the configuration has none.
     """
 
     landmarks: Tensor
     features: tuple[Tensor, ...]
     intermediate: tuple[Tensor, ...] = ()
+    spread: Tensor | None = None
 
 
 class Maps(NamedTuple):
@@ -100,6 +108,7 @@ class CCDN(nn.Module):
         integral = config.head == "integral"
         self.head = nn.Linear(width, 2 * config.points, bias=not integral)
         self.head_integral = IntegralHead(width, config.points) if integral else None
+        self.head_spread = nn.Linear(width, config.points) if config.spread else None
         heads = [self.head]
         self.head_fine: nn.Linear | None = None
         self.head_coarse: nn.Linear | None = None
@@ -118,6 +127,9 @@ class CCDN(nn.Module):
         for head in (*heads, *self.heads_stack):
             for weight in head.parameters():
                 nn.init.zeros_(weight)
+        if self.head_spread is not None:
+            nn.init.zeros_(self.head_spread.weight)
+            nn.init.constant_(self.head_spread.bias, math.log(FIRST_SPREAD))
         self.set_mean_shape(torch.full((config.points, 2), 0.5))
 
     @torch.no_grad()
@@ -143,7 +155,11 @@ class CCDN(nn.Module):
             pooled_coarse, pooled_fine, _ = maps.features
             flat = flat + _regress(self.head_fine, pooled_fine.flatten(1))
             flat = flat + _regress(self.head_coarse, pooled_coarse.flatten(1))
-        return Output(self._points(flat), maps.features, maps.intermediate)
+        spread = None
+        if self.head_spread is not None:
+            logarithm = _regress(self.head_spread, maps.pooled.flatten(1))
+            spread = logarithm.clamp(math.log(LEAST_SPREAD), 0.0).exp()
+        return Output(self._points(flat), maps.features, maps.intermediate, spread)
 
     def maps(self, images: Tensor) -> Maps:
         """What the regressor pools of crops (B, 3, S, S), and the features beside it."""

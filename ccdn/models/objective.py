@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import ccdn_ops
 from ccdn.config import LossConfig
-from ccdn.models.network import Output
+from ccdn.models.network import LEAST_SPREAD, Output
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -62,7 +62,7 @@ def objective(
             f"target must be {tuple(output.landmarks.shape)}, found {tuple(target.shape)}"
         )
     loss = loss or LossConfig()
-    error = _error(output.landmarks, target, loss, input_size, parts)
+    error = _error(output.landmarks, target, loss, input_size, parts, output.spread)
     total = error
     for landmarks in output.intermediate:
         total = total + _error(landmarks, target, loss, input_size, parts)
@@ -82,9 +82,21 @@ def objective(
 
 
 def _error(
-    landmarks: Tensor, target: Tensor, loss: LossConfig, input_size: int, parts: int
+    landmarks: Tensor,
+    target: Tensor,
+    loss: LossConfig,
+    input_size: int,
+    parts: int,
+    spread: Tensor | None = None,
 ) -> Tensor:
-    errors = _coordinate_errors(landmarks - target, loss, input_size).sum(2)
+    if loss.kind == "laplace":
+        if spread is None:
+            raise ValueError("loss kind laplace: expected landmarks with a spread, found none")
+        size = (landmarks - target).abs().sum(2)
+        # Over the least spread, so that the sum is not negative.
+        errors = size / spread + 2 * (spread / LEAST_SPREAD).log()
+    else:
+        errors = _coordinate_errors(landmarks - target, loss, input_size).sum(2)
     of_faces = errors.sum(1) if loss.over_points == "sum" else errors.mean(1)
     return of_faces.mean() if loss.over_batch == "mean" else of_faces.sum() * parts
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ccdn.config import ModelConfig, differences, load_config, presets
+from ccdn.config import LossConfig, ModelConfig, differences, load_config, presets
 from ccdn.models import Output, build_model, objective
 from ccdn.models.excitation import CFF
 
@@ -106,6 +106,31 @@ def test_initial_weights(kind):
         deviation = (2 / ctm.channels) ** 0.5
         assert abs(ctm.reduce_weight.std() / deviation - 1) < 0.05
         assert not ctm.expand_bias.any()
+
+
+def test_spread_of_each_point():
+    network = model(spread=True)
+    crops = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(network(crops).spread, torch.full((2, 5), 0.05))
+    with torch.no_grad():
+        network.head_spread.weight.normal_(0, 0.1)
+        network.head_spread.bias[0] += 100
+        network.head_spread.bias[1] -= 100
+    output = network(crops)
+    pooled = network.maps(crops).pooled.flatten(1)
+    logarithm = pooled @ network.head_spread.weight.T + network.head_spread.bias
+    torch.testing.assert_close(output.spread[:, 2:], logarithm[:, 2:].exp())
+    assert (output.spread[:, 0] == 1).all()  # of the crop
+    torch.testing.assert_close(output.spread[:, 1], torch.full((2,), 0.001))
+    network.head_spread.bias.data[:2] = 0
+    loss = LossConfig(kind="laplace")
+    objective(network(crops), torch.rand(2, 5, 2), GAMMAS, loss).total.backward()
+    for name, weight in network.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.isfinite().all(), name
+    assert model().train()(crops).spread is None
+    with pytest.raises(ValueError, match=r"model\.intermediate have none"):
+        model(spread=True, intermediate=True)
 
 
 def test_intermediate_supervision_is_for_training_alone():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import math
 import os
 from dataclasses import replace
@@ -146,6 +147,31 @@ def test_losses_of_single_coordinates(kind: str, unit: str) -> None:
     assert found.item() == pytest.approx(scale * sum(map(expected, pixels.tolist())) / 2, rel=1e-12)
     found.backward()
     assert torch.isfinite(landmarks.grad).all()
+
+
+def test_laplace_is_a_likelihood_of_both_coordinates() -> None:
+    target = torch.rand(2, 3, 2, dtype=torch.float64)
+    away = torch.rand(2, 3, 2, dtype=torch.float64) - 0.5
+    spread = torch.rand(2, 3, dtype=torch.float64) + 0.1
+    expected = 0.0
+    for face, point, axis in itertools.product(range(2), range(3), range(2)):
+        b = spread[face, point].item()
+        density = math.exp(-abs(away[face, point, axis].item()) / b) / (2 * b)
+        # But for the constant, the density of a point in the middle at the least spread.
+        expected += math.log(1 / (2 * 0.001)) - math.log(density)
+    loss = LossConfig(kind="laplace")
+    found = objective(Output(target + away, (), spread=spread), target, (), loss).total
+    assert found.item() == pytest.approx(expected / 2, rel=1e-12)
+    with pytest.raises(ValueError, match="expected landmarks with a spread, found none"):
+        objective(Output(target, ()), target, (), loss)
+
+
+def test_a_spread_is_learned_where_the_error_has_one(run: Any) -> None:
+    fields = ("model.spread=true", "train.loss.kind=laplace", "model.head=integral")
+    assert run("spread", *fields) == 0
+    for wrong in fields[:2]:
+        with pytest.raises(ConfigError, match="a spread is learned by laplace, and by no other"):
+            load_config("tiny", [wrong])
 
 
 def test_a_sum_over_the_batch_is_that_of_all_parts() -> None:
