@@ -37,12 +37,12 @@ $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml setup.py $(SOURCES)
 	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m ccdn_ops
+	$(BIN)/ccdn ops
 	$(BIN)/python -m ccdn.train --config tiny --data synthetic --out $(DEMO) --overwrite
-	$(BIN)/python -m ccdn.evaluate --weights $(DEMO)/last.pt --out $(DEMO)
+	$(BIN)/ccdn evaluate --weights $(DEMO)/last.pt --out $(DEMO)
 	@echo
 	@echo 'Open in a browser: scores, curves, faces (green: predicted, white: truth), activation maps, settings:'
-	@$(BIN)/python -m ccdn.report $(DEMO) --title 'CCDN on generated faces'
+	@$(BIN)/ccdn report $(DEMO) --title 'CCDN on generated faces'
 
 test: lint docs
 	$(BIN)/python -m pytest tests -m 'not slow and not gpu'

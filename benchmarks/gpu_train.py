@@ -5,7 +5,7 @@
 
 One epoch tells the speed; then a run whose epochs fill the minutes trains with the whole schedule,
 its milestones moved in proportion. A run that turns out slower is stopped in time with a checkpoint
-(`python -m ccdn.train --resume --out DIR/run` resumes it). --results gets train.json and train.md:
+(`ccdn train --resume --out DIR/run` resumes it). --results gets train.json and train.md:
 epochs, images a second, the error on the test faces, the device, and the command.
 
 Exit codes: 0 trained and evaluated, 1 training or evaluation failed, 2 wrong arguments, 3 torch
@@ -98,7 +98,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     if code == STOPPED or (code != 0 and not stopped):
         raise TrainError(f"training: {last_line(output, code)}")
     after = clocks(options.device)
-    evaluate = [sys.executable, "-m", "ccdn.evaluate", "--weights", str(folder / "last.pt")]
+    evaluate = [sys.executable, "-m", "ccdn", "evaluate", "--weights", str(folder / "last.pt")]
     code, output = run([*evaluate, "--out", str(folder)], max(30.0, end - time.monotonic()))
     if code != 0:
         raise TrainError(f"evaluation: {last_line(output, code)}")

@@ -41,7 +41,7 @@ def load(
 ) -> CCDN:
     """The trained network of a file: `ccdn.load("model.safetensors")`.
 
-    path: a safetensors file of `python -m ccdn.export`, or a checkpoint of `python -m ccdn.train`.
+    path: a safetensors file of `ccdn export`, or a checkpoint of `ccdn train`.
     The network takes crops (B, 3, S, S), float in [0, 1], S = its `config.input_size`, and is in
     evaluation mode. expected: a configuration, a preset's name or a YAML file whose network the
     file must hold. Nothing in the file is executed. Raises ccdn.checkpoint.state.CheckpointError

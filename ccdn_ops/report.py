@@ -257,10 +257,13 @@ def report() -> str:
     if registry.override():
         lines.append(f"backend asked for by name: {registry.override()} (CCDN_OPS_BACKEND)")
     lines.append("")
-    sizes = {"(B, D)": (16, 256), "(B, P, D)": (16, 4, 256), "(B, D, D)": (16, 256, 256)}
-    for operator, (expected, _) in OPERATORS.items():
-        for device in ("cpu", "cuda"):
-            lines.append(
-                str(explain(operator, *sizes.get(expected, (16, 256, 16, 16)), device=device))
-            )
+    for operator in OPERATORS:
+        lines += [str(explain_usual(operator, device)) for device in ("cpu", "cuda")]
     return "\n".join(lines)
+
+
+def explain_usual(operator: str, device: str) -> Explanation:
+    """`explain` for a call of a usual size."""
+    sizes = {"(B, D)": (16, 256), "(B, P, D)": (16, 4, 256), "(B, D, D)": (16, 256, 256)}
+    size = sizes.get(OPERATORS[operator][0], (16, 256, 16, 16))
+    return explain(operator, *size, device=device)

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "common/probe.h"
+#include "cpu/dispatch.h"
 #include "cpu/parallel.h"
 
 // Counts the changes of what Python and this module tell each other, so that a module from older
@@ -55,6 +56,18 @@ py::object cuda_ptx() {
 #endif
 }
 
+// The instruction set whose CPU kernels run, by the names of CCDN_CPU_ISA.
+const char* cpu_isa() {
+  switch (ccdn::isa()) {
+    case ccdn::Isa::x86_64_v4:
+      return "x86-64-v4";
+    case ccdn::Isa::x86_64_v3:
+      return "x86-64-v3";
+    default:
+      return "base";
+  }
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -76,6 +89,7 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "set_parallel_for", [](Address address) { ccdn::set_parallel_for(at(address)); },
       py::arg("address"));
+  module.def("cpu_isa", &cpu_isa);
   module.def("has_parallel_for", [] { return ccdn::has_parallel_for(); });
   bind_operators(module);
 }

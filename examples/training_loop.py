@@ -2,7 +2,7 @@
 
 python examples/training_loop.py --faces 512 --epochs 12
 
-`python -m ccdn.train` does the same with checkpoints, resuming, several processes and logs.
+`ccdn train` does the same with checkpoints, resuming, several processes and logs.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Commands:
         self.seen.append(list(command))
         folder = Path(command[command.index("--out") + 1])
         folder.mkdir(parents=True, exist_ok=True)
-        name = "evaluate" if "ccdn.evaluate" in command else folder.name
+        name = "evaluate" if "evaluate" in command else folder.name
         if name == self.broken:
             return 1, "ccdn: it is broken\n"
         if name == "evaluate":

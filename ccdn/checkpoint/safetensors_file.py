@@ -86,12 +86,12 @@ def from_bytes(content: bytes, path: Path, device: str | torch.device = "cpu") -
     except Exception as error:
         # SafetensorError, ValueError, KeyError, TypeError, RuntimeError: it depends on the damage
         raise CheckpointError(
-            f"{path}: expected a safetensors file of ccdn.export, found another kind of file or a"
+            f"{path}: expected a safetensors file of ccdn export, found another kind of file or a"
             f" truncated one ({len(content)} bytes)"
         ) from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path}: expected a safetensors file of ccdn.export (format {FORMAT!r} in its"
+            f"{path}: expected a safetensors file of ccdn export (format {FORMAT!r} in its"
             f" metadata), found {metadata.get('format')!r}"
         )
     if MEAN_SHAPE not in tensors:

@@ -142,7 +142,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
     except Exception as error:
         # RuntimeError, EOFError, OSError, UnpicklingError, ...: it depends on where the damage is
         raise CheckpointError(
-            f"{path}: expected a checkpoint of ccdn.train, found another kind of file or a"
+            f"{path}: expected a checkpoint of ccdn train, found another kind of file or a"
             f" truncated or damaged one ({path.stat().st_size} bytes)"
         ) from error
     try:
@@ -153,7 +153,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
     found_format = content.get("format") if isinstance(content, dict) else type(content).__name__
     if found_format != FORMAT:
         raise CheckpointError(
-            f"{path}: expected a checkpoint of ccdn.train ({FORMAT!r}), found {found_format!r}"
+            f"{path}: expected a checkpoint of ccdn train ({FORMAT!r}), found {found_format!r}"
         )
     names = {entry.name for entry in fields(Checkpoint)}
     missing = sorted(names - set(content) - _LATER)

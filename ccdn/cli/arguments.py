@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import TYPE_CHECKING
 
 from ccdn.runtime.numbers import is_whole, parse_number
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def positive(text: str) -> int:
@@ -31,3 +35,18 @@ def number(text: str) -> float:
     if not math.isfinite(found):
         raise argparse.ArgumentTypeError(f"expected a finite number, found {text!r}")
     return found
+
+
+def parse_box(text: str) -> np.ndarray:
+    """A box x0,y0,x1,y1 of the command line, (4,); argparse tells what is wrong with another."""
+    import numpy as np
+
+    try:
+        box = np.array([parse_number(part) for part in text.split(",")])
+    except ValueError:
+        box = np.zeros(0)
+    if box.shape != (4,) or not np.isfinite(box).all() or not (box[:2] < box[2:]).all():
+        raise argparse.ArgumentTypeError(
+            f"expected x0,y0,x1,y1 with x0 < x1 and y0 < y1, found {text!r}"
+        )
+    return box

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import os
 import select
 import sys
+import warnings
 from collections.abc import Callable
-from typing import ParamSpec, TextIO
+from typing import Any, ParamSpec, TextIO
 
 from ccdn.runtime.interrupt import ended_by_signals
-from ccdn.runtime.progress import plain_output
 
 Arguments = ParamSpec("Arguments")
 Main = Callable[Arguments, int]
@@ -57,6 +58,19 @@ def command(name: str, *wrong: type[Exception]) -> Callable[[Main[Arguments]], M
         return run
 
     return decorate
+
+
+def plain_output() -> None:
+    """Print for the user: a warning is one line, without the place in the source, and characters
+    that the terminal does not have, as a file's name may hold them, are escaped.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = show
 
 
 def _drop_what_nobody_reads() -> None:

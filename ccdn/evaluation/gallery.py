@@ -89,4 +89,4 @@ def load_gallery(path: Path) -> Gallery:
         pictures = [jpeg[a:b] for a, b in pairwise(ends)]
         return Gallery(found["indices"], found["matrices"], int(found["size"]), pictures)
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a gallery of ccdn.evaluate: {error}") from None
+        raise DataError(f"{path}: not a gallery of ccdn evaluate: {error}") from None

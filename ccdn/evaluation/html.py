@@ -1,4 +1,4 @@
-"""The page of `python -m ccdn.report`: runs are read, and one HTML file is written from page/."""
+"""The page of `ccdn report`: runs are read, and one HTML file is written from page/."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def read_run(name: str, folder: Path, budget: int = PICTURES) -> Run:
     if _trained_since(run):
         run.notes.append(
             "the scores are of an earlier state of this training, before it went on or began"
-            " anew: python -m ccdn.evaluate measures it as it is now"
+            " anew: ccdn evaluate measures it as it is now"
         )
     if not run.results and run.curves is None:
         raise DataError(
-            f"{folder}: expected results.json of ccdn.evaluate or metrics.jsonl of ccdn.train,"
+            f"{folder}: expected results.json of ccdn evaluate or metrics.jsonl of ccdn train,"
             " found neither"
         )
     return run
@@ -171,7 +171,7 @@ def _read_set(run: Run, path: Path, budget: int) -> None:
     """Errors of every method by every norm, and the faces of the gallery beside it."""
     file = read_predictions(path)
     if file.truth is None or file.names is None:
-        raise DataError(f"{path}: expected the predictions that ccdn.evaluate writes")
+        raise DataError(f"{path}: expected the predictions that ccdn evaluate writes")
     content = read_arrays(path)
     methods = [str(name) for name in content["methods"].ravel()] if "methods" in content else []
     others = [f"pred_{i}" for i in range(1, len(methods))]

@@ -1,7 +1,7 @@
 """Files of landmarks that any method predicted: .npz, .json, and COFW-68's text format.
 
 npz: `pred` (N, L, 2) pixels, 0-based; optional: `names` (N,), `gt` (N, L, 2), `bbox` (N, 4)
-x y width height, `subset_NAME` indices (n,). ccdn.evaluate writes such a file too.
+x y width height, `subset_NAME` indices (n,). `ccdn evaluate` writes such a file too.
 
 JSON: `{"faces": [{"name": ..., "landmarks": [[x, y], ...], "truth": ..., "box": [x0, y0, x1, y1]},
 ...]}`, truth and box optional, or `{name: [[x, y], ...], ...}`; 0-based.

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ccdn.activations import activation_sheet
 from ccdn.checkpoint.state import library_versions
 from ccdn.config import Config, config_to_dict
 from ccdn.data import crop_image, generic_layout
@@ -32,6 +31,7 @@ from ccdn.evaluation.tables import (
     paper_tables,
     score_table,
 )
+from ccdn.inference.activation_maps import activation_sheet
 from ccdn.runtime.files import atomic_write, write_json
 
 if TYPE_CHECKING:

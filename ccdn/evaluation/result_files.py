@@ -31,13 +31,13 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 
 def read_results(path: Path, **others: type) -> dict[str, Any]:
-    """The results.json that ccdn.evaluate wrote: its splits, and `others`, by their names and
+    """The results.json that ccdn evaluate wrote: its splits, and `others`, by their names and
     kinds, are there. Raises DataError, naming the file.
     """
     found: dict[str, Any] = read_json(path)
     for key, kind in (*others.items(), ("splits", dict)):
         if not isinstance(found.get(key), kind):
-            raise DataError(f"{path}: expected results of ccdn.evaluate, found no {key}")
+            raise DataError(f"{path}: expected results of ccdn evaluate, found no {key}")
     return found
 
 

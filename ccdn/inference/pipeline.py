@@ -68,7 +68,7 @@ class Tally:
 
 def say(text: str) -> None:
     """A line of its own, also where a file's name has line breaks."""
-    print(f"ccdn.predict: {one_line(text)}", file=sys.stderr)
+    print(f"ccdn predict: {one_line(text)}", file=sys.stderr)
 
 
 def one_line(text: str) -> str:

@@ -23,7 +23,7 @@ class Faces(NamedTuple):
 class Predictor:
     """A trained network, ready for pictures: `landmarks, boxes = Predictor(weights)(image_bgr)`.
 
-    weights: a checkpoint of ccdn.train or a safetensors file of ccdn.export; None: the bundled
+    weights: a checkpoint of ccdn train or a safetensors file of ccdn export; None: the bundled
     ones, which `ccdn.checkpoint.bundled.about()` describes. batch_size: faces that go through the
     network at once. Several threads may share one. Raises CheckpointError for a file that is
     neither.

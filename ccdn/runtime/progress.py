@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any, TextIO, TypeVar
 
@@ -76,19 +74,6 @@ class Progress:
         """End the bar."""
         if self.bar is not None:
             self.bar.close()
-
-
-def plain_output() -> None:
-    """Print for the user: a warning is one line, without the place in the source, and characters
-    that the terminal does not have, as a file's name may hold them, are escaped.
-    """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        print(f"warning: {message}", file=sys.stderr)
-
-    warnings.showwarning = show
 
 
 def bar(

@@ -1,6 +1,6 @@
 """Runs commands of ccdn as on a system without what Linux has and Windows has not.
 
-`python elsewhere.py FILE`; the file holds, as JSON, [[module, [argument, ...]], ...]. Ends with a
+`python elsewhere.py FILE`; the file holds, as JSON, [[command, argument, ...], ...]. Ends with a
 line of JSON, the exit codes. Text that ccdn reads or writes in the encoding of the locale is an
 error.
 """
@@ -8,8 +8,6 @@ error.
 from __future__ import annotations
 
 import builtins
-import importlib
-import importlib.util
 import json
 import os
 import select
@@ -53,13 +51,12 @@ def hide() -> None:
     builtins.open = without_proc  # type: ignore[assignment]
 
 
-def run(module: str, arguments: list[str]) -> int | str:
-    """The exit code of a command, or the traceback that it ended in."""
+def run(words: list[str]) -> int | str:
+    """The exit code of `ccdn` with these words, or the traceback that it ended in."""
     try:
-        found = importlib.util.find_spec(module)
-        package = found is not None and found.submodule_search_locations is not None
-        main = importlib.import_module(f"{module}.__main__" if package else module).main
-        return int(main(arguments))
+        from ccdn.cli.main import main
+
+        return main(words)
     except SystemExit as error:  # argparse
         return error.code if isinstance(error.code, int) else str(error.code)
     except BaseException:
@@ -70,4 +67,4 @@ if __name__ == "__main__":
     commands = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     hide()
     warnings.filterwarnings("error", category=EncodingWarning, module=r"ccdn(_ops)?(\..*)?$")
-    print("\n" + json.dumps([run(module, arguments) for module, arguments in commands]))
+    print("\n" + json.dumps([run(words) for words in commands]))

@@ -1,4 +1,4 @@
-"""`python -m ccdn.ablate`: each run once, whatever stops the grid, and tables over the seeds."""
+"""`ccdn ablate`: each run once, whatever stops the grid, and tables over the seeds."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import pytest
 from locked import held_by_another
 from torchruns import one_node
 
-from ccdn import evaluate, train
-from ccdn.ablate import CLAIM, main
 from ccdn.checkpoint.state import load_checkpoint
+from ccdn.cli import evaluate, train
+from ccdn.cli.ablate import CLAIM, main
 from ccdn.config import ConfigError, load_config
 from ccdn.data import DataError
 from ccdn.evaluation.ablation import (
@@ -299,7 +299,7 @@ def test_a_signal_reaches_what_the_launcher_started(which: signal.Signals, tmp_p
     (tmp_path / "own.yaml").write_text("config: tiny\nvariants: [fcdn]\nseeds: [0]\n")
     (tmp_path / "launcher.py").write_text(LAUNCHER)
     launcher = shlex.join([sys.executable, str(tmp_path / "launcher.py"), str(tmp_path)])
-    command = [sys.executable, "-m", "ccdn.ablate", "--grid", str(tmp_path / "own.yaml")]
+    command = [sys.executable, "-m", "ccdn", "ablate", "--grid", str(tmp_path / "own.yaml")]
     command += ["--out", str(tmp_path / "out"), "--launcher", launcher]
     with subprocess.Popen(command, start_new_session=True) as process:
         limit = time.monotonic() + 60

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from ccdn import activations
-from ccdn.activations import activation_maps, draw_map, face_maps
 from ccdn.checkpoint.state import Checkpoint, save_checkpoint
+from ccdn.cli import activations
 from ccdn.config import load_config
+from ccdn.inference.activation_maps import activation_maps, draw_map, face_maps
 from ccdn.models import CCDN, build_model
 
 VARIANTS = {

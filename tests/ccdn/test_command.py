@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from ccdn.__main__ import COMMANDS
 from ccdn.cli.command import command
-from ccdn.data.__main__ import main as data
+from ccdn.cli.data import main as data
+from ccdn.cli.main import COMMANDS
+from ccdn.cli.main import main as ccdn
 from ccdn.synthetic_faces import SyntheticFaces
+from ccdn_ops import use_backend
+from ccdn_ops.backends import native
+from ccdn_ops.report import report
 
 ROOT = Path(__file__).parents[2]
-
-
-def entry_points() -> list[str]:
-    """Every module of ccdn that `python -m` runs."""
-    found = []
-    for path in sorted((ROOT / "ccdn").rglob("*.py")):
-        if '\nif __name__ == "__main__":' in path.read_text(encoding="utf-8"):
-            found.append(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    return found
 
 
 @contextmanager
@@ -100,24 +95,31 @@ def test_nobody_reads(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("module", entry_points())
-def test_every_command(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted before it has read its arguments."""
 
     def interrupt(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    main = import_module(module).main
     monkeypatch.setattr("argparse.ArgumentParser.parse_known_args", interrupt)
-    assert main([]) == 130
+    assert ccdn([name]) == 130
 
 
-def test_the_list_of_commands() -> None:
-    assert {"ccdn", *COMMANDS} == {name.removesuffix(".__main__") for name in entry_points()}
+def test_every_module_of_a_command_is_in_the_list() -> None:
+    """And `python -m` runs nothing but ccdn and, as it always did, ccdn.train."""
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path.read_text(encoding="utf-8")
+        for path in sorted((ROOT / "ccdn").rglob("*.py"))
+    }
+    commands = {name for name, text in modules.items() if re.search(r"^@command", text, re.M)}
+    assert commands == {"ccdn.cli.main", *(f"ccdn.cli.{name}" for name in COMMANDS)}
+    started = {name for name, text in modules.items() if '\nif __name__ == "__main__":' in text}
+    assert started == {"ccdn.__main__", "ccdn.train"}
 
 
 @pytest.mark.parametrize(
-    "arguments", [["ccdn_ops"], ["ccdn"], ["ccdn.models", "tiny"]], ids=" ".join
+    "arguments", [["ccdn_ops"], ["ccdn"], ["ccdn", "models", "tiny"]], ids=" ".join
 )
 def test_into_a_pipe_that_is_closed(arguments: list[str]) -> None:
     with without_reader() as pipe:
@@ -131,6 +133,67 @@ def test_into_a_pipe_that_is_closed(arguments: list[str]) -> None:
         )
     assert process.returncode in (141, -signal.SIGPIPE)
     assert process.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "out", "err"),
+    [
+        ([], 0, "usage: ccdn COMMAND", ""),
+        (["--help"], 0, "usage: ccdn COMMAND", ""),
+        (["--version"], 0, "ccdn ", ""),
+        (["trian"], 2, "", "ccdn: no command 'trian'; did you mean train?\n"),
+        (["x"], 2, "", "ccdn: no command 'x'; expected one of train, evaluate, report,"),
+        (["--config", "tiny"], 2, "", "ccdn: no command '--config'; expected one of train,"),
+    ],
+)
+def test_without_a_command(
+    words: list[str], code: int, out: str, err: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ccdn(words) == code
+    said = capsys.readouterr()
+    assert (said.out[: len(out)], said.err[: len(err)]) == (out, err)
+    assert bool(said.out) == (code == 0)
+    assert bool(said.err) == (code != 0)
+
+
+# What takes a tenth of a second or more to import.
+HEAVY = ("torch", "numpy", "cv2", "scipy", "yaml", "omegaconf", "matplotlib", "pydantic", "tqdm")
+
+
+def test_the_list_of_commands_imports_nothing_heavy() -> None:
+    program = """
+import sys
+from ccdn.cli.main import main
+main(["--help"])
+print(*sys.modules)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT
+    )
+    assert process.returncode == 0, process.stderr
+    assert not set(process.stdout.splitlines()[-1].split()) & set(HEAVY)
+
+
+def test_ops(capsys: pytest.CaptureFixture[str]) -> None:
+    """The summary is short and names the instruction set; -v is the whole report."""
+    assert ccdn(["ops"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 15
+    if native.module() is not None:
+        (kernels,) = [line for line in lines if line.startswith("CPU kernels     ")]
+        isa = kernels.removeprefix("CPU kernels     ").partition(", ")[0]
+        assert isa in (*native.CPU_ISAS, "of an unknown instruction set (build the module again)")
+    assert any(line.startswith("used on cpu     ") for line in lines)
+    assert ccdn(["ops", "-v"]) == 0
+    assert capsys.readouterr().out == f"{report()}\n"
+
+
+def test_ops_where_a_backend_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with use_backend("reference"):
+        assert ccdn(["ops"]) == 0
+    assert "used on cpu     reference for every operator\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -155,5 +218,5 @@ def test_ctrl_c_leaves_no_half_of_a_benchmark(
         out.mkdir()
     made = ["--train", "4", "--test", "1", "--size", "48", "--out", str(out)]
     assert data(["synthesize", "--protocol", protocol, *made]) == 130
-    assert capsys.readouterr() == ("", "ccdn.data: interrupted\n")
+    assert capsys.readouterr() == ("", "ccdn data: interrupted\n")
     assert list(tmp_path.rglob("*")) == [out] * there

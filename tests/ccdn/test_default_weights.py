@@ -11,9 +11,9 @@ import pytest
 import safetensors
 
 import ccdn
-from ccdn import evaluate, predict
 from ccdn.checkpoint.bundled import DEFAULT_WEIGHTS, about
 from ccdn.checkpoint.state import load_checkpoint
+from ccdn.cli import evaluate, predict
 from ccdn.data import landmark_box
 from ccdn.evaluation.metrics import nme
 from ccdn.synthetic_faces import SyntheticFaces

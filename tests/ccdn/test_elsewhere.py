@@ -8,14 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ccdn.__main__ import COMMANDS
+from ccdn.cli.main import COMMANDS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 
-def run(commands: list[tuple[str, list[str]]], tmp_path: Path) -> tuple[dict[str, object], str]:
-    """The exit codes of commands, by module and first argument, and what they said."""
+def run(commands: list[list[str]], tmp_path: Path) -> tuple[dict[str, object], str]:
+    """The exit codes of commands, by their first two words, and what they said."""
     (tmp_path / "commands.json").write_text(json.dumps(commands), encoding="utf-8")
     script = [str(HERE / "elsewhere.py"), str(tmp_path / "commands.json")]
     process = subprocess.run(
@@ -26,14 +26,13 @@ def run(commands: list[tuple[str, list[str]]], tmp_path: Path) -> tuple[dict[str
     )
     assert process.returncode == 0, process.stderr
     codes = json.loads(process.stdout.splitlines()[-1])
-    names = [" ".join([module, *arguments[:1]]) for module, arguments in commands]
+    names = [" ".join(words[:2]) for words in commands]
     return dict(zip(names, codes, strict=True)), process.stderr
 
 
 def test_every_help(tmp_path: Path) -> None:
-    modules = ["ccdn", *COMMANDS]
-    codes, _ = run([(module, ["--help"]) for module in modules], tmp_path)
-    assert codes == {f"{module} --help": 0 for module in modules}
+    codes, _ = run([["--help"], *([name, "--help"] for name in COMMANDS)], tmp_path)
+    assert codes == {"--help": 0, **{f"{name} --help": 0 for name in COMMANDS}}
 
 
 def test_every_command(face_folder: Path, small: list[str], tmp_path: Path) -> None:
@@ -47,23 +46,24 @@ def test_every_command(face_folder: Path, small: list[str], tmp_path: Path) -> N
     weights = ["--weights", str(out / "last.pt")]
     face = [str(face_folder / "face00.png"), "--box", "10,10,80,90", *weights]
     commands = [
-        ("ccdn.train", trained),
-        ("ccdn.train", ["--resume", "--out", str(out)]),
-        ("ccdn.train", ["--dry-run", *trained]),
-        ("ccdn.train", ["--print-config", *trained]),
-        ("ccdn.evaluate", [*weights, "--out", str(tmp_path / "measured")]),
-        ("ccdn.report", [str(out), "--out", str(tmp_path / "page.html")]),
-        ("ccdn.predict", [*face, "--out", str(tmp_path / "drawn")]),
-        ("ccdn.predict", ["nothing.jpg", *weights, "--out", str(tmp_path / "drawn")]),
-        ("ccdn.activations", [*face, "--out", str(tmp_path / "maps.png")]),
-        ("ccdn.export", [*weights, "--out", str(tmp_path / "a.safetensors")]),
-        ("ccdn.models", ["tiny"]),
-        ("ccdn.data", ["inspect", "folder", str(face_folder)]),
-        ("ccdn.synthetic_faces", ["--count", "1", "--out", str(tmp_path / "made")]),
-        ("ccdn.ablate", ["--grid", str(tmp_path / "grid.yaml"), *grown, "train.epochs=1"]),
+        ["train", *trained],
+        ["train", "--resume", "--out", str(out)],
+        ["train", "--dry-run", *trained],
+        ["train", "--print-config", *trained],
+        ["evaluate", *weights, "--out", str(tmp_path / "measured")],
+        ["report", str(out), "--out", str(tmp_path / "page.html")],
+        ["predict", *face, "--out", str(tmp_path / "drawn")],
+        ["predict", "nothing.jpg", *weights, "--out", str(tmp_path / "drawn")],
+        ["activations", *face, "--out", str(tmp_path / "maps.png")],
+        ["export", *weights, "--out", str(tmp_path / "a.safetensors")],
+        ["models", "tiny"],
+        ["ops"],
+        ["data", "inspect", "folder", str(face_folder)],
+        ["data", "generate", "--count", "1", "--out", str(tmp_path / "made")],
+        ["ablate", "--grid", str(tmp_path / "grid.yaml"), *grown, "train.epochs=1"],
     ]
     codes, said = run(commands, tmp_path)
-    assert codes.pop("ccdn.predict nothing.jpg") == 1
+    assert codes.pop("predict nothing.jpg") == 1
     assert codes == dict.fromkeys(codes, 0), said
     assert said.count("no locks of files") == 1
     assert "Traceback" not in said

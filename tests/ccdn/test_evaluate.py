@@ -1,4 +1,4 @@
-"""`python -m ccdn.evaluate` with a model that answers the mean shape."""
+"""`ccdn evaluate` with a model that answers the mean shape."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ccdn import evaluate
 from ccdn.checkpoint.state import Checkpoint, load_checkpoint, save_checkpoint
+from ccdn.cli import evaluate
 from ccdn.config import load_config
 from ccdn.data import write_pts
 from ccdn.models import build_model

@@ -1,4 +1,4 @@
-"""`python -m ccdn.evaluate` over several methods: files of predictions, subsets, weights."""
+"""`ccdn evaluate` over several methods: files of predictions, subsets, weights."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 import scipy.io
 import torch
 
-from ccdn import evaluate, report
 from ccdn.checkpoint.state import Checkpoint, save_checkpoint
+from ccdn.cli import evaluate, report
 from ccdn.config import load_config
 from ccdn.data import open_faces
 from ccdn.evaluation.gallery import load_gallery

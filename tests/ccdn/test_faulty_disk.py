@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ccdn import ablate, activations, evaluate, export, predict, report, train
-from ccdn.data import __main__ as data
+from ccdn.cli import ablate, activations, data, evaluate, export, predict, report, train
 
 if sys.platform != "linux":
     pytest.skip("limits and capabilities are Linux's", allow_module_level=True)

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccdn.activations import main as activations
+from ccdn.cli.activations import main as activations
 from ccdn.cli.arguments import number, positive, whole
+from ccdn.cli.data import main as data
+from ccdn.cli.predict import parse_box
 from ccdn.data import DataError, open_faces, read_folder, read_pts
-from ccdn.data.__main__ import main as data
 from ccdn.data.images import cv2
 from ccdn.inference.sources import sources
-from ccdn.predict import parse_box
 from ccdn.runtime.numbers import is_whole, parse_number
 
 # Numbers for Python, and for no program that writes landmarks.

@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ccdn import ablate, activations, evaluate, export, predict, report, train
-from ccdn.data import __main__ as data
+from ccdn.cli import ablate, activations, data, evaluate, export, predict, report, train
 from ccdn.data import open_faces
 
 STRANGE = "Größe of 顔's & (лица) [1] 100% a=b"

@@ -1,4 +1,4 @@
-"""`python -m ccdn.predict` and `ccdn.Predictor`: pictures, folders, video, cameras."""
+"""`ccdn predict` and `ccdn.Predictor`: pictures, folders, video, cameras."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import ccdn
-from ccdn import predict
+from ccdn.cli import predict
 from ccdn.data import (
     DataError,
     detect_faces,

@@ -1,4 +1,4 @@
-"""`python -m ccdn.report`: one page that needs no other file, as text and in a real browser."""
+"""`ccdn report`: one page that needs no other file, as text and in a real browser."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from ccdn import evaluate, report
 from ccdn.checkpoint.state import Checkpoint, save_checkpoint
+from ccdn.cli import evaluate, report
 from ccdn.config import config_to_yaml, load_config
 from ccdn.evaluation.landmark_files import read_predictions
 from ccdn.evaluation.metrics import ced, nme
@@ -210,7 +210,7 @@ def test_what_is_wrong_is_one_line(
     (broken / "gallery.npz").write_bytes(b"no archive")
     cases = [
         ([tmp_path / "gone"], "gone: expected the folder of a run"),
-        ([tmp_path / "empty"], "expected results.json of ccdn.evaluate or metrics.jsonl"),
+        ([tmp_path / "empty"], "expected results.json of ccdn evaluate or metrics.jsonl"),
         ([run, run], "two runs are called 'a'"),
         ([broken], "gallery.npz: not a gallery"),
     ]

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from locked import held_by_another
 
-from ccdn import predict
+from ccdn.cli import predict
 from ccdn.config import ConfigError
 from ccdn.data import DataError, generic_layout
 from ccdn.inference import pipeline, sources, video_writer, window
@@ -199,7 +199,7 @@ def test_a_wish_to_stop_leaves_whole_files(
     out = tmp_path / "out"
     more = ["--weights", weights, "--out", out, "--batch-size", together]
     assert run(tmp_path / "film.mp4", tmp_path / "next.mp4", *more) == code
-    assert capsys.readouterr().err == f"ccdn.predict: {line}\n"
+    assert capsys.readouterr().err == f"ccdn predict: {line}\n"
     assert {path.name for path in out.iterdir()} == {"film.json", "film_landmarks.mp4"}
     found = json.loads((out / "film.json").read_text())
     assert [len(frame["faces"]) for frame in found["frames"]] == [1] * 7
@@ -210,7 +210,7 @@ KILLED = """
 import os, signal, sys
 from collections import namedtuple
 import cv2, numpy as np
-from ccdn import predict
+from ccdn.cli import predict
 
 class Capture:
     done = 0
@@ -317,7 +317,7 @@ def test_a_camera_that_is_unplugged(
     assert run("camera:0", "--weights", weights, "--out", tmp_path) == 1
     said = capsys.readouterr().err
     assert said == (
-        "ccdn.predict: camera_0: the camera gave no more frames after 3; was it unplugged?\n"
+        "ccdn predict: camera_0: the camera gave no more frames after 3; was it unplugged?\n"
     )
     assert len(json.loads((tmp_path / "camera_0.json").read_text())["frames"]) == 3
     assert film_of(tmp_path / "camera_0_landmarks.mp4")[0] == 3
@@ -563,7 +563,7 @@ def test_show_without_a_display(
     assert run("camera:0", "--show", "--weights", weights, "--out", out) == 2
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 1
-    assert said[0].startswith("ccdn.predict: --show: no window can be shown here: ")
+    assert said[0].startswith("ccdn predict: --show: no window can be shown here: ")
     assert not out.exists()
     (tmp_path / "a.png").touch()
     assert run(tmp_path / "a.png", "--show", "--weights", weights, "--out", out) == 2

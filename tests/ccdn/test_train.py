@@ -1,4 +1,4 @@
-"""`python -m ccdn.train` as a user meets it."""
+"""`ccdn train` as a user meets it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from locked import held_by_another
 
-from ccdn import train
 from ccdn.checkpoint.state import load_checkpoint
+from ccdn.cli import train
+from ccdn.cli.train import RUN_FILES, main
 from ccdn.config import load_config
-from ccdn.train import RUN_FILES, main
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -130,7 +130,7 @@ def test_ctrl_c_says_how_to_go_on(face_folder: Path, small: list[str], tmp_path:
             break
     rest = process.stderr.read()
     assert process.wait(timeout=60) == 130, rest
-    assert f"python -m ccdn.train --resume --out {out}" in rest
+    assert f"ccdn train --resume --out {out}" in rest
     assert "Traceback" not in rest
     assert load_checkpoint(out / "last.pt").epoch >= 2
 

@@ -17,12 +17,15 @@ from typing import Any, NoReturn
 import pytest
 from pages import FENCE, PAGES, ROOT, Block, blocks, text_of
 
+from ccdn.cli.main import COMMANDS
+
 pytest.importorskip("omegaconf", reason="ccdn is not installed, only ccdn_ops")
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 # What a page writes for a name of the reader's, and what it stands for here.
 STANDS_FOR = {"NAME": "folder", "X": "multi_excite", "L": "68"}
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*(?:ccdn|python|make|torchrun|pip|pytest) [^`]*)`")
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 
 
@@ -61,23 +64,25 @@ def parsed(module: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> An
         return done.options
     except SystemExit as end:
         if end.code:
-            pytest.fail(f"python -m {module} {shlex.join(words)} is refused")
+            pytest.fail(f"{module}: {shlex.join(words)} is refused")
         return None
     finally:
         monkeypatch.undo()
     raise AssertionError(f"{module} parsed nothing")
 
 
-def check_module(module: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check what stands behind `ccdn`: a command and its arguments."""
     from ccdn.config import load_config
     from ccdn.evaluation.ablation import cells, load_grid
 
-    if module == "ccdn_ops":
-        assert not words
+    if words in ([], ["--help"], ["--version"]):
         return
-    options = parsed(module, words, monkeypatch)
+    name, *arguments = words
+    assert name in COMMANDS, shlex.join(["ccdn", *words])
+    options = parsed(f"ccdn.cli.{name}", arguments, monkeypatch)
     overrides = getattr(options, "overrides", None) or []
-    if module == "ccdn.ablate":
+    if name == "ablate":
         grid = load_grid(options.grid)
         cell = cells(grid)[-1]
         load_config(grid.config, [*grid.overrides, *overrides, *cell.overrides()])
@@ -93,6 +98,19 @@ def check_installation(what: str) -> None:
         return
     extras = PYPROJECT.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
     assert set((match[1] or "").split(",")) - {""} <= set(re.findall(r"^(\w+) = ", extras, re.M))
+
+
+def check_module(module: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check what `python -m` or torchrun starts."""
+    if module == "ccdn_ops":
+        assert not words
+    elif module == "ccdn":
+        check_command(words, monkeypatch)
+    elif module == "ccdn.train":
+        check_command(["train", *words], monkeypatch)
+    else:
+        assert not module.startswith("ccdn"), f"python -m {module}"
+        parsed(module, words, monkeypatch)
 
 
 def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +133,8 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(words) == 4
     elif program == "source":
         assert rest == [".venv/bin/activate"]
+    elif program == "ccdn":
+        check_command(rest, monkeypatch)
     elif program == "python" and rest[0] == "-m":
         check_module(rest[1], rest[2:], monkeypatch)
     elif program == "python":
@@ -147,9 +167,7 @@ def inline_commands() -> list[str]:
     found: dict[str, None] = {}
     for page in PAGES:
         text = FENCE.sub("", text_of(page))
-        for command in re.findall(
-            r"`((?:[A-Z_]+=\S+ )*(?:python|make|torchrun|pip|pytest) [^`]*)`", text
-        ):
+        for command in INLINE.findall(text):
             found[re.sub(r"\s+", " ", command)] = None
     return list(found)
 
@@ -162,14 +180,16 @@ def test_inline_commands(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(command)
     if words[:2] == ["python", "-m"] and len(words) == 3:
         assert importlib.util.find_spec(words[2])
+    elif words[0] == "ccdn" and len(words) == 2:
+        assert words[1] in {*COMMANDS, "--help", "--version"}, words
     else:
         check(words, monkeypatch)
 
 
 def test_the_check_sees_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in (
-        "python -m ccdn.train --confgi tiny",
-        "python -m ccdn.evaluate --protocol 301w",
+        "ccdn train --confgi tiny",
+        "ccdn evaluate --protocol 301w",
         "torchrun --nproc 8 --nonsense -m ccdn.train",
     ):
         with pytest.raises((pytest.fail.Exception, SystemExit)):
@@ -178,4 +198,4 @@ def test_the_check_sees_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(AssertionError):
             check(shlex.split(wrong), monkeypatch)
     with pytest.raises(ValueError, match=r"train\.lrr"):
-        check(shlex.split("python -m ccdn.train --config tiny train.lrr=1"), monkeypatch)
+        check(shlex.split("ccdn train --config tiny train.lrr=1"), monkeypatch)

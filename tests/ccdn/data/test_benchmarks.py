@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ccdn.cli.data import main
 from ccdn.config import DataConfig, resolve_data
 from ccdn.data import CropDataset, FaceSet, detect_kind, layout, open_faces, subset_masks
-from ccdn.data.__main__ import main
 from ccdn.data.readers.wflw import ATTRIBUTES
 from ccdn.synthetic_faces import PROTOCOLS, SyntheticFaces, write_protocol
 

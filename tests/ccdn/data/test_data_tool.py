@@ -1,4 +1,4 @@
-"""``python -m ccdn.data inspect``: counts and sheets of crops."""
+"""``ccdn data inspect``: counts and sheets of crops."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ccdn.cli.data import main
 from ccdn.data import read_image
-from ccdn.data.__main__ import main
 
 
 def test_counts_and_sheets(w300: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ccdn.cli.data import main
 from ccdn.data import (
     CropDataset,
     DataError,
@@ -19,7 +20,6 @@ from ccdn.data import (
     read_image,
     write_pts,
 )
-from ccdn.data.__main__ import main
 from ccdn.data.headers import Header, exif_orientation, picture_header, turned
 from ccdn.data.images import cv2
 

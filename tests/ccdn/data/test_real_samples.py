@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ccdn.cli.data import main
 from ccdn.data import crop_matrix, face_box, open_faces, transform_points
-from ccdn.data.__main__ import main
 
 SAMPLES = {"300w": (2, 68), "aflw": (2, 19), "cofw": (2, 29), "wflw": (4, 98)}
 

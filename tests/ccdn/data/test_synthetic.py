@@ -440,7 +440,7 @@ def test_300w_refuses_what_it_cannot_write(tmp_path: Path) -> None:
 
 
 def test_command_writes_contact_sheets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from ccdn.synthetic_faces.__main__ import main
+    from ccdn.cli.generated import main
 
     common = ["--count", "4", "--size", "64", "--out", str(tmp_path / "out")]
     assert main([*common, "--points", "98"]) == 0

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from ccdn.cli import models as command
 from ccdn.config import ModelConfig, load_config
-from ccdn.models import __main__ as command
 from ccdn.models.count import count, flops_of
 from ccdn.models.excitation import CFF, Excitation
 from ccdn.models.hourglass import Hourglass, PostActivation, Residual, Stem
@@ -113,7 +113,7 @@ def test_the_parts_of_the_paper_s_network() -> None:
 
 def test_the_page_is_current() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    block = re.search(r"<!-- python -m ccdn.models --markdown -->\n(.*?)<!-- end -->", text, re.S)
+    block = re.search(r"<!-- ccdn models --markdown -->\n(.*?)<!-- end -->", text, re.S)
     assert block is not None
     rows = command.table(command.presets())
     assert block[1].splitlines() == command.markdown(rows), "run the command and paste its table"

@@ -102,7 +102,7 @@ elif place in ("before the change of names", "after the change of names"):
 else:
     assert place == "nowhere"
 
-from ccdn.train import main
+from ccdn.cli.train import main
 sys.exit(main(sys.argv[4:]))
 """
 # How often a place is met in about ten steps.
@@ -270,7 +270,7 @@ def wait(self, batch):
         time.sleep(0.05)
     real(self, batch)
 trainer.Trainer._one_step = wait
-from ccdn.train import main
+from ccdn.cli.train import main
 sys.exit(main(sys.argv[2:]))
 """
 

@@ -15,11 +15,11 @@ import torch
 from torchruns import steps
 
 from ccdn.checkpoint.state import CheckpointError, load_checkpoint, save_checkpoint
+from ccdn.cli.train import main
 from ccdn.config import Config, ConfigError, LossConfig, load_config
 from ccdn.models import Output, objective
 from ccdn.plan.faces import open_training_faces
 from ccdn.runtime.files import atomic_write
-from ccdn.train import main
 from ccdn.training import trainer as trainer_module
 from ccdn.training.optimisation import rate_factor
 from ccdn.training.records import in_words
@@ -255,7 +255,7 @@ def test_both_damaged_say_so(run: Any, tmp_path: Path, capsys: pytest.CaptureFix
     for name in ("last.pt", "previous.pt"):
         (tmp_path / "hurt" / name).write_bytes(b"nothing")
     assert run("hurt", "--resume") == 2
-    assert "last.pt: expected a checkpoint of ccdn.train" in capsys.readouterr().err
+    assert "last.pt: expected a checkpoint of ccdn train" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(

@@ -14,8 +14,8 @@ import torch
 from torchruns import finish, one_node, steps, train_module
 
 from ccdn.checkpoint.state import load_checkpoint
+from ccdn.cli.train import main
 from ccdn.runtime.processes import Processes
-from ccdn.train import main
 from ccdn.training.batches import Place, Share, batch_keys, usable_batch
 
 # In float64 with frozen statistics every sum but its order is the same.
@@ -137,7 +137,7 @@ def killed(self, batch):
 trainer.Trainer._one_step = killed
 if first.exists() and os.environ["RANK"] == "0":
     time.sleep(3)  # the other one is early, and must not find what was there before
-from ccdn.train import main
+from ccdn.cli.train import main
 sys.exit(main(sys.argv[3:]))
 """
 
@@ -166,13 +166,13 @@ def test_a_killed_process_changes_nothing(
 @pytest.mark.slow
 def test_evaluation_is_shared(face_folder: Path, small: list[str], tmp_path: Path) -> None:
     """By three processes, of which one does a face again to come out even."""
-    from ccdn import evaluate
+    from ccdn.cli import evaluate
 
     out = tmp_path / "run"
     assert main(arguments(face_folder, small, out, "train.epochs=1")[2:]) == 0
     own = ["--weights", str(out / "last.pt"), "--split", "train", "--device", "cpu"]
     assert evaluate.main([*own, "--out", str(tmp_path / "one")]) == 0
-    finish([*one_node(3), "-m", "ccdn.evaluate", *own, "--out", str(tmp_path / "three")])
+    finish([*one_node(3), "-m", "ccdn", "evaluate", *own, "--out", str(tmp_path / "three")])
     one, three = (
         json.loads((tmp_path / name / "results.json").read_text())["splits"]["train"]
         for name in ("one", "three")
@@ -185,7 +185,7 @@ def test_evaluation_is_shared(face_folder: Path, small: list[str], tmp_path: Pat
 FINDS_A_FACE = """
 import sys
 import numpy as np
-from ccdn import predict
+from ccdn.cli import predict
 predict.Predictor.detect = lambda self, image: [np.array([10.0, 10, 80, 90])]
 sys.exit(predict.main(sys.argv[1:]))
 """

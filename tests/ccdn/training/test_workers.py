@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 import torch
 
-from ccdn import train
 from ccdn.checkpoint.state import load_checkpoint
+from ccdn.cli import train
 from ccdn.data import CropDataset
 from ccdn.runtime import signals
 from ccdn.runtime.interrupt import patience
@@ -242,7 +242,7 @@ def test_a_training_whose_worker_is_killed(
         at(place, die, patched)
         assert train.main([*arguments, "--out", str(out)]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("ccdn.train: a process that prepares batches was ended by SIGKILL: ")
+    assert last.startswith("ccdn train: a process that prepares batches was ended by SIGKILL: ")
     assert last.endswith(f"; {out / 'last.pt'} holds the last good state: --resume goes on there")
     assert load_checkpoint(out / "last.pt").step == 5 * place.epoch + place.step
     assert train.main(["--resume", "--out", str(out)]) == 0
@@ -261,7 +261,7 @@ def test_a_dry_run_whose_worker_is_killed(
     assert train.main([*arguments, "--dry-run", "--out", str(tmp_path / "run")]) == 1
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1
-    assert told[0].startswith("ccdn.train: a process that prepares batches was ended by SIGKILL: ")
+    assert told[0].startswith("ccdn train: a process that prepares batches was ended by SIGKILL: ")
     assert not (tmp_path / "run").exists()
 
 

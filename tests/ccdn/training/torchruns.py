@@ -1,4 +1,4 @@
-"""Runs of ccdn.train under torchrun, in real processes, for the tests of several of them."""
+"""Runs of ccdn train under torchrun, in real processes, for the tests of several of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure models and files of predictions: `python -m ccdn.evaluate --weights W --data DIR`."""
+"""Measure models and files of predictions: `ccdn evaluate --weights W --data DIR`."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 PROTOCOLS = ("300w", "cofw29", "cofw68", "aflw", "wflw")
 EXAMPLES = """\
 examples:
-  python -m ccdn.evaluate --weights runs/a/last.pt               on the test split of its own data
-  python -m ccdn.evaluate --weights runs/a/last.pt --data ~/300w --protocol 300w
-  python -m ccdn.evaluate --weights runs/a/last.pt --data ~/300w --split helen
-  torchrun --nproc-per-node 8 -m ccdn.evaluate --weights runs/a/last.pt --data ~/wflw
-  python -m ccdn.evaluate --weights runs/a/last.pt --data synthetic data.synthetic.pose=60
-  python -m ccdn.evaluate --weights runs/p4/last.pt --weights p2=runs/p2/last.pt --data ~/300w
-  python -m ccdn.evaluate --weights runs/a/last.pt --data ~/300w --predictions rival.npz
-  python -m ccdn.evaluate --predictions cfss.txt --data ~/COFW68 --protocol cofw68
+  ccdn evaluate --weights runs/a/last.pt               on the test split of its own data
+  ccdn evaluate --weights runs/a/last.pt --data ~/300w --protocol 300w
+  ccdn evaluate --weights runs/a/last.pt --data ~/300w --split helen
+  torchrun --nproc-per-node 8 -m ccdn evaluate --weights runs/a/last.pt --data ~/wflw
+  ccdn evaluate --weights runs/a/last.pt --data synthetic data.synthetic.pose=60
+  ccdn evaluate --weights runs/p4/last.pt --weights p2=runs/p2/last.pt --data ~/300w
+  ccdn evaluate --weights runs/a/last.pt --data ~/300w --predictions rival.npz
+  ccdn evaluate --predictions cfss.txt --data ~/COFW68 --protocol cofw68
 
 Files of predictions: .npz with pred (N, L, 2) and, if there, names, gt, bbox (x y width height) and
 subset_NAME; .json {"faces": [{"name", "landmarks"}, ...]}; COFW-68's .txt of four lines a face. A
@@ -48,13 +48,13 @@ file that holds the truth needs no --data.
 Into --out (default: the folder of the first weights, else evaluation) it writes results.json;
 tables.txt, .csv, .json and .tex, for the paper's protocols with its published rows;
 predictions.npz, which reads back; ced.png, and from weights faces.png (one faces_SPLIT.png for each
-set opened), exemplars.png, activations.png and gallery.npz, for the page of python -m ccdn.report.
+set opened), exemplars.png, activations.png and gallery.npz, for the page of ccdn report.
 
 exit codes: 0 done, 2 wrong usage, weights or data, 130 interrupted
 """
 
 
-@command("ccdn.evaluate", ValueError, OSError)
+@command("ccdn evaluate", ValueError, OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_intermixed_args(arguments)
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ccdn.evaluate",
+        prog="ccdn evaluate",
         description="Measure models and files of predictions: NME, failure rate and AUC, beside the"
         " mean shape's and the published ones.",
         epilog=EXAMPLES,
@@ -338,7 +338,3 @@ def _seen(trained: Config, data: DataConfig, split: str, faces: FaceSet) -> int:
     }
     found = [faces.face(i).path for i in range(len(faces))]
     return sum(path is not None and path.resolve() in paths for path in found)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

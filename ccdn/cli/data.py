@@ -1,6 +1,4 @@
-"""Data on disk: count and look at it, or write synthetic faces as a benchmark: `python -m ccdn.data
---help`.
-"""
+"""Look at data on disk or at generated faces, or write those as a benchmark: `ccdn data --help`."""
 
 from __future__ import annotations
 
@@ -14,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ccdn.cli import generated
 from ccdn.cli.arguments import number, positive, whole
 from ccdn.cli.command import command
 from ccdn.data import KINDS, detect_kind, open_faces
@@ -36,15 +35,19 @@ SIDE = 192  # of a picture in the sheet, in pixels
 
 _EXAMPLES = """examples:
   # counts of all splits of a folder against the official ones, and sheets of crops with landmarks
-  python -m ccdn.data inspect 300w ~/300W --out sheets
-  python -m ccdn.data inspect auto ~/WFLW --split blur --augmentation strong --out sheets
+  ccdn data inspect 300w ~/300W --out sheets
+  ccdn data inspect auto ~/WFLW --split blur --augmentation strong --out sheets
 
   # the embedded generator's faces
-  python -m ccdn.data inspect synthetic --out sheets
+  ccdn data inspect synthetic --out sheets
+
+  # contact sheets of generated faces, plain and with their landmarks
+  ccdn data generate --count 64 --points 68 --out faces
+  ccdn data generate --count 32 --points 98 --pose 10 10 5 --occlusion 0 --out faces
 
   # synthetic faces as WFLW lies on disk, attributes included, and what reads them
-  python -m ccdn.data synthesize --protocol wflw --train 2000 --test 300 --out synthetic-wflw
-  python -m ccdn.train --config tiny --data synthetic-wflw model.points=98
+  ccdn data synthesize --protocol wflw --train 2000 --test 300 --out synthetic-wflw
+  ccdn train --config tiny --data synthetic-wflw model.points=98
 
 exit codes: 0 done, 2 wrong usage or data, 130 interrupted
 """
@@ -63,7 +66,7 @@ _RULES = {
 }
 
 
-@command("ccdn.data", ValueError, OSError)
+@command("ccdn data", ValueError, OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code."""
     options = _parser().parse_args(arguments)
@@ -243,12 +246,12 @@ def _synthesize(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ccdn.data",
+        prog="ccdn data",
         description="Count faces and draw their landmarks; write synthetic faces as a benchmark.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="inspect|synthesize")
+    commands = parser.add_subparsers(required=True, metavar="inspect|generate|synthesize")
     inspect = commands.add_parser("inspect", help="count faces against the official numbers, draw")
     inspect.set_defaults(run=_inspect)
     inspect.add_argument("kind", choices=("auto", *KINDS), metavar="NAME", help=" | ".join(KINDS))
@@ -280,6 +283,12 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--faces", type=positive, default=40, help="faces on a sheet")
     inspect.add_argument("--out", type=Path, help="folder for the sheets; none without it")
 
+    generate = commands.add_parser(
+        "generate", help="draw generated faces, plain and with their landmarks"
+    )
+    generate.set_defaults(run=generated.generate)
+    generated.add_arguments(generate)
+
     synthesize = commands.add_parser(
         "synthesize", help="write synthetic faces in the official format of a benchmark"
     )
@@ -306,7 +315,3 @@ def _parser() -> argparse.ArgumentParser:
     )
     synthesize.add_argument("--out", type=Path, required=True, help="a new folder")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

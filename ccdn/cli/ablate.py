@@ -1,4 +1,4 @@
-"""Train and measure a grid of runs: `python -m ccdn.ablate --grid table7 --data DIR --out DIR`."""
+"""Train and measure a grid of runs: `ccdn ablate --grid table7 --data DIR --out DIR`."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from ccdn.runtime.locks import BusyError, Lock
 
 EXAMPLES = """\
 examples:
-  python -m ccdn.ablate --grid variants --data ~/300w --out runs/variants
-  python -m ccdn.ablate --grid table6 --data ~/300w --out runs/gamma \\
+  ccdn ablate --grid variants --data ~/300w --out runs/variants
+  ccdn ablate --grid table6 --data ~/300w --out runs/gamma \\
       --launcher "torchrun --nproc-per-node 8"
-  python -m ccdn.ablate --grid own.yaml --data synthetic --out runs/own train.epochs=5
-  python -m ccdn.ablate --grid table7 --out runs/excitations --list
+  ccdn ablate --grid own.yaml --data synthetic --out runs/own train.epochs=5
+  ccdn ablate --grid table7 --out runs/excitations --list
 
 The same command goes on where it stopped: runs that are done are kept, the one that was interrupted
 continues at its last checkpoint. Started several times, here or on machines that share the disk,
@@ -47,7 +47,7 @@ exit codes: 0 done, 1 a run cannot go on, 2 wrong usage or data, 130 and 143 int
 CLAIM = ".claim"  # held by the command that trains and measures a run
 
 
-@command("ccdn.ablate", ConfigError, DataError, OSError)
+@command("ccdn ablate", ConfigError, DataError, OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_intermixed_args(arguments)
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ccdn.ablate",
+        prog="ccdn ablate",
         description="Train and measure a grid: variant x excitations x gamma x seeds.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -98,7 +98,7 @@ def _run(options: argparse.Namespace) -> int:
                     continue
                 code = _cell(cell, grid, out, options)
             if code:
-                print(f"ccdn.ablate: {cell.name} ended with exit code {code}", file=sys.stderr)
+                print(f"ccdn ablate: {cell.name} ended with exit code {code}", file=sys.stderr)
                 return code
             _tables(grid, out)
         waiting = busy
@@ -120,7 +120,7 @@ def _tables(grid: Grid, out: Path) -> Table:
 
 
 def _cell(cell: Cell, grid: Grid, out: Path, options: argparse.Namespace) -> int:
-    from ccdn import evaluate, train
+    from ccdn.cli import evaluate, train
 
     folder = out / cell.name
     results = folder / "results.json"
@@ -189,7 +189,3 @@ def _launcher(text: str) -> list[str]:
     if not found:
         raise ConfigError(f"--launcher {text!r}: expected a command, e.g. torchrun")
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(main())

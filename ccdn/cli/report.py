@@ -1,9 +1,8 @@
-"""One HTML page of one or several runs: `python -m ccdn.report runs/a runs/b`."""
+"""One HTML page of one or several runs: `ccdn report runs/a runs/b`."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,11 +11,11 @@ from ccdn.config import ConfigError
 
 EXAMPLES = """\
 examples:
-  python -m ccdn.report runs/a                      writes runs/a/report.html
-  python -m ccdn.report runs/ccdn runs/fcdn runs/baseline --out compared.html
-  python -m ccdn.report ours=runs/a rival=evaluation --title 'On 300W'
+  ccdn report runs/a                      writes runs/a/report.html
+  ccdn report runs/ccdn runs/fcdn runs/baseline --out compared.html
+  ccdn report ours=runs/a rival=evaluation --title 'On 300W'
 
-A run is a folder of python -m ccdn.train, of python -m ccdn.evaluate, or of both. The page holds
+A run is a folder of ccdn train, of ccdn evaluate, or of both. The page holds
 everything it shows: it opens without a network, and can be sent as one file. It has no more than
 the folders have: without an evaluation there are no scores, without a training no curves.
 
@@ -24,7 +23,7 @@ exit codes: 0 done, 2 wrong usage or a folder without results, 130 interrupted
 """
 
 
-@command("ccdn.report", ValueError, OSError)
+@command("ccdn report", ValueError, OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_args(arguments)
@@ -39,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ccdn.report",
+        prog="ccdn report",
         description="Write one HTML page with the scores, curves, faces and settings of runs.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -61,7 +60,3 @@ def _named(texts: Sequence[str]) -> dict[str, Path]:
             raise ConfigError(f"two runs are called {name!r}: NAME=RUN tells them apart")
         found[name] = path
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(main())

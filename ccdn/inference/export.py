@@ -1,20 +1,17 @@
-"""Take a trained network elsewhere: `python -m ccdn.export --weights W --out model.onnx`."""
+"""A trained network as ONNX, torch.export or safetensors, compared with the network itself."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
 import logging
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ccdn.cli.command import command
 from ccdn.config import config_to_dict
 from ccdn.runtime.quiet import no_warnings
 
@@ -24,28 +21,7 @@ if TYPE_CHECKING:
     from ccdn.checkpoint.state import Checkpoint
     from ccdn.models import CCDN
 
-EXAMPLES = """\
-examples:
-  python -m ccdn.export --weights runs/a/last.pt --out face.onnx           for onnxruntime
-  python -m ccdn.export --weights runs/a/last.pt --out face.pt2            torch.export, torch alone
-  python -m ccdn.export --weights runs/a/last.pt --out face.pt2 --keep-operators
-  python -m ccdn.export --weights runs/a/last.pt --out face.safetensors    for ccdn.load
-  python -m ccdn.export --weights runs/a/last.pt --out face.safetensors --half    of half the size
-
-.onnx and .pt2 take crops, float32 (batch, 3, S, S) RGB in [0, 1], any batch, and give landmarks
-(batch, L, 2), x then y, in [0, 1] of the crop. Their operators are standard ones, the second-order
-squeeze with its last three steps on a vector; --keep-operators leaves those of ccdn_ops in a .pt2,
-which is then faster and needs `import ccdn_ops` before it is loaded. What was written is run and
-compared with the network; where they differ by more than the tolerance nothing is written.
-
-exit codes: 0 done, 1 the result differs from the network, 2 wrong usage or weights, 130 interrupted
-"""
-FORMATS = ("onnx", "pt2", "safetensors")
 BATCHES = (1, 2, 5)  # what the result is compared on; the example of the export has 2
-OPSET = 18
-OPSETS = range(18, 24)  # torch's exporter writes 18 where less is asked for
-# Of a coordinate, in [0, 1] of the crop; --half is a quarter of a pixel of 128.
-TOLERANCE, HALF_TOLERANCE = 1e-4, 2e-3
 
 Landmarks = Callable[[np.ndarray], np.ndarray]
 
@@ -54,90 +30,14 @@ class ExportError(RuntimeError):
     """A result that is not the network, or cannot be made; the message is one line."""
 
 
-@command("ccdn.export", ModuleNotFoundError, ValueError, OSError)
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    out = Path(options.out)
-    kind = options.format or out.suffix.removeprefix(".")
-    if kind not in FORMATS:
-        raise ValueError(
-            f"--out {out}: expected the suffix .onnx, .pt2 or .safetensors, or --format;"
-            f" found {out.suffix or 'no suffix'!r}"
-        )
-    if options.keep_operators and kind != "pt2":
-        raise ValueError(f"--keep-operators goes with pt2, found {kind}")
-    if options.half and kind != "safetensors":
-        raise ValueError(f"--half goes with safetensors, found {kind}")
-    if options.opset is not None and kind != "onnx":
-        raise ValueError(f"--opset goes with onnx, found {kind}")
-    opset = OPSET if options.opset is None else options.opset
-    if opset not in OPSETS:
-        raise ValueError(f"--opset {opset}: expected {OPSETS[0]} to {OPSETS[-1]}")
-    tolerance = options.tolerance
-    if tolerance is None:
-        tolerance = HALF_TOLERANCE if options.half else TOLERANCE
-    try:
-        difference = export(
-            Path(options.weights), out, kind, tolerance, options.keep_operators, options.half, opset
-        )
-    except ExportError as error:
-        print(f"ccdn.export: {error}", file=sys.stderr)
-        return 1
-    print(
-        f"written: {out} ({out.stat().st_size / 2**20:.1f} MiB); its landmarks differ from the"
-        f" network's by at most {difference:.1e} of the crop, on batches of"
-        f" {', '.join(map(str, BATCHES))}"
-    )
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ccdn.export",
-        description="Write a trained network as ONNX, torch.export or safetensors.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--weights", required=True, metavar="FILE", help="a checkpoint, e.g. last.pt"
-    )
-    parser.add_argument("--out", required=True, metavar="FILE", help="what to write")
-    parser.add_argument(
-        "--format", choices=FORMATS, help="what it is; by default what its suffix says"
-    )
-    parser.add_argument(
-        "--tolerance",
-        type=float,
-        metavar="X",
-        help="largest difference of a coordinate, in [0, 1] of the crop (default:"
-        f" {TOLERANCE:g}, with --half {HALF_TOLERANCE:g})",
-    )
-    parser.add_argument(
-        "--keep-operators",
-        action="store_true",
-        help="leave the operators of ccdn_ops in a .pt2 instead of standard ones",
-    )
-    parser.add_argument(
-        "--opset",
-        type=int,
-        metavar="N",
-        help=f"of an .onnx, {OPSETS[0]} to {OPSETS[-1]} (default: {OPSET})",
-    )
-    parser.add_argument(
-        "--half", action="store_true", help="matrices and kernels of a .safetensors as float16"
-    )
-    return parser
-
-
 def export(
     weights: Path,
     out: Path,
     kind: str,
-    tolerance: float = TOLERANCE,
+    tolerance: float = 1e-4,
     keep_operators: bool = False,
     half: bool = False,
-    opset: int = OPSET,
+    opset: int = 18,
 ) -> float:
     """Write the network of a checkpoint to `out` and return how far its landmarks are off.
 
@@ -393,7 +293,3 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,21 +1,19 @@
-"""Landmarks on pictures and video: `python -m ccdn.predict INPUT`."""
+"""Landmarks on pictures and video: `ccdn predict INPUT`."""
 
 from __future__ import annotations
 
 import argparse
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ccdn.cli.arguments import positive
+from ccdn.cli.arguments import parse_box, positive
 from ccdn.cli.command import command
 from ccdn.config import ConfigError
 from ccdn.inference.predictor import Predictor
-from ccdn.runtime.numbers import parse_number
 
 if TYPE_CHECKING:
     from ccdn.inference.sources import Source
@@ -23,14 +21,14 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  python -m ccdn.predict photo.jpg                               with the weights that ship
-  python -m ccdn.predict photo.jpg --weights runs/a/last.pt      every face that the detector finds
-  python -m ccdn.predict photos/ --weights runs/a/last.pt --out drawn --write picture,csv
-  python -m ccdn.predict face.png --weights runs/a/last.pt --box 40,60,240,260
-  python -m ccdn.predict face.png --weights runs/a/last.pt --pts face.pts
-  python -m ccdn.predict film.mp4 --weights runs/a/last.pt
-  python -m ccdn.predict camera:0 --weights runs/a/last.pt --show
-  torchrun --nproc-per-node 4 -m ccdn.predict photos/            the inputs shared by 4 processes
+  ccdn predict photo.jpg                               with the weights that ship
+  ccdn predict photo.jpg --weights runs/a/last.pt      every face that the detector finds
+  ccdn predict photos/ --weights runs/a/last.pt --out drawn --write picture,csv
+  ccdn predict face.png --weights runs/a/last.pt --box 40,60,240,260
+  ccdn predict face.png --weights runs/a/last.pt --pts face.pts
+  ccdn predict film.mp4 --weights runs/a/last.pt
+  ccdn predict camera:0 --weights runs/a/last.pt --show
+  torchrun --nproc-per-node 4 -m ccdn predict photos/            the inputs shared by 4 processes
 
 For each picture NAME it writes into --out (default: predictions) NAME_landmarks.png, NAME.json and,
 for each face, a .pts file (1-based, as 300W's); for a video NAME_landmarks.mp4 and NAME.json. With
@@ -47,11 +45,7 @@ the others are done), 2 wrong usage or weights, no window for --show, or no resu
 TERMINATED = 143  # as a shell says it of what SIGTERM ends
 
 
-class NoFace(Exception):  # noqa: N818  (an outcome with an exit code of its own)
-    """A picture in which the detector found no face."""
-
-
-@command("ccdn.predict", ValueError, OSError)
+@command("ccdn predict", ValueError, OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_intermixed_args(arguments)
@@ -60,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ccdn.predict",
+        prog="ccdn predict",
         description="Find faces in pictures or video and draw their landmarks.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -71,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="a checkpoint of ccdn.train or a safetensors file of ccdn.export (default: those that"
+        help="a checkpoint of ccdn train or a safetensors file of ccdn export (default: those that"
         " ship, trained on generated faces alone)",
     )
     where = parser.add_mutually_exclusive_group()
@@ -110,19 +104,6 @@ def _formats(text: str) -> set[str]:
     if not found <= set(FORMATS):
         raise argparse.ArgumentTypeError(f"expected some of {', '.join(FORMATS)}, found {text!r}")
     return found
-
-
-def parse_box(text: str) -> np.ndarray:
-    """A box x0,y0,x1,y1 of the command line, (4,); argparse tells what is wrong with another."""
-    try:
-        box = np.array([parse_number(part) for part in text.split(",")])
-    except ValueError:
-        box = np.zeros(0)
-    if box.shape != (4,) or not np.isfinite(box).all() or not (box[:2] < box[2:]).all():
-        raise argparse.ArgumentTypeError(
-            f"expected x0,y0,x1,y1 with x0 < x1 and y0 < y1, found {text!r}"
-        )
-    return box
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -196,7 +177,3 @@ def _check_kinds(options: argparse.Namespace, found: Sequence[Source]) -> None:
         if not streams:
             raise ConfigError("--show goes with a video or camera, found pictures only")
         check_window()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,8 @@
-"""Weights and multiply-adds of configurations: `python -m ccdn.models`."""
+"""Weights and multiply-adds of configurations: `ccdn models`."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from ccdn.cli.command import command
@@ -11,9 +10,9 @@ from ccdn.config import load_config, presets
 
 EXAMPLES = """\
 examples:
-  python -m ccdn.models                                  every preset
-  python -m ccdn.models paper small model.excitations=2  two of them, with a field changed
-  python -m ccdn.models mine.yaml --markdown
+  ccdn models                                  every preset
+  ccdn models paper small model.excitations=2  two of them, with a field changed
+  ccdn models mine.yaml --markdown
 
 Weights in thousands, multiply-adds of one crop's forward pass in millions. "by iteration" is what
 the whole would take if the covariance squeezes were iterated as matrices, as the paper has it.
@@ -22,11 +21,11 @@ exit codes: 0 done, 2 wrong usage or configuration, 130 interrupted
 """
 
 
-@command("ccdn.models", ValueError)
+@command("ccdn models", ValueError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m ccdn.models",
+        prog="ccdn models",
         description="Count weights and multiply-adds of configurations.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -90,7 +89,3 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def _title(title: str) -> tuple[str, str]:
     name, _, unit = title.partition(", ")
     return name, unit
-
-
-if __name__ == "__main__":
-    sys.exit(main())

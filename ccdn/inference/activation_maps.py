@@ -1,38 +1,19 @@
-"""Face activation maps (the paper's Fig. 8): `python -m ccdn.activations PHOTO --weights W`."""
+"""Face activation maps (the paper's Fig. 8): where each excitation looks."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ccdn.cli.command import command
 from ccdn.data.crop import from_unit
-from ccdn.runtime.numbers import is_whole
-from ccdn.runtime.progress import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ccdn.data import Layout
     from ccdn.models import CCDN
-
-EXAMPLES = """\
-examples:
-  python -m ccdn.activations photo.jpg --weights runs/a/last.pt       every face that is detected
-  python -m ccdn.activations photo.jpg --weights runs/a/last.pt --box 40,60,240,260
-  python -m ccdn.activations photo.jpg --weights runs/a/last.pt --out maps.png --side 320
-
-It writes one PNG (default: PHOTO_activations.png in this folder) with a row for each face: the
-crop with its landmarks, then one map for each excitation, and their mean. Red is where most of what
-moves the landmarks away from the network's bias comes from, in each map on its own scale.
-
-exit codes: 0 done, 2 wrong usage, weights or picture, 3 no face found, 130 interrupted
-"""
 
 
 def activation_maps(model: CCDN, crops: Tensor) -> Tensor:
@@ -113,72 +94,3 @@ def activation_sheet(
     captions = [name or "landmarks", *(f"excitation {p + 1}" for p in range(excitations))]
     captions += ["mean"] if excitations > 1 else []
     return contact_sheet(pictures, len(captions), captions * len(shown))
-
-
-@command("ccdn.activations", ValueError, OSError)
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    from ccdn.predict import NoFace
-
-    out = options.out or f"{Path(options.photo).stem}_activations.png"
-    try:
-        faces = _run(options, Path(out))
-    except NoFace as error:
-        print(f"ccdn.activations: {error}", file=sys.stderr)
-        return 3
-    print(f"{options.photo}: {counted(faces, 'face')}; written: {out}")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    from ccdn.predict import parse_box
-
-    parser = argparse.ArgumentParser(
-        prog="python -m ccdn.activations",
-        description="Draw where a network looks: an activation map for each excitation.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("photo", metavar="PHOTO")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint")
-    parser.add_argument(
-        "--box", type=parse_box, metavar="X0,Y0,X1,Y1", help="the face's box, in pixels"
-    )
-    parser.add_argument("--out", metavar="FILE", help="the picture to write")
-    parser.add_argument("--side", type=_side, default=192, metavar="N", help="pixels of a map")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    return parser
-
-
-def _side(text: str) -> int:
-    if not is_whole(text) or not 32 <= int(text) <= 2048:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 32 to 2048, found {text!r}")
-    return int(text)
-
-
-def _run(options: argparse.Namespace, out: Path) -> int:
-    from ccdn.data import crop_image, crop_matrix, detect_faces, read_image, square_box
-    from ccdn.data.drawing import write_picture
-    from ccdn.inference.predictor import Predictor, check_box
-    from ccdn.predict import NoFace
-
-    photo = Path(options.photo)
-    predictor = Predictor(options.weights, options.device)
-    image = read_image(photo)
-    if options.box is not None:
-        check_box(photo, options.box, image)
-    boxes = detect_faces(image) if options.box is None else [options.box]
-    if not boxes:
-        raise NoFace(f"{photo}: the detector found no face; --box x0,y0,x1,y1 tells where one is")
-    size, side = predictor.config.model.input_size, options.side
-    squares = [square_box(box, predictor.config.data.margin) for box in boxes]
-    crops = np.stack([crop_image(image, crop_matrix(square, size), size) for square in squares])
-    shown = [crop_image(image, crop_matrix(square, side), side) for square in squares]
-    sheet = activation_sheet(predictor.model, crops, shown, predictor.layout)
-    write_picture(out, sheet)
-    return len(shown)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Take a trained network elsewhere: `ccdn export --weights W --out model.onnx`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ccdn.cli.command import command
+
+EXAMPLES = """\
+examples:
+  ccdn export --weights runs/a/last.pt --out face.onnx           for onnxruntime
+  ccdn export --weights runs/a/last.pt --out face.pt2            torch.export, torch alone
+  ccdn export --weights runs/a/last.pt --out face.pt2 --keep-operators
+  ccdn export --weights runs/a/last.pt --out face.safetensors    for ccdn.load
+  ccdn export --weights runs/a/last.pt --out face.safetensors --half    of half the size
+
+.onnx and .pt2 take crops, float32 (batch, 3, S, S) RGB in [0, 1], any batch, and give landmarks
+(batch, L, 2), x then y, in [0, 1] of the crop. Their operators are standard ones, the second-order
+squeeze with its last three steps on a vector; --keep-operators leaves those of ccdn_ops in a .pt2,
+which is then faster and needs `import ccdn_ops` before it is loaded. What was written is run and
+compared with the network; where they differ by more than the tolerance nothing is written.
+
+exit codes: 0 done, 1 the result differs from the network, 2 wrong usage or weights, 130 interrupted
+"""
+FORMATS = ("onnx", "pt2", "safetensors")
+OPSET = 18
+OPSETS = range(18, 24)  # torch's exporter writes 18 where less is asked for
+# Of a coordinate, in [0, 1] of the crop; --half is a quarter of a pixel of 128.
+TOLERANCE, HALF_TOLERANCE = 1e-4, 2e-3
+
+
+@command("ccdn export", ModuleNotFoundError, ValueError, OSError)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    out = Path(options.out)
+    kind = options.format or out.suffix.removeprefix(".")
+    if kind not in FORMATS:
+        raise ValueError(
+            f"--out {out}: expected the suffix .onnx, .pt2 or .safetensors, or --format;"
+            f" found {out.suffix or 'no suffix'!r}"
+        )
+    if options.keep_operators and kind != "pt2":
+        raise ValueError(f"--keep-operators goes with pt2, found {kind}")
+    if options.half and kind != "safetensors":
+        raise ValueError(f"--half goes with safetensors, found {kind}")
+    if options.opset is not None and kind != "onnx":
+        raise ValueError(f"--opset goes with onnx, found {kind}")
+    opset = OPSET if options.opset is None else options.opset
+    if opset not in OPSETS:
+        raise ValueError(f"--opset {opset}: expected {OPSETS[0]} to {OPSETS[-1]}")
+    tolerance = options.tolerance
+    if tolerance is None:
+        tolerance = HALF_TOLERANCE if options.half else TOLERANCE
+    from ccdn.inference.export import BATCHES, ExportError, export
+
+    try:
+        difference = export(
+            Path(options.weights), out, kind, tolerance, options.keep_operators, options.half, opset
+        )
+    except ExportError as error:
+        print(f"ccdn export: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"written: {out} ({out.stat().st_size / 2**20:.1f} MiB); its landmarks differ from the"
+        f" network's by at most {difference:.1e} of the crop, on batches of"
+        f" {', '.join(map(str, BATCHES))}"
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ccdn export",
+        description="Write a trained network as ONNX, torch.export or safetensors.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="a checkpoint, e.g. last.pt"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="what to write")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="what it is; by default what its suffix says"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="largest difference of a coordinate, in [0, 1] of the crop (default:"
+        f" {TOLERANCE:g}, with --half {HALF_TOLERANCE:g})",
+    )
+    parser.add_argument(
+        "--keep-operators",
+        action="store_true",
+        help="leave the operators of ccdn_ops in a .pt2 instead of standard ones",
+    )
+    parser.add_argument(
+        "--opset",
+        type=int,
+        metavar="N",
+        help=f"of an .onnx, {OPSETS[0]} to {OPSETS[-1]} (default: {OPSET})",
+    )
+    parser.add_argument(
+        "--half", action="store_true", help="matrices and kernels of a .safetensors as float16"
+    )
+    return parser
