@@ -26,24 +26,6 @@ from ccdn.train_config import LossConfig as LossConfig
 from ccdn.train_config import TrainConfig, check_train_config
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
-EVAL_SPLITS = {
-    "300w": ["common", "challenging", "full"],
-    "wflw": ["test", "pose", "expression", "illumination", "makeup", "occlusion", "blur"],
-    "cofw": ["test"],
-    "cofw68": ["test"],
-    "aflw": ["test", "frontal"],
-    "hrnet": ["test"],
-    "coco": ["test"],
-    "folder": ["test"],
-    "synthetic": ["test"],
-}
-# Kinds whose root may be a single file, and how its name ends.
-_TABLES = {
-    "auto": (".csv", ".json"),
-    "folder": (".csv",),
-    "hrnet": (".csv",),
-    "coco": (".json",),
-}
 
 
 class ConfigError(ValueError):
@@ -68,10 +50,10 @@ class SyntheticConfig:
 class DataConfig:
     """Where faces come from, which box is cropped around them, and how training crops vary."""
 
-    kind: str = "auto"  # a key of EVAL_SPLITS; auto: see `resolve_data`
+    kind: str = "auto"  # a benchmark's name (`ccdn.data.BENCHMARKS`); auto: see `resolve_data`
     root: Optional[str] = None  # noqa: UP045  (OmegaConf reads the annotation on Python 3.10)
     train_split: str = "train"
-    eval_splits: list[str] = field(default_factory=list)  # empty: those of the kind, EVAL_SPLITS
+    eval_splits: list[str] = field(default_factory=list)  # empty: those of the benchmark
     points: Optional[int] = None  # noqa: UP045  None: those of the model
     box: str = "provided"  # provided | gt | detector
     margin: float = 0.25  # added to the box, as a share of its side (half on each side)
@@ -123,6 +105,8 @@ def resolve_data(data: DataConfig) -> DataConfig:
     benchmark (`ccdn.data.detect_kind`); any other is a folder of pictures. Raises ConfigError
     without a root, or where it is neither.
     """
+    from ccdn.data import BENCHMARKS, detect_kind
+
     kind, root = data.kind, data.root and os.path.expanduser(data.root)
     if root == "synthetic" and kind in ("auto", "synthetic") and not Path(root).exists():
         kind, root = "synthetic", None
@@ -133,17 +117,18 @@ def resolve_data(data: DataConfig) -> DataConfig:
             raise ConfigError(
                 "where are the faces? --data DIR for a folder, --data synthetic for generated ones"
             )
-        tables = _TABLES.get(kind, ())
+        asked = BENCHMARKS.values() if kind == "auto" else [BENCHMARKS[kind]]
+        tables = tuple(dict.fromkeys(suffix for found in asked for suffix in found.suffixes))
         table = Path(root).suffix.lower() in tables and Path(root).is_file()
         if not Path(root).is_dir() and not table:
             found = "another file" if Path(root).exists() else "nothing there"
             wanted = " or ".join(["a folder", *(f"a {suffix} file" for suffix in tables)])
             raise ConfigError(f"data.root {root!r}: expected {wanted}, found {found}")
         if kind == "auto":
-            from ccdn.data import detect_kind
-
             kind = detect_kind(root)
-    return replace(data, kind=kind, root=root, eval_splits=data.eval_splits or EVAL_SPLITS[kind])
+    return replace(
+        data, kind=kind, root=root, eval_splits=data.eval_splits or list(BENCHMARKS[kind].measured)
+    )
 
 
 def config_from_dict(
@@ -191,7 +176,6 @@ def config_to_yaml(config: Config) -> str:
 
 # What a field may hold, beyond its type. A tuple lists values, a function says what is expected.
 _CHOICES: dict[str, tuple[Any, ...]] = {
-    "data.kind": ("auto", *EVAL_SPLITS),
     "data.box": ("provided", "gt", "detector"),
     "data.missing_box": ("error", "gt"),
     "data.missing_points": ("error", "place"),
@@ -367,7 +351,9 @@ def _check_values(config: Config) -> None:
         found = value(key)
         if isinstance(found, float) and not math.isfinite(found):
             raise ConfigError(f"{key}: expected a finite number, found {found}")
-    for key, allowed in _CHOICES.items():
+    from ccdn.data import BENCHMARKS
+
+    for key, allowed in {"data.kind": ("auto", *BENCHMARKS), **_CHOICES}.items():
         if value(key) not in allowed:
             listed = ", ".join(map(str, allowed))
             raise ConfigError(f"{key}: expected one of {listed}; found {value(key)!r}")

@@ -8,14 +8,13 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ccdn.cli import generated
 from ccdn.cli.arguments import number, positive, whole
 from ccdn.cli.command import command
-from ccdn.data import KINDS, detect_kind, open_faces
+from ccdn.data import BENCHMARKS, Benchmark, detect_kind, open_faces
 from ccdn.data.augment import PRESETS
 from ccdn.data.boxes import BOX_KINDS, face_box
 from ccdn.data.crop import crop_matrix, from_unit, to_unit, transform_points
@@ -25,8 +24,8 @@ from ccdn.data.faces import Face, FaceSet, subset_masks
 from ccdn.data.headers import picture_header
 from ccdn.data.images import DataError
 from ccdn.data.layouts import layout_or_none
-from ccdn.data.readers import aflw, cofw, w300, wflw
 from ccdn.data.readers.gather import MISSING_POINTS, ORIENTATIONS
+from ccdn.synthetic_faces import SyntheticFaces, write_protocol
 from ccdn.synthetic_faces.benchmarks import PROTOCOLS
 from ccdn.synthetic_faces.generator import POSE
 
@@ -52,19 +51,6 @@ _EXAMPLES = """examples:
 exit codes: 0 done, 2 wrong usage or data, 130 interrupted
 """
 
-# Where the names of a benchmark's splits are known.
-SPLITS: dict[str, dict[str, int]] = {
-    "300w": {split: sum(w300.PART_SIZES[p] for p in parts) for split, parts in w300.SPLITS.items()},
-    "wflw": wflw.SIZES,
-    "cofw": cofw.SIZES,
-    "cofw68": cofw.SIZES_68,
-    "aflw": aflw.SIZES,
-}
-_MAIN_SPLITS = {"300w": ("train", "common", "challenging", "full")}
-_RULES = {
-    "frontal": "test faces with all 19 points visible; 1165 in the paper, 1314 in its author's code"
-}
-
 
 @command("ccdn data", ValueError, OSError)
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,10 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _inspect(options: argparse.Namespace) -> None:
     kind = options.kind
-    if kind == "synthetic":
-        made: dict[str, Any] | None = {"count": options.faces, "seed": options.seed}
-    else:
-        made = None
+    if kind != "synthetic":
         if options.root is None:
             raise DataError(f"inspect {kind} needs the folder that holds the data")
         if kind == "auto":
@@ -90,34 +73,26 @@ def _inspect(options: argparse.Namespace) -> None:
                 raise DataError(f"{options.root}: no such file or folder")
             kind = detect_kind(options.root)
             print(f"{options.root}: read as {kind}")
+    benchmark = BENCHMARKS[kind]
     if options.split is not None:
         splits = [options.split]
     else:
-        splits = list(_MAIN_SPLITS.get(kind, SPLITS.get(kind, ("train",))))
+        splits = list(benchmark.inspected or benchmark.sizes or ("train",))
     several = len(splits) > 1
     nothing: list[DataError] = []
     for split in splits:
         try:
             with warnings.catch_warnings():
                 # The counts below say the same, with found and expected.
-                warnings.simplefilter("ignore" if split in SPLITS.get(kind, ()) else "default")
-                faces = open_faces(
-                    kind,
-                    options.root,
-                    split,
-                    points=options.points,
-                    skip_bad=options.skip_bad,
-                    missing_points=options.missing_points,
-                    orientation=options.orientation,
-                    synthetic=made,
-                )
+                warnings.simplefilter("ignore" if split in benchmark.sizes else "default")
+                faces = _open(kind, split, options)
         except DataError as error:
             if not several:
                 raise
             nothing.append(error)
             print(f"{kind} {split}: {error}", file=sys.stderr)
             continue
-        _print_counts(faces, split, SPLITS.get(kind, {}).get(split))
+        _print_counts(faces, benchmark, split)
         _print_crops(faces, options)
         if options.out is not None:
             for preset in dict.fromkeys(["none", options.augmentation]):
@@ -128,19 +103,34 @@ def _inspect(options: argparse.Namespace) -> None:
         raise DataError(f"{options.root}: no split of {kind} could be read")
 
 
-def _print_counts(faces: FaceSet, split: str, expected: int | None) -> None:
-    against = ""
+def _open(kind: str, split: str, options: argparse.Namespace) -> FaceSet:
+    if kind == "synthetic":
+        points = {} if options.points is None else {"points": options.points}
+        return SyntheticFaces(options.faces, options.seed, **points)
+    return open_faces(
+        kind,
+        options.root,
+        split,
+        points=options.points,
+        skip_bad=options.skip_bad,
+        missing_points=options.missing_points,
+        orientation=options.orientation,
+    )
+
+
+def _print_counts(faces: FaceSet, benchmark: Benchmark, split: str) -> None:
+    expected, against = benchmark.sizes.get(split), ""
     if expected is not None:
         against = f", as expected {expected}" if len(faces) == expected else ""
         against = against or f", EXPECTED {expected}"
     print(f"{faces.name}: {len(faces)} faces of {faces.points} points{against}")
-    if split in _RULES:
-        print(f"  {_RULES[split]}")
+    if split in benchmark.notes:
+        print(f"  {benchmark.notes[split]}")
     everything = [faces.face(index) for index in range(len(faces))]
     groups = Counter(face.group for face in everything)
     if len(groups) > 1:
         for group, count in sorted(groups.items()):
-            print(f"  {count:6d}  {group or '(top)'}{_of_part(group, count)}")
+            print(f"  {count:6d}  {group or '(top)'}{_of_part(benchmark, group, count)}")
     for name, mask in subset_masks(faces).items():
         print(f"  {int(mask.sum()):6d}  {name}")
     told = [face.visible for face in everything if face.visible is not None]
@@ -171,8 +161,8 @@ def _print_orientations(faces: FaceSet, everything: Sequence[Face]) -> None:
         )
 
 
-def _of_part(group: str, count: int) -> str:
-    expected = w300.PART_SIZES.get(group)
+def _of_part(benchmark: Benchmark, group: str, count: int) -> str:
+    expected = benchmark.sizes.get(group) if group in benchmark.groups else None
     return "" if expected in (None, count) else f" of {expected}"
 
 
@@ -221,8 +211,6 @@ def _sheet(faces: FaceSet, preset: str, options: argparse.Namespace) -> np.ndarr
 
 
 def _synthesize(options: argparse.Namespace) -> None:
-    from ccdn.synthetic_faces import SyntheticFaces, write_protocol
-
     points, _ = PROTOCOLS[options.protocol]
 
     def make(count: int, seed: int) -> SyntheticFaces:
@@ -254,7 +242,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="inspect|generate|synthesize")
     inspect = commands.add_parser("inspect", help="count faces against the official numbers, draw")
     inspect.set_defaults(run=_inspect)
-    inspect.add_argument("kind", choices=("auto", *KINDS), metavar="NAME", help=" | ".join(KINDS))
+    inspect.add_argument(
+        "kind", choices=("auto", *BENCHMARKS), metavar="NAME", help=" | ".join(BENCHMARKS)
+    )
     inspect.add_argument("root", nargs="?", metavar="DIR", help="folder (or file) of the data")
     inspect.add_argument("--split", help="default: all that the benchmark has, else train")
     inspect.add_argument("--points", type=positive, help="landmarks expected")

@@ -19,6 +19,7 @@ from ccdn.config import (
     config_to_dict,
     resolve_data,
 )
+from ccdn.evaluation.protocols import PROTOCOLS, Protocol
 from ccdn.runtime.quiet import no_warnings
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from ccdn.evaluation.run import Measured, Network
     from ccdn.runtime.processes import Processes
 
-PROTOCOLS = ("300w", "cofw29", "cofw68", "aflw", "wflw")
 EXAMPLES = """\
 examples:
   ccdn evaluate --weights runs/a/last.pt               on the test split of its own data
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", metavar="DIR", help="folder of the faces, or synthetic; default: as trained"
     )
-    parser.add_argument("--protocol", choices=PROTOCOLS, help="the paper's table to fill")
+    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), help="the paper's table to fill")
     parser.add_argument(
         "--split",
         type=lambda text: [name for name in text.split(",") if name],
@@ -193,10 +193,8 @@ def _standard(files: dict[str, PredictionFile]) -> Config:
     return config
 
 
-def _protocol(options: argparse.Namespace) -> Any:
-    from ccdn.evaluation.protocols import PROTOCOLS as KNOWN
-
-    return None if options.protocol is None else KNOWN[options.protocol]
+def _protocol(options: argparse.Namespace) -> Protocol | None:
+    return None if options.protocol is None else PROTOCOLS[options.protocol]
 
 
 def _by_itself(options: argparse.Namespace, files: dict[str, PredictionFile]) -> Measured:

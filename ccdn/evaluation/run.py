@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccdn.config import Config
-from ccdn.data import CropDataset, FaceSet
+from ccdn.data import BENCHMARKS, CropDataset, FaceSet
 from ccdn.evaluation.landmark_files import PredictionFile
 from ccdn.evaluation.metrics import Array
-from ccdn.evaluation.protocols import Protocol, members
+from ccdn.evaluation.protocols import Protocol
 from ccdn.evaluation.scoring import MEAN_SHAPE, Reference, SplitResult, score
 from ccdn.inference.crops import Predictions
 from ccdn.inference.distributed import predict_shared
@@ -74,7 +74,7 @@ def reference_of(
         [face.name for face in found],
         np.stack([face.landmarks for face in found]).astype(np.float64),
         size_boxes(faces),
-        {split: members(kind, faces, opened, split) for split in splits},
+        {split: BENCHMARKS[kind].members(faces, opened, split) for split in splits},
         {} if protocol is None else protocol.sizes,
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccdn.config import Config, ConfigError, DataConfig
+from ccdn.config import Config, ConfigError, DataConfig, SyntheticConfig
 from ccdn.data import (
     CropDataset,
     DataError,
@@ -25,6 +25,7 @@ from ccdn.data import (
     open_faces,
 )
 from ccdn.runtime.quiet import no_warnings
+from ccdn.synthetic_faces import VERSION, SyntheticFaces
 
 
 class SomeFaces:
@@ -78,36 +79,17 @@ def open_split(data: DataConfig, split: str, points: int) -> FaceSet:
     The synthetic splits are train and test, which differ by their seeds. Raises DataError when the
     split does not exist or its faces have another number of points than the model, naming both.
     """
-    synthetic = None
     if data.kind == "synthetic":
-        made = data.synthetic
-        chosen = {"train": (made.train, made.seed), "test": (made.test, made.test_seed)}
-        if split not in chosen:
-            raise DataError(f"generated faces have the splits train and test, found {split!r}")
-        count, seed = chosen[split]
-        synthetic = {
-            "count": count,
-            "seed": seed,
-            "size": made.size,
-            "pose": made.pose,
-            "occlusion": made.occlusion,
-            "fresh": made.fresh and split == "train",
-        }
-    try:
+        faces: FaceSet = _generated(data.synthetic, split, points)
+    else:
         faces = open_faces(
             data.kind,
             data.root,
             split,
-            points=points if data.kind == "synthetic" else None,
             skip_bad=data.skip_bad,
             missing_points=data.missing_points,
             orientation=data.orientation,
-            synthetic=synthetic,
         )
-    except DataError:
-        raise
-    except ValueError as error:  # settings of the generator
-        raise DataError(str(error)) from error
     if faces.points != points:
         raise DataError(
             f"{faces.name}: its faces have {faces.points} points, the model has {points};"
@@ -116,6 +98,25 @@ def open_split(data: DataConfig, split: str, points: int) -> FaceSet:
     if data.limit is not None and data.limit < len(faces):
         faces = SomeFaces(faces, range(data.limit), f"{faces.name} (first {data.limit})")
     return faces
+
+
+def _generated(made: SyntheticConfig, split: str, points: int) -> SyntheticFaces:
+    chosen = {"train": (made.train, made.seed), "test": (made.test, made.test_seed)}
+    if split not in chosen:
+        raise DataError(f"generated faces have the splits train and test, found {split!r}")
+    count, seed = chosen[split]
+    try:
+        return SyntheticFaces(
+            count,
+            seed,
+            points=points,
+            size=made.size,
+            pose=made.pose,
+            occlusion=made.occlusion,
+            fresh=made.fresh and split == "train",
+        )
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def describe(data: DataConfig, faces: FaceSet, split: str) -> dict[str, Any]:
@@ -133,8 +134,6 @@ def describe(data: DataConfig, faces: FaceSet, split: str) -> dict[str, Any]:
         "margin": data.margin,
     }
     if data.kind == "synthetic":
-        from ccdn.synthetic_faces import VERSION
-
         settings = asdict(data.synthetic)
         seed = settings["test_seed"] if split == "test" else settings["seed"]
         found["generator"] = {

@@ -13,7 +13,7 @@ import numpy as np
 
 from ccdn.data.drawing import write_picture
 from ccdn.data.formats.pts import write_pts
-from ccdn.data.readers import aflw, cofw, wflw
+from ccdn.data.readers import aflw, cofw, w300, wflw
 from ccdn.runtime.files import atomic_write, write_json
 from ccdn.synthetic_faces.generator import SyntheticFaces
 
@@ -190,10 +190,10 @@ def _write_aflw(root: Path, sets: dict[str, SyntheticFaces]) -> None:
 
 
 PROTOCOLS: dict[str, tuple[int, Callable[[Path, dict[str, SyntheticFaces]], None]]] = {
-    "300w": (68, _write_300w),
-    "wflw": (98, _write_wflw),
-    "cofw": (29, _write_cofw),
-    "aflw": (19, _write_aflw),
+    "300w": (w300.POINTS, _write_300w),
+    "wflw": (wflw.POINTS, _write_wflw),
+    "cofw": (cofw.POINTS, _write_cofw),
+    "aflw": (aflw.POINTS, _write_aflw),
 }
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from ccdn.config import (
-    EVAL_SPLITS,
     Config,
     ConfigError,
     DataConfig,
@@ -18,7 +17,6 @@ from ccdn.config import (
     presets,
     resolve_data,
 )
-from ccdn.data import KINDS
 
 
 def test_the_paper_s_values_are_in_its_preset() -> None:
@@ -128,10 +126,6 @@ def test_a_bad_file_is_named(
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "executed").exists()
-
-
-def test_every_kind_of_data_has_splits_to_measure() -> None:
-    assert set(EVAL_SPLITS) == set(KINDS)
 
 
 def test_the_kind_of_data_follows_the_folder(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ccdn.data.benchmark import Benchmark, PaperTable
 from ccdn.data.faces import Face, ImageFaces, checked_box, checked_landmarks
 from ccdn.data.formats.mat import checked_shape, load_mat
 from ccdn.data.images import DataError
@@ -112,3 +113,19 @@ def _train_size(path: Path, count: int) -> int:
             f"{TRAIN_FACES}"
         )
     return size
+
+
+BENCHMARK = Benchmark(
+    name="aflw",
+    read=read_aflw,
+    points=POINTS,
+    sizes=SIZES,
+    measured=("test", "frontal"),
+    notes={
+        "frontal": f"test faces with all {POINTS} points visible; 1165 in the paper,"
+        f" {SIZES['frontal']} in its author's code"
+    },
+    markers=(FILE,),
+    attributes=("frontal",),
+    paper=PaperTable("aflw", "table4", ("test", "frontal")),
+)

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from ccdn.data.benchmark import Benchmark
 from ccdn.data.boxes import square_box
 from ccdn.data.faces import Face, ImageFaces, checked_box, checked_landmarks, naming_the_row
 from ccdn.data.formats.json_files import parse_json
@@ -313,3 +314,13 @@ def _is_number(value: Any) -> bool:
         return math.isfinite(float(value))
     except OverflowError:
         return False
+
+
+def _recognises(root: Path) -> bool:
+    if root.is_file():
+        return root.suffix.lower() == ".json"
+    folders = [folder for folder in (root, root / "annotations") if folder.is_dir()]
+    return any(any(folder.glob("*.json")) for folder in folders)
+
+
+BENCHMARK = Benchmark(name="coco", read=read_coco, recognises=_recognises, suffixes=(".json",))

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ccdn.data.benchmark import Benchmark, PaperTable
 from ccdn.data.faces import (
     Face,
     ImageFaces,
@@ -217,3 +218,21 @@ def _one_based(box: np.ndarray) -> np.ndarray:
     """x0, y0, x1, y1 from a 1-based x, y, width, height; a corner beyond the image is clamped."""
     x, y, width, height = box
     return np.array([max(x - 1, 0.0), max(y - 1, 0.0), x - 1 + width, y - 1 + height])
+
+
+BENCHMARK = Benchmark(
+    name="cofw",
+    read=read_cofw,
+    points=POINTS,
+    sizes=SIZES,
+    markers=tuple(FILES.values()),
+    paper=PaperTable("cofw29", "table3", ("test",)),
+)
+BENCHMARK_68 = Benchmark(
+    name="cofw68",
+    read=read_cofw68,
+    points=POINTS_68,
+    sizes=SIZES_68,
+    markers=(BOXES_68, f"{FOLDER_68}/1_points.mat", "1_points.mat"),
+    paper=PaperTable("cofw68", "table3", ("test",)),
+)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ccdn.data.benchmark import Benchmark
 from ccdn.data.faces import Face, ImageFaces, Skipped, is_coordinate
 from ccdn.data.images import DataError, readable
 from ccdn.data.readers.gather import Reading, gather, reading
@@ -226,3 +227,12 @@ def _read_csv_row(
         path=path.parent / name,
         source=f"{path.name}, line {line}",
     )
+
+
+BENCHMARK = Benchmark(
+    name="folder",
+    read=read_folder,
+    reads_points=True,
+    recognises=lambda root: True,
+    suffixes=(".csv",),
+)

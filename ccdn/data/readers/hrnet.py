@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ccdn.data.benchmark import Benchmark
 from ccdn.data.faces import Face, ImageFaces, checked_box, checked_landmarks
 from ccdn.data.images import DataError, readable
 from ccdn.data.readers.gather import gather, reading
@@ -101,3 +102,20 @@ def _read_row(path: Path, header: list[str], first: int, number: int, row: list[
 def centred_box(x: float, y: float, side: float) -> np.ndarray:
     """The square (4,) about a centre."""
     return np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
+
+
+def _recognises(root: Path) -> bool:
+    if root.is_file():
+        return root.suffix.lower() != ".json" and _has_the_header(root)
+    return any(_has_the_header(path) for path in sorted(root.glob("*.csv")))
+
+
+def _has_the_header(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return file.readline(200).lstrip().startswith("image_name,scale,")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+BENCHMARK = Benchmark(name="hrnet", read=read_hrnet, recognises=_recognises, suffixes=(".csv",))

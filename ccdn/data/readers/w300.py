@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ccdn.data.benchmark import Benchmark, PaperTable
 from ccdn.data.faces import Face, ImageFaces, Skipped, checked_box
 from ccdn.data.formats.mat import load_mat
 from ccdn.data.images import DataError
@@ -152,3 +153,16 @@ def read_boxes(root: Path, part: str) -> dict[str, np.ndarray]:
 def _key(stem: str) -> str:
     # Some names of ibug have a space in the folder and none in the file of boxes.
     return stem.replace(" ", "")
+
+
+BENCHMARK = Benchmark(
+    name="300w",
+    read=read_300w,
+    points=POINTS,
+    sizes={split: sum(PART_SIZES[part] for part in parts) for split, parts in SPLITS.items()},
+    inspected=("train", "common", "challenging", "full"),
+    measured=("common", "challenging", "full"),
+    markers=("afw", "helen", "lfpw", "ibug", MIRROR),
+    groups=SPLITS,
+    paper=PaperTable("300w", "table2", ("full", "common", "challenging", "helen", "lfpw")),
+)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ccdn.data.benchmark import Benchmark, PaperTable
 from ccdn.data.faces import Face, ImageFaces, checked_box, checked_landmarks
 from ccdn.data.images import DataError
 from ccdn.data.readers.gather import gather, reading
@@ -107,3 +108,15 @@ def read_row(table: Path, images: Path, group: str, number: int, line: str) -> F
         attributes={key: flag == "1" for key, flag in zip(ATTRIBUTES, flags, strict=True)},
         source=f"{table.name}, line {number}",
     )
+
+
+BENCHMARK = Benchmark(
+    name="wflw",
+    read=read_wflw,
+    points=POINTS,
+    sizes=SIZES,
+    measured=("test", *ATTRIBUTES),
+    markers=(LIST_FOLDER, f"WFLW_annotations/{LIST_FOLDER}"),
+    attributes=ATTRIBUTES,
+    paper=PaperTable("wflw", "table5", ("test", *ATTRIBUTES)),
+)

@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ccdn.data import CropDataset, Face, FaceSet, layout, open_faces, read_300w
+from ccdn.config import DataConfig, SyntheticConfig
+from ccdn.data import CropDataset, Face, FaceSet, layout, read_300w
+from ccdn.plan.faces import open_split
 from ccdn.synthetic_faces import VERSION, SyntheticFaces, write_300w
 from ccdn.synthetic_faces.anatomy import SIXTY_EIGHT_OF_98, Anatomy
 from ccdn.synthetic_faces.camera import Camera, look_at, rotation
@@ -70,9 +72,11 @@ def test_is_a_face_set(points: int) -> None:
     assert len({faces.face(i).name for i in range(3)}) == 3
 
 
-def test_same_numbers_from_the_registry() -> None:
-    opened = open_faces("synthetic", points=98, synthetic={"count": 2, "seed": 3, "size": 64})
-    assert np.array_equal(opened.image(1), SyntheticFaces(2, 3, points=98, size=64).image(1))
+def test_same_numbers_from_a_configuration() -> None:
+    made = SyntheticConfig(train=2, seed=3, size=64)
+    opened = open_split(DataConfig(kind="synthetic", synthetic=made), "train", 98)
+    expected = SyntheticFaces(2, 3, points=98, size=64, pose=made.pose, occlusion=made.occlusion)
+    assert np.array_equal(opened.image(1), expected.image(1))
 
 
 def test_face_depends_on_seed_and_index_only() -> None:

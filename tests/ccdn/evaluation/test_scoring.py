@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccdn.data import Face, ImageFaces
+from ccdn.data import BENCHMARKS, Face, ImageFaces
 from ccdn.evaluation.metrics import nme, scores
-from ccdn.evaluation.protocols import PROTOCOLS, W300_SIZES, members, protocol_of
+from ccdn.evaluation.protocols import PROTOCOLS, protocol_of
 from ccdn.evaluation.scoring import MEAN_SHAPE, MODEL, Reference, score, to_json
 
 SUBSETS = {"none": np.array([], np.int64), "all": np.arange(5), "odd": np.array([1, 3])}
@@ -75,7 +75,7 @@ def test_the_protocols_of_the_paper() -> None:
         "aflw": ("aflw", 19, "table4"),
         "wflw": ("wflw", 98, "table5"),
     }
-    assert W300_SIZES["full"] == 554 + 135
+    assert PROTOCOLS["300w"].sizes["full"] == 554 + 135
     for protocol in PROTOCOLS.values():
         assert protocol_of(protocol.kind) is protocol
     assert protocol_of("folder") is None
@@ -99,6 +99,8 @@ def test_the_faces_of_a_split_in_the_one_that_holds_it() -> None:
         ],
     )
     expected = {"full": [0, 1, 2, 3], "common": [1, 2], "challenging": [0, 3], "lfpw": [2]}
-    assert {split: members("300w", found, "full", split).tolist() for split in expected} == expected
-    assert members("wflw", found, "test", "test").tolist() == [0, 1, 2, 3]
-    assert members("wflw", found, "test", "blur").tolist() == [2, 3]
+    assert {
+        split: BENCHMARKS["300w"].members(found, "full", split).tolist() for split in expected
+    } == expected
+    assert BENCHMARKS["wflw"].members(found, "test", "test").tolist() == [0, 1, 2, 3]
+    assert BENCHMARKS["wflw"].members(found, "test", "blur").tolist() == [2, 3]

@@ -8,7 +8,7 @@ import io
 import numpy as np
 import pytest
 
-from ccdn.evaluation.protocols import PROTOCOLS, W300_SIZES, one_pass
+from ccdn.evaluation.protocols import PROTOCOLS, one_pass
 from ccdn.evaluation.published import published
 from ccdn.evaluation.scoring import Reference, score
 from ccdn.evaluation.tables import as_csv, as_latex, as_text, as_values, paper_tables, score_table
@@ -22,7 +22,9 @@ def results():  # type: ignore[no-untyped-def]
     truth = random.uniform(0, 100, (6, 68, 2))
     boxes = np.tile([0.0, 0, 100, 100], (6, 1))
     subsets = {"full": np.arange(6), "common": np.arange(4), "challenging": np.array([], np.int64)}
-    reference = Reference([str(i) for i in range(6)], truth, boxes, subsets, W300_SIZES)
+    reference = Reference(
+        [str(i) for i in range(6)], truth, boxes, subsets, PROTOCOLS["300w"].sizes
+    )
     near = truth + random.normal(0, 1, truth.shape)
     return reference, score(reference, {"ours_&_more": near, "mean shape": truth + 9})
 
