@@ -25,8 +25,8 @@ class LossConfig:
 
     kind l2 is the paper's squared error; smooth_l1 (Girshick, 2015) and wing (Feng et al., 2018)
     are sums over x and y, their widths pixels of the crop whatever the unit of the error is;
-    laplace is the negative log-likelihood of x and y, |error| / spread + log spread and a constant:
-    the spread is what the network expects of the point (model.spread). It has no unit.
+    laplace is the negative log-likelihood of x and y, `abs(error) / spread + log(spread)` and a
+    constant: the spread is what the network expects of the point (model.spread). It has no unit.
     With pixels the terms of COCS nearly vanish beside the landmarks' (gamma was chosen by the paper
     without saying the unit).
     """
