@@ -16,7 +16,7 @@ import re
 import sys
 from pathlib import Path
 
-from ccdn_ops.report import PARTS
+from ccdn_ops.ops.operator import OPERATORS as RECORDS
 
 ROOT = Path(__file__).resolve().parents[1]
 OPERATORS = ROOT / "ccdn_ops" / "ops"
@@ -36,7 +36,7 @@ def built(operator: str, backend: str) -> str:
     """ "yes", "by its parts" or "no"."""
     if (OPERATORS / operator / f"{backend}.py").exists():
         return "yes"
-    parts = PARTS.get(operator, ())
+    parts = RECORDS[operator].parts
     if parts and all((OPERATORS / part / f"{backend}.py").exists() for part in parts):
         return "by its parts"
     return "no"

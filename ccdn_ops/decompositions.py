@@ -24,25 +24,14 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-import ccdn_ops.ops  # noqa: F401  (defines torch.ops.ccdn)
+from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype
 from ccdn_ops.newton_schulz_plan import nothing_saved
 from ccdn_ops.ops.cocs_loss.reference import SMALLEST_NORM
+from ccdn_ops.ops.operator import OPERATORS, Operator
 
-# Operators that have no decomposition, and why. table() makes each an error that says so.
-WITHOUT = dict.fromkeys(
-    (
-        "cocs_loss_backward",
-        "covariance_pool_backward",
-        "ctm_backward",
-        "dual_squeeze_backward",
-        "excitation_gates_backward",
-        "isqrt_cov_backward",
-        "multi_excite_backward",
-        "newton_schulz_sqrt_backward",
-    ),
-    "what is exported computes no gradient; export the forward pass alone",
-)
+# Why a backward pass has none. table() makes each an error that says so.
+WITHOUT = "what is exported computes no gradient; export the forward pass alone"
 ON_A_VECTOR = 3  # steps; 3^3 products with a vector
 
 
@@ -53,7 +42,7 @@ def table() -> dict[Any, Callable[..., Any]]:
     NotImplementedError, and a size that is open but must not be raises ValueError; both in one
     line that names the operator.
     """
-    decompositions: dict[str, Callable[..., Any]] = {
+    own: dict[str, Callable[..., Any]] = {
         "cocs_loss": cocs_loss,
         "covariance_pool": covariance_pool,
         "ctm": ctm,
@@ -63,8 +52,26 @@ def table() -> dict[Any, Callable[..., Any]]:
         "multi_excite": multi_excite,
         "newton_schulz_sqrt": newton_schulz_sqrt,
     }
-    decompositions.update({name: _refusal(name, reason) for name, reason in WITHOUT.items()})
-    return {getattr(torch.ops.ccdn, n).default: function for n, function in decompositions.items()}
+    found = {}
+    for operator in OPERATORS.values():
+        if operator.schema:
+            raw = getattr(torch.ops.ccdn, operator.name)
+            found[raw.default] = own.get(operator.name) or _by_reference(operator)
+            backward = getattr(torch.ops.ccdn, f"{operator.name}_backward")
+            found[backward.default] = _refusal(f"{operator.name}_backward", WITHOUT)
+    return found
+
+
+def _by_reference(operator: Operator) -> Callable[..., Any]:
+    """The operator by its reference's forward pass, which is PyTorch's own operators already."""
+    kernel = operator.kernel
+    assert kernel is not None
+
+    def decompose(*arguments: Any) -> Any:
+        with registry.asked_for("reference"):
+            return kernel(*arguments)
+
+    return decompose
 
 
 def _refusal(name: str, reason: str) -> Callable[..., Any]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,30 +13,8 @@ from torch import Tensor
 from ccdn_ops._version import __version__
 from ccdn_ops.backends import native, registry
 from ccdn_ops.ops.checks import check_iterations, check_map, check_tensor
-from ccdn_ops.ops.cocs_loss import spec as cocs_loss
-from ccdn_ops.ops.covariance_pool import spec as covariance_pool
-from ccdn_ops.ops.ctm import spec as ctm
-from ccdn_ops.ops.dual_squeeze import spec as dual_squeeze
-from ccdn_ops.ops.excitation_gates import spec as excitation_gates
-from ccdn_ops.ops.isqrt_cov import spec as isqrt_cov
-from ccdn_ops.ops.multi_excite import spec as multi_excite
-from ccdn_ops.ops.newton_schulz_sqrt import spec as newton_schulz_sqrt
-from ccdn_ops.work import Call, Work
-
-# Every operator: the shape of its first argument, and its work.
-OPERATORS: dict[str, tuple[str, Callable[[Tensor, Call], Work]]] = {
-    "dual_squeeze": ("(B, D, N) or (B, D, H, W)", dual_squeeze.work),
-    "second_order_squeeze": ("(B, D, N) or (B, D, H, W)", dual_squeeze.work),
-    "excitation_gates": ("(B, D)", excitation_gates.work),
-    "multi_excite": ("(B, D, H, W)", multi_excite.work),
-    "ctm": ("(B, D, H, W)", ctm.work),
-    "cocs_loss": ("(B, P, D)", cocs_loss.work),
-    "covariance_pool": ("(B, D, N) or (B, D, H, W)", covariance_pool.work),
-    "newton_schulz_sqrt": ("(B, D, D)", newton_schulz_sqrt.work),
-    "isqrt_cov": ("(B, D, N) or (B, D, H, W)", isqrt_cov.work),
-}
-# Those that are made of others, which choose a backend each where none has the whole.
-PARTS = {"second_order_squeeze": ("dual_squeeze",), "ctm": ctm.PARTS}
+from ccdn_ops.ops.operator import OPERATORS, Operator
+from ccdn_ops.work import Call
 
 
 @dataclass(frozen=True)
@@ -95,25 +71,25 @@ def explain(
     device = torch.device(device)
     if operator not in OPERATORS:
         raise ValueError(
-            f"there is no operator {operator!r}; expected one of {', '.join(OPERATORS)}"
+            f"there is no operator {operator!r}; expected one of {', '.join(sorted(OPERATORS))}"
         )
     check_iterations(operator, iterations)
     if not all(isinstance(size, int) and size >= 0 for size in shape):
         raise ValueError(f"ccdn_ops.explain: the shape is {shape}; expected ints of 0 or more")
     x = _fake(shape, dtype, device)
-    expected, count = OPERATORS[operator]
-    _check_first(operator, x, expected)
+    record = OPERATORS[operator]
+    _check_first(operator, x, record.first)
     call = Call(iterations, excitations, orders, hidden, triu)
 
-    parts = PARTS.get(operator, (operator,))
-    if operator in PARTS and registry.offered(operator, *_arguments(operator, x, call)):
+    parts = record.parts or (operator,)
+    if record.parts and registry.offered(operator, *record.question(x, call)):
         parts = (operator,)
-    choices = {part: _choice(part, x, call) for part in parts}
+    choices = {part: _choice(OPERATORS[part], x, call) for part in parts}
     if orders == 1:
         choices = {part: c for part, c in choices.items() if (operator, part) != _NO_SECOND}
     chosen = {part: backend for part, (backend, _) in choices.items()}
     literal = set(chosen.values()) <= {None, "reference"}
-    done = count(x, replace(call, literal=literal))
+    done = record.work(x, replace(call, literal=literal))
     names = list(dict.fromkeys(backend or "none" for backend in chosen.values()))
     kernels = {part: _kernel(part, backend) for part, backend in chosen.items()}
     return Explanation(
@@ -161,14 +137,14 @@ def _fake(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
         return torch.empty(shape, dtype=dtype, device=device)
 
 
-def _choice(operator: str, x: Tensor, call: Call) -> tuple[str | None, dict[str, str]]:
+def _choice(operator: Operator, x: Tensor, call: Call) -> tuple[str | None, dict[str, str]]:
     """The backend that would serve the operator, or part, and why each of the others would not."""
-    arguments = _arguments(operator, x, call)
+    question = operator.question(x, call)
     order = registry.ORDER.get(x.device.type, ("reference",))
     asked = registry.override()
     rejected, chosen = {}, None
     for backend in (asked,) if asked else order:
-        reason = registry.why_not(operator, backend, *arguments)
+        reason = registry.why_not(operator.name, backend, *question)
         if reason is None:
             chosen = backend
             break
@@ -183,26 +159,6 @@ def _choice(operator: str, x: Tensor, call: Call) -> tuple[str | None, dict[str,
         else:
             rejected[backend] = f"{chosen} comes first"
     return chosen, rejected
-
-
-def _arguments(operator: str, x: Tensor, call: Call) -> tuple[Any, ...]:
-    """What the backend is asked about; of other tensors than the first none decides anything."""
-    if operator == "dual_squeeze":
-        return x.flatten(2), call.iterations
-    if operator == "excitation_gates":
-        return (x.flatten(2).select(2, 0) if x.dim() > 2 else x,)
-    if operator == "multi_excite":
-        return x, x
-    if operator == "ctm":
-        hidden = excitation_gates.hidden_units(x.shape[1], call)
-        return x, x.new_empty(call.excitations, call.orders, hidden, x.shape[1])
-    if operator == "covariance_pool":
-        return (x.flatten(2),)
-    if operator == "newton_schulz_sqrt":
-        return x, call.iterations, True
-    if operator == "isqrt_cov":
-        return x.flatten(2), call.iterations, call.triu, True
-    return (x,)
 
 
 def _rejected(
@@ -257,7 +213,7 @@ def report() -> str:
     if registry.override():
         lines.append(f"backend asked for by name: {registry.override()} (CCDN_OPS_BACKEND)")
     lines.append("")
-    for operator in OPERATORS:
+    for operator in sorted(OPERATORS):
         lines += [str(explain_usual(operator, device)) for device in ("cpu", "cuda")]
     return "\n".join(lines)
 
@@ -265,5 +221,5 @@ def report() -> str:
 def explain_usual(operator: str, device: str) -> Explanation:
     """`explain` for a call of a usual size."""
     sizes = {"(B, D)": (16, 256), "(B, P, D)": (16, 4, 256), "(B, D, D)": (16, 256, 256)}
-    size = sizes.get(OPERATORS[operator][0], (16, 256, 16, 16))
+    size = sizes.get(OPERATORS[operator].first, (16, 256, 16, 16))
     return explain(operator, *size, device=device)

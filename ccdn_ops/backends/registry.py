@@ -100,6 +100,13 @@ def use_backend(name: str | None) -> Iterator[None]:
     """
     if torch.compiler.is_compiling():
         raise RuntimeError("use_backend does nothing inside torch.compile; put it around the call")
+    with asked_for(name):
+        yield
+
+
+@contextmanager
+def asked_for(name: str | None) -> Iterator[None]:
+    """use_backend, also while a graph is made, for whoever runs kernels to see their operators."""
     choice = _Choice(_checked(name, "backend"), object())
     _chosen.append(choice)
     try:

@@ -7,7 +7,6 @@ silently zero; a Function raises, and vmap, grad, jacrev, compile and export wor
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -15,19 +14,20 @@ from torch import Tensor
 from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import forward_ad
 
+from ccdn_ops.ops.operator import Operator
+
 Raw = Callable[..., Any]
 
 
 def differentiable(
-    operator: str,
+    record: Operator,
     *,
-    outputs: int = 1,
-    options: int = 0,
+    extra: int = 0,
     forward: Raw | None = None,
     backward: Raw | None = None,
     traced: Raw | None = None,
 ) -> Differentiable:
-    """A function of the operator's arguments that returns its first `outputs` outputs.
+    """A function of the raw operator's arguments that returns its public outputs.
 
     torch.jit.trace cannot save a call of a Function, and what it saved of a raw operator would have
     no gradient. It gets `traced`, of the same arguments: the reference, unless given.
@@ -38,10 +38,13 @@ def differentiable(
         backward(gradients of the outputs..., inputs..., saved..., options...)
             -> gradients of the inputs, as one tensor or several
 
-    where inputs are tensors or None, and the last `options` arguments are anything else. What is
+    where inputs are tensors or None, and options, those of the schema and as many `extra` ones as
+    `forward` and `backward` take, are anything else. What is
     saved has no gradient. A gradient that does not exist arrives as None if there are several
     outputs; the gradient that backward gives for an input None is dropped.
     """
+    operator, outputs = record.name, record.outputs
+    options = len(record.option_types) + extra
     raw_forward: Raw = forward or getattr(torch.ops.ccdn, operator)
     raw_backward: Raw = backward or getattr(torch.ops.ccdn, f"{operator}_backward")
     title = "".join(word.capitalize() for word in operator.split("_"))
@@ -81,7 +84,7 @@ def differentiable(
     differentiate = Gradient.apply
 
     # Options come first: the number of inputs may vary.
-    class Operator(torch.autograd.Function):
+    class Forward(torch.autograd.Function):
         generate_vmap_rule = True
 
         @staticmethod
@@ -118,15 +121,9 @@ def differentiable(
             return (*(None,) * options, *found)
 
     # torch.compile traces no Function that defines jvp, so it gets the one without.
-    eager: Any = type(title, (NoForwardMode, Operator), {})
-    plain: Raw = traced or partial(_literal, operator)
-    return Differentiable(raw_forward, Operator, eager, plain, outputs, options)
-
-
-def _literal(operator: str, *args: Any) -> Any:
-    from ccdn_ops import reference  # which has all operators, and they this file
-
-    return getattr(reference, operator)(*args)
+    eager: Any = type(title, (NoForwardMode, Forward), {})
+    plain: Raw = traced or record.literal
+    return Differentiable(raw_forward, Forward, eager, plain, outputs, options)
 
 
 class Differentiable:

@@ -1,8 +1,8 @@
-"""What the raw operators share: the library, registration, and batching rules."""
+"""What the raw operators share: the library, registration, kernels for a map, batching rules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
+from ccdn_ops.backends.native import no_autocast
 
 library = torch.library.Library("ccdn", "DEF")
 
@@ -21,8 +22,8 @@ OPERATIONS: dict[str, Callable[..., int]] = {}
 def register(
     schema: str,
     *,
-    kernel: Callable[..., Any],
-    fake: Callable[..., Any],
+    kernel: Callable[..., Any] | None,
+    fake: Callable[..., Any] | None,
     vmap: Callable[..., Any],
     operations: Callable[..., int],
 ) -> None:
@@ -55,6 +56,55 @@ def literally(operator: str, x: Tensor, *arguments: Any) -> bool:
     if x.is_meta:
         x = torch.empty(0, dtype=x.dtype)
     return registry.select(operator, x, *arguments).backend == "reference"
+
+
+def kernels_of_maps(
+    name: str, empty: Callable[..., Any], results: Sequence[str]
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Forward and backward kernels, and the backward fake, of an operator of one feature map.
+
+    Its backends get x as (B, D, N) with B >= 1 and any strides and everything else contiguous, and
+    give a gradient with the strides of torch.empty_like(x). `empty(x, *options)` makes its outputs;
+    `results` are the sizes of the public ones, of which a gradient that does not exist is made.
+    """
+    count = len(results)
+
+    def forward(x: Tensor, *options: Any) -> Any:
+        if x.shape[0] == 0:
+            return empty(x, *options)
+        # A view for NCHW and channels_last alike; a copy only where H, W have no common stride.
+        flat = x.flatten(2)
+        backend = registry.select(name, flat, *options)
+        with no_autocast(x.device.type):
+            return backend.forward(flat, *options)
+
+    def backward(*arguments: Any) -> Tensor:
+        grads, x, rest = arguments[:count], arguments[count], arguments[count + 1 :]
+        flat = x.flatten(2)
+        if x.shape[0] == 0:
+            return torch.empty_like(flat).view(x.shape)
+        options = [value for value in rest if not isinstance(value, Tensor)]
+        backend = registry.select(name, flat, *options)
+        # Under vmap a tensor without the mapped dimension arrives expanded: its stride there is 0.
+        given = [
+            _zeros(x, letters) if grad is None else grad.contiguous()
+            for grad, letters in zip(grads, results, strict=True)
+        ]
+        saved = [value.contiguous() for value in rest if isinstance(value, Tensor)]
+        with no_autocast(x.device.type):
+            grad_x = backend.backward(*given, flat, *saved, *options)
+        return grad_x.view(x.shape)
+
+    def backward_empty(*arguments: Any) -> Tensor:
+        x = arguments[count]
+        return torch.empty_like(x.flatten(2)).view(x.shape)
+
+    return forward, backward, backward_empty
+
+
+def _zeros(x: Tensor, letters: str) -> Tensor:
+    """The gradient of an output of these sizes where there is none."""
+    return x.new_zeros([x.shape["BD".index(letter)] for letter in letters])
 
 
 def folded(name: str) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from triton.compiler import ASTSource, make_backend
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.triton import launcher
+from ccdn_ops.ops.operator import OPERATORS, Operator
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 NAMES = {
@@ -118,14 +119,14 @@ def recorded(arch: int, call: Callable[[], Any]) -> list[Launch]:
     return list(found)
 
 
-def both_passes(operator: str, inputs: list[Any], *options: Any) -> None:
-    """Forward and backward of the backend, as the operator's schema calls them."""
-    backend = registry.load(operator, "triton")
+def both_passes(record: Operator, inputs: Sequence[Any], options: Sequence[Any]) -> None:
+    """Forward and backward of the backend, as the operator's spec calls them."""
+    backend = registry.load(record.name, "triton")
     assert backend is not None
     outputs = backend.forward(*inputs, *options)
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    public = {"dual_squeeze": 2}.get(operator, 1)
-    backend.backward(*outputs[:public], *inputs, *outputs[public:], *options)
+    public, saved = outputs[: record.outputs], outputs[record.outputs :]
+    backend.backward(*public, *inputs, *saved, *options)
 
 
 def features(dtype: torch.dtype, shape: tuple[int, int, int], last: bool) -> Tensor:
@@ -135,56 +136,35 @@ def features(dtype: torch.dtype, shape: tuple[int, int, int], last: bool) -> Ten
     return x.to(memory_format=memory)
 
 
-def samples_and_excitations(x: Tensor) -> tuple[int, int]:
-    """One of each where x is a single number."""
-    return (1, 1) if x.numel() == 1 else (2, 4)
+def call(record: Operator, x: Tensor) -> None:
+    """Whatever launches each form of the operator's kernels, for features x (B, D, H, W)."""
+    for inputs, options in (record.calls or partial(example_calls, record))(x):
+        both_passes(record, inputs, options)
 
 
-def dual_squeeze(x: Tensor) -> None:
-    both_passes("dual_squeeze", [x.flatten(2)], 5)
+def example_calls(record: Operator, x: Tensor) -> Iterator[tuple[list[Any], list[Any]]]:
+    """With one order and with two, where there are orders; everything but maps is float32."""
+    b, p = (1, 1) if x.numel() == 1 else (2, 4)
+    d, h, w = x.shape[1:]
+    for orders in (1, 2) if any("O" in letters for letters in record.tensors.values()) else (2,):
+        sizes = {"B": b, "P": p, "O": orders, "D": d, "R": max(d // 4, 1), "H": h, "W": w}
+        tensors = [
+            x
+            if letters == "BDHW"
+            else None
+            if orders == 1 and name in record.second_order
+            else torch.randn([sizes[letter] for letter in letters])
+            for name, letters in record.tensors.items()
+        ]
+        inputs, options = record.raw(tensors)
+        yield [x.flatten(2) if t is x and record.flat else t for t in inputs], options
 
 
-def multi_excite(x: Tensor) -> None:
-    both_passes("multi_excite", [x, torch.randn(*samples_and_excitations(x), x.shape[1])])
-
-
-def excitation_gates(x: Tensor) -> None:
-    d, r = x.shape[1], max(x.shape[1] // 4, 1)
-    b, p = samples_and_excitations(x)
-    for orders in (1, 2):
-        weights = [torch.randn(p, orders, *s) for s in ((r, d), (r,), (d, r), (d,))]
-        second = torch.randn(b, d) if orders == 2 else None
-        both_passes("excitation_gates", [torch.randn(b, d), second, *weights])
-
-
-def cocs_loss(x: Tensor) -> None:
-    level = x.flatten(2)[:, :4]
-    both_passes("cocs_loss", [[level, level.mT]])
-
-
-def covariance_pool(x: Tensor) -> None:
-    both_passes("covariance_pool", [x.flatten(2)])
-
-
-def newton_schulz_sqrt(x: Tensor) -> None:
-    for iterations in (5, 6):  # odd and even, in float32 and in double
-        matrix = x.new_empty(x.shape[0], x.shape[1], x.shape[1])
-        both_passes("newton_schulz_sqrt", [matrix], iterations, True)
-
-
-def isqrt_cov(x: Tensor) -> None:
-    for iterations, triu in ((5, False), (6, True)):
-        both_passes("isqrt_cov", [x.flatten(2)], iterations, triu, True)
-
-
-OPERATORS = [
-    dual_squeeze,
-    multi_excite,
-    excitation_gates,
-    cocs_loss,
-    covariance_pool,
-    newton_schulz_sqrt,
-    isqrt_cov,
+# ctm has no kernel of its own but those of its parts.
+RECORDS = [
+    record
+    for record in OPERATORS.values()
+    if record.schema and registry.load(record.name, "triton") is not None
 ]
 
 
@@ -200,9 +180,9 @@ def launches(
 
 def launches_with(arch: int, inputs: list[Tensor]) -> list[Launch]:
     found: dict[Launch, None] = {}
-    for call in OPERATORS:
+    for record in RECORDS:
         for x in inputs:
-            found.update(dict.fromkeys(recorded(arch, partial(call, x))))
+            found.update(dict.fromkeys(recorded(arch, partial(call, record, x))))
     return list(found)
 
 

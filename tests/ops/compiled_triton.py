@@ -24,15 +24,6 @@ import ccdn_ops
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.triton import launcher
 
-OPERATORS = {
-    "dual_squeeze",
-    "excitation_gates",
-    "multi_excite",
-    "cocs_loss",
-    "covariance_pool",
-    "newton_schulz_sqrt",
-    "isqrt_cov",
-}
 NUMBERS = {"i32": np.int32, "i64": np.int64, "fp32": np.float32}
 
 
@@ -70,10 +61,10 @@ def executed(arch: int = 90) -> Iterator[Counter[str]]:
         kernel_of(found, arch)(grid, given)
 
     implementations = {}
-    for operator in OPERATORS:
-        found = registry.load(operator, "triton")
+    for record in compile_triton.RECORDS:
+        found = registry.load(record.name, "triton")
         assert found is not None
-        implementations[operator, "triton"] = replace(found, supports=lambda *_: None)
+        implementations[record.name, "triton"] = replace(found, supports=lambda *_: None)
     with (
         mock.patch.object(launcher, "launch", launch),
         mock.patch.object(launcher, "architecture", return_value=arch // 10),

@@ -8,18 +8,20 @@ a backend which ones those are, and compare what they make with the same numbers
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from harness import normal
+from operator_rows import OPERATORS, RECORDS, Operator
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from ccdn_ops.backends import registry
+from ccdn_ops.work import Call
 
 MAP_NORESERVE = 0x4000  # Linux; newer versions of Python have it in mmap
 BEYOND = 2**31
@@ -83,16 +85,41 @@ class FarCall:
         return f"{self.operator} {self.inputs[0]}"
 
 
-# Both sides of the matrices; three steps are two at once and a single one.
-FAR_CALLS = [
-    FarCall("dual_squeeze", ((40, 20),), ((40,), (40,)), (2,)),
-    FarCall("dual_squeeze", ((20, 48),), ((20,), (20,)), (2,)),
-    FarCall("multi_excite", ((40, 4, 5), (2, 40)), ((2, 40, 4, 5),)),
-    FarCall("covariance_pool", ((40, 20),), ((40, 40),)),
-    FarCall("newton_schulz_sqrt", ((40, 40),), ((40, 40),), (3, True)),
-    FarCall("isqrt_cov", ((40, 20),), ((40, 40),), (3, False, True)),
-    FarCall("isqrt_cov", ((33, 48),), ((33, 33),), (3, False, True)),
+# Both sides of the matrices, for operators that have two; three steps are two at once and a single
+# one, and the terms of dual_squeeze, whose launches PyTorch adds up, are many already with two.
+SIDES = [
+    {"B": 1, "P": 2, "D": 40, "R": 40, "H": 4, "W": 5},
+    {"B": 1, "P": 2, "D": 33, "R": 33, "H": 6, "W": 8},
 ]
+ITERATIONS = {"dual_squeeze": 2}
+
+
+def far_calls(operator: Operator) -> Iterator[FarCall]:
+    """With all tensors by samples; none of an operator that has others."""
+    record = RECORDS[operator.name]
+    if operator.raw is None or operator.samples < len(operator.shapes):
+        return
+    sides = set()
+    for sizes in SIDES:
+        tensors = [torch.empty([sizes[s] for s in letters]) for letters in operator.shapes]
+        iterations = ITERATIONS.get(operator.name, 3)
+        inputs, options = record.raw(tensors, iterations=iterations)
+        side = record.work(inputs[0], Call(iterations)).side
+        if side in sides:
+            continue
+        sides.add(side)
+        outputs = record.call(record.reference, tensors, iterations=iterations)
+        outputs = [outputs] if isinstance(outputs, Tensor) else outputs
+        given = [x.flatten(2) if record.flat else x for x in inputs]
+        yield FarCall(
+            operator.name,
+            tuple(tuple(x.shape[1:]) for x in given),
+            tuple(tuple(y.shape[1:]) for y in outputs),
+            tuple(options),
+        )
+
+
+FAR_CALLS = [call for operator in OPERATORS for call in far_calls(operator)]
 
 
 def check_last_sample(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from operator_rows import arguments
 from torch import Tensor
 
 import ccdn_ops
@@ -16,7 +17,6 @@ from ccdn_ops import nn
 B, P, D, R = 2, 2, 4, 3
 X = torch.randn(B, D, 3, 5)
 GATES = torch.rand(B, P, D)
-SQUEEZE = torch.rand(B, D)
 WEIGHTS = (
     torch.randn(P, 2, R, D),
     torch.randn(P, 2, R),
@@ -26,31 +26,8 @@ WEIGHTS = (
 
 # Every tensor argument of every operator and module: a good value, and a call with another one.
 ARGUMENTS: dict[str, tuple[Tensor, Callable[[Any], Any]]] = {
-    "dual_squeeze": (X, ccdn_ops.dual_squeeze),
-    "second_order_squeeze": (X, ccdn_ops.second_order_squeeze),
-    "covariance_pool": (X, ccdn_ops.covariance_pool),
-    "isqrt_cov": (X, ccdn_ops.isqrt_cov),
-    "newton_schulz_sqrt": (torch.eye(D).repeat(B, 1, 1), ccdn_ops.newton_schulz_sqrt),
+    **arguments(),
     "cocs_loss": (GATES, ccdn_ops.cocs_loss),
-    "cocs_loss, a level": (GATES, lambda x: ccdn_ops.cocs_loss([GATES, x])),
-    "multi_excite, x": (X, lambda x: ccdn_ops.multi_excite(x, GATES)),
-    "multi_excite, gates": (GATES, lambda x: ccdn_ops.multi_excite(X, x)),
-    "excitation_gates, first": (SQUEEZE, lambda x: ccdn_ops.excitation_gates(x, SQUEEZE, *WEIGHTS)),
-    "excitation_gates, second": (
-        SQUEEZE,
-        lambda x: ccdn_ops.excitation_gates(SQUEEZE, x, *WEIGHTS),
-    ),
-    **{
-        f"excitation_gates, weight {i}": (
-            WEIGHTS[i],
-            lambda x, i=i: ccdn_ops.excitation_gates(
-                SQUEEZE, SQUEEZE, *WEIGHTS[:i], x, *WEIGHTS[i + 1 :]
-            ),
-        )
-        for i in range(4)
-    },
-    "ctm, x": (X, lambda x: ccdn_ops.ctm(x, WEIGHTS)),
-    "ctm, a weight": (WEIGHTS[2], lambda x: ccdn_ops.ctm(X, (*WEIGHTS[:2], x, WEIGHTS[3]))),
     "nn.CTM": (X, nn.CTM(D)),
     "nn.SqueezeExcite": (X, nn.SqueezeExcite(D)),
     "nn.SecondOrderAttention": (X, nn.SecondOrderAttention(D)),

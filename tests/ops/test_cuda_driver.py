@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 import torch
 from cuda_emulation import Emulation
-from test_operators import OPERATORS, Operator
+from operator_rows import OPERATORS, Operator
 from watched_calls import WatchedCalls
 
 from ccdn_ops.backends import native, registry

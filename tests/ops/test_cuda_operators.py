@@ -26,15 +26,12 @@ from far_memory import (
     check_last_sample,
     spread_out,
 )
+from operator_rows import OPERATORS, Operator, assert_equal, step
 from test_dual_squeeze import (  # noqa: F401
     test_a_covariance_that_overflows_shows,
     test_any_scale,
 )
 from test_operators import (  # noqa: F401
-    OPERATORS,
-    Operator,
-    assert_equal,
-    step,
     test_a_sample_without_variance,
     test_autocast_changes_nothing,
     test_dtypes,

@@ -14,7 +14,7 @@ import pytest
 import torch
 from cuda_emulation import Emulation, build, compiler
 from harness import features, upstream
-from test_operators import OPERATORS, Operator, step
+from operator_rows import OPERATORS, Operator, step
 
 import ccdn_ops
 

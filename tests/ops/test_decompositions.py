@@ -72,9 +72,8 @@ def test_every_operator_has_a_decomposition_or_a_reason() -> None:
         if name.startswith("ccdn::")
     }
     assert {op._schema.name.removeprefix("ccdn::") for op in decompositions.table()} == registered
-    assert all(name.endswith("_backward") for name in decompositions.WITHOUT)
-    for name, reason in decompositions.WITHOUT.items():
-        with pytest.raises(NotImplementedError, match=f"{name} has no decomposition: {reason}"):
+    for name in sorted(name for name in registered if name.endswith("_backward")):
+        with pytest.raises(NotImplementedError, match=f"{name} has no decomposition: what is exp"):
             decompositions.table()[getattr(torch.ops.ccdn, name).default]()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -13,33 +14,58 @@ import ccdn_ops
 from ccdn_ops import explain, reference, report, use_backend
 from ccdn_ops.backends import native, registry
 from ccdn_ops.newton_schulz_plan import products
+from ccdn_ops.ops.operator import OPERATORS
 
 # Sizes that are multiples of 32, so that what the matrix operators save has no padding.
 B, P, R, D, H, W = 2, 3, 5, 64, 4, 8
-SHAPES = {
-    "dual_squeeze": (B, D, H, W),
-    "excitation_gates": (B, D),
-    "multi_excite": (B, D, H, W),
-    "ctm": (B, D, H, W),
-    "cocs_loss": (B, P, D),
-    "covariance_pool": (B, D, H, W),
-    "newton_schulz_sqrt": (B, D, D),
-    "isqrt_cov": (B, D, H, W),
-}
+SIZES = {"B": B, "P": P, "O": 2, "D": D, "R": R, "H": H, "W": W}
+# Those with a raw operator of their own.
+RECORDS = {record.name: record for record in OPERATORS.values() if record.schema}
+
+
+def raw_inputs(operator: str, orders: int = 2, **changed: Any) -> tuple[list, list]:
+    """The tensors and the options of the operator's raw forward operator, for SIZES."""
+    record = RECORDS[operator]
+    random = torch.Generator().manual_seed(0)
+    tensors = [
+        None
+        if orders == 1 and name in record.second_order
+        else torch.randn([{**SIZES, "O": orders}[s] for s in letters], generator=random)
+        for name, letters in record.tensors.items()
+    ]
+    return record.raw(tensors, **changed)
+
+
+def both_passes(operator: str, inputs: list, options: list) -> tuple[list[Tensor], ...]:
+    """Of the raw operator: the outputs, those of them that are saved, and the gradients."""
+    found = getattr(torch.ops.ccdn, operator)(*inputs, *options)
+    found = [found] if isinstance(found, Tensor) else list(found)
+    public = RECORDS[operator].outputs
+    grads, saved = [torch.ones_like(out) for out in found[:public]], found[public:]
+    results = getattr(torch.ops.ccdn, f"{operator}_backward")(*grads, *inputs, *saved, *options)
+    return found, saved, [results] if isinstance(results, Tensor) else list(results)
+
+
+def first_of(inputs: list) -> Tensor:
+    """The first tensor, which is one level where the operator takes several."""
+    return inputs[0][0] if isinstance(inputs[0], list) else inputs[0]
+
+
+SHAPES = {name: tuple(first_of(raw_inputs(name)[0]).shape) for name in RECORDS}
 
 
 def test_every_operator_has_an_explanation() -> None:
-    assert set(report.OPERATORS) == {*SHAPES, "second_order_squeeze"}
     public = {name for name in reference.__all__ if hasattr(ccdn_ops, name)}
-    assert set(report.OPERATORS) == public
+    assert set(OPERATORS) == public
 
 
 @pytest.mark.parametrize("operator", SHAPES)
 def test_each_operator(operator: str) -> None:
     found = explain(operator, *SHAPES[operator])
-    assert found.backend == ("cpu" if native.module() else "reference")
+    native_kernels = native.module() and RECORDS[operator].has("cpu")
+    assert found.backend == ("cpu" if native_kernels else "reference")
     assert set(found.rejected) == set(registry.BACKENDS) - {found.backend}
-    assert f"ops.{operator}.{found.backend}" in found.kernel or operator in report.PARTS
+    assert found.kernel.endswith(f".{found.backend}")
     assert found.algorithm in str(found)
     with pytest.raises(ValueError, match=f"{operator}: .* has shape .*expected"):
         explain(operator, 2)
@@ -47,54 +73,24 @@ def test_each_operator(operator: str) -> None:
         explain(operator, *SHAPES[operator][:-1], 0)
 
 
-def raw_inputs(operator: str, orders: int = 2, triu: bool = False) -> tuple[list, list]:
-    """The tensors and the options of the operator's raw forward operator, for SHAPES."""
-    random = torch.Generator().manual_seed(0)
-    x = torch.randn(SHAPES[operator], generator=random)
-    weights = [(P, orders, R, D), (P, orders, R), (P, orders, D, R), (P, orders, D)]
-    networks = [torch.randn(shape, generator=random) for shape in weights]
-    if operator == "excitation_gates":
-        return [x, x.clone() if orders == 2 else None, *networks], []
-    if operator == "multi_excite":
-        return [x, torch.rand(B, P, D, generator=random)], []
-    if operator == "ctm":
-        return [x, *networks], [5]
-    options = {
-        "dual_squeeze": [5],
-        "newton_schulz_sqrt": [5, True],
-        "isqrt_cov": [5, triu, True],
-    }
-    return [x], options.get(operator, [])
-
-
 def nbytes(tensors: Sequence[Tensor | None]) -> int:
     return sum(0 if t is None else t.numel() * t.element_size() for t in tensors)
 
 
-CASES = [(operator, {}) for operator in SHAPES]
-CASES += [
-    ("ctm", {"orders": 1}),
-    ("excitation_gates", {"orders": 1}),
-    ("isqrt_cov", {"triu": True}),
-]
+CASES: list[tuple[str, dict]] = [(operator, {}) for operator in SHAPES]
+CASES += [(name, dict(changed)) for name, record in RECORDS.items() for changed in record.variants]
 
 
 @pytest.mark.parametrize(("operator", "arguments"), CASES, ids=str)
 def test_bytes_are_those_of_the_tensors(operator: str, arguments: dict) -> None:
-    """Against what the raw operators are given and return."""
+    """Against what the raw operators are given and return; of one level where there are several."""
     inputs, options = raw_inputs(operator, **arguments)
-    given = [inputs] if operator == "cocs_loss" else inputs
-    found = getattr(torch.ops.ccdn, operator)(*given, *options)
-    found = [found] if isinstance(found, Tensor) else list(found)
-    outputs = {"dual_squeeze": 2, "ctm": 2}.get(operator, 1)
-    grads = [torch.ones_like(out) for out in found[:outputs]]
-    saved = found[outputs:]
-    backward = getattr(torch.ops.ccdn, f"{operator}_backward")
-    results = backward(*grads, *given, *saved, *options)
-    results = [results] if isinstance(results, Tensor) else results
+    inputs = [[x[0]] if isinstance(x, list) else x for x in inputs]
+    found, saved, results = both_passes(operator, inputs, options)
+    given, public = torch.utils._pytree.tree_leaves(inputs), found[: RECORDS[operator].outputs]
     expected = (
-        nbytes(inputs) + nbytes(found),
-        nbytes(grads) + nbytes(inputs) + nbytes(saved) + nbytes(results),
+        nbytes(given) + nbytes(found),
+        nbytes(public) + nbytes(given) + nbytes(saved) + nbytes(results),
     )
     explained = explain(operator, *SHAPES[operator], excitations=P, hidden=R, **arguments)
     assert explained.bytes == expected
@@ -130,7 +126,7 @@ def test_literal_operations_are_those_of_the_references_gradient(
     implementation = registry.load(operator, "reference")
     assert implementation is not None
     outputs = implementation.forward(*given, *options)
-    public = 2 if operator == "dual_squeeze" else 1
+    public = RECORDS[operator].outputs
     grads = [torch.ones_like(y) for y in outputs[:public]]
     with FlopCounterMode(display=False) as counter:
         implementation.backward(*grads, *given, *outputs[public:], *options)
@@ -217,7 +213,7 @@ def test_a_backend_that_cannot(operator: str) -> None:
 
 
 def test_wrong_input() -> None:
-    with pytest.raises(ValueError, match="no operator 'squeeze'; expected one of dual_squeeze"):
+    with pytest.raises(ValueError, match="no operator 'squeeze'; expected one of cocs_loss"):
         explain("squeeze", 1, 2, 3)
     with pytest.raises(ValueError, match=r"x has shape \(2, 3\)"):
         explain("dual_squeeze", 2, 3)
@@ -229,5 +225,5 @@ def test_wrong_input() -> None:
 
 def test_report_lists_every_operator_on_both_devices() -> None:
     text = report.report()
-    for operator in report.OPERATORS:
+    for operator in OPERATORS:
         assert f"\n{operator} 16 x" in text

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from test_explain import CASES, SHAPES, raw_inputs
+from test_explain import CASES, SHAPES, both_passes, raw_inputs
 from test_explain import P as EXCITATIONS
 from test_explain import R as HIDDEN
 from torch import Tensor
@@ -189,15 +189,10 @@ def test_counts_are_those_of_explain(
     operator: str, arguments: dict[str, int], backend: str | None
 ) -> None:
     inputs, options = raw_inputs(operator, **arguments)
-    given = [inputs] if operator == "cocs_loss" else inputs
-    public = {"dual_squeeze": 2, "ctm": 2}.get(operator, 1)
+    inputs = [[x[0]] if isinstance(x, list) else x for x in inputs]  # explain takes one level
 
     def run() -> None:
-        found = getattr(torch.ops.ccdn, operator)(*given, *options)
-        found = [found] if isinstance(found, Tensor) else list(found)
-        grads = [torch.ones_like(y) for y in found[:public]]
-        backward = getattr(torch.ops.ccdn, f"{operator}_backward")
-        backward(*grads, *given, *found[public:], *options)
+        both_passes(operator, inputs, options)
 
     with ccdn_ops.use_backend(backend):
         expected = explain(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from harness import check_close
-from test_operators import OPERATORS, Operator, assert_equal, step
+from operator_rows import OPERATORS, Operator, assert_equal, step
 from torch import Tensor
 
 from ccdn_ops import use_backend

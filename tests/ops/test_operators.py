@@ -1,22 +1,30 @@
 """What holds for every operator, and that no operator is left out of it.
 
-The numbers are judged in each operator's own tests. Here a table has one row for each public
-function, and every test takes every row.
+The numbers are judged in each operator's own tests. Here every test takes the row of every operator
+(operator_rows.py).
 """
 
 from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from harness import Case, Judge, check_close, err, laid_out
+from harness import check_close, err, laid_out
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operator_rows import (
+    ITERATIONS,
+    OPERATORS,
+    D,
+    Operator,
+    assert_equal,
+    outputs_of,
+    step,
+    upstream_of,
+)
 from torch import Tensor
 from watched_memory import WatchedMemory
 
@@ -25,179 +33,10 @@ from ccdn_ops import reference
 from ccdn_ops.backends import native
 from ccdn_ops.backends.triton.launcher import interpreted
 
-B, P, D, R, H, W = 3, 2, 6, 2, 4, 5
-# The interpreter of Triton takes a second for 29 Chebyshev terms, and few will show as much.
-ITERATIONS = 2 if interpreted() else 5
-
-
-@dataclass(frozen=True)
-class Operator:
-    """One public function.
-
-    shapes      of its tensors, in the symbols of SIZES
-    outputs     the axes of what the reference gives; L levels
-    samples     how many of the first tensors begin with the batch, whose samples are independent;
-                0 where they are not
-    call, reference   from those tensors to the public function and to the literal one
-    raw         from those tensors to (inputs, options) of torch.ops.ccdn.<name>, and how many of
-                its outputs are public; None where the function has no raw operator of its own
-    maps        how many tensors of x's size a forward and backward pass makes
-    """
-
-    name: str
-    shapes: Sequence[str]
-    outputs: Sequence[str]
-    call: Callable[..., Any]
-    reference: Callable[..., Any]
-    samples: int = 1
-    raw: Callable[..., tuple[Sequence[Any], Sequence[Any]]] | None = None
-    public: int = 1
-    maps: int = 1
-    sizes: dict[str, int] = field(
-        default_factory=lambda: {"B": B, "P": P, "O": 2, "D": D, "R": R, "H": H, "W": W}
-    )
-
-    def __str__(self) -> str:
-        return self.name
-
-    def tensors(
-        self, dtype: torch.dtype = torch.float32, seed: int = 0, **sizes: int
-    ) -> list[Tensor]:
-        random = torch.Generator().manual_seed(seed)
-        sizes = {**self.sizes, **sizes}
-        return [
-            (torch.randn([sizes[s] for s in shape], generator=random, dtype=torch.float64) + 0.3)
-            .to(dtype)
-            .requires_grad_()
-            for shape in self.shapes
-        ]
-
-    def case(self, tensors: Sequence[Tensor], what: str = "") -> Case:
-        """What is right for these tensors, and how far off one may be: the project's criterion.
-
-        The upstream gradients are those of `step`.
-        """
-        plain = [t.detach().cpu() for t in tensors]
-        grads = [upstream_of(y) for y in outputs_of(self.reference, plain)]
-        judge = Judge(self.reference, self.shapes, self.outputs)
-        return judge.case(f"{self.name} {what}", plain, grads)
-
-
-def gram(b: Tensor) -> Tensor:
-    """b b^T, which autocast leaves alone."""
-    return (b.unsqueeze(1) * b.unsqueeze(2)).sum(3)
-
-
-WEIGHTS = ("PORD", "POR", "PODR", "POD")
-
-OPERATORS = [
-    Operator(
-        "dual_squeeze",
-        ["BDHW"],
-        ["BD", "BD"],
-        lambda x: ccdn_ops.dual_squeeze(x, ITERATIONS),
-        lambda x: reference.dual_squeeze(x, ITERATIONS),
-        raw=lambda x: ([x], [ITERATIONS]),
-        public=2,
-    ),
-    Operator(
-        "second_order_squeeze",
-        ["BDHW"],
-        ["BD"],
-        lambda x: ccdn_ops.second_order_squeeze(x, ITERATIONS),
-        lambda x: reference.second_order_squeeze(x, ITERATIONS),
-    ),
-    Operator(
-        "excitation_gates",
-        ["BD", "BD", *WEIGHTS],
-        ["BPD"],
-        ccdn_ops.excitation_gates,
-        reference.excitation_gates,
-        samples=2,
-        raw=lambda *tensors: (tensors, []),
-    ),
-    Operator(
-        "multi_excite",
-        ["BDHW", "BPD"],
-        ["BPDHW"],
-        ccdn_ops.multi_excite,
-        reference.multi_excite,
-        samples=2,
-        raw=lambda *tensors: (tensors, []),
-        maps=2,
-    ),
-    Operator(
-        "ctm",
-        ["BDHW", *WEIGHTS],
-        ["BPDHW", "BPD"],
-        lambda x, *weights: ccdn_ops.ctm(x, weights, ITERATIONS),
-        lambda x, *weights: reference.ctm(x, weights, ITERATIONS),
-        raw=lambda *tensors: (tensors, [ITERATIONS]),
-        public=2,
-        maps=3,  # the squeezes' gradient is added to that of the excited maps
-    ),
-    Operator(
-        "cocs_loss",
-        ["BPD", "BPR"],
-        ["L"],
-        lambda *levels: ccdn_ops.cocs_loss(levels),
-        lambda *levels: reference.cocs_loss(levels),
-        samples=0,
-        raw=lambda *levels: ([list(levels)], []),
-    ),
-    Operator(
-        "covariance_pool",
-        ["BDHW"],
-        ["BDD"],
-        ccdn_ops.covariance_pool,
-        reference.covariance_pool,
-        raw=lambda x: ([x], []),
-    ),
-    Operator(
-        "newton_schulz_sqrt",
-        ["BDR"],
-        ["BDD"],
-        lambda b: ccdn_ops.newton_schulz_sqrt(gram(b), ITERATIONS),
-        lambda b: reference.newton_schulz_sqrt(gram(b), ITERATIONS),
-        raw=lambda b: ([gram(b)], [ITERATIONS, True]),
-    ),
-    Operator(
-        "isqrt_cov",
-        ["BDHW"],
-        ["BDD"],
-        lambda x: ccdn_ops.isqrt_cov(x, ITERATIONS),
-        lambda x: reference.isqrt_cov(x, ITERATIONS),
-        raw=lambda x: ([x], [ITERATIONS, False, True]),
-    ),
-]
 every = pytest.mark.parametrize("operator", OPERATORS, ids=str)
 of_maps = pytest.mark.parametrize(
     "operator", [operator for operator in OPERATORS if operator.shapes[0] == "BDHW"], ids=str
 )
-
-
-def outputs_of(call: Callable[..., Any], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    found = call(*tensors)
-    return (found,) if isinstance(found, Tensor) else tuple(found)
-
-
-def step(call: Callable[..., Any], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The outputs and, for upstream gradients that differ from number to number, the gradients."""
-    outputs = outputs_of(call, tensors)
-    upstream = [upstream_of(y) for y in outputs]
-    return (*(y.detach() for y in outputs), *torch.autograd.grad(outputs, tensors, upstream))
-
-
-def upstream_of(y: Tensor) -> Tensor:
-    """Made where y is: a copy from the host could not be captured in a CUDA graph."""
-    line = torch.linspace(0.5, 2, y.numel(), dtype=torch.float64, device=y.device)
-    return line.to(y.dtype).view(y.shape).cos()
-
-
-def assert_equal(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
-    for a, b in zip(found, wanted, strict=True):
-        assert a.dtype == b.dtype
-        assert a.equal(b)
 
 
 # Nobody is left out ------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from operator_rows import served_by
 
 import ccdn_ops
 from ccdn_ops.backends.triton import launcher
@@ -27,15 +28,7 @@ ARCHS = ("90", "80", "100")
 # The tests of the operators, which get this backend where they get every one.
 TESTS = [
     "test_operators.py",
-    "test_dual_squeeze.py",
-    "test_second_order_squeeze.py",
-    "test_excitation_gates.py",
-    "test_multi_excite.py",
-    "test_ctm.py",
-    "test_cocs_loss.py",
-    "test_covariance_pool.py",
-    "test_newton_schulz_sqrt.py",
-    "test_isqrt_cov.py",
+    *(f"test_{operator.name}.py" for operator in served_by("triton")),
     "interpreted/every_operator.py",
 ]
 # What a kernel does wrong it does in these tests of the table or in those of this backend alone.

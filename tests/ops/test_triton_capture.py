@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from harness import features
-from test_operators import OPERATORS, Operator, step
+from operator_rows import Operator, served_by, step
 from torch import Tensor
 from watched_calls import WatchedCalls
 
@@ -53,7 +53,9 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("operator", [o for o in OPERATORS if o.raw and o.name != "ctm"], ids=str)
+@pytest.mark.parametrize(
+    "operator", [o for o in served_by("triton") if o.raw and o.name != "ctm"], ids=str
+)
 @pytest.mark.parametrize("sizes", [{"D": 8}, {"D": 40}], ids=["channels", "positions"])
 def test_a_first_call_in_a_capture_copies_nothing(
     capture: Callable[[bool], None],

@@ -8,19 +8,18 @@ test_triton_faults.py puts faults into kernels and sees them found.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from harness import Judge, features, laid_out
-from test_operators import OPERATORS, Operator, gram, step
+from operator_rows import BY_NAME, OPERATORS, Operator, row, served_by, step
 from test_triton import jitted
 from torch import Tensor
 
 import ccdn_ops
-from ccdn_ops import reference
 from ccdn_ops.backends.triton import launcher
+from ccdn_ops.ops.operator import OPERATORS as RECORDS
 
 pytest.importorskip("triton", reason="triton is not installed")
 if launcher.interpreted():
@@ -36,7 +35,6 @@ SIZES = {
     "aligned": {"B": 2, "P": 4, "D": 64, "R": 16, "H": 8, "W": 16},
     "ones": {"B": 1, "P": 1, "D": 1, "R": 1, "H": 1, "W": 1},
 }
-BY_NAME = {operator.name: operator for operator in OPERATORS}
 every = pytest.mark.parametrize("operator", OPERATORS, ids=str)
 
 
@@ -83,21 +81,9 @@ def test_arguments_that_triton_specialises(operator: Operator, size: str) -> Non
 
 # More terms, products in float64 and upper triangles, which the table of operators has not.
 VARIANTS = [
-    replace(
-        BY_NAME["dual_squeeze"],
-        call=partial(ccdn_ops.dual_squeeze, iterations=7),
-        reference=partial(reference.dual_squeeze, iterations=7),
-    ),
-    replace(
-        BY_NAME["newton_schulz_sqrt"],
-        call=lambda b: ccdn_ops.newton_schulz_sqrt(gram(b), 6),
-        reference=lambda b: reference.newton_schulz_sqrt(gram(b), 6),
-    ),
-    replace(
-        BY_NAME["isqrt_cov"],
-        call=lambda x: ccdn_ops.isqrt_cov(x, 6),
-        reference=lambda x: reference.isqrt_cov(x, 6),
-    ),
+    row(RECORDS["dual_squeeze"], iterations=7),
+    row(RECORDS["newton_schulz_sqrt"], iterations=6),
+    row(RECORDS["isqrt_cov"], iterations=6),
 ]
 
 
@@ -144,6 +130,6 @@ def test_other_architectures(operator: Operator, arch: int) -> None:
 def test_every_kernel_was_run() -> None:
     """Of what `jitted` finds in the sources, so that a new kernel cannot be left out."""
     with executed() as launched:
-        for operator in OPERATORS:
+        for operator in served_by("triton"):
             step(operator.call, operator.tensors(D=20, H=2, W=3))
     assert set(launched) == {".".join(kernel) for kernel in jitted()}

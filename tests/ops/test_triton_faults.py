@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from test_triton_compiled import BY_NAME, check
+from operator_rows import BY_NAME
+from test_triton_compiled import check
 
 import ccdn_ops
 from ccdn_ops.backends.triton import launcher
@@ -70,11 +72,11 @@ def carries(operators: list[str]) -> tuple[set[Loop], list[str]]:
     """The loops that the operators' kernels have, and what is not carried in them."""
     seen: set[Loop] = set()
     faults: list[str] = []
-    for call in compile_triton.OPERATORS:
-        if call.__name__ in operators:
+    for record in compile_triton.RECORDS:
+        if record.name in operators:
             for shape in compile_triton.SHAPES[:2]:
                 x = compile_triton.features(torch.float32, shape, False)
-                for launch in compile_triton.recorded(90, lambda x=x, call=call: call(x)):
+                for launch in compile_triton.recorded(90, partial(compile_triton.call, record, x)):
                     loops, wrong = not_carried(compile_triton.parse(launch, 90))
                     seen |= loops
                     faults += wrong
@@ -82,7 +84,7 @@ def carries(operators: list[str]) -> tuple[set[Loop], list[str]]:
 
 
 def test_every_loop_carries_what_it_changes() -> None:
-    seen, faults = carries([call.__name__ for call in compile_triton.OPERATORS])
+    seen, faults = carries([record.name for record in compile_triton.RECORDS])
     assert not faults
     files = sorted(PACKAGE.rglob("*_kernels.py"))
     assert seen == {loop for file in files for loop in loops_of(str(file))}

@@ -11,7 +11,8 @@ from torch import Tensor
 from ccdn_ops.backends.native import no_autocast
 from ccdn_ops.ops.autograd import differentiable
 from ccdn_ops.ops.checks import check_device, check_tensor
-from ccdn_ops.ops.cocs_loss import reference, spec  # noqa: F401  (spec defines the raw operators)
+from ccdn_ops.ops.cocs_loss import reference
+from ccdn_ops.ops.cocs_loss.spec import OPERATOR
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -102,6 +103,4 @@ def _traced(*arguments: Any) -> Tensor:
     return reference.cocs_loss(features)
 
 
-_cocs_loss = differentiable(
-    "cocs_loss", options=1, forward=_forward, backward=_backward, traced=_traced
-)
+_cocs_loss = differentiable(OPERATOR, extra=1, forward=_forward, backward=_backward, traced=_traced)

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
-from ccdn_ops.ops.raw import looped, register
+from ccdn_ops.ops.operator import Operator, define
+from ccdn_ops.ops.raw import looped
 from ccdn_ops.work import Call, Work
 
 
@@ -71,19 +72,26 @@ def work(x: Tensor, call: Call) -> Work:
     )
 
 
-register(
-    "cocs_loss(Tensor[] features) -> (Tensor losses, Tensor sums)",
-    kernel=_cocs_loss,
-    fake=_cocs_loss_empty,
-    vmap=looped("cocs_loss"),
-    operations=lambda features: sum(work(x, Call()).operations[0] for x in features),
-)
-register(
-    "cocs_loss_backward(Tensor grad_losses, Tensor[] features, Tensor sums) -> Tensor[]",
-    kernel=_cocs_loss_backward,
-    fake=_cocs_loss_grad_empty,
-    vmap=looped("cocs_loss_backward"),
-    operations=lambda grad_losses, features, sums: sum(
-        work(x, Call()).operations[1] for x in features
-    ),
+def _calls(x: Tensor) -> list[tuple[list[list[Tensor]], tuple[()]]]:
+    level = x.flatten(2)[:, :4]
+    return [([[level, level.mT]], ())]
+
+
+OPERATOR = define(
+    Operator(
+        name="cocs_loss",
+        first="(B, P, D)",
+        schema="(Tensor[] features) -> (Tensor losses, Tensor sums)",
+        kernel=_cocs_loss,
+        backward=_cocs_loss_backward,
+        fake=_cocs_loss_empty,
+        backward_fake=_cocs_loss_grad_empty,
+        vmap=looped,
+        work=work,
+        tensors={"a level": "BPD", "another": "BPR"},
+        arrange=lambda *levels: (levels,),
+        results=["L"],
+        samples=0,
+        calls=_calls,
+    )
 )

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ccdn_ops.ops.autograd import differentiable
 from ccdn_ops.ops.checks import check_map
-from ccdn_ops.ops.covariance_pool import spec  # noqa: F401  (defines the raw operators)
+from ccdn_ops.ops.covariance_pool.spec import OPERATOR
 
 
 def covariance_pool(x: Tensor) -> Tensor:
@@ -25,4 +25,4 @@ def covariance_pool(x: Tensor) -> Tensor:
     return covariance
 
 
-_covariance_pool = differentiable("covariance_pool")
+_covariance_pool = differentiable(OPERATOR)

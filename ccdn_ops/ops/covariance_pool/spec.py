@@ -16,12 +16,11 @@ has the strides of torch.empty_like(x).
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import accumulation_dtype, no_autocast
-from ccdn_ops.ops.raw import folded, literally, register
+from ccdn_ops.backends.native import accumulation_dtype
+from ccdn_ops.ops.operator import Operator, define
+from ccdn_ops.ops.raw import folded
 from ccdn_ops.work import Call, Work
 
 
@@ -30,29 +29,6 @@ def outputs(x: Tensor) -> tuple[Tensor, Tensor]:
     batch, channels = x.shape[:2]
     wide = accumulation_dtype(x.dtype)
     return x.new_empty(batch, channels, channels), x.new_empty(batch, dtype=wide)
-
-
-def _grad_empty(grad: Tensor, x: Tensor, trace: Tensor) -> Tensor:
-    return torch.empty_like(x.flatten(2)).view(x.shape)
-
-
-def _covariance_pool(x: Tensor) -> tuple[Tensor, Tensor]:
-    if x.shape[0] == 0:
-        return outputs(x)
-    flat = x.flatten(2)
-    backend = registry.select("covariance_pool", flat)
-    with no_autocast(x.device.type):
-        return backend.forward(flat)
-
-
-def _covariance_pool_backward(grad: Tensor, x: Tensor, trace: Tensor) -> Tensor:
-    if x.shape[0] == 0:
-        return _grad_empty(grad, x, trace)
-    flat = x.flatten(2)
-    backend = registry.select("covariance_pool", flat)
-    with no_autocast(x.device.type):
-        found = backend.backward(grad.contiguous(), flat, trace.contiguous())
-    return found.view(x.shape)
 
 
 def work(x: Tensor, call: Call) -> Work:
@@ -70,21 +46,16 @@ def work(x: Tensor, call: Call) -> Work:
     )
 
 
-def _operations(x: Tensor) -> tuple[int, int]:
-    return work(x, Call(literal=literally("covariance_pool", x))).operations
-
-
-register(
-    "covariance_pool(Tensor x) -> (Tensor covariance, Tensor trace)",
-    kernel=_covariance_pool,
-    fake=outputs,
-    vmap=folded("covariance_pool"),
-    operations=lambda x: _operations(x)[0],
-)
-register(
-    "covariance_pool_backward(Tensor grad, Tensor x, Tensor trace) -> Tensor",
-    kernel=_covariance_pool_backward,
-    fake=_grad_empty,
-    vmap=folded("covariance_pool_backward"),
-    operations=lambda grad, x, trace: _operations(x)[1],
+OPERATOR = define(
+    Operator(
+        name="covariance_pool",
+        first="(B, D, N) or (B, D, H, W)",
+        schema="(Tensor x) -> (Tensor covariance, Tensor trace)",
+        fake=outputs,
+        vmap=folded,
+        work=work,
+        tensors={"x": "BDHW"},
+        results=["BDD"],
+        samples=1,
+    )
 )

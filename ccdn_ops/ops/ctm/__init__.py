@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ccdn_ops.ops.autograd import differentiable
 from ccdn_ops.ops.checks import check_device, check_iterations, check_map
-from ccdn_ops.ops.ctm import reference, spec  # noqa: F401  (spec defines the raw operators)
+from ccdn_ops.ops.ctm import reference
+from ccdn_ops.ops.ctm.spec import OPERATOR
 from ccdn_ops.ops.excitation_gates import check_weights
 
 
@@ -44,6 +45,4 @@ def ctm(x: Tensor, weights: Sequence[Tensor], iterations: int = 5) -> tuple[Tens
     return excited, pooled
 
 
-_ctm = differentiable(
-    "ctm", outputs=2, options=1, traced=lambda x, *rest: reference.ctm(x, rest[:4], rest[4])
-)
+_ctm = differentiable(OPERATOR, traced=lambda x, *rest: reference.ctm(x, rest[:4], rest[4]))

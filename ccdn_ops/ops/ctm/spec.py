@@ -34,11 +34,11 @@ from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.layout import empty_maps, in_order_of
 from ccdn_ops.ops.dual_squeeze import spec as dual_squeeze
-from ccdn_ops.ops.dual_squeeze.spec import _dual_squeeze_empty
 from ccdn_ops.ops.excitation_gates import spec as excitation_gates
 from ccdn_ops.ops.excitation_gates.spec import widened
 from ccdn_ops.ops.multi_excite import spec as multi_excite
-from ccdn_ops.ops.raw import literally, looped, register
+from ccdn_ops.ops.operator import Operator, define
+from ccdn_ops.ops.raw import looped
 from ccdn_ops.work import Call, Work
 
 Forward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -58,7 +58,7 @@ def _ctm_empty(
     if o == 1:
         second, trace, gram = _no_second(mean)
     else:
-        _, _, mean, trace, gram = _dual_squeeze_empty(x, iterations)
+        _, _, mean, trace, gram = dual_squeeze.outputs(x, iterations)
         second = torch.empty_like(mean)
     return (
         empty_maps(x, batch, p),
@@ -235,44 +235,45 @@ def work(x: Tensor, call: Call) -> Work:
     )
 
 
-def _operations(x: Tensor, *weights: Tensor, iterations: int) -> tuple[int, int, int]:
-    """Forward, backward, and what of backward the excited maps take."""
-    p, o, r, _ = weights[0].shape
-    whole = registry.offered("ctm", x, *weights, iterations) is not None
-    literal = not whole and all(literally(part, x) for part in PARTS)
-    call = Call(iterations, p, o, r, literal=literal)
-    return *work(x, call).operations, multi_excite.work(x, call).operations[1]
-
-
-def _forward_operations(x: Tensor, *arguments: Any) -> int:
-    *weights, iterations = arguments
-    return _operations(x, *weights, iterations=iterations)[0]
+def _asked(x: Tensor, call: Call) -> tuple[Any, ...]:
+    hidden = excitation_gates.hidden_units(x.shape[1], call)
+    return x, x.new_empty(call.excitations, call.orders, hidden, x.shape[1])
 
 
 def _backward_operations(
-    grad_excited: Tensor | None, grad_pooled: Tensor | None, x: Tensor, *arguments: Any
+    grad_excited: Tensor | None, x: Tensor, reduce_weight: Tensor, iterations: int, **rest: Any
 ) -> int:
-    _, backward, excite = _operations(x, *arguments[:4], iterations=arguments[-1])
-    return backward if grad_excited is not None else backward - excite
+    weights = (reduce_weight, rest["reduce_bias"], rest["expand_weight"], rest["expand_bias"])
+    _, backward = OPERATOR.operations(x, *weights, iterations)
+    if grad_excited is not None:
+        return backward
+    call = Call(excitations=reduce_weight.shape[0])
+    return backward - multi_excite.work(x, call).operations[1]
 
 
-_WEIGHTS = "Tensor reduce_weight, Tensor reduce_bias, Tensor expand_weight, Tensor expand_bias"
-_SAVED = (
-    "Tensor mean, Tensor second, Tensor trace, Tensor gram, "
-    "Tensor gates, Tensor hidden, Tensor scales"
-)
-register(
-    f"ctm(Tensor x, {_WEIGHTS}, int iterations) -> (Tensor excited, Tensor pooled, {_SAVED})",
-    kernel=_ctm,
-    fake=_ctm_empty,
-    vmap=looped("ctm"),
-    operations=_forward_operations,
-)
-register(
-    f"ctm_backward(Tensor? grad_excited, Tensor? grad_pooled, Tensor x, {_WEIGHTS}, {_SAVED}, "
-    "int iterations) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    kernel=_ctm_backward,
-    fake=_ctm_grads_empty,
-    vmap=looped("ctm_backward"),
-    operations=_backward_operations,
+OPERATOR = define(
+    Operator(
+        name="ctm",
+        first="(B, D, H, W)",
+        schema="(Tensor x, Tensor reduce_weight, Tensor reduce_bias, Tensor expand_weight, "
+        "Tensor expand_bias, int iterations) -> (Tensor excited, Tensor pooled, Tensor mean, "
+        "Tensor second, Tensor trace, Tensor gram, Tensor gates, Tensor hidden, Tensor scales)",
+        outputs=2,
+        kernel=_ctm,
+        backward=_ctm_backward,
+        fake=_ctm_empty,
+        backward_fake=_ctm_grads_empty,
+        vmap=looped,
+        parts=PARTS,
+        work=work,
+        asked=_asked,
+        backward_operations=_backward_operations,
+        tensors={"x": "BDHW", **excitation_gates.WEIGHTS},
+        arrange=lambda x, *weights: (x, weights),
+        results=["BPDHW", "BPD"],
+        samples=1,
+        options={"iterations": 5},
+        variants=[{"orders": 1}],
+        maps=3,  # the squeezes' gradient is added to that of the excited maps
+    )
 )

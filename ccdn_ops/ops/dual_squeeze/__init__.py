@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ccdn_ops.ops.autograd import differentiable
 from ccdn_ops.ops.checks import check_iterations, check_map
-from ccdn_ops.ops.dual_squeeze import spec  # noqa: F401  (defines the raw operators)
+from ccdn_ops.ops.dual_squeeze.spec import OPERATOR
 
 
 def dual_squeeze(x: Tensor, iterations: int = 5) -> tuple[Tensor, Tensor]:
@@ -32,4 +32,4 @@ def dual_squeeze(x: Tensor, iterations: int = 5) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-_dual_squeeze = differentiable("dual_squeeze", outputs=2, options=1)
+_dual_squeeze = differentiable(OPERATOR)

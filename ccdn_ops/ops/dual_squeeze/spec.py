@@ -25,16 +25,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype, no_autocast
-from ccdn_ops.ops.raw import folded, literally, register, sizes
+from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype
+from ccdn_ops.ops.operator import Operator, define
+from ccdn_ops.ops.raw import folded, sizes
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
 from ccdn_ops.work import Call, Work
 
 
-def _dual_squeeze_empty(
-    x: Tensor, iterations: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def outputs(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What a forward pass gives, to be filled."""
     batch, channels, positions = sizes(x)
     wide = accumulation_dtype(x.dtype)
     if isinstance(channels, int) and isinstance(positions, int):
@@ -62,53 +61,6 @@ def _plan(x: Tensor, iterations: int) -> DualSqueezePlan:
     choose = dual_squeeze_plan if known else dual_squeeze_plan.__wrapped__
     device = "cpu" if x.is_meta else x.device.type  # as `literally` has it; sizes are the same
     return choose(channels, positions, iterations, DTYPE_NAMES[x.dtype], device)
-
-
-def _dual_squeeze_grad_empty(
-    grad_first: Tensor | None,
-    grad_second: Tensor | None,
-    x: Tensor,
-    mean: Tensor,
-    trace: Tensor,
-    gram: Tensor,
-    iterations: int,
-) -> Tensor:
-    return torch.empty_like(x.flatten(2)).view(x.shape)
-
-
-def _dual_squeeze(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    if x.shape[0] == 0:
-        return _dual_squeeze_empty(x, iterations)
-    # A view for NCHW and channels_last alike; a copy only where H and W have no common stride.
-    flat = x.flatten(2)
-    backend = registry.select("dual_squeeze", flat, iterations)
-    with no_autocast(x.device.type):
-        return backend.forward(flat, iterations)
-
-
-def _dual_squeeze_backward(
-    grad_first: Tensor | None,
-    grad_second: Tensor | None,
-    x: Tensor,
-    mean: Tensor,
-    trace: Tensor,
-    gram: Tensor,
-    iterations: int,
-) -> Tensor:
-    flat = x.flatten(2)
-    if x.shape[0] == 0:
-        return torch.empty_like(flat).view(x.shape)
-    backend = registry.select("dual_squeeze", flat, iterations)
-    if grad_first is None:
-        grad_first = x.new_zeros(x.shape[:2])
-    if grad_second is None:
-        grad_second = x.new_zeros(x.shape[:2])
-    # Under vmap a tensor without the mapped dimension arrives expanded: its stride there is 0.
-    g1, g2 = grad_first.contiguous(), grad_second.contiguous()
-    mean, trace, gram = mean.contiguous(), trace.contiguous(), gram.contiguous()
-    with no_autocast(x.device.type):
-        grad = backend.backward(g1, g2, flat, mean, trace, gram, iterations)
-    return grad.view(x.shape)
 
 
 def work(x: Tensor, call: Call) -> Work:
@@ -152,26 +104,19 @@ def _planned_operations(
     return batch * (gram + recurrence + ends), batch * (2 * recurrence + gradient + 2 * ends)
 
 
-def _operations(x: Tensor, iterations: int) -> tuple[int, int]:
-    literal = literally("dual_squeeze", x, iterations)
-    return work(x, Call(iterations, literal=literal)).operations
-
-
-register(
-    "dual_squeeze(Tensor x, int iterations) -> "
-    "(Tensor first, Tensor second, Tensor mean, Tensor trace, Tensor gram)",
-    kernel=_dual_squeeze,
-    fake=_dual_squeeze_empty,
-    vmap=folded("dual_squeeze"),
-    operations=lambda x, iterations: _operations(x, iterations)[0],
-)
-register(
-    "dual_squeeze_backward(Tensor? grad_first, Tensor? grad_second, Tensor x, Tensor mean, "
-    "Tensor trace, Tensor gram, int iterations) -> Tensor",
-    kernel=_dual_squeeze_backward,
-    fake=_dual_squeeze_grad_empty,
-    vmap=folded("dual_squeeze_backward"),
-    operations=lambda grad_first, grad_second, x, mean, trace, gram, iterations: _operations(
-        x, iterations
-    )[1],
+OPERATOR = define(
+    Operator(
+        name="dual_squeeze",
+        first="(B, D, N) or (B, D, H, W)",
+        schema="(Tensor x, int iterations) -> "
+        "(Tensor first, Tensor second, Tensor mean, Tensor trace, Tensor gram)",
+        outputs=2,
+        fake=outputs,
+        vmap=folded,
+        work=work,
+        tensors={"x": "BDHW"},
+        results=["BD", "BD"],
+        samples=1,
+        options={"iterations": 5},
+    )
 )

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ccdn_ops.ops.autograd import differentiable
 from ccdn_ops.ops.checks import check_device, check_shape, check_tensor
-from ccdn_ops.ops.excitation_gates import spec  # noqa: F401  (defines the raw operators)
+from ccdn_ops.ops.excitation_gates.spec import OPERATOR
 
 
 def excitation_gates(
@@ -88,4 +88,4 @@ def check_weights(
     return o
 
 
-_excitation_gates = differentiable("excitation_gates")
+_excitation_gates = differentiable(OPERATOR)

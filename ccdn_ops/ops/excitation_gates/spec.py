@@ -24,7 +24,8 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
-from ccdn_ops.ops.raw import literally, looped, register
+from ccdn_ops.ops.operator import Operator, define
+from ccdn_ops.ops.raw import looped
 from ccdn_ops.work import Call, Work
 
 Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -145,28 +146,31 @@ def hidden_units(channels: int, call: Call) -> int:
     return max(channels // 4, 1) if call.hidden is None else call.hidden
 
 
-def _operations(first: Tensor, reduce_weight: Tensor) -> tuple[int, int]:
-    p, o, r, _ = reduce_weight.shape
-    literal = literally("excitation_gates", first)
-    return work(first, Call(excitations=p, orders=o, hidden=r, literal=literal)).operations
+WEIGHTS = {
+    "reduce_weight": "PORD",
+    "reduce_bias": "POR",
+    "expand_weight": "PODR",
+    "expand_bias": "POD",
+}
 
-
-register(
-    "excitation_gates(Tensor first, Tensor? second, Tensor reduce_weight, Tensor reduce_bias, "
-    "Tensor expand_weight, Tensor expand_bias) -> (Tensor gates, Tensor hidden, Tensor scales)",
-    kernel=_gates,
-    fake=outputs,
-    vmap=looped("excitation_gates"),
-    operations=lambda first, second, reduce_weight, *_: _operations(first, reduce_weight)[0],
-)
-register(
-    "excitation_gates_backward(Tensor grad_gates, Tensor first, Tensor? second, "
-    "Tensor reduce_weight, Tensor reduce_bias, Tensor expand_weight, Tensor expand_bias, "
-    "Tensor hidden, Tensor scales) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    kernel=_gates_backward,
-    fake=_gates_grads_empty,
-    vmap=looped("excitation_gates_backward"),
-    operations=lambda grad_gates, first, second, reduce_weight, *_: _operations(
-        first, reduce_weight
-    )[1],
+OPERATOR = define(
+    Operator(
+        name="excitation_gates",
+        first="(B, D)",
+        schema="(Tensor first, Tensor? second, Tensor reduce_weight, Tensor reduce_bias, "
+        "Tensor expand_weight, Tensor expand_bias) -> (Tensor gates, Tensor hidden, Tensor scales)",
+        kernel=_gates,
+        backward=_gates_backward,
+        fake=outputs,
+        backward_fake=_gates_grads_empty,
+        vmap=looped,
+        work=work,
+        # As a part of ctm it is asked about its maps.
+        asked=lambda x, call: (x.flatten(2).select(2, 0) if x.dim() > 2 else x,),
+        tensors={"first": "BD", "second": "BD", **WEIGHTS},
+        results=["BPD"],
+        samples=2,
+        second_order=("second",),
+        variants=[{"orders": 1}],
+    )
 )

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ccdn_ops.ops.autograd import differentiable
 from ccdn_ops.ops.checks import check_iterations, check_map
-from ccdn_ops.ops.isqrt_cov import reference, spec  # noqa: F401  (spec defines the raw operators)
+from ccdn_ops.ops.isqrt_cov.spec import OPERATOR
 from ccdn_ops.ops.newton_schulz_sqrt import will_differentiate
 
 
@@ -35,6 +35,4 @@ def isqrt_cov(x: Tensor, iterations: int = 5, triu: bool = False) -> Tensor:
     return root
 
 
-_isqrt_cov = differentiable(
-    "isqrt_cov", options=3, traced=lambda *args: reference.isqrt_cov(*args[:3])
-)
+_isqrt_cov = differentiable(OPERATOR)

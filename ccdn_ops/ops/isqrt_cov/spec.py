@@ -16,14 +16,13 @@ has the strides of torch.empty_like(x).
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import accumulation_dtype, no_autocast
+from ccdn_ops.backends.native import accumulation_dtype
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan, nothing_saved
 from ccdn_ops.ops.newton_schulz_sqrt.spec import iteration_work
-from ccdn_ops.ops.raw import folded, literally, register, sizes
+from ccdn_ops.ops.operator import Operator, define
+from ccdn_ops.ops.raw import folded, sizes
 from ccdn_ops.work import Call, Work
 
 
@@ -41,46 +40,6 @@ def outputs(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor,
         x.new_empty(batch, dtype=wide),
         x.new_empty(saved, dtype=wide),
     )
-
-
-def _grad_empty(
-    grad: Tensor,
-    x: Tensor,
-    trace: Tensor,
-    iterates: Tensor,
-    iterations: int,
-    triu: bool,
-    save: bool,
-) -> Tensor:
-    return torch.empty_like(x.flatten(2)).view(x.shape)
-
-
-def _isqrt_cov(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
-    if x.shape[0] == 0:
-        return outputs(x, iterations, triu, save)
-    flat = x.flatten(2)
-    backend = registry.select("isqrt_cov", flat, iterations, triu, save)
-    with no_autocast(x.device.type):
-        return backend.forward(flat, iterations, triu, save)
-
-
-def _isqrt_cov_backward(
-    grad: Tensor,
-    x: Tensor,
-    trace: Tensor,
-    iterates: Tensor,
-    iterations: int,
-    triu: bool,
-    save: bool,
-) -> Tensor:
-    flat = x.flatten(2)
-    if x.shape[0] == 0:
-        return torch.empty_like(flat).view(x.shape)
-    backend = registry.select("isqrt_cov", flat, iterations, triu, save)
-    saved = (trace.contiguous(), iterates.contiguous())
-    with no_autocast(x.device.type):
-        found = backend.backward(grad.contiguous(), flat, *saved, iterations, triu, save)
-    return found.view(x.shape)
 
 
 def work(x: Tensor, call: Call) -> Work:
@@ -111,26 +70,21 @@ def work(x: Tensor, call: Call) -> Work:
     )
 
 
-def _operations(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[int, int]:
-    literal = literally("isqrt_cov", x, iterations, triu, save)
-    return work(x, Call(iterations, triu=triu, save=save, literal=literal)).operations
-
-
-register(
-    "isqrt_cov(Tensor x, int iterations, bool triu, bool save) -> "
-    "(Tensor root, Tensor trace, Tensor iterates)",
-    kernel=_isqrt_cov,
-    fake=outputs,
-    vmap=folded("isqrt_cov"),
-    operations=lambda x, iterations, triu, save: _operations(x, iterations, triu, save)[0],
-)
-register(
-    "isqrt_cov_backward(Tensor grad, Tensor x, Tensor trace, Tensor iterates, int iterations, "
-    "bool triu, bool save) -> Tensor",
-    kernel=_isqrt_cov_backward,
-    fake=_grad_empty,
-    vmap=folded("isqrt_cov_backward"),
-    operations=lambda grad, x, trace, iterates, iterations, triu, save: _operations(
-        x, iterations, triu, save
-    )[1],
+OPERATOR = define(
+    Operator(
+        name="isqrt_cov",
+        first="(B, D, N) or (B, D, H, W)",
+        schema="(Tensor x, int iterations, bool triu, bool save) -> "
+        "(Tensor root, Tensor trace, Tensor iterates)",
+        fake=outputs,
+        vmap=folded,
+        work=work,
+        tensors={"x": "BDHW"},
+        results=["BDD"],
+        samples=1,
+        options={"iterations": 5, "triu": False, "save": True},
+        variants=[{"triu": True}],
+        # Odd and even, in float32 and in double; rows and upper triangles.
+        calls=lambda x: [([x.flatten(2)], (k, triu, True)) for k, triu in ((5, False), (6, True))],
+    )
 )

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ccdn_ops.ops.autograd import differentiable
 from ccdn_ops.ops.checks import check_device, check_map, check_shape, check_tensor
-from ccdn_ops.ops.multi_excite import spec  # noqa: F401  (defines the raw operators)
+from ccdn_ops.ops.multi_excite.spec import OPERATOR
 
 
 def multi_excite(x: Tensor, gates: Tensor) -> Tensor:
@@ -35,4 +35,4 @@ def multi_excite(x: Tensor, gates: Tensor) -> Tensor:
     return out
 
 
-_multi_excite = differentiable("multi_excite")
+_multi_excite = differentiable(OPERATOR)

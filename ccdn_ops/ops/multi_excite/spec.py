@@ -20,7 +20,8 @@ from torch import Tensor
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.layout import empty_maps
-from ccdn_ops.ops.raw import folded, register
+from ccdn_ops.ops.operator import Operator, define
+from ccdn_ops.ops.raw import folded
 from ccdn_ops.work import Call, Work
 
 
@@ -61,21 +62,20 @@ def work(x: Tensor, call: Call) -> Work:
     )
 
 
-def _operations(x: Tensor, gates: Tensor) -> tuple[int, int]:
-    return work(x, Call(excitations=gates.shape[1])).operations
-
-
-register(
-    "multi_excite(Tensor x, Tensor gates) -> Tensor",
-    kernel=_multi_excite,
-    fake=_multi_excite_empty,
-    vmap=folded("multi_excite"),
-    operations=lambda x, gates: _operations(x, gates)[0],
-)
-register(
-    "multi_excite_backward(Tensor grad_out, Tensor x, Tensor gates) -> (Tensor, Tensor)",
-    kernel=_multi_excite_backward,
-    fake=_multi_excite_grads_empty,
-    vmap=folded("multi_excite_backward"),
-    operations=lambda grad_out, x, gates: _operations(x, gates)[1],
+OPERATOR = define(
+    Operator(
+        name="multi_excite",
+        first="(B, D, H, W)",
+        schema="(Tensor x, Tensor gates) -> Tensor out",
+        kernel=_multi_excite,
+        backward=_multi_excite_backward,
+        fake=_multi_excite_empty,
+        backward_fake=_multi_excite_grads_empty,
+        vmap=folded,
+        work=work,
+        tensors={"x": "BDHW", "gates": "BPD"},
+        results=["BPDHW"],
+        samples=2,
+        maps=2,
+    )
 )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ccdn_ops.ops.autograd import differentiable
 from ccdn_ops.ops.checks import check_iterations, check_tensor
-from ccdn_ops.ops.newton_schulz_sqrt import reference, spec  # noqa: F401  (spec defines the raw operators)
+from ccdn_ops.ops.newton_schulz_sqrt.spec import OPERATOR
 
 
 def newton_schulz_sqrt(a: Tensor, iterations: int = 5) -> Tensor:
@@ -43,6 +43,4 @@ def will_differentiate(x: Tensor) -> bool:
     return torch.is_grad_enabled() and x.requires_grad
 
 
-_newton_schulz_sqrt = differentiable(
-    "newton_schulz_sqrt", options=2, traced=lambda *args: reference.newton_schulz_sqrt(*args[:2])
-)
+_newton_schulz_sqrt = differentiable(OPERATOR)

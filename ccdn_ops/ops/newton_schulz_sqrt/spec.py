@@ -23,7 +23,8 @@ from ccdn_ops.backends import registry
 from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan, nothing_saved, products
 from ccdn_ops.ops.dual_squeeze.spec import literal_products
-from ccdn_ops.ops.raw import folded, literally, register
+from ccdn_ops.ops.operator import Operator, define
+from ccdn_ops.ops.raw import folded
 from ccdn_ops.work import Call, Work
 
 
@@ -92,26 +93,31 @@ def iteration_work(
     return f"{count} symmetric products of {n} x {n}", (count * half, 2 * count * half + again)
 
 
-def _operations(a: Tensor, iterations: int, save: bool) -> tuple[int, int]:
-    literal = literally("newton_schulz_sqrt", a, iterations, save)
-    return work(a, Call(iterations, save=save, literal=literal)).operations
+def positive(b: Tensor) -> Tensor:
+    """b b^T, which autocast leaves alone."""
+    return (b.unsqueeze(1) * b.unsqueeze(2)).sum(3)
 
 
-register(
-    "newton_schulz_sqrt(Tensor a, int iterations, bool save) -> "
-    "(Tensor root, Tensor trace, Tensor iterates)",
-    kernel=_sqrt,
-    fake=outputs,
-    vmap=folded("newton_schulz_sqrt"),
-    operations=lambda a, iterations, save: _operations(a, iterations, save)[0],
-)
-register(
-    "newton_schulz_sqrt_backward(Tensor grad, Tensor a, Tensor trace, Tensor iterates, "
-    "int iterations, bool save) -> Tensor",
-    kernel=_sqrt_backward,
-    fake=_grad_empty,
-    vmap=folded("newton_schulz_sqrt_backward"),
-    operations=lambda grad, a, trace, iterates, iterations, save: _operations(a, iterations, save)[
-        1
-    ],
+OPERATOR = define(
+    Operator(
+        name="newton_schulz_sqrt",
+        first="(B, D, D)",
+        schema="(Tensor a, int iterations, bool save) -> "
+        "(Tensor root, Tensor trace, Tensor iterates)",
+        kernel=_sqrt,
+        backward=_sqrt_backward,
+        fake=outputs,
+        backward_fake=_grad_empty,
+        vmap=folded,
+        work=work,
+        tensors={"b": "BDR"},
+        arrange=lambda b: (positive(b),),
+        results=["BDD"],
+        samples=1,
+        options={"iterations": 5, "save": True},
+        # Odd and even, in float32 and in double.
+        calls=lambda x: [
+            ([x.new_empty(x.shape[0], x.shape[1], x.shape[1])], (k, True)) for k in (5, 6)
+        ],
+    )
 )

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ccdn_ops.ops.checks import check_iterations, check_map
 from ccdn_ops.ops.dual_squeeze import dual_squeeze
+from ccdn_ops.ops.second_order_squeeze import spec  # noqa: F401  (its record)
 
 
 def second_order_squeeze(x: Tensor, iterations: int = 5) -> Tensor:

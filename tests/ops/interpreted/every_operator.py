@@ -25,8 +25,8 @@ from far_memory import (
     spread_out,
 )
 from harness import Judge, features
+from operator_rows import BY_NAME, ITERATIONS, Operator, served_by, step
 from tensor_cores import tf32_dot
-from test_operators import ITERATIONS, OPERATORS, Operator, step
 from torch import Tensor
 from triton.runtime import interpreter
 
@@ -41,8 +41,7 @@ from ccdn_ops.ops.dual_squeeze import triton as dual_squeeze
 from ccdn_ops.ops.excitation_gates import triton as excitation_gates
 from ccdn_ops.ops.multi_excite import triton as multi_excite
 
-OPERATOR = {operator.name: operator for operator in OPERATORS}
-every = pytest.mark.parametrize("operator", OPERATORS, ids=str)
+every = pytest.mark.parametrize("operator", served_by("triton"), ids=str)
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +70,7 @@ def test_blocks_of_the_device(operator: Operator, device_blocks: None) -> None:
 @pytest.mark.parametrize(
     "operator",
     # The others' backends get contiguous tensors.
-    [o for o in OPERATORS if o.name not in ("excitation_gates", "newton_schulz_sqrt")],
+    [o for o in served_by("triton") if o.name not in ("excitation_gates", "newton_schulz_sqrt")],
     ids=str,
 )
 def test_offsets_beyond_32_bits(operator: Operator) -> None:
@@ -151,7 +150,7 @@ def test_halves_of_two_backends(
 
 
 def test_float64_is_left_to_others() -> None:
-    for operator in OPERATORS:
+    for operator in served_by("triton"):
         with pytest.raises(RuntimeError, match=r"'triton', which cannot.*no float64"):
             operator.call(*(t.detach() for t in operator.tensors(torch.float64)))
 
@@ -167,7 +166,7 @@ def test_how_often_ctm_reads_its_maps(
     device_blocks: None, monkeypatch: pytest.MonkeyPatch, channels: int, expected: dict[str, int]
 ) -> None:
     """What backends/triton/__init__.py says; a kernel reads again what its caches still hold."""
-    x, *weights = (t.detach() for t in OPERATOR["ctm"].tensors(B=1, D=channels, R=16, H=8, W=12))
+    x, *weights = (t.detach() for t in BY_NAME["ctm"].tensors(B=1, D=channels, R=16, H=8, W=12))
     first, last = x.data_ptr(), x.data_ptr() + x.nbytes
     kernel, reads = "", Counter[str]()
     load, launch = interpreter.InterpreterBuilder.create_masked_load, launcher.launch
