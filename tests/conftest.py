@@ -62,7 +62,7 @@ def pytest_pyfunc_call() -> Iterator[None]:
 SERVE_CPU_TENSORS = ["triton"] if interpreted() else list(registry.ORDER["cpu"])
 # What a backend may refuse to serve, as its `supports` says it; every other refusal is a failure.
 LEFT_TO_OTHERS = {"triton": ["the Triton kernels have no float64"]}
-# A backend that has no kernels of an operator; the README's table says which those are.
+# A backend without kernels of an operator; the table in docs/benchmarks.md says which those are.
 NOT_THERE = r"the (cpu|triton|cuda) backend has no \w+"
 
 
