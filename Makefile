@@ -18,11 +18,11 @@ export PIP_CONSTRAINT := $(CONSTRAINT)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-swap coverage mutation sanitize gpu-check gpu-train lint format docs bench wheel clean
+.PHONY: help demo test test-all test-swap coverage mutation sanitize gpu-check gpu-train kernel-hub lint format docs bench wheel clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo 'make lint | format | docs | test-all | test-swap | coverage | mutation | sanitize | gpu-check | gpu-train | bench | wheel | clean   see CONTRIBUTING.md'
+	@echo 'make lint | format | docs | test-all | test-swap | coverage | mutation | sanitize | gpu-check | gpu-train | kernel-hub | bench | wheel | clean   see CONTRIBUTING.md'
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -116,6 +116,12 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(SOURCES)
+
+# The Triton kernels as a project for Hugging Face's kernel-builder, in HUB; docs/operators.md says what it is for.
+HUB ?= build/kernel-hub
+
+kernel-hub: $(VENV)/.installed
+	$(BIN)/python tools/kernel_hub.py $(HUB)
 
 # The site, with the reference from docstrings; a warning is an error.
 docs: $(VENV)/.installed-dev

@@ -28,7 +28,7 @@ from torch import Tensor
 
 import ccdn_ops
 from ccdn_ops.backends import native
-from ccdn_ops.plans import TERMS, newton_schulz_polynomial
+from ccdn_ops.chebyshev import TERMS, newton_schulz_polynomial
 
 DATA = Path(__file__).resolve().parents[1] / "docs" / "squeeze_error.json"
 PICTURE = DATA.with_suffix(".svg")

@@ -25,10 +25,10 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import accumulation_dtype
 from ccdn_ops.newton_schulz_plan import nothing_saved
 from ccdn_ops.ops.cocs_loss.reference import SMALLEST_NORM
 from ccdn_ops.ops.operator import OPERATORS, Operator
+from ccdn_ops.precision import accumulation_dtype
 
 # Why a backward pass has none. table() makes each an error that says so.
 WITHOUT = "what is exported computes no gradient; export the forward pass alone"

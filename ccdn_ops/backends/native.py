@@ -15,7 +15,6 @@ import sys
 import threading
 from array import array
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -103,12 +102,6 @@ if _C is not None and getattr(_C, "interface", None) != INTERFACE:
 
 # csrc/common/status.h
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-DTYPE_NAMES = {
-    torch.float32: "float32",
-    torch.float64: "float64",
-    torch.bfloat16: "bfloat16",
-    torch.float16: "float16",
-}
 STATUS = {
     1: "the kernel does not serve this dtype",
     2: "the kernel was given an argument outside its limits",
@@ -212,22 +205,6 @@ def require() -> ModuleType:
     if _C is None:
         raise RuntimeError(why_missing())
     return _C
-
-
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 for float64, else float32: the type of mean, trace and gram."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def no_autocast(device_type: str) -> AbstractContextManager[Any]:
-    """Autocast off within; costs nothing where it is off already or, as on "meta", unknown."""
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
-
-
-# The structs of csrc/common/*.h. Members are given by name, all of them: a name that is missing or
-# unknown is a TypeError.
 
 
 def dual_squeeze_shape(x: Tensor, plan: DualSqueezePlan) -> Any:

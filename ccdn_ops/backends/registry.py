@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ccdn_ops.names import PACKAGE
+
 BACKENDS = ("reference", "cpu", "triton", "cuda")
 
 # What is tried, in this order, for tensors of a device type; others get the reference.
@@ -122,7 +124,7 @@ def load(operator: str, backend: str) -> Implementation | None:
         return _implementations[key]
     if key in _load_errors:
         return None
-    name = f"ccdn_ops.ops.{operator}.{backend}"
+    name = f"{PACKAGE}.ops.{operator}.{backend}"
     try:
         found = importlib.util.find_spec(name)
     except ModuleNotFoundError:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import forward_ad
 
+from ccdn_ops.ops import raw
 from ccdn_ops.ops.operator import Operator
 
 Raw = Callable[..., Any]
@@ -45,8 +46,8 @@ def differentiable(
     """
     operator, outputs = record.name, record.outputs
     options = len(record.option_types) + extra
-    raw_forward: Raw = forward or getattr(torch.ops.ccdn, operator)
-    raw_backward: Raw = backward or getattr(torch.ops.ccdn, f"{operator}_backward")
+    raw_forward: Raw = forward or raw.packet(operator)
+    raw_backward: Raw = backward or raw.packet(f"{operator}_backward")
     title = "".join(word.capitalize() for word in operator.split("_"))
 
     class NoForwardMode(torch.autograd.Function):

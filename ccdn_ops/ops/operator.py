@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
+from ccdn_ops.names import PACKAGE
 from ccdn_ops.ops import raw
 from ccdn_ops.work import Call, Work
 
@@ -84,11 +85,11 @@ class Operator:
 
     @property
     def function(self) -> Function:
-        return getattr(importlib.import_module(f"ccdn_ops.ops.{self.name}"), self.name)
+        return getattr(importlib.import_module(f"{PACKAGE}.ops.{self.name}"), self.name)
 
     @property
     def reference(self) -> Function:
-        return getattr(importlib.import_module(f"ccdn_ops.ops.{self.name}.reference"), self.name)
+        return getattr(importlib.import_module(f"{PACKAGE}.ops.{self.name}.reference"), self.name)
 
     def has(self, backend: str) -> bool:
         """Whether the backend has this operator, or each of its parts."""
@@ -100,7 +101,7 @@ class Operator:
 
     @cached_property
     def _parsed(self) -> Any:
-        return torch._C.parse_schema(f"ccdn::{self.name}{self.schema or '() -> ()'}")
+        return torch._C.parse_schema(f"raw::{self.name}{self.schema or '() -> ()'}")
 
     @cached_property
     def inputs(self) -> dict[str, str]:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import no_autocast
+from ccdn_ops.names import NAMESPACE
+from ccdn_ops.precision import no_autocast
 
-library = torch.library.Library("ccdn", "DEF")
+library = torch.library.Library(NAMESPACE, "DEF")
 
 
 # Of every raw operator: how many multiplications and additions a call with these arguments takes.
@@ -37,8 +38,13 @@ def register(
     name = schema.partition("(")[0]
     OPERATIONS[name] = operations
     library.impl(name, kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"ccdn::{name}", fake, lib=library)
-    torch.library.register_vmap(f"ccdn::{name}", vmap, lib=library)
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=library)
+    torch.library.register_vmap(f"{NAMESPACE}::{name}", vmap, lib=library)
+
+
+def packet(name: str) -> Any:
+    """The raw operator of this name."""
+    return getattr(getattr(torch.ops, NAMESPACE), name)
 
 
 def sizes(x: Tensor) -> tuple[int, int, int]:
@@ -121,7 +127,7 @@ def folded(name: str) -> Callable[..., Any]:
             x = x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
             samples = x.shape[1] if samples is None else samples
             arguments.append(x.flatten(0, 1))
-        outputs = getattr(torch.ops.ccdn, name)(*arguments)
+        outputs = packet(name)(*arguments)
         # V and B may be 0, so neither is inferred.
         if isinstance(outputs, Tensor):
             return outputs.unflatten(0, (size, samples)), 0
@@ -134,7 +140,7 @@ def looped(name: str) -> Callable[..., Any]:
     """The batching rule of any other operator: one call for each of the V, stacked."""
 
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
-        operator = getattr(torch.ops.ccdn, name)
+        operator = packet(name)
 
         def pick(x: Any, dim: Any, index: int) -> Any:
             if isinstance(x, (list, tuple)):

@@ -12,7 +12,7 @@ from pages import ROOT, text_of
 import ccdn_ops
 import ccdn_ops.nn
 import ccdn_ops.swap
-from ccdn_ops.plans import TERMS
+from ccdn_ops.chebyshev import TERMS
 
 DIRECTIVE = re.compile(r"^\.\. auto(\w+):: (\S+)\n((?:   :.*\n)*)", re.MULTILINE)
 

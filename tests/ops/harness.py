@@ -12,7 +12,7 @@ from torch import Tensor
 
 import ccdn_ops
 from ccdn_ops import reference
-from ccdn_ops.plans import chebyshev_coefficients
+from ccdn_ops.chebyshev import chebyshev_coefficients
 
 CHANNELS = (1, 3, 65, 129, 513)
 POSITIONS = (1, 2, 49, 81, 1000)

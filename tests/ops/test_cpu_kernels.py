@@ -20,6 +20,7 @@ from torch import Tensor
 from ccdn_ops import reference
 from ccdn_ops.backends import native
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
+from ccdn_ops.precision import DTYPE_NAMES, accumulation_dtype
 
 pytestmark = pytest.mark.skipif(native.module() is None, reason=str(native.why_missing()))
 
@@ -49,11 +50,11 @@ class Run:
         plan: DualSqueezePlan | None = None,
     ) -> None:
         batch, channels, positions = x.shape
-        name = native.DTYPE_NAMES[x.dtype]
+        name = DTYPE_NAMES[x.dtype]
         self.plan = plan or dual_squeeze_plan(channels, positions, iterations, name, "cpu")
         n = channels if self.plan.side == "channels" else positions
         n = n if self.plan.saves_gram else 0
-        wide = native.accumulation_dtype(x.dtype)
+        wide = accumulation_dtype(x.dtype)
         self.rooms: list[Tensor] = []
         self.first, self.second = (self.buffer(x.new_empty(batch, channels)) for _ in range(2))
         self.mean = self.buffer(x.new_empty(batch, channels, dtype=wide))

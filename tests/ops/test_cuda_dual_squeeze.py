@@ -26,7 +26,8 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.cuda.device import supports
-from ccdn_ops.plans import TERMS, dual_squeeze_plan
+from ccdn_ops.chebyshev import TERMS
+from ccdn_ops.plans import dual_squeeze_plan
 
 LAYOUTS = ("positions_inner", "channels_inner")
 

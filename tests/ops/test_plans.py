@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.polynomial import chebyshev
 
-from ccdn_ops.plans import (
+from ccdn_ops.chebyshev import (
     ROOT_TERMS,
     TERMS,
     chebyshev_coefficients,
-    dual_squeeze_plan,
     newton_schulz_polynomial,
 )
+from ccdn_ops.plans import dual_squeeze_plan
 
 ITERATIONS = range(1, 11)
 PRECISIONS = ("float32", "float64")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import ccdn_ops
-from ccdn_ops import plans, use_backend
+from ccdn_ops import chebyshev, use_backend
 from ccdn_ops.backends import registry
 
 SECONDS = 60.0  # after which a barrier that nobody comes to is an error
@@ -73,7 +73,7 @@ def test_blocks_of_two_threads_leave_nothing_behind() -> None:
 
 def test_both_threads_get_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans hold it, and kernels its address, so there must not be two."""
-    made = plans._made_table
+    made = chebyshev._made_table
     inside = threading.Barrier(2)
 
     def made_together(*key: Any) -> np.ndarray:
@@ -81,8 +81,8 @@ def test_both_threads_get_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
         inside.wait(SECONDS)
         return table
 
-    monkeypatch.setattr(plans, "_tables", {})
-    monkeypatch.setattr(plans, "_made_table", made_together)
-    first, second = together(lambda _: plans._table(3, "float32", True), 2)
+    monkeypatch.setattr(chebyshev, "_tables", {})
+    monkeypatch.setattr(chebyshev, "_made_table", made_together)
+    first, second = together(lambda _: chebyshev.table(3, "float32", True), 2)
     assert first is second
-    assert plans._table(3, "float32", True) is first
+    assert chebyshev.table(3, "float32", True) is first

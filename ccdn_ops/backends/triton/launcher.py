@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ccdn_ops.names import PACKAGE
+
 # Of a thread, all there are: left to itself ptxas spills a few so that more threads run at once.
 REGISTERS = 255
 
@@ -62,8 +64,8 @@ def kernels(operator: str) -> ModuleType:
 
         repair_scalar_index()
     if operator in SHARED:
-        return importlib.import_module(f"ccdn_ops.backends.triton.{operator}_kernels")
-    return importlib.import_module(f"ccdn_ops.ops.{operator}.triton_kernels")
+        return importlib.import_module(f"{PACKAGE}.backends.triton.{operator}_kernels")
+    return importlib.import_module(f"{PACKAGE}.ops.{operator}.triton_kernels")
 
 
 def operator_of(module: str) -> str:

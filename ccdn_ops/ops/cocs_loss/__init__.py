@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from ccdn_ops.backends.native import no_autocast
+from ccdn_ops.ops import raw
 from ccdn_ops.ops.autograd import differentiable
 from ccdn_ops.ops.checks import check_device, check_tensor
 from ccdn_ops.ops.cocs_loss import reference
 from ccdn_ops.ops.cocs_loss.spec import OPERATOR
+from ccdn_ops.precision import no_autocast
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -73,7 +73,7 @@ def _check(levels: list[Tensor]) -> None:
 
 def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
     *features, group = arguments
-    losses, sums = torch.ops.ccdn.cocs_loss(features)
+    losses, sums = _raw_forward(features)
     if group is not None:
         import torch.distributed as dist
 
@@ -90,7 +90,7 @@ def _backward(grad_losses: Tensor, *arguments: Any) -> list[Tensor]:
     *features, sums, group = arguments
     if group is not None:
         grad_losses = grad_losses * group.size()
-    return torch.ops.ccdn.cocs_loss_backward(grad_losses, features, sums)
+    return _raw_backward(grad_losses, features, sums)
 
 
 def _traced(*arguments: Any) -> Tensor:
@@ -103,4 +103,5 @@ def _traced(*arguments: Any) -> Tensor:
     return reference.cocs_loss(features)
 
 
+_raw_forward, _raw_backward = raw.packet("cocs_loss"), raw.packet("cocs_loss_backward")
 _cocs_loss = differentiable(OPERATOR, extra=1, forward=_forward, backward=_backward, traced=_traced)

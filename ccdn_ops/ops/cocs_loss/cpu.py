@@ -10,12 +10,13 @@ from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.backends.levels import gradients_of_rows, in_rows, level_table
+from ccdn_ops.precision import accumulation_dtype
 
 
 def _forward(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     module, x = native.require(), features[0]
     rows = [in_rows(level) for level in features]
-    wide = native.accumulation_dtype(x.dtype)
+    wide = accumulation_dtype(x.dtype)
     losses = x.new_empty(len(rows))
     sums = x.new_empty(sum(r.shape[1] * r.shape[2] for r in rows), dtype=wide)
     table = level_table(rows)

@@ -9,6 +9,7 @@ from torch import Tensor
 from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cuda.device import supports
 from ccdn_ops.backends.levels import gradients_of_rows, in_rows, level_table
+from ccdn_ops.precision import accumulation_dtype
 
 
 def forward(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -17,7 +18,7 @@ def forward(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     rows = [in_rows(level) for level in features]
     losses = x.new_empty(len(rows))
     count = sum(r.shape[1] * r.shape[2] for r in rows)
-    sums = x.new_empty(count, dtype=native.accumulation_dtype(x.dtype))
+    sums = x.new_empty(count, dtype=accumulation_dtype(x.dtype))
     table = level_table(rows)
     shape = native.cocs_shape(x.dtype, table, len(rows))
     scratch = native.workspace(module.cocs_loss_workspace_cuda(shape, False), x.device)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.backends.reference.autograd import gradients
+from ccdn_ops.precision import accumulation_dtype, no_autocast
 
 # As in torch.nn.functional.normalize.
 SMALLEST_NORM = 1e-12

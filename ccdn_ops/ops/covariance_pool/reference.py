@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.backends.reference.autograd import gradients
+from ccdn_ops.precision import accumulation_dtype, no_autocast
 
 
 def covariance_pool(x: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ccdn_ops.backends.native import accumulation_dtype
 from ccdn_ops.ops.operator import Operator, define
 from ccdn_ops.ops.raw import folded
+from ccdn_ops.precision import accumulation_dtype
 from ccdn_ops.work import Call, Work
 
 

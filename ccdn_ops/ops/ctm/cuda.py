@@ -11,6 +11,7 @@ from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cuda import device
 from ccdn_ops.layout import empty_maps, in_lines, in_order_of
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
+from ccdn_ops.precision import DTYPE_NAMES, accumulation_dtype
 
 
 def supports(x: Tensor, *arguments: Any) -> str | None:
@@ -23,7 +24,7 @@ def supports(x: Tensor, *arguments: Any) -> str | None:
 
 def _plan(x: Tensor, iterations: int) -> DualSqueezePlan:
     _, d, h, w = x.shape
-    return dual_squeeze_plan(d, h * w, iterations, native.DTYPE_NAMES[x.dtype], "cuda")
+    return dual_squeeze_plan(d, h * w, iterations, DTYPE_NAMES[x.dtype], "cuda")
 
 
 def _shape(x: Tensor, line_stride: int, reduce_weight: Tensor, plan: DualSqueezePlan) -> Any:
@@ -40,7 +41,7 @@ def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     *weights, iterations = arguments
     p, orders, units, channels = weights[0].shape
     batch, positions = x.shape[0], x.shape[2] * x.shape[3]
-    wide = native.accumulation_dtype(x.dtype)
+    wide = accumulation_dtype(x.dtype)
     plan = _plan(x, iterations)
     n = (channels if plan.side == "channels" else positions) if plan.saves_gram else 0
     outputs = empty_maps(x, batch, p), x.new_empty(batch, p, channels)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.ops.dual_squeeze.reference import dual_squeeze
 from ccdn_ops.ops.excitation_gates.reference import excitation_gates
 from ccdn_ops.ops.multi_excite.reference import multi_excite
+from ccdn_ops.precision import accumulation_dtype, no_autocast
 
 
 def ctm(x: Tensor, weights: Sequence[Tensor], iterations: int = 5) -> tuple[Tensor, Tensor]:

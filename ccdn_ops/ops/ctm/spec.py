@@ -31,7 +31,6 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.layout import empty_maps, in_order_of
 from ccdn_ops.ops.dual_squeeze import spec as dual_squeeze
 from ccdn_ops.ops.excitation_gates import spec as excitation_gates
@@ -39,6 +38,7 @@ from ccdn_ops.ops.excitation_gates.spec import widened
 from ccdn_ops.ops.multi_excite import spec as multi_excite
 from ccdn_ops.ops.operator import Operator, define
 from ccdn_ops.ops.raw import looped
+from ccdn_ops.precision import accumulation_dtype, no_autocast
 from ccdn_ops.work import Call, Work
 
 Forward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]

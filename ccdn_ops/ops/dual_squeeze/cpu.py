@@ -9,18 +9,19 @@ from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
+from ccdn_ops.precision import DTYPE_NAMES, accumulation_dtype
 
 
 def _plan(x: Tensor, iterations: int) -> DualSqueezePlan:
     _, channels, positions = x.shape
-    return dual_squeeze_plan(channels, positions, iterations, native.DTYPE_NAMES[x.dtype], "cpu")
+    return dual_squeeze_plan(channels, positions, iterations, DTYPE_NAMES[x.dtype], "cpu")
 
 
 def _forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     plan = _plan(x, iterations)
     batch, channels, positions = x.shape
     n = (channels if plan.side == "channels" else positions) if plan.saves_gram else 0
-    wide = native.accumulation_dtype(x.dtype)
+    wide = accumulation_dtype(x.dtype)
     first, second = x.new_empty(batch, channels), x.new_empty(batch, channels)
     mean, trace = x.new_empty(batch, channels, dtype=wide), x.new_empty(batch, dtype=wide)
     gram = x.new_empty(batch, n, n, dtype=wide)

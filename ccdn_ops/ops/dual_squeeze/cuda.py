@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cuda.device import supports
-from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype
 from ccdn_ops.plans import dual_squeeze_plan
+from ccdn_ops.precision import DTYPE_NAMES, accumulation_dtype
 
 
 def forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

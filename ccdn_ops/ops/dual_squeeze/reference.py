@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype, no_autocast
 from ccdn_ops.backends.reference.autograd import gradients
-from ccdn_ops.plans import dual_squeeze_plan
+from ccdn_ops.plans import smaller_side
+from ccdn_ops.precision import accumulation_dtype, no_autocast
 
 
 def dual_squeeze(x: Tensor, iterations: int = 5) -> tuple[Tensor, Tensor]:
@@ -65,14 +65,10 @@ def newton_schulz(a: Tensor, iterations: int) -> Tensor:
 
 def _forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     first, second, mean, trace, centred = squeeze(x, iterations)
-    batch, channels, positions = x.shape
-    plan = dual_squeeze_plan(channels, positions, iterations, DTYPE_NAMES[x.dtype], x.device.type)
-    if not plan.saves_gram:
-        gram = mean.new_empty(batch, 0, 0)
-    elif plan.side == "channels":
-        gram = centred @ centred.mT / positions
-    else:
-        gram = centred.mT @ centred / positions
+    _, channels, positions = x.shape
+    side = smaller_side(channels, positions)
+    smaller = centred if side == "channels" else centred.mT
+    gram = smaller @ smaller.mT / positions
     return first, second, mean.clone(), trace, gram  # an operator's outputs do not alias
 
 

@@ -25,10 +25,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype
 from ccdn_ops.ops.operator import Operator, define
 from ccdn_ops.ops.raw import folded, sizes
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
+from ccdn_ops.precision import DTYPE_NAMES, accumulation_dtype
 from ccdn_ops.work import Call, Work
 
 
@@ -36,14 +36,9 @@ def outputs(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor,
     """What a forward pass gives, to be filled."""
     batch, channels, positions = sizes(x)
     wide = accumulation_dtype(x.dtype)
-    if isinstance(channels, int) and isinstance(positions, int):
-        plan = _plan(x, iterations)
-        side = channels if plan.side == "channels" else positions
-        n = side if plan.saves_gram else 0
-    else:
-        # Sizes that a graph holds open are symbols. To compare them would be a guard, and the
-        # graph would serve the sizes on one side of it alone; every plan saves the smaller matrix.
-        n = torch.sym_min(channels, positions)
+    # The smaller matrix. Sizes that a graph holds open are symbols: to compare them would be a
+    # guard, and the graph would serve the sizes on one side of it alone.
+    n = torch.sym_min(channels, positions)
     return (
         x.new_empty(batch, channels),
         x.new_empty(batch, channels),

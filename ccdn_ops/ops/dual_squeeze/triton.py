@@ -17,16 +17,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import DTYPE_NAMES
 from ccdn_ops.backends.triton import features, launcher
 from ccdn_ops.backends.triton.launcher import blocks, interpreted, supports
-from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
+from ccdn_ops.plans import DualSqueezePlan, Table, dual_squeeze_plan
+from ccdn_ops.precision import DTYPE_NAMES
 
 
 class Blocks(NamedTuple):
@@ -74,15 +72,16 @@ def _tables(plan: DualSqueezePlan, iterations: int, device: torch.device) -> tup
         return _kept[key]
 
 
-def _copied(table: NDArray[np.float64], device: torch.device) -> tuple[Tensor, Tensor]:
-    of_start, of_gradient = _rows(torch.tensor(table, dtype=torch.float64, device="cpu"))
+def _copied(table: Table, device: torch.device) -> tuple[Tensor, Tensor]:
+    of_start, of_gradient = _rows(torch.tensor(table.tolist(), dtype=torch.float64, device="cpu"))
     return of_start.to(device), of_gradient.to(device)
 
 
-def _carried(table: NDArray[np.float64], device: torch.device) -> Tensor:
+def _carried(table: Table, device: torch.device) -> Tensor:
     """The table on the device without a copy: launches take the numbers as arguments."""
-    found = torch.zeros(table.size, dtype=torch.float64, device=device)
-    torch._foreach_add_(list(found.unbind()), table.ravel().tolist())
+    numbers = table.ravel().tolist()
+    found = torch.zeros(len(numbers), dtype=torch.float64, device=device)
+    torch._foreach_add_(list(found.unbind()), numbers)
     return found.view(table.shape)
 
 

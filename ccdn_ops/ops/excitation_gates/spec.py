@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.ops.operator import Operator, define
 from ccdn_ops.ops.raw import looped
+from ccdn_ops.precision import accumulation_dtype, no_autocast
 from ccdn_ops.work import Call, Work
 
 Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]

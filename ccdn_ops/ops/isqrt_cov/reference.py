@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import no_autocast
 from ccdn_ops.backends.reference.autograd import gradients
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan
 from ccdn_ops.ops.covariance_pool.reference import covariance
 from ccdn_ops.ops.newton_schulz_sqrt.reference import iterates, root
+from ccdn_ops.precision import no_autocast
 
 
 def isqrt_cov(x: Tensor, iterations: int = 5, triu: bool = False) -> Tensor:

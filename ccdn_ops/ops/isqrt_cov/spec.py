@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ccdn_ops.backends.native import accumulation_dtype
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan, nothing_saved
 from ccdn_ops.ops.newton_schulz_sqrt.spec import iteration_work
 from ccdn_ops.ops.operator import Operator, define
 from ccdn_ops.ops.raw import folded, sizes
+from ccdn_ops.precision import accumulation_dtype
 from ccdn_ops.work import Call, Work
 
 

@@ -18,10 +18,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.layout import empty_maps
 from ccdn_ops.ops.operator import Operator, define
 from ccdn_ops.ops.raw import folded
+from ccdn_ops.precision import accumulation_dtype, no_autocast
 from ccdn_ops.work import Call, Work
 
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.backends.reference.autograd import gradients
 from ccdn_ops.newton_schulz_plan import NewtonSchulzPlan, newton_schulz_plan
 from ccdn_ops.ops.dual_squeeze.reference import newton_schulz
+from ccdn_ops.precision import accumulation_dtype, no_autocast
 
 
 def newton_schulz_sqrt(a: Tensor, iterations: int = 5) -> Tensor:

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
-from ccdn_ops.backends.native import accumulation_dtype, no_autocast
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan, nothing_saved, products
 from ccdn_ops.ops.dual_squeeze.spec import literal_products
 from ccdn_ops.ops.operator import Operator, define
 from ccdn_ops.ops.raw import folded
+from ccdn_ops.precision import accumulation_dtype, no_autocast
 from ccdn_ops.work import Call, Work
 
 

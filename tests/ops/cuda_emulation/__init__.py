@@ -30,8 +30,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ccdn_ops import use_backend
 from ccdn_ops.backends import native, registry
-from ccdn_ops.backends.native import DTYPE_NAMES, accumulation_dtype
 from ccdn_ops.plans import dual_squeeze_plan
+from ccdn_ops.precision import DTYPE_NAMES, accumulation_dtype
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]

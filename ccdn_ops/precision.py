@@ -1,0 +1,31 @@
+"""What is computed in which type: the names of dtypes, accumulation, and autocast off."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+DTYPE_NAMES = {
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, else float32: the type of mean, trace and gram."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def no_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """Autocast off within; costs nothing where it is off already or, as on "meta", unknown."""
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
+# The structs of csrc/common/*.h. Members are given by name, all of them: a name that is missing or
+# unknown is a TypeError.
