@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import ccdn_ops
-from ccdn.checkpoint.state import load_model
+from ccdn.checkpoint.load import load_model
 from ccdn.config import Config, resolve_data
 from ccdn.data.layouts import generic_layout
 from ccdn.models import CCDN, objective

@@ -48,9 +48,10 @@ def load(
     for a file that is neither, or that holds the network of another configuration: the message
     names the fields that differ. Raises ccdn.config.ConfigError for a device that is not there.
     """
-    from ccdn.checkpoint.state import check_same_model, load_model
+    from ccdn.checkpoint.load import load_model
+    from ccdn.checkpoint.state import check_same_model
     from ccdn.config import load_config
-    from ccdn.training.optimisation import pick_device
+    from ccdn.runtime.device import pick_device
 
     model, checkpoint = load_model(Path(path), pick_device(str(device)))
     if expected is not None:

@@ -182,7 +182,7 @@ def test_the_sdist_holds_what_a_build_and_the_tests_need(built: Built) -> None:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
     sources = {p.relative_to(built.tree).as_posix() for p in (built.tree / "csrc").rglob("*.*")}
     assert sources <= names
-    assert {"tests/conftest.py", "constraints.txt", "ccdn/configs/tiny.yaml"} <= names
+    assert {"tests/conftest.py", "constraints.txt", "ccdn/config/presets/tiny.yaml"} <= names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
 
 
@@ -197,8 +197,8 @@ def test_the_wheel_holds_the_packages_alone(built: Built) -> None:
         for path in (ROOT / package).rglob("*")
         if path.suffix not in (".so", ".pyc") and path.is_file()
     ]
-    assert {"ccdn/py.typed", "ccdn_ops/py.typed", "ccdn/configs/grids/table7.yaml"} <= {*expected}
-    assert {"ccdn/evaluation/published.yaml", "ccdn/evaluation/page/page.js"} <= {*expected}
+    assert {"ccdn/py.typed", "ccdn_ops/py.typed", "ccdn/config/grids/table7.yaml"} <= {*expected}
+    assert {"ccdn/evaluation/published.yaml", "ccdn/report/page/page.js"} <= {*expected}
     assert set(expected) <= names
     others = {name.split("/")[0] for name in names} - {"ccdn", "ccdn_ops"}
     assert others == {f"ccdn-{ccdn_ops.__version__}.dist-info"}
@@ -247,9 +247,13 @@ def test_an_installed_wheel_works_without_a_compiler(built: Built, tmp_path: Pat
 
 PACKAGES = ("ccdn", "ccdn_ops")
 REPRESENTATIVE = ("tests/ops/test_dual_squeeze.py", "tests/ops/test_registry.py")
-REPRESENTATIVE += ("tests/ops/test_nn.py", "tests/ops/test_explain.py", "tests/ccdn/test_train.py")
-REPRESENTATIVE += ("tests/ccdn/test_config.py", "tests/ccdn/test_predict.py")
-REPRESENTATIVE += ("tests/ccdn/test_report.py", "tests/ccdn/test_ablate.py")
+REPRESENTATIVE += ("tests/ops/test_nn.py", "tests/ops/test_explain.py")
+REPRESENTATIVE += (
+    "tests/ccdn/cli/test_train.py",
+    "tests/ccdn/config/test_config.py",
+    "tests/ccdn/cli/test_predict.py",
+)
+REPRESENTATIVE += ("tests/ccdn/report/test_report.py", "tests/ccdn/cli/test_ablate.py")
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import FrameType
 
 from ccdn.cli.command import command
-from ccdn.config import ConfigError
 from ccdn.data import DataError
 from ccdn.evaluation.ablation import (
     Cell,
@@ -25,6 +24,7 @@ from ccdn.evaluation.ablation import (
 )
 from ccdn.evaluation.result_files import read_results
 from ccdn.evaluation.tables import Table, as_text
+from ccdn.runtime.errors import ConfigError
 from ccdn.runtime.locks import BusyError, Lock
 
 EXAMPLES = """\
@@ -176,7 +176,7 @@ def _is_of(results: Path, weights: Path) -> bool:
     """Whether results are those of the weights as they are: a run may have gone on to a larger
     train.epochs since. Raises DataError for damaged results.
     """
-    from ccdn.checkpoint.state import load_checkpoint
+    from ccdn.checkpoint.load import load_checkpoint
 
     return bool(read_results(results).get("trained_steps") == load_checkpoint(weights).step)
 

@@ -122,7 +122,7 @@ def _run_in(team: Processes, options: argparse.Namespace) -> None:
     """Measure, the networks' part shared by the team; the first process alone writes."""
     from ccdn.evaluation.output import Circumstances, write_all
     from ccdn.evaluation.protocols import protocol_of
-    from ccdn.training.optimisation import pick_device
+    from ccdn.runtime.device import pick_device
 
     device = pick_device(options.device, team.local_rank)
     networks = _networks(options, device)
@@ -162,7 +162,7 @@ def _named(texts: Sequence[str], taken: Sequence[str], first: str | None) -> dic
 
 
 def _networks(options: argparse.Namespace, device: torch.device) -> list[Network]:
-    from ccdn.checkpoint.state import load_model
+    from ccdn.checkpoint.load import load_model
     from ccdn.evaluation.run import Network
 
     networks: list[Network] = []

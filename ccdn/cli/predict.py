@@ -12,8 +12,8 @@ import numpy as np
 
 from ccdn.cli.arguments import parse_box, positive
 from ccdn.cli.command import command
-from ccdn.config import ConfigError
 from ccdn.inference.predictor import Predictor
+from ccdn.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from ccdn.inference.sources import Source
@@ -119,8 +119,8 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
     from ccdn.inference.output_names import check_writable, result_names, spare
     from ccdn.inference.pipeline import Tally, predict_stills, predict_stream, say
     from ccdn.inference.sources import sources
+    from ccdn.runtime.device import pick_device
     from ccdn.runtime.signals import StopWish
-    from ccdn.training.optimisation import pick_device
 
     found = sources(options.inputs, say if group.first else lambda line: None)
     boxes = _given_boxes(options, found)

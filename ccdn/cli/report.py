@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ccdn.cli.command import command
-from ccdn.config import ConfigError
+from ccdn.runtime.errors import ConfigError
 
 EXAMPLES = """\
 examples:
@@ -27,7 +27,7 @@ exit codes: 0 done, 2 wrong usage or a folder without results, 130 interrupted
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    from ccdn.evaluation.html import write_page
+    from ccdn.report.html import write_page
 
     runs = _named(options.runs)
     out = Path(options.out) if options.out else next(iter(runs.values())) / "report.html"

@@ -13,14 +13,13 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ccdn.config import CONFIG_FOLDER, ConfigError, read_yaml
+from ccdn.config import GRID_FOLDER, ConfigError, read_yaml
 from ccdn.data import DataError
 from ccdn.evaluation.metrics import NORMS
 from ccdn.evaluation.result_files import read_results
 from ccdn.evaluation.tables import NORM_NAMES, Row, Table, as_csv, as_latex
 from ccdn.runtime.files import atomic_write
 
-GRID_FOLDER = CONFIG_FOLDER / "grids"
 # What a variant changes in any configuration.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "baseline": ("model.ctm=false",),

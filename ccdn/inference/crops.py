@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ccdn.data import from_unit, invert, layout, transform_points
-from ccdn.evaluation.metrics import Array
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Crops(Protocol):

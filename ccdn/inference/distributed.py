@@ -11,8 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from ccdn.evaluation.metrics import Array
-from ccdn.inference.crops import Crops, Predictions, predict_faces
+from ccdn.inference.crops import Array, Crops, Predictions, predict_faces
 from ccdn.runtime.processes import Processes
 
 

@@ -45,7 +45,7 @@ def export(
     where what was made differs from the network by more than `tolerance` of the crop;
     CheckpointError for weights that are none; ModuleNotFoundError where packages are missing.
     """
-    from ccdn.checkpoint.state import load_model
+    from ccdn.checkpoint.load import load_model
     from ccdn.runtime.files import atomic_write
 
     model, checkpoint = load_model(weights)

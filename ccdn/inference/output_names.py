@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ccdn.config import ConfigError
 from ccdn.inference.sources import PICTURE_SUFFIXES, Source
 from ccdn.inference.writers import COORDINATES
+from ccdn.runtime.errors import ConfigError
 
 _LONGEST = 180  # bytes of a name, which leaves room for what is added to it
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ccdn.config import ConfigError
 from ccdn.data import DataError, read_image
 from ccdn.inference.output_names import strangers
 from ccdn.inference.predictor import Predictor, check_box
 from ccdn.inference.sources import Frame, Source, Stream
 from ccdn.inference.window import Window
 from ccdn.inference.writers import StillResults, StreamResults
+from ccdn.runtime.errors import ConfigError
 from ccdn.runtime.progress import bar, counted
 
 if TYPE_CHECKING:

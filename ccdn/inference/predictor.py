@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ccdn.config import ConfigError
+from ccdn.runtime.errors import ConfigError
 
 
 class Faces(NamedTuple):
@@ -37,9 +37,9 @@ class Predictor:
         batch_size: int = 16,
     ) -> None:
         from ccdn.checkpoint.bundled import DEFAULT_WEIGHTS
-        from ccdn.checkpoint.state import load_model
+        from ccdn.checkpoint.load import load_model
         from ccdn.data import generic_layout
-        from ccdn.training.optimisation import pick_device
+        from ccdn.runtime.device import pick_device
 
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, found {batch_size}")

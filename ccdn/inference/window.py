@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 
-from ccdn.config import ConfigError
 from ccdn.data.images import cv2
+from ccdn.runtime.errors import ConfigError
 
 SECONDS = 30.0  # for a window of another process to open
 # OpenCV's windows end the process where no display can be reached: another one tries first.

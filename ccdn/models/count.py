@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import ccdn_ops  # noqa: F401  (defines torch.ops.ccdn)
-from ccdn.model_config import ModelConfig
+from ccdn.config.model import ModelConfig
 from ccdn.models.network import CCDN, build_model
 from ccdn_ops.ops.dual_squeeze import spec as dual_squeeze
 from ccdn_ops.work import Call

@@ -12,7 +12,7 @@ import ccdn_ops
 from ccdn_ops.nn import CTM
 
 if TYPE_CHECKING:
-    from ccdn.model_config import ModelConfig
+    from ccdn.config.model import ModelConfig
 
 
 class Excitation(CTM):

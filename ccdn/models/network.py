@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ccdn.model_config import ModelConfig, check_model_config
+from ccdn.config.model import ModelConfig, check_model_config
 from ccdn.models.excitation import CFF, Excitation
 from ccdn.models.hourglass import Hourglass, Stem, block_maker, initialise, stage
 from ccdn.models.integral import IntegralHead

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ccdn.config import ConfigError
 from ccdn.data import CropDataset, crop_matrix, invert, to_unit, transform_points
 from ccdn.data.augment import change_pixels, draw, generator
 from ccdn.data.crop import compose
+from ccdn.runtime.errors import ConfigError
 
 SMALLEST = 0.5  # magnification below which a bilinear warp would skip pixels
 

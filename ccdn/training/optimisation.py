@@ -16,28 +16,6 @@ from ccdn.runtime.processes import ALONE, Processes
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def pick_device(name: str, local_rank: int = 0, field: str = "device") -> torch.device:
-    """The device of a name; auto is the CUDA device of this process's number, or the CPU. Raises
-    ConfigError for one that is not there; `field` is what the user called it.
-    """
-    if name == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        name = f"cuda:{local_rank}"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"{field}: expected auto, cpu or cuda, found {name!r}")
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", local_rank)
-    if device.type == "cuda" and device.index >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise ConfigError(f"{field} is {name!r}, but torch finds {found} CUDA devices")
-    return device
-
-
 def compute_dtype(config: TrainConfig) -> torch.dtype:
     """The type of weights and images; autocast lowers it where it is safe."""
     return torch.float64 if config.precision == "fp64" else torch.float32

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ccdn.config import ConfigError
 from ccdn.data.crop import from_unit
 from ccdn.data.drawing import WHITE, contact_sheet, draw_landmarks, enlarge, write_picture
 from ccdn.data.layouts import layout_or_none
+from ccdn.runtime.errors import ConfigError
 from ccdn.runtime.progress import Progress
 from ccdn.training.metrics_log import MetricsLog, draw_curves
 

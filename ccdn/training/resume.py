@@ -6,8 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
+from ccdn.checkpoint.load import load_checkpoint
 from ccdn.checkpoint.safetensors_file import save_portable
-from ccdn.checkpoint.state import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from ccdn.checkpoint.state import Checkpoint, CheckpointError
+from ccdn.checkpoint.torch_file import save_checkpoint
 from ccdn.config import Config, TrainConfig, differences
 from ccdn.plan.faces import TrainingFaces
 from ccdn.training.optimisation import rate_factor

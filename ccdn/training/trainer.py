@@ -14,13 +14,8 @@ import torch
 from torch.utils.data import Subset
 
 from ccdn.checkpoint.safetensors_file import save_portable
-from ccdn.checkpoint.state import (
-    Checkpoint,
-    CheckpointError,
-    check_weights,
-    load_weights,
-    save_checkpoint,
-)
+from ccdn.checkpoint.state import Checkpoint, CheckpointError, check_weights, load_weights
+from ccdn.checkpoint.torch_file import save_checkpoint
 from ccdn.config import Config, ConfigError
 from ccdn.data import CropDataset
 from ccdn.evaluation.metrics import best_norm
@@ -28,6 +23,7 @@ from ccdn.evaluation.running import NME
 from ccdn.inference.crops import predict_faces
 from ccdn.models import build_model
 from ccdn.plan.faces import TrainingFaces
+from ccdn.runtime.device import pick_device
 from ccdn.runtime.interrupt import patience
 from ccdn.runtime.processes import ALONE, Processes
 from ccdn.runtime.signals import StopWish
@@ -35,7 +31,6 @@ from ccdn.training.batches import Batch, Place, Share, batches, steps_per_epoch,
 from ccdn.training.device_crops import DeviceCrops
 from ccdn.training.optimisation import (
     make_optimizer,
-    pick_device,
     place,
     rate_factor,
     train_mode,

@@ -29,7 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import cv2
 
     from ccdn.checkpoint.safetensors_file import save_portable
-    from ccdn.checkpoint.state import Checkpoint, save_checkpoint
+    from ccdn.checkpoint.state import Checkpoint
+    from ccdn.checkpoint.torch_file import save_checkpoint
     from ccdn.config import load_config
     from ccdn.models import build_model
     from ccdn.synthetic_faces import SyntheticFaces

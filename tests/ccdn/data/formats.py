@@ -224,8 +224,10 @@ def _arrays(folder: Path) -> list[Format]:
 def _weights(folder: Path) -> list[Format]:
     import torch
 
+    from ccdn.checkpoint.load import load_model
     from ccdn.checkpoint.safetensors_file import save_portable
-    from ccdn.checkpoint.state import Checkpoint, load_model, save_checkpoint
+    from ccdn.checkpoint.state import Checkpoint
+    from ccdn.checkpoint.torch_file import save_checkpoint
     from ccdn.config import load_config
     from ccdn.models import build_model
 

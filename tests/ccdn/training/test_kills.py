@@ -17,7 +17,7 @@ import pytest
 import torch
 from torchruns import environment, finish, free_port, steps, torchrun
 
-from ccdn.checkpoint.state import load_checkpoint
+from ccdn.checkpoint.load import load_checkpoint
 from ccdn.training.resume import has_checkpoint, load_last
 
 KILLS = 20
@@ -26,7 +26,8 @@ BETWEEN = 3  # train.checkpoint_steps
 # Kills itself at the n-th time that it comes to a place.
 KILL = """
 import os, random, signal, sys
-import ccdn.runtime.files, ccdn.checkpoint.state as checkpoint, ccdn.training.metrics_log as log
+import ccdn.runtime.files, ccdn.training.metrics_log as log
+import ccdn.checkpoint.torch_file as checkpoint
 import ccdn.training.step as step, ccdn.training.trainer as trainer
 
 place, number, share = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])

@@ -14,7 +14,9 @@ import pytest
 import torch
 from torchruns import steps
 
-from ccdn.checkpoint.state import CheckpointError, load_checkpoint, save_checkpoint
+from ccdn.checkpoint.load import load_checkpoint
+from ccdn.checkpoint.state import CheckpointError
+from ccdn.checkpoint.torch_file import save_checkpoint
 from ccdn.cli.train import main
 from ccdn.config import Config, ConfigError, LossConfig, load_config
 from ccdn.models import Output, objective
@@ -288,7 +290,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         def __exit__(self, *error: Any) -> Any:
             return self.real.__exit__(*error)
 
-    monkeypatch.setattr("ccdn.checkpoint.state.atomic_write", Disk)
+    monkeypatch.setattr("ccdn.checkpoint.torch_file.atomic_write", Disk)
     assert run("full", "train.epochs=4") == 1
     told = capsys.readouterr().err
     assert "No space left on device; the checkpoint before it is untouched" in told

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torchruns import finish, one_node, steps, train_module
 
-from ccdn.checkpoint.state import load_checkpoint
+from ccdn.checkpoint.load import load_checkpoint
 from ccdn.cli.train import main
 from ccdn.runtime.processes import Processes
 from ccdn.training.batches import Place, Share, batch_keys, usable_batch

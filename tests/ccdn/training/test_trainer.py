@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from ccdn.checkpoint.state import Checkpoint, CheckpointError, load_checkpoint
+from ccdn.checkpoint.load import load_checkpoint
+from ccdn.checkpoint.state import Checkpoint, CheckpointError
 from ccdn.config import Config, load_config, resolve_data
 from ccdn.data import read_pts, write_pts
 from ccdn.plan.faces import TrainingFaces, open_training_faces

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-from ccdn.checkpoint.state import load_checkpoint
+from ccdn.checkpoint.load import load_checkpoint
 from ccdn.cli import train
 from ccdn.data import CropDataset
 from ccdn.runtime import signals

@@ -20,7 +20,7 @@ from ccdn.runtime import interrupt
 # noted that somebody waits for it (2), a thread signals the process.
 WAITS = """
 import ctypes, os, signal, sys, threading, time
-from ccdn import interrupt
+from ccdn.runtime import interrupt
 from ccdn.cli.command import command
 from ccdn.runtime.signals import StopWish
 

@@ -13,7 +13,8 @@ import pytest
 import scipy.io
 import torch
 
-from ccdn.checkpoint.state import Checkpoint, save_checkpoint
+from ccdn.checkpoint.state import Checkpoint
+from ccdn.checkpoint.torch_file import save_checkpoint
 from ccdn.cli import evaluate, report
 from ccdn.config import load_config
 from ccdn.data import open_faces

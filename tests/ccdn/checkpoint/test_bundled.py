@@ -12,7 +12,7 @@ import safetensors
 
 import ccdn
 from ccdn.checkpoint.bundled import DEFAULT_WEIGHTS, about
-from ccdn.checkpoint.state import load_checkpoint
+from ccdn.checkpoint.load import load_checkpoint
 from ccdn.cli import evaluate, predict
 from ccdn.data import landmark_box
 from ccdn.evaluation.metrics import nme

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from locked import held_by_another
 
-from ccdn.checkpoint.state import load_checkpoint
+from ccdn.checkpoint.load import load_checkpoint
 from ccdn.cli import train
 from ccdn.cli.train import RUN_FILES, main
 from ccdn.config import load_config

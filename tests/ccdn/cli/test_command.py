@@ -24,7 +24,7 @@ from ccdn_ops import use_backend
 from ccdn_ops.backends import native
 from ccdn_ops.report import report
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @contextmanager

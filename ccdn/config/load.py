@@ -1,83 +1,26 @@
-"""Configuration: typed dataclasses, YAML presets, and overrides from the command line.
-
-`load_config("tiny", ["train.lr=1e-3"])` merges, in this order: the defaults below, the preset or
-YAML file (and the one named by its `base:` line), and the overrides. Every field can be overridden.
-"""
+"""YAML files, presets and overrides merged into a checked Config, and back."""
 
 from __future__ import annotations
 
 import difflib
 import io
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf, StringNode
 from omegaconf.errors import OmegaConfBaseException
 
-from ccdn.model_config import ModelConfig, check_model_config
+from ccdn.config.checks import check_values, field_names
+from ccdn.config.run import Config
+from ccdn.runtime.errors import ConfigError
 from ccdn.runtime.untrusted import check_plain, check_yaml
-from ccdn.train_config import CocsConfig as CocsConfig
-from ccdn.train_config import LossConfig as LossConfig
-from ccdn.train_config import TrainConfig, check_train_config
 
-CONFIG_FOLDER = Path(__file__).parent / "configs"
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message is one line for the user."""
-
-
-@dataclass
-class SyntheticConfig:
-    """The embedded face generator; face i depends on its version, the seed and i only."""
-
-    train: int = 2000  # faces of the training split
-    test: int = 300  # faces of the test split
-    seed: int = 0  # of the training split
-    test_seed: int = 1  # of the test split: never equal to seed
-    size: int = 160  # side of a picture in pixels
-    pose: float = 30.0  # largest yaw in degrees
-    occlusion: float = 0.2  # share of faces with something in front of them
-    fresh: bool = False  # True: no training face comes twice, every epoch has faces of its own
-
-
-@dataclass
-class DataConfig:
-    """Where faces come from, which box is cropped around them, and how training crops vary."""
-
-    kind: str = "auto"  # a benchmark's name (`ccdn.data.BENCHMARKS`); auto: see `resolve_data`
-    root: Optional[str] = None  # noqa: UP045  (OmegaConf reads the annotation on Python 3.10)
-    train_split: str = "train"
-    eval_splits: list[str] = field(default_factory=list)  # empty: those of the benchmark
-    points: Optional[int] = None  # noqa: UP045  None: those of the model
-    box: str = "provided"  # provided | gt | detector
-    margin: float = 0.25  # added to the box, as a share of its side (half on each side)
-    augmentation: str = "newell"  # newell | mmdn | mild | strong | none
-    augmentation_fields: dict[str, Any] = field(default_factory=dict)  # replace the preset's
-    holdout: float = 0.0  # share of the training faces held out to choose an epoch
-    limit: Optional[int] = None  # noqa: UP045  use only the first faces of each split
-    missing_box: str = "error"  # error | gt, where box detector finds no face (gt: counted)
-    cache: bool = True  # keep decoded images in memory
-    cache_dir: Optional[str] = None  # noqa: UP045  keep them in this folder too, for other runs
-    on_device: bool = False  # keep them on the device and make training crops there
-    skip_bad: bool = False  # leave out (and count) files that cannot be read
-    missing_points: str = "error"  # error | place: what a point at 0 0 or -1 -1 is
-    orientation: str = "auto"  # auto | stored | upright: the picture that labels are of, by EXIF
-    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
-
-
-@dataclass
-class Config:
-    """Everything that a run needs; saved with it."""
-
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+CONFIG_FOLDER = Path(__file__).parent / "presets"
+GRID_FOLDER = Path(__file__).parent / "grids"
 
 
 def presets() -> list[str]:
@@ -95,40 +38,6 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Conf
     for source, values in _read_chain(str(name_or_path)):
         merged = _merge(merged, values, source)
     return _finish(_override(merged, overrides))
-
-
-def resolve_data(data: DataConfig) -> DataConfig:
-    """A copy in which `kind` and `eval_splits` are settled, looking at the folder where kind is
-    auto.
-
-    auto: `root` "synthetic" is the embedded generator; what a folder or file holds tells the
-    benchmark (`ccdn.data.detect_kind`); any other is a folder of pictures. Raises ConfigError
-    without a root, or where it is neither.
-    """
-    from ccdn.data import BENCHMARKS, detect_kind
-
-    kind, root = data.kind, data.root and os.path.expanduser(data.root)
-    if root == "synthetic" and kind in ("auto", "synthetic") and not Path(root).exists():
-        kind, root = "synthetic", None
-    if kind == "synthetic" and root is not None:
-        raise ConfigError(f"data.kind synthetic reads no folder; found data.root {root!r}")
-    if kind != "synthetic":
-        if root is None:
-            raise ConfigError(
-                "where are the faces? --data DIR for a folder, --data synthetic for generated ones"
-            )
-        asked = BENCHMARKS.values() if kind == "auto" else [BENCHMARKS[kind]]
-        tables = tuple(dict.fromkeys(suffix for found in asked for suffix in found.suffixes))
-        table = Path(root).suffix.lower() in tables and Path(root).is_file()
-        if not Path(root).is_dir() and not table:
-            found = "another file" if Path(root).exists() else "nothing there"
-            wanted = " or ".join(["a folder", *(f"a {suffix} file" for suffix in tables)])
-            raise ConfigError(f"data.root {root!r}: expected {wanted}, found {found}")
-        if kind == "auto":
-            kind = detect_kind(root)
-    return replace(
-        data, kind=kind, root=root, eval_splits=data.eval_splits or list(BENCHMARKS[kind].measured)
-    )
 
 
 def config_from_dict(
@@ -172,28 +81,6 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def config_to_yaml(config: Config) -> str:
     """The configuration as YAML text that `load_config` reads back."""
     return yaml.safe_dump(config_to_dict(config), sort_keys=False)
-
-
-# What a field may hold, beyond its type. A tuple lists values, a function says what is expected.
-_CHOICES: dict[str, tuple[Any, ...]] = {
-    "data.box": ("provided", "gt", "detector"),
-    "data.missing_box": ("error", "gt"),
-    "data.missing_points": ("error", "place"),
-    "data.orientation": ("auto", "stored", "upright"),
-}
-_LOWEST: dict[str, float] = {
-    "data.limit": 1,
-    "data.holdout": 0,
-    "data.synthetic.train": 1,
-    "data.synthetic.test": 1,
-    "data.synthetic.size": 16,
-    "data.synthetic.pose": 0,
-    "data.synthetic.occlusion": 0,
-}
-_BELOW: dict[str, float] = {
-    "data.holdout": 1,
-    "data.margin": 10,
-}
 
 
 def _read_chain(name: str, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
@@ -300,7 +187,7 @@ def _check_keys(known: DictConfig, values: Mapping[str, Any], source: str, prefi
 
 
 def _closest(key: str, full: str, known: DictConfig) -> str:
-    everywhere = _field_names(OmegaConf.structured(Config))
+    everywhere = field_names(OmegaConf.structured(Config))
     here = difflib.get_close_matches(key, [str(name) for name in known], n=1)
     if here:
         prefix = full[: len(full) - len(key)]
@@ -315,76 +202,18 @@ def _closest(key: str, full: str, known: DictConfig) -> str:
     return f"; known here: {', '.join(map(str, known))}"
 
 
-def _field_names(node: DictConfig, prefix: str = "") -> list[str]:
-    names: list[str] = []
-    for key in map(str, node):
-        value = node[key]
-        if isinstance(value, DictConfig) and len(value):
-            names += _field_names(value, f"{prefix}{key}.")
-        else:
-            names.append(f"{prefix}{key}")
-    return names
-
-
 def _finish(merged: DictConfig) -> Config:
     try:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ConfigError(f"configuration: {_one_line(error)}") from error
     assert isinstance(config, Config)
-    _check_values(config)
+    check_values(config)
     if config.data.cache_dir is not None:
         config.data.cache_dir = os.path.expanduser(config.data.cache_dir)
     if config.data.points is None:
         config.data.points = config.model.points
     return config
-
-
-def _check_values(config: Config) -> None:
-    def value(key: str) -> Any:
-        found: Any = config
-        for part in key.split("."):
-            found = found[part] if isinstance(found, dict) else getattr(found, part)
-        return found
-
-    for key in _field_names(OmegaConf.structured(config)):
-        found = value(key)
-        if isinstance(found, float) and not math.isfinite(found):
-            raise ConfigError(f"{key}: expected a finite number, found {found}")
-    from ccdn.data import BENCHMARKS
-
-    for key, allowed in {"data.kind": ("auto", *BENCHMARKS), **_CHOICES}.items():
-        if value(key) not in allowed:
-            listed = ", ".join(map(str, allowed))
-            raise ConfigError(f"{key}: expected one of {listed}; found {value(key)!r}")
-    for key, lowest in _LOWEST.items():
-        if value(key) is not None and value(key) < lowest:
-            raise ConfigError(f"{key}: expected at least {lowest:g}, found {value(key)}")
-    for key, bound in _BELOW.items():
-        if value(key) >= bound:
-            raise ConfigError(f"{key}: expected less than {bound:g}, found {value(key)}")
-    try:
-        check_model_config(config.model)
-        check_train_config(config.train)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    laplace = config.train.loss.kind == "laplace"
-    if laplace != config.model.spread:
-        raise ConfigError(
-            f"model.spread is {str(config.model.spread).lower()} and train.loss.kind"
-            f" {config.train.loss.kind}: a spread is learned by laplace, and by no other"
-        )
-    points = config.data.points
-    if points is not None and points != config.model.points:
-        raise ConfigError(f"data.points is {points}, model.points is {config.model.points}")
-    if config.train.selection == "holdout" and config.data.holdout == 0:
-        raise ConfigError("train.selection is holdout, but data.holdout is 0; e.g. 0.05")
-    synthetic = config.data.synthetic
-    if synthetic.seed == synthetic.test_seed:
-        raise ConfigError(
-            f"data.synthetic.seed and test_seed are both {synthetic.seed}: the test faces would be"
-            " the training faces"
-        )
 
 
 def _one_line(error: BaseException) -> str:

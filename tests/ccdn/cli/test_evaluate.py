@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ccdn.checkpoint.state import Checkpoint, load_checkpoint, save_checkpoint
+from ccdn.checkpoint.load import load_checkpoint
+from ccdn.checkpoint.state import Checkpoint
+from ccdn.checkpoint.torch_file import save_checkpoint
 from ccdn.cli import evaluate
 from ccdn.config import load_config
 from ccdn.data import write_pts

@@ -18,7 +18,8 @@ import ccdn
 import ccdn_ops.decompositions
 from ccdn.checkpoint import safetensors_file
 from ccdn.checkpoint.bundled import DEFAULT_WEIGHTS
-from ccdn.checkpoint.state import Checkpoint, save_checkpoint
+from ccdn.checkpoint.state import Checkpoint
+from ccdn.checkpoint.torch_file import save_checkpoint
 from ccdn.cli import export
 from ccdn.config import load_config
 from ccdn.models import build_model

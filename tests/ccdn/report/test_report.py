@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from ccdn.checkpoint.state import Checkpoint, save_checkpoint
+from ccdn.checkpoint.state import Checkpoint
+from ccdn.checkpoint.torch_file import save_checkpoint
 from ccdn.cli import evaluate, report
 from ccdn.config import config_to_yaml, load_config
 from ccdn.evaluation.landmark_files import read_predictions

@@ -444,9 +444,9 @@ def test_300w_refuses_what_it_cannot_write(tmp_path: Path) -> None:
 
 
 def test_command_writes_contact_sheets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from ccdn.cli.generated import main
+    from ccdn.cli.data import main
 
-    common = ["--count", "4", "--size", "64", "--out", str(tmp_path / "out")]
+    common = ["generate", "--count", "4", "--size", "64", "--out", str(tmp_path / "out")]
     assert main([*common, "--points", "98"]) == 0
     assert '"points": 98' in capsys.readouterr().out
     assert {p.name for p in (tmp_path / "out").iterdir()} == {

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 
+from ccdn.checkpoint.load import load_checkpoint
 from ccdn.checkpoint.pickles import check_pickle
 from ccdn.checkpoint.safetensors_file import load_portable
-from ccdn.checkpoint.state import CheckpointError, load_checkpoint
+from ccdn.checkpoint.state import CheckpointError
 from ccdn.config import ConfigError, config_from_dict, load_config
 from ccdn.data import DataError, Face
 from ccdn.data.crop_cache import MAGIC, CropCache, Region

@@ -17,7 +17,7 @@ import pytest
 from locked import held_by_another
 from torchruns import one_node
 
-from ccdn.checkpoint.state import load_checkpoint
+from ccdn.checkpoint.load import load_checkpoint
 from ccdn.cli import evaluate, train
 from ccdn.cli.ablate import CLAIM, main
 from ccdn.config import ConfigError, load_config

@@ -15,13 +15,9 @@ import torch
 from torch import Tensor
 
 import ccdn
-from ccdn.checkpoint.state import (
-    Checkpoint,
-    CheckpointError,
-    load_checkpoint,
-    load_model,
-    save_checkpoint,
-)
+from ccdn.checkpoint.load import load_checkpoint, load_model
+from ccdn.checkpoint.state import Checkpoint, CheckpointError
+from ccdn.checkpoint.torch_file import save_checkpoint
 from ccdn.config import ConfigError, config_to_dict, load_config
 from ccdn.models import build_model
 from ccdn.runtime.files import atomic_write, remove_leftovers
@@ -59,7 +55,7 @@ def test_a_truncated_file(checkpoint: Checkpoint, tmp_path: Path, share: float) 
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(
-        CheckpointError, match=r"last\.pt: expected a checkpoint of ccdn\.train.*trunc"
+        CheckpointError, match=r"last\.pt: expected a checkpoint of ccdn train.*trunc"
     ):
         load_checkpoint(path)
 

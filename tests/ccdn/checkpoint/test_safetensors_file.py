@@ -11,8 +11,10 @@ import safetensors.torch
 import torch
 
 import ccdn
+from ccdn.checkpoint.load import load_checkpoint
 from ccdn.checkpoint.safetensors_file import save_portable
-from ccdn.checkpoint.state import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from ccdn.checkpoint.state import Checkpoint, CheckpointError
+from ccdn.checkpoint.torch_file import save_checkpoint
 from ccdn.config import load_config
 from ccdn.models import build_model
 

@@ -1,0 +1,44 @@
+"""Where the faces of a configuration are: what `data.kind: auto` stands for."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from ccdn.config.data import DataConfig
+from ccdn.runtime.errors import ConfigError
+
+
+def resolve_data(data: DataConfig) -> DataConfig:
+    """A copy in which `kind` and `eval_splits` are settled, looking at the folder where kind is
+    auto.
+
+    auto: `root` "synthetic" is the embedded generator; what a folder or file holds tells the
+    benchmark (`ccdn.data.detect_kind`); any other is a folder of pictures. Raises ConfigError
+    without a root, or where it is neither.
+    """
+    from ccdn.data import BENCHMARKS, detect_kind
+
+    kind, root = data.kind, data.root and os.path.expanduser(data.root)
+    if root == "synthetic" and kind in ("auto", "synthetic") and not Path(root).exists():
+        kind, root = "synthetic", None
+    if kind == "synthetic" and root is not None:
+        raise ConfigError(f"data.kind synthetic reads no folder; found data.root {root!r}")
+    if kind != "synthetic":
+        if root is None:
+            raise ConfigError(
+                "where are the faces? --data DIR for a folder, --data synthetic for generated ones"
+            )
+        asked = BENCHMARKS.values() if kind == "auto" else [BENCHMARKS[kind]]
+        tables = tuple(dict.fromkeys(suffix for found in asked for suffix in found.suffixes))
+        table = Path(root).suffix.lower() in tables and Path(root).is_file()
+        if not Path(root).is_dir() and not table:
+            found = "another file" if Path(root).exists() else "nothing there"
+            wanted = " or ".join(["a folder", *(f"a {suffix} file" for suffix in tables)])
+            raise ConfigError(f"data.root {root!r}: expected {wanted}, found {found}")
+        if kind == "auto":
+            kind = detect_kind(root)
+    return replace(
+        data, kind=kind, root=root, eval_splits=data.eval_splits or list(BENCHMARKS[kind].measured)
+    )
