@@ -178,6 +178,7 @@ def _train(
     options: argparse.Namespace, config: Config | None, out: Path, team: Processes, lock: Lock
 ) -> int:
     from ccdn.plan.faces import open_training_faces
+    from ccdn.plan.training import plan_training
     from ccdn.runtime.processes import agent_age
     from ccdn.training.trainer import Interrupted, Trainer
 
@@ -203,7 +204,7 @@ def _train(
     if options.dry_run:  # writes nothing
         config = replace(config, data=replace(config.data, cache_dir=None))
     faces = open_training_faces(config)
-    trainer = Trainer(config, faces, out, checkpoint, processes=team)
+    trainer = Trainer(plan_training(config, faces, out, checkpoint, team))
     if options.dry_run:
         from ccdn.training.dry_run import dry_run
 
@@ -334,14 +335,14 @@ def _prepare_folder(
 
 def _announce(trainer: Trainer, config: Config, resumed: bool) -> None:
     weights = sum(p.numel() for p in trainer.model.parameters())
-    faces = trainer.faces
+    faces = trainer.plan.faces
     held = "" if faces.holdout is None else f", {len(faces.holdout)} held out"
     lines = [
         f"{len(faces.crops)} training faces of {faces.description['name']}{held};"
         f" box {config.data.box}, margin {config.data.margin:g}",
         f"{weights / 1e6:.2f} million weights on {_where(trainer)};"
-        f" {counted(config.train.epochs, 'epoch')} of {counted(trainer.steps, 'step')};"
-        f" run folder {trainer.out}",
+        f" {counted(config.train.epochs, 'epoch')} of {counted(trainer.plan.steps, 'step')};"
+        f" run folder {trainer.plan.out}",
     ]
     if resumed:
         lines.append(f"going on after step {trainer.step} (epoch {trainer.place.epoch + 1})")
@@ -349,5 +350,7 @@ def _announce(trainer: Trainer, config: Config, resumed: bool) -> None:
 
 
 def _where(trainer: Trainer) -> str:
-    size = trainer.processes.size
-    return f"{trainer.device.type} in {size} processes" if size > 1 else str(trainer.device)
+    size = trainer.plan.processes.size
+    return (
+        f"{trainer.plan.device.type} in {size} processes" if size > 1 else str(trainer.plan.device)
+    )

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from ccdn.runtime.progress import counted
-from ccdn.training.optimisation import train_mode
+from ccdn.training.distribution import train_mode
 from ccdn.training.schedule import learning_rate
 from ccdn.training.step import NotFiniteError
 from ccdn.training.trainer import Trainer, TrainingError
@@ -23,7 +23,8 @@ def dry_run(trainer: Trainer) -> str:
     The trainer's weights are those of these steps afterwards. Raises TrainingError where a loss or
     gradient is not finite.
     """
-    train, device = trainer.config.train, trainer.device
+    plan = trainer.plan
+    train, device = plan.config.train, plan.device
     start = time.monotonic()
     stream = trainer.batches()
     try:
@@ -35,7 +36,7 @@ def dry_run(trainer: Trainer) -> str:
     seconds = []
     for number in range(TRIES):
         start = time.monotonic()
-        rate = learning_rate(train, number, trainer.steps)
+        rate = learning_rate(train, number, plan.steps)
         try:
             values = trainer.do_step(batch, number, rate)
         except NotFiniteError as error:
@@ -55,21 +56,21 @@ def dry_run(trainer: Trainer) -> str:
         if torch.is_tensor(value)
     )
     averaged = 0 if trainer.averaged is None else own
-    left = train.epochs * trainer.steps - trainer.step
-    faces, size = trainer.faces, trainer.processes.size
+    left = plan.total - trainer.step
+    faces, size = plan.faces, plan.processes.size
     held = 0 if faces.holdout is None else len(faces.holdout)
     lines = [
         f"faces      {len(faces.crops)} to train on, {held} held out; {faces.description['name']}",
-        f"batch      {trainer.batch_size} images: {counted(size, 'process', 'processes')} x"
-        f" {counted(train.accumulate, 'part')} x {trainer.batch_size // size // train.accumulate}",
+        f"batch      {plan.batch_size} images: {counted(size, 'process', 'processes')} x"
+        f" {counted(train.accumulate, 'part')} x {plan.batch_size // size // train.accumulate}",
         f"weights    {count / 1e6:.2f} million, {_bytes(own)}; optimiser {_bytes(state)},"
         f" averages {_bytes(averaged)}; a checkpoint {_bytes(own + state + averaged)}",
         f"memory     {_memory(device)}",
         f"step       {step:.3f} s on {device}, {train.precision}; first batch read in"
         f" {reading:.2f} s; loss {values['loss']:.4f}",
         f"plan       {counted(left, 'step')}, {counted(train.epochs, 'epoch')} of"
-        f" {trainer.steps}; about {tqdm.format_interval(int(left * step))} if the data keep up",
-        f"run folder {trainer.out} (nothing written)",
+        f" {plan.steps}; about {tqdm.format_interval(int(left * step))} if the data keep up",
+        f"run folder {plan.out} (nothing written)",
     ]
     return "\n".join(lines)
 

@@ -12,7 +12,7 @@ from ccdn.checkpoint.state import Checkpoint, CheckpointError
 from ccdn.checkpoint.torch_file import save_checkpoint
 from ccdn.config import Config, TrainConfig, differences
 from ccdn.plan.faces import TrainingFaces
-from ccdn.training.optimisation import rate_factor
+from ccdn.training.optimizer import rate_factor
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 WEIGHTS = "weights.safetensors"

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ccdn.config import Config
 from ccdn.data.layouts import layout_or_none
 from ccdn.models import LEVELS, objective
-from ccdn.runtime.processes import Processes
+from ccdn.plan.training import TrainingPlan
 from ccdn.training.batches import Batch
-from ccdn.training.optimisation import autocast, compute_dtype, distribute, make_scaler
+from ccdn.training.distribution import distribute
+from ccdn.training.precision import autocast, compute_dtype, make_scaler
 
 SMALLEST_SCALE = 2.0**-10  # of the loss in fp16; below it nothing but overflow is left
 
@@ -50,18 +50,14 @@ class Step:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        config: Config,
-        device: torch.device,
-        processes: Processes,
+        plan: TrainingPlan,
     ) -> None:
-        self.model = distribute(model, config.train, device, processes)
+        self.config, self.device, self.processes = plan.config, plan.device, plan.processes
+        self.model = distribute(model, self.config.train, self.device, self.processes)
         self.optimizer = optimizer
-        self.config = config
-        self.device = device
-        self.processes = processes
-        self.scaler = make_scaler(config.train, device)
+        self.scaler = make_scaler(self.config.train, self.device)
         self.sample: Sample | None = None
-        self._eyes = _eye_indices(config.model.points)
+        self._eyes = _eye_indices(self.config.model.points)
         self._weights = list(model.parameters())
 
     def __call__(self, batch: Batch, step: int, rate: float) -> dict[str, float]:

@@ -7,7 +7,6 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -16,26 +15,21 @@ from torch.utils.data import Subset
 from ccdn.checkpoint.safetensors_file import save_portable
 from ccdn.checkpoint.state import Checkpoint, CheckpointError, check_weights, load_weights
 from ccdn.checkpoint.torch_file import save_checkpoint
-from ccdn.config import Config, ConfigError
 from ccdn.data import CropDataset
 from ccdn.evaluation.metrics import best_norm
 from ccdn.evaluation.running import NME
 from ccdn.inference.crops import predict_faces
 from ccdn.models import build_model
-from ccdn.plan.faces import TrainingFaces
-from ccdn.runtime.device import pick_device
+from ccdn.plan.batching import Place
+from ccdn.plan.training import TrainingPlan
+from ccdn.runtime.errors import ConfigError
 from ccdn.runtime.interrupt import patience
-from ccdn.runtime.processes import ALONE, Processes
 from ccdn.runtime.signals import StopWish
-from ccdn.training.batches import Batch, Place, Share, batches, steps_per_epoch, usable_batch
+from ccdn.training.batches import Batch, batches
 from ccdn.training.device_crops import DeviceCrops
-from ccdn.training.optimisation import (
-    make_optimizer,
-    place,
-    rate_factor,
-    train_mode,
-    use_deterministic_operators,
-)
+from ccdn.training.distribution import to_device, train_mode
+from ccdn.training.optimizer import make_optimizer, rate_factor
+from ccdn.training.precision import use_deterministic_operators
 from ccdn.training.records import Records, check_tensorboard, in_words
 from ccdn.training.resume import BEST, LAST, WEIGHTS, check_fits, save_last, to_use, what_changed
 from ccdn.training.schedule import AveragedWeights, learning_rate
@@ -69,64 +63,42 @@ class Trainer:
     samples.png. The first process alone writes.
 
     All that is random follows from (seed, epoch, index) and (seed, step, process), so a run that
-    goes on from a checkpoint ends, on one machine and thread count, with the weights of one that
-    never stopped. resume: the checkpoint to go on from, the same on all processes. after_step is
-    called with the number of steps done. Raises CheckpointError when the checkpoint does not fit
-    the faces or the model, ConfigError for a model that cannot be built or a batch that the
-    processes cannot share equally.
+    resumes from a checkpoint ends, on one machine and thread count, with the weights of one that
+    never stopped. after_step is called with the number of steps done. Raises CheckpointError when
+    the plan's checkpoint does not fit the faces or the model, ConfigError for a model that cannot
+    be built.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        faces: TrainingFaces,
-        out: Path,
-        resume: Checkpoint | None = None,
-        after_step: Callable[[int], None] | None = None,
-        processes: Processes = ALONE,
-    ) -> None:
-        self.config = config
-        self.faces = faces
-        self.out = Path(out)
+    def __init__(self, plan: TrainingPlan, after_step: Callable[[int], None] | None = None) -> None:
+        self.plan = plan
         self.after_step = after_step
-        self.processes = processes
-        train = config.train
-        self.device = pick_device(train.device, processes.local_rank, "train.device")
+        train = plan.config.train
         if train.threads:
             torch.set_num_threads(train.threads)
         use_deterministic_operators(train)
-        if train.tensorboard and processes.first:
+        if train.tensorboard and plan.processes.first:
             check_tensorboard()
         torch.manual_seed(train.seed)
         try:
-            self.model = build_model(config.model)
-            self.share = Share(processes.rank, processes.size, train.accumulate)
-            wanted = train.batch_size * (processes.size if train.batch_scope == "process" else 1)
-            self.batch_size = usable_batch(len(faces.crops), wanted, self.share)
+            self.model = build_model(plan.config.model)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        self.model.set_mean_shape(faces.mean_shape)
-        place(self.model, train, self.device, processes)
+        self.model.set_mean_shape(plan.faces.mean_shape)
+        to_device(self.model, train, plan.device, plan.processes)
         self.optimizer = make_optimizer(self.model, train)
         self.averaged = AveragedWeights(self.model, train.ema) if train.ema else None
-        self.steps = steps_per_epoch(len(faces.crops), self.batch_size)
-        self.crops: CropDataset | DeviceCrops = faces.crops
-        if config.data.on_device:
-            if train.workers:
-                raise ConfigError(
-                    f"data.on_device: crops are made by this process; found train.workers"
-                    f" {train.workers}, expected 0"
-                )
-            self.crops = DeviceCrops(faces.crops, self.device)
+        self.crops: CropDataset | DeviceCrops = plan.faces.crops
+        if plan.config.data.on_device:
+            self.crops = DeviceCrops(plan.faces.crops, plan.device)
         self.place = Place(0, 0)
         self.step = 0
         self.running: dict[str, float] = {}
         self.epoch_sums: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.saved_step = -1
-        self.do_step = Step(self.model, self.optimizer, config, self.device, processes)
-        if resume is not None:
-            self._load(resume)
+        self.do_step = Step(self.model, self.optimizer, plan)
+        if plan.resume is not None:
+            self._load(plan.resume)
         self._stop = StopWish()
         self._waited = 0.0
 
@@ -138,10 +110,15 @@ class Trainer:
         BatchError for a face that cannot be read. TrainingError, too, for a process preparing
         batches that has ended; a checkpoint is saved first.
         """
-        train = self.config.train
-        total = train.epochs * self.steps
+        train = self.plan.config.train
+        total = self.plan.total
         self.records = Records(
-            self.out, self.step, total, self.batch_size, train.tensorboard, self.processes.first
+            self.plan.out,
+            self.step,
+            total,
+            self.plan.batch_size,
+            train.tensorboard,
+            self.plan.processes.first,
         )
         self._epoch_start = self._record_start = time.monotonic()
         self._record_step = self.step
@@ -158,14 +135,14 @@ class Trainer:
                     if self.after_step is not None:
                         self.after_step(self.step)
                     # A wish that comes in the last step finds the run at its end.
-                    stop = self._stop.agreed(self.processes, self.device)
+                    stop = self._stop.agreed(self.plan.processes, self.plan.device)
                     if stop and self.place.epoch < train.epochs:
                         self._interrupted()
                 if self.place.epoch < train.epochs:  # the wish came while it waited for a batch
                     self._interrupted()
             self.records.draw(self.step, self.do_step.sample, always=True)
-            if self.processes.first:
-                save_portable(self.out / WEIGHTS, to_use(self.out, self.checkpoint()))
+            if self.plan.processes.first:
+                save_portable(self.plan.out / WEIGHTS, to_use(self.plan.out, self.checkpoint()))
         except WorkerError as error:
             self._save_step()
             raise TrainingError(f"{error}; {self._kept()}: --resume goes on there") from error
@@ -175,55 +152,55 @@ class Trainer:
 
     def batches(self) -> Generator[Batch, None, None]:
         """This process's part of every batch from where the run is."""
-        train = self.config.train
+        train = self.plan.config.train
         return batches(
             self.crops,
-            self.batch_size,
+            self.plan.batch_size,
             train.seed,
             self.place,
             train.epochs,
             train.workers,
-            self.share,
-            lambda: self._stop.ends_a_wait(self.processes),
+            self.plan.share,
+            lambda: self._stop.ends_a_wait(self.plan.processes),
         )
 
     def checkpoint(self) -> Checkpoint:
         """The state after the steps done so far; its tensors are the live ones."""
         return Checkpoint(
-            config=self.config,
+            config=self.plan.config,
             model=self.model.state_dict(),
-            mean_shape=self.faces.mean_shape,
+            mean_shape=self.plan.faces.mean_shape,
             averaged=None if self.averaged is None else self.averaged.weights,
             optimizer=self.optimizer.state_dict(),
             scaler=self.do_step.scaler.state_dict(),
             epoch=self.place.epoch,
             step_in_epoch=self.place.step,
             step=self.step,
-            faces=len(self.faces.crops),
+            faces=len(self.plan.faces.crops),
             running=self.running,
             epoch_sums=self.epoch_sums,
             best=self.best,
-            data=self.faces.description,
+            data=self.plan.faces.description,
             threads=torch.get_num_threads(),
-            processes=self.processes.size,
+            processes=self.plan.processes.size,
         )
 
     def save(self, name: str = LAST) -> None:
         """Write a checkpoint; the log's lines up to it reach the disk first."""
-        if not self.processes.first:
+        if not self.plan.processes.first:
             return
         self.records.sync()
         try:
             if name == LAST:
-                save_last(self.out, self.checkpoint())
+                save_last(self.plan.out, self.checkpoint())
             else:
-                save_checkpoint(self.out / name, self.checkpoint())
+                save_checkpoint(self.plan.out / name, self.checkpoint())
         except OSError as error:
             raise TrainingError(
-                f"{self.out / name}: could not be written: {error.strerror or error}; "
+                f"{self.plan.out / name}: could not be written: {error.strerror or error}; "
                 + (
                     "the checkpoint before it is untouched"
-                    if (self.out / name).exists()
+                    if (self.plan.out / name).exists()
                     else "there was none before it"
                 )
             ) from error
@@ -232,7 +209,7 @@ class Trainer:
 
     def _patience(self) -> float:
         """Seconds that a step may take in which no signal is heeded: alone it ends some time."""
-        return math.inf if self.processes.group is None else STEP_PATIENCE
+        return math.inf if self.plan.processes.group is None else STEP_PATIENCE
 
     def _save_step(self) -> None:
         if self.saved_step != self.step:
@@ -243,9 +220,9 @@ class Trainer:
         raise Interrupted(self._stop.signum or signal.SIGTERM)
 
     def _one_step(self, batch: Batch) -> None:
-        train = self.config.train
-        rate = learning_rate(train, self.step, self.steps)
-        rate *= rate_factor(train, self.processes.size)
+        train = self.plan.config.train
+        rate = learning_rate(train, self.step, self.plan.steps)
+        rate *= rate_factor(train, self.plan.processes.size)
         try:
             values = self.do_step(batch, self.step, rate)
         except NotFiniteError as error:
@@ -256,7 +233,7 @@ class Trainer:
         done = batch.place.step + 1
         self.place = (
             Place(batch.place.epoch + 1, 0)
-            if done == self.steps
+            if done == self.plan.steps
             else Place(batch.place.epoch, done)
         )
         _add(self.running, values)
@@ -269,12 +246,12 @@ class Trainer:
     def _record_steps(self, rate: float) -> None:
         now = time.monotonic()
         seconds = max(1e-9, now - self._record_start)
-        images = (self.step - self._record_step) * self.batch_size
+        images = (self.step - self._record_step) * self.plan.batch_size
         self.records.write(
             {
                 "kind": "step",
                 "step": self.step,
-                "at": round(self.step / self.steps, 4),
+                "at": round(self.step / self.plan.steps, 4),
                 "lr": rate,
                 **_mean(self.running),
                 "images_per_second": round(images / seconds, 1),
@@ -286,14 +263,14 @@ class Trainer:
         self.running = {}
 
     def _end_epoch(self) -> None:
-        train = self.config.train
+        train = self.plan.config.train
         epoch = self.place.epoch  # epochs done
         means = _mean(self.epoch_sums)
         record: dict[str, Any] = {"kind": "epoch", "step": self.step, "at": float(epoch), **means}
         last = epoch == train.epochs
         every = train.eval_epochs or (1 if train.selection == "holdout" else 0)
         improved = False
-        if self.faces.holdout is not None and every and (epoch % every == 0 or last):
+        if self.plan.faces.holdout is not None and every and (epoch % every == 0 or last):
             score = self._holdout_nme()
             record["holdout_nme"] = score
             if not self.best or score < self.best["holdout_nme"]:
@@ -317,21 +294,21 @@ class Trainer:
 
     def _holdout_nme(self) -> float:
         """NME of the held-out faces in %, each process predicting its share of them."""
-        holdout, boxes = self.faces.holdout, self.faces.holdout_boxes
+        holdout, boxes = self.plan.faces.holdout, self.plan.faces.holdout_boxes
         assert holdout is not None
         assert boxes is not None
         # Statistics that are not synchronised are each process's own; the first one's are saved.
         own = {name: value.clone() for name, value in self.model.state_dict().items()}
         if self.averaged is not None:
             self.model.load_state_dict(self.averaged.weights)
-        self.processes.same_buffers(self.model)
-        mine = self.processes.share(len(holdout))
+        self.plan.processes.same_buffers(self.model)
+        mine = self.plan.processes.share(len(holdout))
         result = predict_faces(
-            self.model, Subset(holdout, mine), self.faces.mean_shape.numpy(), self.device
+            self.model, Subset(holdout, mine), self.plan.faces.mean_shape.numpy(), self.plan.device
         )
         self.model.load_state_dict(own)
-        train_mode(self.model, self.config.train)
-        error = NME(best_norm(self.config.model.points)).to(self.device)
+        train_mode(self.model, self.plan.config.train)
+        error = NME(best_norm(self.plan.config.model.points)).to(self.plan.device)
         error.update(
             torch.from_numpy(result.predicted),
             torch.from_numpy(result.truth),
@@ -341,29 +318,33 @@ class Trainer:
         return 100 * float(error.compute())
 
     def _not_finite(self, batch: Batch, error: NotFiniteError) -> str:
-        name = "bad_batch.pt" if self.processes.first else f"bad_batch.{self.processes.rank}.pt"
-        self.out.mkdir(parents=True, exist_ok=True)
+        name = (
+            "bad_batch.pt"
+            if self.plan.processes.first
+            else f"bad_batch.{self.plan.processes.rank}.pt"
+        )
+        self.plan.out.mkdir(parents=True, exist_ok=True)
         torch.save(
             {**batch._asdict(), "place": tuple(batch.place), "model": self.model.state_dict()},
-            self.out / name,
+            self.plan.out / name,
         )
         return (
             f"the {error.what} is not finite in step {self.step + 1} (epoch"
             f" {batch.place.epoch + 1}): loss {error.values['loss']}, gradient norm"
             f" {error.values['gradient']}; the batch's indices are {batch.indices.tolist()};"
-            f" {self.out / name} holds the batch and the weights that met it; {self._kept()};"
+            f" {self.plan.out / name} holds the batch and the weights that met it; {self._kept()};"
             " a lower train.lr or train.clip=1 may help"
         )
 
     def _kept(self) -> str:
         """What there is of the run on the disk, in words."""
-        if (self.out / LAST).exists():
-            return f"{self.out / LAST} holds the last good state"
+        if (self.plan.out / LAST).exists():
+            return f"{self.plan.out / LAST} holds the last good state"
         return "no checkpoint was saved yet"
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        source = self.out / LAST
-        check_fits(checkpoint, self.config, self.faces, self.processes.size, source)
+        source = self.plan.out / LAST
+        check_fits(checkpoint, self.plan.config, self.plan.faces, self.plan.processes.size, source)
         load_weights(self.model, checkpoint.model, source)
         assert checkpoint.optimizer is not None
         try:
@@ -383,8 +364,8 @@ class Trainer:
         self.running = dict(checkpoint.running)
         self.epoch_sums = dict(checkpoint.epoch_sums)
         self.best = dict(checkpoint.best)
-        if self.processes.first:
-            size = self.processes.size
+        if self.plan.processes.first:
+            size = self.plan.processes.size
             for line in what_changed(checkpoint, torch.get_num_threads(), size):
                 warnings.warn(line, stacklevel=2)
 

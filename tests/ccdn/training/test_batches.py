@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ccdn.training.batches import Batch, BatchError, Place, batches, epoch_order, steps_per_epoch
+from ccdn.plan.batching import Place, epoch_order, steps_per_epoch
+from ccdn.training.batches import Batch, BatchError, batches
 
 
 class Numbers:

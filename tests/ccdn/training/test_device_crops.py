@@ -13,6 +13,7 @@ import torch
 from ccdn.config import Config, ConfigError, load_config, resolve_data
 from ccdn.data import CropDataset
 from ccdn.plan.faces import open_training_faces
+from ccdn.plan.training import plan_training
 from ccdn.synthetic_faces import SyntheticFaces
 from ccdn.training.device_crops import DeviceCrops, warp
 from ccdn.training.trainer import Trainer
@@ -84,7 +85,7 @@ def test_what_the_host_alone_can_do_is_refused(
         face_folder, small, "data.on_device=true", f"data.augmentation_fields.{field}=0.5"
     )
     with pytest.raises(ConfigError, match=rf"augmentation {field} is made on the host only"):
-        Trainer(config, open_training_faces(config), tmp_path)
+        Trainer(plan_training(config, open_training_faces(config), tmp_path))
 
 
 def test_faces_that_change_with_the_epoch_are_refused() -> None:
@@ -108,7 +109,7 @@ def test_a_run_with_resident_crops(face_folder: Path, small: list[str], tmp_path
     faces = open_training_faces(config)
     for name in ("whole", "half"):
         (tmp_path / name).mkdir()
-    Trainer(config, faces, tmp_path / "whole").fit()
+    Trainer(plan_training(config, faces, tmp_path / "whole")).fit()
 
     class StopError(Exception):
         pass
@@ -118,9 +119,9 @@ def test_a_run_with_resident_crops(face_folder: Path, small: list[str], tmp_path
             raise StopError
 
     with pytest.raises(StopError):
-        Trainer(config, faces, tmp_path / "half", after_step=stop).fit()
+        Trainer(plan_training(config, faces, tmp_path / "half"), after_step=stop).fit()
     half = load_checkpoint(tmp_path / "half/last.pt")
     assert half.step == 5
-    Trainer(config, faces, tmp_path / "half", half).fit()
+    Trainer(plan_training(config, faces, tmp_path / "half", half)).fit()
     ours, theirs = (load_checkpoint(tmp_path / name / "last.pt") for name in ("half", "whole"))
     assert all(torch.equal(ours.model[name], theirs.model[name]) for name in theirs.model)

@@ -21,9 +21,10 @@ from ccdn.cli.train import main
 from ccdn.config import Config, ConfigError, LossConfig, load_config
 from ccdn.models import Output, objective
 from ccdn.plan.faces import open_training_faces
+from ccdn.plan.training import plan_training
 from ccdn.runtime.files import atomic_write
 from ccdn.training import trainer as trainer_module
-from ccdn.training.optimisation import rate_factor
+from ccdn.training.optimizer import rate_factor
 from ccdn.training.records import in_words
 from ccdn.training.resume import load_last
 from ccdn.training.step import SMALLEST_SCALE
@@ -322,7 +323,7 @@ def test_the_batch_that_gave_no_number_is_kept(
 
     config: Config = load_config("tiny", [*small, f"data.root={face_folder}"])
     config.data = resolve_data(config.data)
-    run = Trainer(config, open_training_faces(config), tmp_path)
+    run = Trainer(plan_training(config, open_training_faces(config), tmp_path))
     monkeypatch.setattr(trainer_module, "learning_rate", lambda *_: math.inf)
     with pytest.raises(TrainingError, match=r"not finite in step 2 .*bad_batch\.pt holds"):
         run.fit()

@@ -15,8 +15,8 @@ from torchruns import finish, one_node, steps, train_module
 
 from ccdn.checkpoint.load import load_checkpoint
 from ccdn.cli.train import main
+from ccdn.plan.batching import Place, Share, batch_keys, usable_batch
 from ccdn.runtime.processes import Processes
-from ccdn.training.batches import Place, Share, batch_keys, usable_batch
 
 # In float64 with frozen statistics every sum but its order is the same.
 EXACT = [

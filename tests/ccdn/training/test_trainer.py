@@ -19,6 +19,7 @@ from ccdn.checkpoint.state import Checkpoint, CheckpointError
 from ccdn.config import Config, load_config, resolve_data
 from ccdn.data import read_pts, write_pts
 from ccdn.plan.faces import TrainingFaces, open_training_faces
+from ccdn.plan.training import plan_training
 from ccdn.runtime import signals
 from ccdn.training import resume
 from ccdn.training.batches import BatchError
@@ -38,7 +39,9 @@ def configure(folder: Path, small: list[str], *more: str) -> Config:
 def train(config: Config, out: Path, resume: bool = False, **options: Any) -> Trainer:
     checkpoint = load_checkpoint(out / "last.pt") if resume else None
     out.mkdir(exist_ok=True)
-    trainer = Trainer(config, open_training_faces(config), out, checkpoint, **options)
+    trainer = Trainer(
+        plan_training(config, open_training_faces(config), out, checkpoint), **options
+    )
     trainer.fit()
     return trainer
 
@@ -68,6 +71,7 @@ import os, signal, sys
 from pathlib import Path
 from ccdn.config import load_config
 from ccdn.plan.faces import open_training_faces
+from ccdn.plan.training import plan_training
 from ccdn.training.trainer import Trainer
 
 out, after = Path(sys.argv[1]), int(sys.argv[2])
@@ -75,7 +79,7 @@ config = load_config(out / "config.yaml")
 def kill(step):
     if step == after:
         os.kill(os.getpid(), signal.SIGKILL)
-Trainer(config, open_training_faces(config), out, after_step=kill).fit()
+Trainer(plan_training(config, open_training_faces(config), out), after_step=kill).fit()
 """
 
 
@@ -134,7 +138,7 @@ def test_the_first_output_is_the_mean_shape_s_bias(
 ) -> None:
     config = configure(face_folder, small)
     faces = open_training_faces(config)
-    trainer = Trainer(config, faces, tmp_path)
+    trainer = Trainer(plan_training(config, faces, tmp_path))
     assert torch.equal(trainer.model.head.bias.detach().view(68, 2), faces.mean_shape)
 
 
@@ -144,13 +148,13 @@ def test_the_best_held_out_epoch_is_kept(
     more = ("data.holdout=0.2", "train.selection=holdout", "train.ema=0.8")
     config = configure(face_folder, small, *more)
     trainer = train(config, tmp_path / "run")
-    assert len(trainer.faces.crops) == 16
+    assert len(trainer.plan.faces.crops) == 16
     scores = {r["at"]: r["holdout_nme"] for r in records(tmp_path / "run") if r["kind"] == "epoch"}
     best = load_checkpoint(tmp_path / "run/best.pt")
     assert len(scores) == 3
     assert scores[float(best.epoch)] == min(scores.values())
-    held = {trainer.faces.holdout.faces.face(i).name for i in range(4)}
-    kept = {trainer.faces.crops.faces.face(i).name for i in range(16)}
+    held = {trainer.plan.faces.holdout.faces.face(i).name for i in range(4)}
+    kept = {trainer.plan.faces.crops.faces.face(i).name for i in range(16)}
     assert len(held | kept) == 20
 
 
@@ -254,7 +258,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     faces = open_training_faces(config)
     faces = TrainingFaces(**{**vars(faces), "crops": _Poisoned(faces.crops)})
     with pytest.raises(TrainingError, match=r"not finite in step \d+ \(epoch 2\)") as error:
-        Trainer(config, faces, tmp_path).fit()
+        Trainer(plan_training(config, faces, tmp_path)).fit()
     indices = str(error.value).split("indices are [")[1].split("]")[0]
     assert "6" in indices.split(", ")
     saved = load_checkpoint(tmp_path / "last.pt")

@@ -24,6 +24,7 @@ import torch
 from ccdn.checkpoint.load import load_checkpoint
 from ccdn.cli import train
 from ccdn.data import CropDataset
+from ccdn.plan.batching import Place
 from ccdn.runtime import signals
 from ccdn.runtime.interrupt import patience
 from ccdn.runtime.processes import ALONE, Processes
@@ -31,7 +32,7 @@ from ccdn.runtime.signals import StopWish
 from ccdn.synthetic_faces import SyntheticFaces
 from ccdn.training import batches as preparing
 from ccdn.training import workers
-from ccdn.training.batches import Batch, Place, batches
+from ccdn.training.batches import Batch, batches
 from ccdn.training.workers import WorkerError, by_processes, by_thread
 
 ROOT = Path(__file__).parents[3]
