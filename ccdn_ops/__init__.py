@@ -1,4 +1,4 @@
-"""The operators of CCDN: fast, differentiable, and beside a readable reference.
+"""The operators of CCDN: fast, differentiable, each with a readable reference.
 
 Start at ccdn_ops/ops/__init__.py for how an operator is put together; `python -m ccdn_ops` says
 what is built and which backend serves what.

@@ -144,7 +144,7 @@ class COCSLoss(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Squeeze and excitation (Hu et al. 2018), optionally with a covariance squeeze beside it.
+    """Squeeze and excitation (Hu et al. 2018), optionally with a covariance squeeze in addition.
 
     x (B, D, H, W) -> x * gate(fc2(act(fc1(mean of x)))), in x's shape and dtype. With
     second_order the logits get those of a second bottleneck over the covariance squeeze (eq. 2 of

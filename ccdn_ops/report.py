@@ -157,7 +157,7 @@ def _choice(operator: Operator, x: Tensor, call: Call) -> tuple[str | None, dict
         elif backend not in order:
             rejected[backend] = f"not for {x.device.type} tensors, unless asked for by name"
         else:
-            rejected[backend] = f"{chosen} comes first"
+            rejected[backend] = f"lower priority than {chosen}"
     return chosen, rejected
 
 

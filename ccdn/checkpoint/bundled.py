@@ -1,4 +1,4 @@
-"""The weights that ship with the package: for a first use, trained on generated faces alone.
+"""The weights bundled with the package: for a first use, trained on generated faces alone.
 
 Nobody's photographs are in them, so that they may be used for anything; how good they are on real
 faces is measured and said. Weights trained on 300W would be for research only.
@@ -16,7 +16,7 @@ DEFAULT_WEIGHTS = FOLDER / "synthetic.safetensors"
 
 @dataclass(frozen=True)
 class About:
-    """What the weights that ship are. generator: version of the faces they were trained on; faces,
+    """What the bundled weights are. generator: version of the faces they were trained on; faces,
     epochs: how many, how often seen; helen_nme: inter-ocular, percent, on the 330 test faces of
     Helen, in boxes around the true landmarks; mean_shape_nme: that of the mean shape alone, in the
     same boxes.
@@ -40,5 +40,5 @@ class About:
 
 
 def about() -> About:
-    """What the weights that ship are, and how good."""
+    """What the bundled weights are, and how good."""
     return About(**json.loads((FOLDER / "synthetic.json").read_text("utf-8")))

@@ -1,4 +1,4 @@
-"""Trained weights as one safetensors file that carries its configuration: to use, not to go on.
+"""Trained weights as one safetensors file that carries its configuration: to use, not to resume.
 
 Tensors are the weights to use (the averaged ones where the run averaged them), by their names in
 the network, and `mean_shape`. The metadata holds what `Checkpoint` knows besides, as JSON.

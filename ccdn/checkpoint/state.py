@@ -100,7 +100,7 @@ def check_weights(own: dict[str, Tensor], weights: dict[str, Tensor], source: Pa
             raise CheckpointError(f"{source}: {name} holds numbers that are not finite")
     extra = sorted(set(weights) - set(own), key=str)
     if extra:
-        raise CheckpointError(f"{source}: its weights hold {extra[0]}, which the model has not")
+        raise CheckpointError(f"{source}: unexpected key {extra[0]} in its weights")
 
 
 def check_same_model(expected: Config, found: Config, source: Path) -> None:

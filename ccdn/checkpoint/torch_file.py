@@ -100,7 +100,7 @@ def from_bytes(content: bytes, path: Path, device: str | torch.device = "cpu") -
 
 
 def _check_sums(buffer: io.BytesIO) -> None:
-    """Raise where a part of the archive has not the sum written beside it; torch does not look."""
+    """Raise if a part of the archive does not match its checksum; torch does not check."""
     with zipfile.ZipFile(buffer) as archive:
         check_archive(archive, len(buffer.getbuffer()), stored=True)
         damaged = archive.testzip()

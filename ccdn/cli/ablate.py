@@ -35,13 +35,13 @@ examples:
   ccdn ablate --grid own.yaml --data synthetic --out runs/own train.epochs=5
   ccdn ablate --grid table7 --out runs/excitations --list
 
-The same command goes on where it stopped: runs that are done are kept, the one that was interrupted
+The same command resumes where it stopped: runs that are done are kept, the one that was interrupted
 continues at its last checkpoint. Started several times, here or on machines that share the disk,
 with a device each (CUDA_VISIBLE_DEVICES=1 python -m ...), the commands share the runs. --out gets
 a folder for each run, and table.md, table.csv and table.tex (NME, mean ± sample deviation over the
 seeds) and cells.csv after each of them.
 
-exit codes: 0 done, 1 a run cannot go on, 2 wrong usage or data, 130 and 143 interrupted
+exit codes: 0 done, 1 a run cannot continue, 2 wrong usage or data, 130 and 143 interrupted
 """
 
 CLAIM = ".claim"  # held by the command that trains and measures a run
@@ -106,7 +106,7 @@ def _run(options: argparse.Namespace) -> int:
     print(f"{as_text(table)}\n{table.title}; written: {out}/table.md, .csv, .tex, cells.csv")
     if waiting:
         names = ", ".join(cell.name for _, cell in waiting)
-        print(f"still in the hands of other commands, which will write the tables: {names}")
+        print(f"still running elsewhere; the other commands will write the tables: {names}")
     return 0
 
 
@@ -124,7 +124,7 @@ def _cell(cell: Cell, grid: Grid, out: Path, options: argparse.Namespace) -> int
 
     folder = out / cell.name
     results = folder / "results.json"
-    # Also of a run that is done: training refuses to go on with another configuration.
+    # Also of a run that is done: training refuses to resume with another configuration.
     arguments = ["--config", grid.config, "--out", str(folder), "--resume"]
     arguments += ["--data", options.data] if options.data else []
     arguments += [*grid.overrides, *cell.overrides()]

@@ -83,7 +83,7 @@ def _run(options: argparse.Namespace, out: Path) -> int:
         check_box(photo, options.box, image)
     boxes = detect_faces(image) if options.box is None else [options.box]
     if not boxes:
-        raise NoFace(f"{photo}: the detector found no face; pass --box x0,y0,x1,y1")
+        raise NoFace(f"{photo}: no face detected; pass --box x0,y0,x1,y1")
     size, side = predictor.config.model.input_size, options.side
     squares = [square_box(box, predictor.config.data.margin) for box in boxes]
     crops = np.stack([crop_image(image, crop_matrix(square, size), size) for square in squares])

@@ -26,7 +26,7 @@ _PIPE_ERRORS = (errno.EPIPE, errno.EINVAL)
 def command(name: str, *wrong: type[Exception]) -> Callable[[Main[Arguments]], Main[Arguments]]:
     """Make the main function of a command end with an exit code instead of a traceback.
 
-    Its own; 2 after an error of `wrong`, which is said in one line with the command's `name`; 130
+    Its own; 2 after an error of `wrong`, reported in one line with the command's `name`; 130
     after Ctrl-C, said too, also where it waits for what never comes; and 141 where the reader of
     what it prints has gone, as `head` does: nobody is there to be told.
     """

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ccdn evaluate",
-        description="Measure models and files of predictions: NME, failure rate and AUC, beside the"
+        description="Measure models and files of predictions: NME, failure rate and AUC, with the"
         " mean shape's and the published ones.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -113,7 +113,9 @@ def _run(options: argparse.Namespace) -> None:
     from ccdn.runtime.processes import processes
 
     if not options.weights and not options.predictions:
-        raise ConfigError("what shall be measured? --weights FILE, --predictions FILE, or several")
+        raise ConfigError(
+            "nothing to evaluate: pass --weights FILE, --predictions FILE, or several"
+        )
     with processes(options.device) as team:
         _run_in(team, options)
 

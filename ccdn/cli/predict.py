@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  ccdn predict photo.jpg                               with the weights that ship
+  ccdn predict photo.jpg                               with the bundled weights
   ccdn predict photo.jpg --weights runs/a/last.pt      every face that the detector finds
   ccdn predict photos/ --weights runs/a/last.pt --out drawn --write picture,csv
   ccdn predict face.png --weights runs/a/last.pt --box 40,60,240,260
@@ -129,7 +129,7 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
     spare(found, names, Path(options.out), options.write, options.pts)
     check_writable(Path(options.out))
     if options.weights is None and group.first:
-        say(f"no --weights, so with those that ship: {about()}")
+        say(f"no --weights given; using the bundled model: {about()}")
     device = str(pick_device(options.device, group.local_rank))
     predictor = Predictor(options.weights, device, options.flip_test, options.batch_size)
     tally, wish = Tally(), StopWish()

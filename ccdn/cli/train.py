@@ -38,16 +38,16 @@ examples:
   ccdn train --config small --data ~/300w --out runs/a
   ccdn train --config tiny --data ~/my_faces model.points=21 data.box=gt
   ccdn train --config paper --data ~/300w train.batch_size=32 train.lr=5e-4
-  ccdn train --resume --out runs/a                     go on where runs/a stopped
+  ccdn train --resume --out runs/a                     resume where runs/a stopped
   ccdn train --config paper --data ~/300w --dry-run    what it would take
   torchrun --nproc-per-node 8 -m ccdn.train --config paper --data ~/300w --out runs/a
   torchrun --nnodes 2 --nproc-per-node 8 --max-restarts 3 --rdzv-backend c10d \\
       --rdzv-endpoint HOST:29400 --rdzv-id a -m ccdn.train --config paper --data ~/300w --out runs/a
   ccdn train --config paper --print-config             all fields and their values
 
-Processes that torchrun starts anew go on from the last checkpoint.
+Processes that torchrun restarts resume from the last checkpoint.
 
-exit codes: 0 done, 1 training cannot go on (a loss that is not finite, a process that has ended), 2
+exit codes: 0 done, 1 training cannot continue (a loss that is not finite, a process that ended), 2
 wrong usage or data, 130 and 143 interrupted (a checkpoint is saved first)
 """
 
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", metavar="DIR", help="folder of the run (train.out)")
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the run's last checkpoint"
+        "--resume", action="store_true", help="resume from the run's last checkpoint"
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a run that is in the folder already"
@@ -152,11 +152,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     if options.resume and options.overwrite:
-        raise ConfigError("--resume goes on with a run and --overwrite replaces it: choose one")
+        raise ConfigError("--resume and --overwrite are mutually exclusive")
     if options.config is None and not options.resume:
-        raise ConfigError(
-            f"which configuration? --config with a preset ({', '.join(presets())}) or a YAML file"
-        )
+        raise ConfigError(f"--config is required: a preset ({', '.join(presets())}) or a YAML file")
     config = None
     if options.config is not None:
         config = load_config(options.config, _overrides(options))
@@ -246,7 +244,7 @@ def _take(lock: Lock) -> None:
 def _plan(
     options: argparse.Namespace, config: Config | None, out: Path, processes: int, age: float
 ) -> tuple[Config, Checkpoint | None] | None:
-    """The configuration, and the checkpoint to go on from; None where there is nothing to do.
+    """The configuration, and the checkpoint to resume from; None if there is nothing to do.
 
     age: seconds since the oldest of torchrun's agents was started.
     """
@@ -274,7 +272,7 @@ def _plan(
     elif not resume and not options.overwrite and not options.dry_run:
         present = [name for name in RUN_FILES if (out / name).exists()]
         if present:
-            go_on = "--resume goes on with it, " if has_checkpoint(out) else ""
+            go_on = "--resume continues it, " if has_checkpoint(out) else ""
             raise ConfigError(
                 f"{out} holds a run's files already ({', '.join(present)}): {go_on}"
                 "--overwrite replaces them, --out names another folder"
@@ -345,7 +343,7 @@ def _announce(trainer: Trainer, config: Config, resumed: bool) -> None:
         f" run folder {trainer.plan.out}",
     ]
     if resumed:
-        lines.append(f"going on after step {trainer.step} (epoch {trainer.place.epoch + 1})")
+        lines.append(f"resuming after step {trainer.step} (epoch {trainer.place.epoch + 1})")
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 

@@ -24,7 +24,7 @@ GRID_FOLDER = Path(__file__).parent / "grids"
 
 
 def presets() -> list[str]:
-    """The names of the configurations that ship with the package."""
+    """The names of the configurations bundled with the package."""
     return sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
 
 
@@ -87,7 +87,7 @@ def _read_chain(name: str, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict[
     """The named file and its bases, the most basic first."""
     path = _find(name, seen[-1].parent if seen else None)
     if path in seen:
-        raise ConfigError(f"{path}: its base: lines lead back to itself")
+        raise ConfigError(f"{path}: circular base: reference")
     values = read_yaml(path, "sections model:, data:, train:")
     base = values.pop("base", None)
     chain = [] if base is None else _read_chain(str(base), (*seen, path))

@@ -27,9 +27,7 @@ def resolve_data(data: DataConfig) -> DataConfig:
         raise ConfigError(f"data.kind synthetic reads no folder; found data.root {root!r}")
     if kind != "synthetic":
         if root is None:
-            raise ConfigError(
-                "where are the faces? --data DIR for a folder, --data synthetic for generated ones"
-            )
+            raise ConfigError("no dataset given: pass --data DIR for a folder, or --data synthetic")
         asked = BENCHMARKS.values() if kind == "auto" else [BENCHMARKS[kind]]
         tables = tuple(dict.fromkeys(suffix for found in asked for suffix in found.suffixes))
         table = Path(root).suffix.lower() in tables and Path(root).is_file()

@@ -27,7 +27,7 @@ class LossConfig:
     are sums over x and y, their widths pixels of the crop whatever the unit of the error is;
     laplace is the negative log-likelihood of x and y, `abs(error) / spread + log(spread)` and a
     constant: the spread is what the network expects of the point (model.spread). It has no unit.
-    With pixels the terms of COCS nearly vanish beside the landmarks' (gamma was chosen by the paper
+    With pixels the terms of COCS vanish next to the landmarks' (gamma was chosen by the paper
     without saying the unit).
     """
 

@@ -27,7 +27,7 @@ class Augmentation:
     standard deviations, clipped at twice their value. `low_resolution` shrinks the crop by up to
     `low_resolution_factor` and enlarges it again; `occlusion` paints one thing over the crop, a
     rectangle or one of `ccdn.data.occlusion`, about a quarter of `occlusion_size` to all of it in
-    size, as a share of the crop; an arm goes on to the border.
+    size, as a share of the crop; an arm continues to the border.
     """
 
     distribution: str = "normal"

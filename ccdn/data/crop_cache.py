@@ -7,7 +7,7 @@ share its pages, and nothing is copied before the warp. Layout of a file:
 
 The pixels begin at a multiple of _ALIGN. The header says from what they were made (size and time of
 the photograph, and a digest of everything else that decides them) and how they are to be read; it
-carries check sums of itself and of the pixels. Files are written beside and renamed, so that
+carries check sums of itself and of the pixels. Files are written elsewhere and renamed, so that
 workers and processes may fill one folder at the same time: whoever is last has written the same.
 """
 

@@ -132,7 +132,7 @@ def is_coordinate(value: float) -> bool:
 
 
 def checked_box(values: Sequence[float] | np.ndarray, where: str) -> np.ndarray:
-    """A box (4,) float32 from x0, y0, x1, y1. Raises DataError, naming `where`, if it is none."""
+    """A box (4,) float32 from x0, y0, x1, y1. Raises DataError with `where` if it is not one."""
     given = np.asarray(values, np.float64)
     usable = bool((np.abs(given) < COORDINATE_LIMIT).all())
     box = given.astype(np.float32) if usable else given

@@ -35,7 +35,7 @@ class Header(NamedTuple):
 
 
 def picture_header(path: str | Path) -> Header:
-    """The header of a picture's file. Raises DataError naming the file where it is none."""
+    """The header of a picture's file. Raises DataError with the file if it has none."""
     path = Path(path)
     try:
         with path.open("rb") as file:

@@ -77,12 +77,12 @@ class Cell:
 
 
 def grids() -> list[str]:
-    """The names of the grids that ship with the package."""
+    """The names of the grids bundled with the package."""
     return sorted(path.stem for path in GRID_FOLDER.glob("*.yaml"))
 
 
 def load_grid(name_or_path: str) -> Grid:
-    """Read a grid that ships with the package, or a YAML file. Raises ConfigError, in one line."""
+    """Read a grid bundled with the package, or a YAML file. Raises ConfigError, in one line."""
     path = Path(name_or_path)
     if not path.is_file():
         path = GRID_FOLDER / f"{name_or_path}.yaml"

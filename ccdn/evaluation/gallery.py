@@ -1,4 +1,4 @@
-"""A choice of faces as the network saw them, kept beside the scores for the report's gallery."""
+"""A choice of faces as the network saw them, kept with the scores for the report's gallery."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ class PredictionFile:
         """The file's own annotation as faces to score on. Raises DataError without one."""
         if self.truth is None:
             raise DataError(
-                f"{self.path}: it holds predictions without the truth; --data DIR tells where the"
-                " annotated faces are"
+                f"{self.path}: it holds predictions without the truth; --data DIR gives the"
+                " annotated faces"
             )
         everything = "full" if "full" in official else "test"
         boxes = self.boxes

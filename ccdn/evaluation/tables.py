@@ -1,4 +1,4 @@
-"""Tables of scores, ours beside the published ones, as text, CSV, LaTeX and plain values."""
+"""Tables of scores, ours next to the published ones, as text, CSV, LaTeX and plain values."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def _shortened(name: str) -> str:
 def spare(
     found: Sequence[Source], names: Sequence[str], out: Path, formats: set[str], pts: str | None
 ) -> None:
-    """Raise ConfigError where results would replace an input, or annotations that lie beside it.
+    """Raise ConfigError where results would replace an input, or annotations that lie next to it.
 
     Annotations: .pts files, and .json and .csv files that are no results of this command.
     """

@@ -169,7 +169,7 @@ class _Waiting:
             if not count:
                 self.tally.empty += 1
                 say(
-                    f"{path}: the detector found no face; --box x0,y0,x1,y1 tells where one is",
+                    f"{path}: no face detected; pass --box x0,y0,x1,y1",
                 )
             elif self.single:
                 print(one_line(f"{path}: {counted(count, 'face')}"))

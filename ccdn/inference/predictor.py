@@ -58,7 +58,7 @@ class Predictor:
         """Every face of a picture, uint8 (H, W, 3) in OpenCV's order of channels.
 
         boxes: (4,) x0 y0 x1 y1 in pixels around each face, brows to chin; None asks the detector.
-        Raises ValueError for another array, and for a box that is empty, not finite, beside the
+        Raises ValueError for another array, and for a box that is empty, not finite, outside the
         picture, or far larger.
         """
         check_image(image_bgr)

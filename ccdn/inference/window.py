@@ -70,7 +70,7 @@ class Window:
         self._seen = False
 
     def show(self, image: np.ndarray) -> bool:
-        """Show a picture, uint8 RGB; returns whether the user wants the next one."""
+        """Show a picture, uint8 RGB; returns whether the user asked for the next one."""
         cv2.imshow(self.name, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         if cv2.waitKey(1) & 0xFF == ord("q"):
             return False

@@ -30,7 +30,7 @@ class StillResults:
     """Results of single pictures: NAME_landmarks.png, NAME.json, .pts files of its faces (NAME.pts,
     or NAME_face1.pts, NAME_face2.pts, ... of several), and one landmarks.csv for all.
 
-    strangers: names, without suffix, of pictures in `out` that are no inputs. A .pts file beside
+    strangers: names, without suffix, of pictures in `out` that are not inputs. A .pts file next to
     one of them would be read as its landmarks.
     """
 

@@ -1,4 +1,4 @@
-"""The excitation of one stage and the fusion of two: CTM and CFF as a configuration wants them."""
+"""The excitation of one stage and the fusion of two: CTM and CFF as configured."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Excitation(CTM):
             first, second = ccdn_ops.dual_squeeze(x, self.iterations)
         else:
             first = x.mean((2, 3))
-            # The mean of x beside -x is 0, and its covariance is the second moment of x.
+            # The mean of x and -x together is 0, and its covariance is the second moment of x.
             second = ccdn_ops.second_order_squeeze(torch.cat((x, -x), 3), self.iterations)
         return self._normalised(first), self._normalised(second)
 

@@ -162,7 +162,7 @@ class CCDN(nn.Module):
         return Output(self._points(flat), maps.features, maps.intermediate, spread)
 
     def maps(self, images: Tensor) -> Maps:
-        """What the regressor pools of crops (B, 3, S, S), and the features beside it."""
+        """What the regressor pools of crops (B, 3, S, S), and the features with it."""
         size = self.input_size
         if images.dim() != 4 or images.shape[1:] != (3, size, size):
             raise ValueError(f"expected crops (B, 3, {size}, {size}), found {tuple(images.shape)}")

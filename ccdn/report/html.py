@@ -168,7 +168,7 @@ def _trained_since(run: Run) -> bool:
 
 
 def _read_set(run: Run, path: Path, budget: int) -> None:
-    """Errors of every method by every norm, and the faces of the gallery beside it."""
+    """Errors of every method by every norm, and the faces of the gallery next to it."""
     file = read_predictions(path)
     if file.truth is None or file.names is None:
         raise DataError(f"{path}: expected the predictions that ccdn evaluate writes")

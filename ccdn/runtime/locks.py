@@ -69,8 +69,7 @@ class Lock:
         while (holder := self._try()) is not None:
             if time.monotonic() >= deadline:
                 raise BusyError(
-                    f"{self.path.parent}: {holder} is at work in this folder (its lock is"
-                    f" {self.path})"
+                    f"{self.path.parent}: folder is in use by {holder} (its lock is {self.path})"
                 )
             time.sleep(0.05)
         assert self._file is not None

@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 
 def counted(number: int, what: str, several: str | None = None) -> str:
-    """A number of things in words: 1 face, 2 faces; `several` where an s does not make it so."""
+    """A number of things in words: 1 face, 2 faces; `several`: an irregular plural."""
     return f"{number} {what if number == 1 else several or what + 's'}"
 
 

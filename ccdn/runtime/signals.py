@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish to stop after the current step."""
+"""SIGINT and SIGTERM as a request to stop after the current step."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class StopWish:
     def ends_a_wait(self, processes: Processes) -> bool:
         """Whether to wait no longer for what concerns this process alone.
 
-        Of several it first waits with the others, which cannot go on without it: they agree to stop
+        Of several it first waits with the others, which need it to continue: they agree to stop
         after the step.
         """
         if not self.signum:

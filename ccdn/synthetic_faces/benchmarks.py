@@ -72,7 +72,7 @@ def write_300w(root: str | Path, train: SyntheticFaces, test: SyntheticFaces | N
 
 def _write_300w(root: Path, sets: dict[str, SyntheticFaces]) -> None:
     """The training faces spread over afw, helen/trainset and lfpw/trainset, the test faces over
-    helen/testset, lfpw/testset and ibug, about as 300W is; each picture beside its .pts.
+    helen/testset, lfpw/testset and ibug, about as 300W is; each picture next to its .pts.
     """
     for name, faces in sets.items():
         parts = _TRAIN_PARTS if name == "train" else _TEST_PARTS

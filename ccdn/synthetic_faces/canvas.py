@@ -1,7 +1,7 @@
 """The skin unrolled flat: a picture whose columns follow the surface around the head.
 
 Column and row are u = w(y) a and y, with a the angle around the head (head.py): near the nose u
-is x, at the sides it goes on around. Paint is uint8 RGB; shapes are given in front view and bent
+is x, at the sides it continues around. Paint is uint8 RGB; shapes are given in front view and bent
 onto the canvas, so that what is painted stays on the landmarks under every pose. Shapes are
 opaque and wait in a queue, so that all of them are bent in one go: a face has some eighty.
 """

@@ -23,7 +23,7 @@ def to_device(
     """
     sync = config.batch_norm == "sync"
     if sync and device.type == "cpu":
-        raise ConfigError("train.batch_norm: sync wants GPUs, found the CPU; local or frozen?")
+        raise ConfigError("train.batch_norm: sync needs GPUs, found the CPU; use local or frozen")
     if sync or (config.batch_norm == "auto" and processes.size > 1 and device.type == "cuda"):
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(device, compute_dtype(config))

@@ -123,7 +123,7 @@ def draw_sample(sample: Sample, count: int = 8, side: int = 192) -> np.ndarray:
 
 
 def check_tensorboard() -> None:
-    """Raise ConfigError where the package that train.tensorboard wants is not installed."""
+    """Raise ConfigError if the package that train.tensorboard needs is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
             "train.tensorboard: the package tensorboard is not installed:"

@@ -1,4 +1,4 @@
-"""Going on where a run stopped: the checkpoint to go on from, and whether it fits."""
+"""Resuming a run: the checkpoint to resume from, and whether it fits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 WEIGHTS = "weights.safetensors"
 
 SAME_SHAPE = 1e-5  # of the crop: what rounding may move a mean shape by, and other faces exceed
-# Fields that may differ between a checkpoint and the run that goes on from it.
+# Fields that may differ between a checkpoint and the run that resumes from it.
 _FREE = {
     "train.device",
     "train.workers",
@@ -97,7 +97,7 @@ def to_use(folder: Path, last: Checkpoint) -> Checkpoint:
 
 
 def set_aside_damaged(folder: Path) -> None:
-    """Rename a last.pt that cannot be read to damaged.pt, lest it become previous.pt."""
+    """Rename a last.pt that cannot be read to damaged.pt, so it does not become previous.pt."""
     last = folder / LAST
     if last.exists():
         try:
@@ -113,7 +113,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 def check_resumable(wanted: Config, checkpoint: Checkpoint, processes: int, source: Path) -> None:
     """Raise CheckpointError, naming the fields, when a run with `wanted` on so many processes
-    cannot go on from a checkpoint.
+    cannot resume from a checkpoint.
 
     train.epochs may change where the rate does not depend on it (schedule step or constant), and
     train.batch_scope and batch_size where the batch of all processes stays the same.
@@ -139,7 +139,7 @@ def check_resumable(wanted: Config, checkpoint: Checkpoint, processes: int, sour
             f"{key} was {found[key][0]!r}, now {found[key][1]!r}" for key in changed[:3]
         )
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise CheckpointError(f"{source}: cannot go on with another configuration: {named}{more}")
+        raise CheckpointError(f"{source}: cannot resume with another configuration: {named}{more}")
 
 
 def _step_of(train: TrainConfig, processes: int) -> tuple[int, float]:
@@ -151,11 +151,11 @@ def _step_of(train: TrainConfig, processes: int) -> tuple[int, float]:
 def check_fits(
     checkpoint: Checkpoint, config: Config, faces: TrainingFaces, processes: int, source: Path
 ) -> None:
-    """Raise CheckpointError when a run with these faces, on so many processes, cannot go on from a
+    """Raise CheckpointError when a run with these faces, on so many processes, cannot resume from a
     checkpoint whose configuration is resumable.
     """
     if checkpoint.optimizer is None:
-        raise CheckpointError(f"{source}: holds weights only; a run cannot go on from it")
+        raise CheckpointError(f"{source}: holds weights only; a run cannot resume from it")
     if checkpoint.faces != len(faces.crops):
         raise CheckpointError(
             f"{source}: the run began with {checkpoint.faces} training faces, found"
@@ -177,7 +177,7 @@ def check_fits(
 
 
 def what_changed(checkpoint: Checkpoint, threads: int, processes: int) -> list[str]:
-    """What may change the last bits, or more, of a run that goes on: a line for each."""
+    """What may change the last bits, or more, of a run that is resumed: a line for each."""
     found = []
     if checkpoint.threads and checkpoint.threads != threads:
         found.append(

@@ -1,4 +1,4 @@
-"""run.json: every start of a run, with what its result depends on beside the configuration."""
+"""run.json: every start of a run, with what its result depends on besides the configuration."""
 
 from __future__ import annotations
 

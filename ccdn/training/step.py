@@ -40,7 +40,7 @@ class Sample(NamedTuple):
 
 
 class Step:
-    """Trains `model` by one batch a call; scaler is the state that it has beside the optimiser's.
+    """Trains `model` by one batch a call; scaler is its state besides the optimiser's.
 
     The values it gives are means over all processes: loss, landmarks, cocs_t ..., gradient (its
     norm before clipping), nme in %.

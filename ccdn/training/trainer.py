@@ -44,7 +44,7 @@ STEP_PATIENCE = 60.0
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message is one line."""
+    """Training cannot continue; the message is one line."""
 
 
 class Interrupted(Exception):  # noqa: N818  (no error: the user asked for it)
@@ -106,7 +106,7 @@ class Trainer:
         """Train to the last epoch.
 
         Raises Interrupted after SIGINT or SIGTERM (a checkpoint is saved), TrainingError for a loss
-        that is not finite (the last good checkpoint stays, and the batch is saved beside it),
+        that is not finite (the last good checkpoint stays, and the batch is saved next to it),
         BatchError for a face that cannot be read. TrainingError, too, for a process preparing
         batches that has ended; a checkpoint is saved first.
         """
@@ -145,7 +145,9 @@ class Trainer:
                 save_portable(self.plan.out / WEIGHTS, to_use(self.plan.out, self.checkpoint()))
         except WorkerError as error:
             self._save_step()
-            raise TrainingError(f"{error}; {self._kept()}: --resume goes on there") from error
+            raise TrainingError(
+                f"{error}; {self._kept()}: --resume continues from there"
+            ) from error
         finally:
             stream.close()
             self.records.close()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def _import_native() -> tuple[ModuleType | None, ImportError | None]:
-    """ccdn_ops._C: the one beside this package, else that of an installed copy of this version.
+    """ccdn_ops._C: the one next to this package, else that of an installed copy of this version.
 
     A clone's own folder comes first on Python's path, so after `pip install .` a command that is
     started there imports the sources and would miss what was built from them.
@@ -319,7 +319,7 @@ def launch(operator: str, function: Callable[..., int], *arguments: Any) -> None
 
     The caller's tensors stay referenced by `arguments` until the call returns: an address taken
     from a temporary, such as `g.contiguous().data_ptr()` of an expanded gradient, would dangle.
-    Work on CUDA tensors runs on their device; a function that wants the stream is given
+    Work on CUDA tensors runs on their device; a function that takes the stream is given
     `stream(tensor)`.
     """
     addresses = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]

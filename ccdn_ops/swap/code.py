@@ -1,4 +1,4 @@
-"""Reads what the code of a block depends on, beside its input and its children.
+"""Reads what the code of a block depends on, besides its input and its children.
 
 A replacement runs none of that code. So what it reads has to be known: attributes, which can be
 watched, like constants of its module, and numbers, which may be sizes from which on it does

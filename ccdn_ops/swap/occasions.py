@@ -59,7 +59,7 @@ def check_everywhere(
         for what, other in _forms(x):
             _compare(found, wanted, other, layout, f"output for {what}")
         exact, plain, values = found, wanted, [x * scale for scale in _SCALES]
-        if limits.second:  # small values beside a bias leave nothing but rounding in float32
+        if limits.second:  # small values next to a bias leave nothing but rounding in float32
             exact, plain = (copy.deepcopy(part).double() for part in (found, wanted))
             values = [other.double() for other in values]
         else:

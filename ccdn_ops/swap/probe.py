@@ -171,7 +171,7 @@ def _compare(found: nn.Module, wanted: nn.Module, x: Tensor, factor: float) -> b
     out_found.backward(upstream)
     named = [("x", leaf_found.grad, leaf_wanted.grad)]
     others = dict(wanted.named_parameters())
-    # The gradient of a bias in front of a batch norm is rounding, however large beside itself.
+    # The gradient of a bias in front of a batch norm is rounding, however large relative to itself.
     least = 1e-2 * max(_size(p.grad) for p in [leaf_wanted, *others.values()])
     named += [(name, p.grad, others[name].grad) for name, p in found.named_parameters()]
     for name, grad, other in named:

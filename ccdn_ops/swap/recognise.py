@@ -301,7 +301,7 @@ def _check_class(module: nn.Module) -> None:
     if getattr(module, "_compiled_call_impl", None) is not None:
         raise Unfit("it was compiled by itself; swap first, then compile")
     if next(module.parameters(recurse=False), None) is not None:
-        raise Unfit("it has parameters of its own beside those of its layers")
+        raise Unfit("it has parameters besides those of its layers")
     if next(module.buffers(recurse=False), None) is not None:
         raise Unfit("it has buffers of its own")
     if "second" in vars(module) or "second" in module._modules:

@@ -1,4 +1,4 @@
-"""What a replacement assumes of the block beside its layers, and checks at every call."""
+"""What a replacement assumes of the block besides its layers, and checks at every call."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Array:
         for key, address in self._file.leaves(self._layout.address, 1, 8 + 8 * len(sides)):
             corner = tuple(_number(key, 8 + 8 * i) for i in range(rank))
             if corner not in missing:
-                raise ValueError(f"found a chunk at {corner} that is none, or is there twice")
+                raise ValueError(f"found an invalid or duplicate chunk at {corner}")
             missing.remove(corner)
             content = self._file.at(address, _number(key, 0, 4), "a chunk")
             chunk = np.frombuffer(self._unpacked(content, _number(key, 4, 4), size), self.dtype)

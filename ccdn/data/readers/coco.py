@@ -4,7 +4,7 @@
 `scale` and `box_size`, which then are the box (see `ccdn.data.readers.hrnet`); a warning names the
 faces whose `bbox` would have been too small. v is 2 for a point that can be seen, 1 for one that
 cannot and 0 for one that was not annotated, which is an error; in a file without any 2 it says
-nothing. Pixels are 0-based. The images lie in `images/` beside the file or its folder, or beside
+nothing. Pixels are 0-based. The images lie in `images/` next to the file or its folder, or next to
 the file.
 
 Labels may be of the picture as stored or as its EXIF orientation shows it, and `width` and `height`
@@ -191,7 +191,7 @@ def _size(path: Path, number: int, item: dict[str, Any]) -> tuple[int, int] | No
 
 
 def _key(value: Any) -> int | str | None:
-    """An id as a key; None where it is none. In Python 1, 1.0 and true would be the same key."""
+    """An id as a key; None if it is not valid. In Python 1, 1.0 and true would be the same key."""
     return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
 
 

@@ -11,7 +11,7 @@ the same test faces.
 
 The images are in the files, some of them grey. `phis` holds x1..x29, y1..y29, occluded1..29 and
 `bboxes` x, y, width, height, both 1-based. COFW-68 takes its images from COFW_test_color.mat,
-beside or above its folder; without it the annotations can be read but not the images.
+next to or above its folder; without it the annotations can be read but not the images.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A user's own faces: images with .pts files beside them, or one CSV file.
+"""A user's own faces: images with .pts files next to them, or one CSV file.
 
 The CSV file has a header row and one row a face, several faces may share an image::
 
@@ -74,7 +74,7 @@ def read_folder(
         return _read_csv(tables[0], points, how)
     if annotated is None:
         raise DataError(
-            f"{root}: found no .pts file and no CSV file, expected images with .pts files beside "
+            f"{root}: found no .pts file and no CSV file, expected images with .pts files next to "
             "them (in any subfolder) or one CSV file with the columns image,x0,y0,x1,y1,..."
         )
     return _read_pts_folder(root, points, replace(how, first=1))

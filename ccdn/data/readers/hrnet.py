@@ -7,7 +7,7 @@
 
 The box has the given centre and a side of 200 `scale`, or of `box_size`, by which the norm
 face_size measures. Coordinates are taken as 0-based pixels, as the files' authors use them, of the
-picture as stored, without its EXIF orientation. The images lie in `images/` beside the file.
+picture as stored, without its EXIF orientation. The images lie in `images/` next to the file.
 """
 
 from __future__ import annotations

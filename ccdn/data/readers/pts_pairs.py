@@ -37,11 +37,11 @@ def pair_files(
         annotation = annotations.get(stem, folder / f"{stem}.pts")
         candidates = images.get(stem, [])
         if stem not in annotations:
-            error = f"{annotation}: annotation not found, expected beside {candidates[0].name}"
+            error = f"{annotation}: annotation not found, expected next to {candidates[0].name}"
             yield stem, DataError(error), annotation
         elif len(candidates) != 1:
             names = ", ".join(path.name for path in candidates) or "none"
-            error = f"{annotation}: expected one image of the same name beside it, found {names}"
+            error = f"{annotation}: expected one image of the same name next to it, found {names}"
             yield stem, DataError(error), annotation
         else:
             yield stem, candidates[0], annotation

@@ -1,4 +1,4 @@
-"""Finding the annotation file of a split, and the images beside it, where only names tell."""
+"""Finding the annotation file of a split, and the images next to it, where only names tell."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def find_split_file(root: Path, split: str, suffix: str, what: str) -> Path:
 
 
 def find_image(table: Path, name: str, more: Sequence[str] = ()) -> Path:
-    """Where the image of an annotation lies: in `images`, `WFLW_images` or `more` beside the
-    file or its folder, or beside them. Not there, it is the first of these, for an error to name.
+    """Where the image of an annotation lies: in `images`, `WFLW_images` or `more` next to the
+    file or its folder, or next to them. If missing, the first of these, for an error to name.
     """
     folders = [
         folder / inside

@@ -1,4 +1,4 @@
-"""300W: 68 points, images beside their .pts files in the official folders.
+"""300W: 68 points, images next to their .pts files in the official folders.
 
 ::
 
@@ -91,7 +91,7 @@ def read_300w(
             short.append(f"{part}: found {found}, expected {PART_SIZES[part]}")
     if not faces and not skipped.count:
         raise DataError(
-            f"{root}: no 300W faces of the split {split!r}. Looked for images beside .pts files in "
+            f"{root}: no 300W faces of the split {split!r}. Looked for images with .pts files in "
             f"{', '.join(str(root / part) for part in SPLITS[split])}; the root must be the folder "
             "that holds afw/, helen/trainset/, helen/testset/, lfpw/trainset/, lfpw/testset/, ibug/"
         )

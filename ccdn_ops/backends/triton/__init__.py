@@ -1,6 +1,6 @@
 """Kernels in Triton, for CUDA devices; on CPU tensors under TRITON_INTERPRET=1, for tests.
 
-ops/X/triton.py launches what triton_kernels.py beside it holds, whose head counts bytes and
+ops/X/triton.py launches what triton_kernels.py next to it holds, whose head counts bytes and
 operations; launcher.py, features.py and newton_schulz.py are what several operators share.
 
 ctm has no kernel of its own but those of its parts (ops/ctm/spec.py), of which two read the

@@ -38,7 +38,7 @@ def load_features(
 def slice_product(left, right):
     """left right of float32, each entry a sum of its own, for callers to add to the other slices'.
 
-    Triton turns `total += tl.dot(left, right)` into a product that goes on where total is: one
+    Triton turns `total += tl.dot(left, right)` into a product that continues where total is: one
     chain of additions over all slices, whose rounding grows with their number. A limit that is
     there for 8-bit floats, and means nothing for others, keeps the two sums apart.
     """

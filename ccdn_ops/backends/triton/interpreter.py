@@ -1,4 +1,4 @@
-"""Triton's interpreter, made to work beside numpy 2.4.
+"""Triton's interpreter, made to work with numpy 2.4.
 
 `range(0, n)` in a kernel asks a scalar for its __index__, which Triton 3.6 answers with int() of an
 array of one entry; numpy 2.4 refuses that. Later versions of Triton answer as below.

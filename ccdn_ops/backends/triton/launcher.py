@@ -20,7 +20,7 @@ from ccdn_ops.names import PACKAGE
 # Of a thread, all there are: left to itself ptxas spills a few so that more threads run at once.
 REGISTERS = 255
 
-# Whose kernels lie beside this file, because operators share them.
+# Whose kernels lie next to this file, because operators share them.
 SHARED = ("features",)
 
 

@@ -10,7 +10,7 @@ features and takes 2 D^2 N multiply-adds, every one needed: bounded by arithmeti
 
 Precision: float32 operands are multiplied in three TF32 terms, and every slice of BLOCK_K starts
 from zero and is added in float32, because the accumulators of tensor cores round towards zero.
-Only a product of operands rounded to bfloat16 goes on in them: so does its result round.
+Only a product of operands rounded to bfloat16 continues in them: so does its result round.
 
 Matrices are stored as rows (PANEL = 0), as the upper triangle row by row (PANEL = -1), or in
 panels of PANEL columns, the last filled with zeros: panel after panel, each n rows

@@ -20,7 +20,7 @@ else contiguous and in the accumulation dtype, in which it gives the weights' gr
 Else each of its parts is served by the backend that serves the operator of that name. Between them
 everything stays in the accumulation dtype, but for second and the gradients of the squeezes, which
 dual_squeeze takes and gives in x's; and pooled, the GAP of the excited maps, is gates * mean:
-nobody looks at the maps.
+without reading the maps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Triton kernels of dual_squeeze. Imports triton: only triton.py beside it does.
+"""The Triton kernels of dual_squeeze. Imports triton: only triton.py next to it does.
 
 The features of a sample are seen as (rows, columns) of any strides; where they are centred, MEAN
 says whether the mean in two float32 parts belongs to the rows ("row") or the columns ("column").

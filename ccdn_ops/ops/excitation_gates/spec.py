@@ -67,7 +67,7 @@ def _gates_grads_empty(
 
 
 def widened(wide: torch.dtype, *tensors: Tensor | None) -> list[Any]:
-    """As a backend wants them: contiguous and of the accumulation dtype."""
+    """As a backend needs them: contiguous and of the accumulation dtype."""
     return [None if t is None else t.to(wide).contiguous() for t in tensors]
 
 

@@ -1,4 +1,4 @@
-"""The weights that ship: small, of generated faces alone, and as good as they say."""
+"""The bundled weights: small, of generated faces alone, and as good as they say."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_predict_says_what_it_uses(tmp_path: Path, capsys: pytest.CaptureFixture
     out = ["--out", str(tmp_path / "out"), "--box", "10,10,80,80"]
     assert predict.main([str(picture), *out]) == 0
     told = capsys.readouterr().err
-    assert "no --weights, so with those that ship" in told
+    assert "no --weights given; using the bundled model" in told
     assert f"{about().helen_nme:.2f} % inter-ocular" in told
     assert len(json.loads((tmp_path / "out/grey.json").read_text())["faces"][0]["landmarks"]) == 68
 

@@ -230,7 +230,7 @@ def test_a_grid_goes_on_where_it_stopped(
     listed = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in listed] == ["done", "open"]
     assert main(command) == 0
-    assert "going on after step 5" in capsys.readouterr().err
+    assert "resuming after step 5" in capsys.readouterr().err
     assert done.stat().st_mtime_ns == written
     grid = load_grid(str(path))
     table = make_table(grid, out)

@@ -102,7 +102,7 @@ def test_what_is_wrong_is_one_line(
     plain = tmp_path / "plain.png"
     cv2.imwrite(str(plain), np.full((90, 90, 3), 128, np.uint8))
     cases = [
-        ([str(plain), "--weights", str(weights)], 3, "found no face; pass --box"),
+        ([str(plain), "--weights", str(weights)], 3, "no face detected; pass --box"),
         ([str(photo), "--weights", "gone.pt"], 2, "gone.pt: expected a checkpoint"),
         ([str(photo), "--weights", str(weights), "--box", "900,900,950,950"], 2, "overlaps"),
         ([str(tmp_path / "gone.png"), "--weights", str(weights)], 2, "gone.png"),

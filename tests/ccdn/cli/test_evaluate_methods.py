@@ -218,7 +218,7 @@ def test_two_networks_of_two_and_four_excitations(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "what shall be measured"),
+        ([], "nothing to evaluate"),
         (["--predictions", "gone.npz"], "gone.npz: file not found"),
         (["--predictions", "P", "--protocol", "wflw"], "found 5 points, expected the 98 of wflw"),
         (["--predictions", "P", "--split", "pose"], "found the subsets test, expected 'pose'"),

@@ -355,7 +355,7 @@ def test_pictures_that_cannot_be_used(
     grey = tmp_path / "grey.png"
     cv2.imwrite(str(grey), np.full((80, 80, 3), 128, np.uint8))
     assert predict.main([str(grey), *common]) == 3
-    assert "grey.png: the detector found no face" in capsys.readouterr().err
+    assert "grey.png: no face detected; pass --box" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert predict.main([str(tmp_path / "empty"), *common]) == 2
     assert "empty: expected pictures" in capsys.readouterr().err
@@ -426,7 +426,7 @@ def test_a_face_of_several_is_never_read_as_that_of_a_picture(
     write = ["--write", "pts", "--weights", weights, "--out", tmp_path]
     assert run(tmp_path / "a.png", *write) == 0
     assert {path.name for path in tmp_path.glob("*.pts")} == {"a_face1.pts", "a_face2.pts"}
-    with pytest.raises(DataError, match=r"a\.pts: annotation not found, expected beside a\.png"):
+    with pytest.raises(DataError, match=r"a\.pts: annotation not found, expected next to a\.png"):
         read_folder(tmp_path)
     for path in tmp_path.glob("a*.png"):
         path.unlink()

@@ -51,7 +51,7 @@ def test_a_run_from_start_to_end_and_again(
     assert "the run is complete, 3 epochs" in err
     code, _, err = run(capsys, "--resume", "--out", out, "train.epochs=4")
     assert code == 0, err
-    assert "going on after step 15 (epoch 4)" in err
+    assert "resuming after step 15 (epoch 4)" in err
     assert load_checkpoint(tmp_path / "run/last.pt").step == 20
     code, _, err = run(capsys, "--resume", "--out", out, "train.epochs=5", "train.lr=1")
     assert code == 2
@@ -74,7 +74,7 @@ def test_print_config_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "which configuration?"),
+        ([], "--config is required"),
         (["--config", "tyny"], "presets paper"),
         (["--config", "tiny"], "--data DIR"),
         (["--config", "tiny", "--data", "/nowhere/faces"], "/nowhere/faces"),
@@ -98,7 +98,7 @@ def test_print_config_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--config", "tiny", "--data", "FACES", "data.margin=1e9"], "less than 10"),
         (["--resume", "--out", "nothing"], "expected the checkpoint of a run"),
         (["--resume"], "which run?"),
-        (["--config", "tiny", "--resume", "--overwrite"], "choose one"),
+        (["--config", "tiny", "--resume", "--overwrite"], "mutually exclusive"),
         (["--config", "tiny", "--data", "synthetic", "data.synthetic.size=16"], "synthetic faces"),
     ],
 )

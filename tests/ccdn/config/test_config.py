@@ -112,7 +112,7 @@ def test_a_missing_file_lists_the_presets() -> None:
         ("train: [", "not a readable YAML file"),
         ("- 1\n", "expected sections model:, data:, train:"),
         ("base: other.yaml\n", "no configuration 'other.yaml'"),
-        ("base: bad.yaml\n", "lead back to itself"),
+        ("base: bad.yaml\n", "circular base: reference"),
         ("trian: {lr: 1}\n", "unknown key 'trian'; did you mean train?"),
     ],
 )

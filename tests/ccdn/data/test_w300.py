@@ -104,10 +104,10 @@ def _break(root: Path, fault: str) -> tuple[Path, str]:
     image, annotation = root / "ibug" / "image_1.png", root / "ibug" / "image_1.pts"
     if fault == "no image":
         image.unlink()
-        return annotation, r"expected one image of the same name beside it, found none"
+        return annotation, r"expected one image of the same name next to it, found none"
     if fault == "no annotation":
         annotation.unlink()
-        return annotation, r"annotation not found, expected beside image_1\.png"
+        return annotation, r"annotation not found, expected next to image_1\.png"
     if fault == "two images":
         image.with_suffix(".jpg").write_bytes(image.read_bytes())
         return annotation, r"found image_1\.jpg, image_1\.png"

@@ -378,7 +378,7 @@ def test_a_film_in_other_hands(
     with held_by_another(tmp_path / ".camera_0.lock"):
         arguments = ["--frames", "2", "--weights", weights, "--out", tmp_path]
         assert run("camera:0", *arguments) == 2
-    assert "is at work in this folder" in capsys.readouterr().err
+    assert "folder is in use by" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir() if path.suffix in (".json", ".mp4")] == []
 
 

@@ -253,7 +253,7 @@ def test_an_agent_that_dies_and_comes_back(
         for process in agents:
             for one in [process.pid, *descendants(process.pid)] if process.poll() is None else []:
                 os.kill(one, signal.SIGKILL)
-    assert "going on after step" in "".join(log.read_text() for log in logs)
+    assert "resuming after step" in "".join(log.read_text() for log in logs)
     saved = load_checkpoint(out / "last.pt")
     assert (saved.step, saved.processes) == (300, 2)
     assert sorted(steps(out)) == list(range(1, 301))

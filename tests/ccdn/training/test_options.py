@@ -109,7 +109,7 @@ def test_frozen_statistics_stay(run: Any, tmp_path: Path) -> None:
 
 def test_synchronised_statistics_want_gpus(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("sync", "train.batch_norm=sync") == 2
-    assert "sync wants GPUs, found the CPU" in capsys.readouterr().err
+    assert "sync needs GPUs, found the CPU" in capsys.readouterr().err
 
 
 def test_a_batch_of_each_process_scales_the_rate() -> None:
@@ -248,7 +248,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
     told = capsys.readouterr().err
     assert "damaged one" in told
     assert "previous.pt instead" in told
-    assert "going on after step 5" in told
+    assert "resuming after step 5" in told
     assert (tmp_path / "hurt/damaged.pt").read_bytes() == bytes(damaged)
     assert losses(tmp_path / "hurt") == losses(tmp_path / "whole")
 

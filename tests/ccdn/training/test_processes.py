@@ -157,7 +157,7 @@ def test_a_killed_process_changes_nothing(
     told = finish([*one_node(2, "--max-restarts=2"), str(script), *own])
     assert (tmp_path / "killed").exists()
     assert f"exitcode: {-signal.SIGKILL}" in told.replace("exitcode  :", "exitcode:")
-    assert "going on after step 20" in told
+    assert "resuming after step 20" in told
     assert len(steps(one)) == STEPS
     assert largest_difference(one, two) < 1e-9
     assert largest_difference(one, hurt) < 1e-9

@@ -244,7 +244,9 @@ def test_a_training_whose_worker_is_killed(
         assert train.main([*arguments, "--out", str(out)]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("ccdn train: a process that prepares batches was ended by SIGKILL: ")
-    assert last.endswith(f"; {out / 'last.pt'} holds the last good state: --resume goes on there")
+    assert last.endswith(
+        f"; {out / 'last.pt'} holds the last good state: --resume continues from there"
+    )
     assert load_checkpoint(out / "last.pt").step == 5 * place.epoch + place.step
     assert train.main(["--resume", "--out", str(out)]) == 0
     expected = load_checkpoint(tmp_path / "whole/last.pt").model
