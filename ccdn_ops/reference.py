@@ -1,23 +1,20 @@
-"""The literal references, differentiable by plain autograd: for tests, benchmarks and reading."""
+"""The literal references, differentiable by plain autograd: for tests, benchmarks and reading.
 
-from ccdn_ops.ops.cocs_loss.reference import cocs_loss
-from ccdn_ops.ops.covariance_pool.reference import covariance_pool
-from ccdn_ops.ops.ctm.reference import ctm
-from ccdn_ops.ops.dual_squeeze.reference import dual_squeeze
-from ccdn_ops.ops.excitation_gates.reference import excitation_gates
-from ccdn_ops.ops.isqrt_cov.reference import isqrt_cov
-from ccdn_ops.ops.multi_excite.reference import multi_excite
-from ccdn_ops.ops.newton_schulz_sqrt.reference import newton_schulz_sqrt
-from ccdn_ops.ops.second_order_squeeze.reference import second_order_squeeze
+ccdn_ops.reference.X is in ccdn_ops/ops/X/reference.py.
+"""
 
-__all__ = [
-    "cocs_loss",
-    "covariance_pool",
-    "ctm",
-    "dual_squeeze",
-    "excitation_gates",
-    "isqrt_cov",
-    "multi_excite",
-    "newton_schulz_sqrt",
-    "second_order_squeeze",
-]
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ccdn_ops import ops  # noqa: F401  (fills OPERATORS)
+from ccdn_ops.ops.operator import OPERATORS
+
+__all__ = sorted(OPERATORS)
+
+globals().update({name: operator.reference for name, operator in OPERATORS.items()})
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    raise AttributeError(f"ccdn_ops.reference has no {name!r}; it has {', '.join(__all__)}")

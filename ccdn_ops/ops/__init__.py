@@ -1,4 +1,4 @@
-"""Every operator, a folder each. A newcomer starts here.
+"""Every operator, a folder each. A newcomer starts here. Whatever folder lies here is imported.
 
 The folder of an operator holds::
 
@@ -14,14 +14,9 @@ pass saves is defined by mathematics alone, so forward and backward may come fro
 backends. Autocast is off while a backend runs.
 """
 
-from ccdn_ops.ops import (  # noqa: F401
-    cocs_loss,
-    covariance_pool,
-    ctm,
-    dual_squeeze,
-    excitation_gates,
-    isqrt_cov,
-    multi_excite,
-    newton_schulz_sqrt,
-    second_order_squeeze,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _folder in iter_modules(__path__):
+    if _folder.ispkg:
+        import_module(f"{__name__}.{_folder.name}")
