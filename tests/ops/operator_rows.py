@@ -81,11 +81,10 @@ def row(record: Record, **changed: Any) -> Operator:
     """The record's operator with the example's options, or changed ones."""
     options = {"iterations": ITERATIONS, **changed}
 
-    def call(*tensors: Tensor) -> Any:
-        return record.call(record.function, tensors, **options)
-
-    def literal(*tensors: Tensor) -> Any:
-        return record.call(record.reference, tensors, **options)
+    def caller(function: Callable[..., Any]) -> Callable[..., Any]:
+        # All that is looked up is looked up here, because torch.compile traces what it returns.
+        arrange, own = record.arrange, record.public_options(function, **options)
+        return lambda *tensors: function(*arrange(*tensors), **own)
 
     def raw(*tensors: Tensor) -> tuple[Sequence[Any], Sequence[Any]]:
         return record.raw(tensors, **options)
@@ -94,8 +93,8 @@ def row(record: Record, **changed: Any) -> Operator:
         record.name,
         list(record.tensors.values()),
         record.results,
-        call,
-        literal,
+        caller(record.function),
+        caller(record.reference),
         record.samples,
         raw if record.schema else None,
         record.outputs,
