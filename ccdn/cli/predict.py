@@ -120,7 +120,7 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
     from ccdn.inference.pipeline import Tally, predict_stills, predict_stream, say
     from ccdn.inference.sources import sources
     from ccdn.runtime.device import pick_device
-    from ccdn.runtime.signals import StopWish
+    from ccdn.runtime.signals import StopRequest
 
     found = sources(options.inputs, say if group.first else lambda line: None)
     boxes = _given_boxes(options, found)
@@ -132,7 +132,7 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
         say(f"no --weights given; using the bundled model: {about()}")
     device = str(pick_device(options.device, group.local_rank))
     predictor = Predictor(options.weights, device, options.flip_test, options.batch_size)
-    tally, wish = Tally(), StopWish()
+    tally, wish = Tally(), StopRequest()
     with wish.listen():
         predict_stills(predictor, found, boxes, options, names, tally, wish, group)
         for source, name in list(zip(found, names, strict=True))[group.rank :: group.size]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccdn.data.images import cv2
-from ccdn.data.occlusion import KINDS, Place, paint_occluder
+from ccdn.data.occlusion import KINDS, Placement, paint_occluder
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ class Occluder:
 
 
 @dataclass(frozen=True)
-class Draw:
-    """One draw: the arguments of `crop_matrix` and what is done to the pixels of the crop."""
+class Change:
+    """One sampled change: arguments of `crop_matrix`, and what is done to the crop's pixels."""
 
     rotation: float = 0.0
     scale: float = 1.0
@@ -187,8 +187,8 @@ def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key))
 
 
-def draw(chosen: Augmentation, random: np.random.Generator) -> Draw:
-    """Draw one change.
+def sample_change(chosen: Augmentation, random: np.random.Generator) -> Change:
+    """Sample one change.
 
     It always takes the same amount of random numbers, so that a change of one field leaves the
     draws of the others as they were.
@@ -218,7 +218,7 @@ def draw(chosen: Augmentation, random: np.random.Generator) -> Draw:
         shrink = chosen.low_resolution_factor ** float(random.random())
     else:
         random.random()
-    return Draw(
+    return Change(
         rotation=float(rotation),
         scale=float(scale),
         shift=(float(shift[0]), float(shift[1])),
@@ -236,8 +236,8 @@ def draw(chosen: Augmentation, random: np.random.Generator) -> Draw:
     )
 
 
-def change_pixels(crop: np.ndarray, drawn: Draw) -> np.ndarray:
-    """Apply what a draw says of the pixels to a crop (S, S, 3) uint8; may write into it.
+def change_pixels(crop: np.ndarray, drawn: Change) -> np.ndarray:
+    """Apply what a change says of the pixels to a crop (S, S, 3) uint8; may write into it.
 
     In turn: resolution, then one table from old to new values (gamma about [0, 1], contrast about
     mid-grey with the channel's gain, brightness), then the occluder.
@@ -268,7 +268,7 @@ def _occlude(crop: np.ndarray, thing: Occluder) -> None:
         return
     # A hand is about a unit wide, and things are up to two units long.
     away = np.array([math.cos(thing.turn), math.sin(thing.turn)])
-    place = Place(middle, away, max(0.7 * thing.size * side, 1.0))
+    place = Placement(middle, away, max(0.7 * thing.size * side, 1.0))
     skin = tuple(
         (random.uniform(0.3, 1.0) * _SKIN * random.normal(1, 0.04, 3)).clip(0, 255).tolist()
     )
@@ -280,7 +280,7 @@ OCCLUDERS = ("rectangle", *KINDS)
 _SKIN = np.array([236.0, 192.0, 168.0])
 
 
-def _table(drawn: Draw) -> np.ndarray:
+def _table(drawn: Change) -> np.ndarray:
     """Old to new value, uint8 (1, 256, 3) or (1, 256) when the channels agree."""
     values = _RAMP ** (2.0**drawn.gamma) if drawn.gamma else _RAMP
     centred = (values - 0.5) * 2.0**drawn.contrast + 0.5 + drawn.brightness

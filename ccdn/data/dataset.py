@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ccdn.data.augment import Augmentation, augmentation, change_pixels, draw, generator
+from ccdn.data.augment import Augmentation, augmentation, change_pixels, generator, sample_change
 from ccdn.data.boxes import BOX_KINDS, NoFaceFoundError, face_box
 from ccdn.data.crop import compose, crop_image, crop_matrix, to_unit, transform_points
 from ccdn.data.crop_cache import CropCache, Region, has_source
@@ -148,7 +148,7 @@ class CropDataset(Dataset[Sample]):
         face = self.faces.face(index)
         region = self._region(index, face)
         pixels = region.pixels
-        drawn = draw(self.augmentation, generator(self.seed, self.epoch, index))
+        drawn = sample_change(self.augmentation, generator(self.seed, self.epoch, index))
         matrix = crop_matrix(
             region.box, self.size, drawn.rotation, drawn.scale, drawn.shift, drawn.flip
         )

@@ -20,7 +20,7 @@ _NOISE = 24  # grains along a side of a picture
 
 
 @dataclass(frozen=True)
-class Place:
+class Placement:
     """Where a thing is: its middle and the way in which an arm would leave the picture, and how
     long a head unit (about 7 cm) is there; pixels.
     """
@@ -58,7 +58,7 @@ class _Sheet:
 def paint_occluder(
     picture: np.ndarray,
     kind: str,
-    place: Place,
+    place: Placement,
     skin: Colour,
     random: np.random.Generator,
     bright: float = 1.0,
@@ -96,7 +96,9 @@ def _any_colour(random: np.random.Generator, low: float = 15, high: float = 235)
     return (r, g, b)
 
 
-def _pattern(sheet: _Sheet, inside: np.ndarray, place: Place, random: np.random.Generator) -> None:
+def _pattern(
+    sheet: _Sheet, inside: np.ndarray, place: Placement, random: np.random.Generator
+) -> None:
     """Stripes, checks, dots or none over a polygon (n, 2) of the sheet."""
     kind = int(random.integers(4))
     if kind == 3:
@@ -151,7 +153,7 @@ def _finger(sheet: _Sheet, joints: np.ndarray, radius: float, skin: Colour, nail
         polygon(sheet.colour, joints[3] + 0.2 * radius * along[2] + shape, (r, 0.94 * g, 0.94 * b))
 
 
-def _arm(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator) -> None:
+def _arm(sheet: _Sheet, place: Placement, skin: Colour, random: np.random.Generator) -> None:
     """A wrist and, mostly, a sleeve, from the palm out of the picture."""
     wrist = np.array([place(0, 1.0), place(0, 1.9), place(random.uniform(-0.6, 0.6), 6.0)])
     radii = place.unit * np.array([0.36, 0.33, 0.50])
@@ -166,7 +168,7 @@ def _arm(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator)
         sheet.tube(rim, np.full(2, 0.06 * place.unit), shade(cloth, 0.7))
 
 
-def _hand(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator) -> None:
+def _hand(sheet: _Sheet, place: Placement, skin: Colour, random: np.random.Generator) -> None:
     """A hand laid on the face: an arm, a palm, a thumb, and fingers, spread or closed."""
     _arm(sheet, place, skin, random)
     unit, thumb = place.unit, float(random.choice([-1.0, 1.0]))
@@ -191,7 +193,7 @@ def _hand(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator
 
 
 def _grip(
-    sheet: _Sheet, place: Place, half: float, skin: Colour, random: np.random.Generator
+    sheet: _Sheet, place: Placement, half: float, skin: Colour, random: np.random.Generator
 ) -> None:
     """Four fingers around something `half` units wide on both sides."""
     side, low = float(random.choice([-1.0, 1.0])), random.uniform(0.0, 0.25)
@@ -204,7 +206,7 @@ def _grip(
 # ---- things ------------------------------------------------------------------------------------
 
 
-def _phone(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator) -> None:
+def _phone(sheet: _Sheet, place: Placement, skin: Colour, random: np.random.Generator) -> None:
     """A telephone, its back with the lenses to the camera, and the fingers that hold it."""
     case = _any_colour(random, 10, 90) if random.random() < 0.7 else _any_colour(random)
     half, long = 0.52, random.uniform(0.95, 1.1)
@@ -237,7 +239,7 @@ def _dense(corners: np.ndarray) -> np.ndarray:
     return np.stack(near, axis=1).reshape(-1, 2)
 
 
-def _cup(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator) -> None:
+def _cup(sheet: _Sheet, place: Placement, skin: Colour, random: np.random.Generator) -> None:
     """A cup with a band around it, the fingers that hold it, and its rim towards the mouth."""
     colour = _any_colour(random, 60, 240)
     top, bottom, tall = random.uniform(0.42, 0.55), random.uniform(0.30, 0.42), 1.25
@@ -262,7 +264,7 @@ def _cup(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator)
     _grip(sheet, place, 0.5 * (top + bottom), skin, random)
 
 
-def _microphone(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator) -> None:
+def _microphone(sheet: _Sheet, place: Placement, skin: Colour, random: np.random.Generator) -> None:
     """A ball of wire mesh on a handle that a hand holds."""
     dark = _any_colour(random, 10, 70)
     handle = np.array([place(0, 0.1), place(0, 2.2)])
@@ -278,11 +280,11 @@ def _microphone(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Gen
             thin = np.full(2, max(0.4, 0.012 * place.unit))
             tube(sheet.colour, place.outline(ends), thin, shade(mesh, 0.55))
     sheet.tube(place.outline([(-0.2, radius), (0.2, radius)]), np.full(2, 0.05 * place.unit), dark)
-    low = Place(place(0, 0.75), place.away, place.unit)
+    low = Placement(place(0, 0.75), place.away, place.unit)
     _grip(sheet, low, 0.14, skin, random)
 
 
-def _paper(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator) -> None:
+def _paper(sheet: _Sheet, place: Placement, skin: Colour, random: np.random.Generator) -> None:
     """A sheet or a book with lines of print."""
     colour = _any_colour(random, 170, 245) if random.random() < 0.7 else _any_colour(random)
     half, long = random.uniform(0.45, 1.0), random.uniform(0.5, 1.1)
@@ -297,11 +299,11 @@ def _paper(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generato
         end = half * random.uniform(0.2, 0.85)
         tube(sheet.colour, place.outline([(-0.85 * half, along), (end, along)]), thin, ink)
     if random.random() < 0.5:
-        holder = Place(place(half - 0.1, 0.0), place.away, place.unit)
+        holder = Placement(place(half - 0.1, 0.0), place.away, place.unit)
         _grip(sheet, holder, 0.1, skin, random)
 
 
-def _bar(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator) -> None:
+def _bar(sheet: _Sheet, place: Placement, skin: Colour, random: np.random.Generator) -> None:
     """A pole, strap or railing across the picture."""
     wide = random.uniform(0.05, 0.24)
     outline = place.outline([(-wide, -9), (wide, -9), (wide, 9), (-wide, 9)])
@@ -313,7 +315,7 @@ def _bar(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator)
         _pattern(sheet, outline, place, random)
 
 
-def _cloth(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generator) -> None:
+def _cloth(sheet: _Sheet, place: Placement, skin: Colour, random: np.random.Generator) -> None:
     """A piece of something without a name: a leaf, a bag, a shoulder."""
     n = int(random.integers(4, 9))
     t = np.sort(random.uniform(0, 2 * np.pi, n))
@@ -329,7 +331,7 @@ def _cloth(sheet: _Sheet, place: Place, skin: Colour, random: np.random.Generato
         tube(sheet.colour, fold, place.unit * np.array([0.05, 0.015]), shade(colour, 0.78))
 
 
-KINDS: dict[str, Callable[[_Sheet, Place, Colour, np.random.Generator], None]] = {
+KINDS: dict[str, Callable[[_Sheet, Placement, Colour, np.random.Generator], None]] = {
     "hand": _hand,
     "phone": _phone,
     "cup": _cup,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import argparse
 
     from ccdn.runtime.processes import Processes
-    from ccdn.runtime.signals import StopWish
+    from ccdn.runtime.signals import StopRequest
 
 HELD_BYTES = 1 << 28  # of pictures that wait for the network
 
@@ -84,7 +84,7 @@ def predict_stills(
     options: argparse.Namespace,
     names: Sequence[str],
     tally: Tally,
-    wish: StopWish,
+    wish: StopRequest,
     group: Processes,
 ) -> None:
     """Pictures one after the other, their faces through the network in batches."""
@@ -198,7 +198,7 @@ def predict_stream(
     options: argparse.Namespace,
     name: str,
     tally: Tally,
-    wish: StopWish,
+    wish: StopRequest,
 ) -> None:
     """The frames of a video or camera; what was done is finished also where it does not end well,
     which is reported.
@@ -247,7 +247,7 @@ class _Frames:
         predictor: Predictor,
         stream: Stream,
         results: StreamResults,
-        wish: StopWish,
+        wish: StopRequest,
         batch_size: int,
     ) -> None:
         self.predictor, self.stream, self.results, self.wish = predictor, stream, results, wish

@@ -45,12 +45,12 @@ class StillResults:
     ) -> None:
         self.out, self.formats, self.layout, self.box_source = out, formats, layout, box_source
         self.group, self.strangers = group, strangers
-        self.table: Table | None = None
+        self.table: CsvRows | None = None
         self.rows: list[tuple[int, bytes]] = []  # of several processes: the first writes the table
         self._held = ExitStack()
         if "csv" in formats:
             lock = self._held.enter_context(Lock(out / ".landmarks.csv.lock"))
-            self.table = Table(out / "landmarks.csv", layout.points, "image", lock)
+            self.table = CsvRows(out / "landmarks.csv", layout.points, "image", lock)
 
     def add(self, path: Path, place: int, name: str, image: np.ndarray, faces: Faces) -> None:
         """Write what belongs to one picture, which comes at this place among all. Raises OSError
@@ -139,7 +139,7 @@ class StreamResults:
         self.last = 0.0
         self.film: Film | None = None
         self.json: GrowingFile | None = None
-        self.table: Table | None = None
+        self.table: CsvRows | None = None
         self._held = ExitStack()
 
     def _begin(self, width: int, height: int) -> None:
@@ -155,7 +155,7 @@ class StreamResults:
             self.json.add(f'{json.dumps(about)[:-1]}, "frames": ['.encode())
         if "csv" in self.formats:
             path = self.out / f"{self.name}.csv"
-            self.table = Table(path, self.layout.points, "frame", lock, last="time")
+            self.table = CsvRows(path, self.layout.points, "frame", lock, last="time")
 
     def add(self, image: np.ndarray, faces: Faces, time: float | None = None) -> np.ndarray:
         """Take the next frame, uint8 RGB (H, W, 3), of this time in seconds after the first one;
@@ -222,7 +222,7 @@ class StreamResults:
             self.film.finish(whole)
 
 
-class Table:
+class CsvRows:
     """A CSV file that grows: whose picture or frame, the face's number from 0, its box, x0, y0,
     ..., and what comes last.
 

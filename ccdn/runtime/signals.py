@@ -35,7 +35,7 @@ def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[
             signal.signal(number, before)
 
 
-class StopWish:
+class StopRequest:
     """Whether this process was asked to stop, and by which signal; 0 where it was not."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from ccdn.data.shapes import SHIFT, Colour, in_sixteenths, shade
 from ccdn.synthetic_faces.camera import View
 from ccdn.synthetic_faces.head import Head
 from ccdn.synthetic_faces.look import Light, Look, any_colour
-from ccdn.synthetic_faces.parameters import Draw
+from ccdn.synthetic_faces.parameters import RandomStream
 from ccdn.synthetic_faces.raster import normals, rasterise
 from ccdn.synthetic_faces.render import Layer, brightness
 
@@ -29,7 +29,7 @@ def wear(
     layer: Layer,
     look: Look,
     light: Light,
-    draw: Draw,
+    draw: RandomStream,
     scarf: bool,
 ) -> np.ndarray:
     """Put a mask or a scarf on a head; returns what it hides, (H, W) bool."""
@@ -77,7 +77,7 @@ def _taut(depth: np.ndarray) -> np.ndarray:
     return cloth
 
 
-def _mask(head: Head, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+def _mask(head: Head, draw: RandomStream) -> tuple[np.ndarray, np.ndarray]:
     """The sheet (n, n, 3) float32 and the colours of a mask: surgical, of cloth, or moulded."""
     an = head.anatomy
     kind = draw.choose({"surgical": 0.6, "cloth": 0.25, "moulded": 0.15})
@@ -107,7 +107,7 @@ def _mask(head: Head, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
     return sheet.astype(np.float32), _mask_colours(kind, draw)
 
 
-def _mask_colours(kind: str, draw: Draw) -> np.ndarray:
+def _mask_colours(kind: str, draw: RandomStream) -> np.ndarray:
     if kind == "surgical":
         ground = shade(_SURGICAL[draw.below(len(_SURGICAL))], draw.uniform(0.92, 1.06))
     else:
@@ -123,7 +123,7 @@ def _mask_colours(kind: str, draw: Draw) -> np.ndarray:
     return _printed(colours, draw) if kind == "cloth" else colours
 
 
-def _scarf(head: Head, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+def _scarf(head: Head, draw: RandomStream) -> tuple[np.ndarray, np.ndarray]:
     """The same of a scarf, from nose or mouth down over the neck, in folds."""
     an = head.anatomy
     width = an.identity.width
@@ -150,14 +150,14 @@ def _scarf(head: Head, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
     return sheet.astype(np.float32), _printed(colours, draw)
 
 
-def _weave(draw: Draw) -> np.ndarray:
+def _weave(draw: RandomStream) -> np.ndarray:
     """Brightness of cloth, about 1, over its texture."""
     side = _SIDE * _CELLS
     threads = draw.rng.standard_normal((side // 3, side // 3), dtype=np.float32)
     return cv2.resize(1 + np.float32(0.035) * threads, (side, side))
 
 
-def _printed(colours: np.ndarray, draw: Draw) -> np.ndarray:
+def _printed(colours: np.ndarray, draw: RandomStream) -> np.ndarray:
     """Stripes or dots in a second colour on half of the cloths."""
     kind = draw.choose({"none": 0.5, "stripes": 0.25, "dots": 0.25})
     if kind == "none":

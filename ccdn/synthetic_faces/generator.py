@@ -13,15 +13,15 @@ from ccdn.synthetic_faces.camera import View, look_at
 from ccdn.synthetic_faces.canvas import Canvas
 from ccdn.synthetic_faces.head import Head
 from ccdn.synthetic_faces.lens import photograph
-from ccdn.synthetic_faces.look import draw_light, draw_look
+from ccdn.synthetic_faces.look import sample_light, sample_look
 from ccdn.synthetic_faces.occluders import glasses, occlude
 from ccdn.synthetic_faces.parameters import (
     VERSION,
     as_dict,
-    draw_expression,
-    draw_identity,
-    draw_pose,
     look_stream,
+    sample_expression,
+    sample_identity,
+    sample_pose,
     shape_stream,
 )
 from ccdn.synthetic_faces.render import render_head
@@ -131,8 +131,8 @@ class SyntheticFaces:
     def parameters(self, index: int) -> dict[str, dict[str, float]]:
         """What was drawn for a face: identity, expression and pose by name."""
         view_of = shape_stream(self.seed, self._checked(index))
-        identity, expression = draw_identity(view_of), draw_expression(view_of)
-        pose = draw_pose(view_of, self.pose)
+        identity, expression = sample_identity(view_of), sample_expression(view_of)
+        pose = sample_pose(view_of, self.pose)
         return {
             "identity": as_dict(identity),
             "expression": as_dict(expression),
@@ -165,8 +165,8 @@ class SyntheticFaces:
         if view is not None:
             return view
         draw = shape_stream(self.seed, index)
-        identity, expression = draw_identity(draw), draw_expression(draw)
-        pose = draw_pose(draw, self.pose)
+        identity, expression = sample_identity(draw), sample_expression(draw)
+        pose = sample_pose(draw, self.pose)
         view = look_at(Head(Anatomy(identity, expression)), pose, self.size)
         # Threads may come here together: each step is atomic, and no other thread's view is given.
         self._views[index] = view
@@ -193,7 +193,7 @@ class SyntheticFaces:
         view = self._view(index)
         anatomy, size = view.head.anatomy, self.size
         draw = look_stream(self.seed, index)
-        look, light = draw_look(draw), draw_light(draw)
+        look, light = sample_look(draw), sample_light(draw)
         canvas = Canvas(view.head, float(np.clip(1.05 * view.camera.scale, 24, 220)), look.skin)
         cover = paint_face(canvas, anatomy, look, draw)
         layer = render_head(view, canvas, cover, look, light, size, draw)

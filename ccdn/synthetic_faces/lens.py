@@ -7,10 +7,10 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from ccdn.synthetic_faces.parameters import Draw
+from ccdn.synthetic_faces.parameters import RandomStream
 
 
-def photograph(picture: np.ndarray, draw: Draw) -> tuple[np.ndarray, bool]:
+def photograph(picture: np.ndarray, draw: RandomStream) -> tuple[np.ndarray, bool]:
     """Degrade a clean picture (H, W, 3) uint8 as cameras and files do; tells whether it is blurred
     so that a person would say so.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccdn.data.shapes import Colour, shade
-from ccdn.synthetic_faces.parameters import Draw
+from ccdn.synthetic_faces.parameters import RandomStream
 
 _SKIN: list[Colour] = [
     (240, 205, 188),
@@ -85,7 +85,7 @@ def mix(first: Colour, second: Colour, share: float) -> Colour:
     )
 
 
-def any_colour(draw: Draw, low: float = 10, high: float = 240) -> Colour:
+def any_colour(draw: RandomStream, low: float = 10, high: float = 240) -> Colour:
     """A colour of things: most are dull, some are not."""
     grey = draw.uniform(low, high)
     spread = 36.0 if draw.chance(0.25) else 13.0
@@ -93,7 +93,7 @@ def any_colour(draw: Draw, low: float = 10, high: float = 240) -> Colour:
     return (r, g, b)
 
 
-def draw_look(draw: Draw) -> Look:
+def sample_look(draw: RandomStream) -> Look:
     """Draw colours and styles."""
     tone = draw.uniform(0, 1) ** 1.15 * (len(_SKIN) - 1)
     low = min(int(tone), len(_SKIN) - 2)
@@ -136,7 +136,7 @@ def draw_look(draw: Draw) -> Look:
     )
 
 
-def draw_light(draw: Draw) -> Light:
+def sample_light(draw: RandomStream) -> Light:
     """Draw the light: mostly soft and from the front, sometimes hard and from a side."""
 
     def towards(azimuth: float, elevation: float) -> np.ndarray:

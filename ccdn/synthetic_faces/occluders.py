@@ -5,16 +5,16 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ccdn.data.occlusion import Place, paint_occluder
+from ccdn.data.occlusion import Placement, paint_occluder
 from ccdn.data.shapes import SHIFT, Colour, in_sixteenths, polygon, shade
 from ccdn.synthetic_faces.camera import View
 from ccdn.synthetic_faces.cloth import wear
 from ccdn.synthetic_faces.look import Light, Look, any_colour
-from ccdn.synthetic_faces.parameters import Draw
+from ccdn.synthetic_faces.parameters import RandomStream
 from ccdn.synthetic_faces.render import Layer
 
 
-def glasses(picture: np.ndarray, view: View, layer: Layer, draw: Draw) -> np.ndarray:
+def glasses(picture: np.ndarray, view: View, layer: Layer, draw: RandomStream) -> np.ndarray:
     """Put spectacles or sunglasses on one face in five; returns what they hide, (H, W) bool."""
     hidden = np.zeros(picture.shape[:2], bool)
     if not draw.chance(0.2):
@@ -105,7 +105,7 @@ def occlude(
     layer: Layer,
     look: Look,
     light: Light,
-    draw: Draw,
+    draw: RandomStream,
     share: float,
 ) -> np.ndarray:
     """Put something before `share` of the faces; returns what it hides, (H, W) bool."""
@@ -122,7 +122,9 @@ def occlude(
     out = middle - flat.mean(axis=0)
     # Arms come from below or from the side on which the thing is.
     turn = np.arctan2(out[1] + 0.5 * unit, out[0]) + draw.normal(0.0, 0.4)
-    place = Place(middle, np.array([np.cos(turn), np.sin(turn)]), unit * draw.uniform(0.85, 1.1))
+    place = Placement(
+        middle, np.array([np.cos(turn), np.sin(turn)]), unit * draw.uniform(0.85, 1.1)
+    )
     own = shade(look.skin, draw.uniform(0.85, 1.05))
     hidden = paint_occluder(picture, kind, place, own, rng, min(light.level, 1.1))
     return hidden > 127

@@ -20,7 +20,7 @@ _SHAPE, _LOOK = 0, 1
 _BLOCK = 64
 
 
-class Draw:
+class RandomStream:
     """A random stream with the few distributions that faces need."""
 
     def __init__(self, seed: int, index: int, purpose: int) -> None:
@@ -62,14 +62,14 @@ class Draw:
         return chosen
 
 
-def shape_stream(seed: int, index: int) -> Draw:
+def shape_stream(seed: int, index: int) -> RandomStream:
     """The stream that decides where the landmarks of face `index` are."""
-    return Draw(seed, index, _SHAPE)
+    return RandomStream(seed, index, _SHAPE)
 
 
-def look_stream(seed: int, index: int) -> Draw:
+def look_stream(seed: int, index: int) -> RandomStream:
     """The stream that decides what face `index` looks like."""
-    return Draw(seed, index, _LOOK)
+    return RandomStream(seed, index, _LOOK)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Pose:
     offset_y: float
 
 
-def draw_identity(draw: Draw) -> Identity:
+def sample_identity(draw: RandomStream) -> Identity:
     """Draw the proportions of one head."""
     n = draw.normal
     size = n(1.0, 0.035)
@@ -184,7 +184,7 @@ def draw_identity(draw: Draw) -> Identity:
     )
 
 
-def draw_expression(draw: Draw) -> Expression:
+def sample_expression(draw: RandomStream) -> Expression:
     """Draw one expression: mostly mild, with the strong ones that benchmarks contain."""
     mouth = draw.choose({"rest": 0.34, "smile": 0.26, "grin": 0.16, "talk": 0.14, "shout": 0.10})
     open_ = {"talk": (0.10, 0.40), "shout": (0.40, 1.0), "grin": (0.0, 0.28)}.get(mouth, (0, 0.02))
@@ -210,7 +210,7 @@ def draw_expression(draw: Draw) -> Expression:
     )
 
 
-def draw_pose(draw: Draw, largest: tuple[float, float, float]) -> Pose:
+def sample_pose(draw: RandomStream, largest: tuple[float, float, float]) -> Pose:
     """Draw pose and camera; `largest` bounds yaw, pitch and roll to either side, in degrees."""
 
     def angle(bound: float) -> float:

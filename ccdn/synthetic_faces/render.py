@@ -15,7 +15,7 @@ from ccdn.synthetic_faces.camera import View
 from ccdn.synthetic_faces.canvas import Canvas
 from ccdn.synthetic_faces.head import MESH_ANGLES, RELIEF_DENSITY
 from ccdn.synthetic_faces.look import Light, Look, mix
-from ccdn.synthetic_faces.parameters import Draw
+from ccdn.synthetic_faces.parameters import RandomStream
 from ccdn.synthetic_faces.raster import Normals, normals, rasterise
 from ccdn.synthetic_faces.skin import Cover
 
@@ -36,7 +36,13 @@ class Layer:
 
 
 def render_head(
-    view: View, canvas: Canvas, cover: Cover, look: Look, light: Light, size: int, draw: Draw
+    view: View,
+    canvas: Canvas,
+    cover: Cover,
+    look: Look,
+    light: Light,
+    size: int,
+    draw: RandomStream,
 ) -> Layer:
     """Render the painted head into a picture of this size."""
     head, camera = view.head, view.camera
@@ -88,7 +94,9 @@ def _span(columns: np.ndarray, turned: slice, width: int) -> slice:
     return slice(max(low, 0), min(max(high, 1), width))
 
 
-def _albedo(canvas: Canvas, cover: Cover, look: Look, span: slice, draw: Draw) -> np.ndarray:
+def _albedo(
+    canvas: Canvas, cover: Cover, look: Look, span: slice, draw: RandomStream
+) -> np.ndarray:
     """Colours of skin, beard and hair in a part of the canvas, uint8."""
     height, width = canvas.shape
 

@@ -8,11 +8,11 @@ import numpy as np
 from ccdn.data.shapes import SHIFT, in_sixteenths, polygon, shade, smooth
 from ccdn.synthetic_faces.camera import View
 from ccdn.synthetic_faces.look import Light, Look, any_colour, mix
-from ccdn.synthetic_faces.parameters import Draw
+from ccdn.synthetic_faces.parameters import RandomStream
 from ccdn.synthetic_faces.render import Layer
 
 
-def background(draw: Draw, size: int) -> np.ndarray:
+def background(draw: RandomStream, size: int) -> np.ndarray:
     """A background: a gradient or cloudy ground with shapes, in or out of focus; uint8."""
     rng = draw.rng
     kind = draw.choose({"plain": 0.2, "cloudy": 0.3, "busy": 0.5})
@@ -38,7 +38,7 @@ def background(draw: Draw, size: int) -> np.ndarray:
 _CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 24, endpoint=False)) for f in (np.cos, np.sin)], 1)
 
 
-def _shape(picture: np.ndarray, draw: Draw, size: int) -> None:
+def _shape(picture: np.ndarray, draw: RandomStream, size: int) -> None:
     rng = draw.rng
     colour = any_colour(draw)
     x, y = draw.uniform(-0.1, 1.1) * size, draw.uniform(-0.1, 1.1) * size
@@ -60,7 +60,7 @@ def _shape(picture: np.ndarray, draw: Draw, size: int) -> None:
         cv2.line(picture, ends[0].tolist(), ends[1].tolist(), colour, thick, cv2.LINE_AA, SHIFT)
 
 
-def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: Draw) -> None:
+def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: RandomStream) -> None:
     """Shoulders and neck, painted before the head."""
     camera = view.camera
     s = camera.scale
@@ -105,7 +105,9 @@ _LEFT = [(-neck, -wide, deep, unit) for neck, wide, deep, unit in reversed(_RIGH
 _SHOULDERS = np.array([(0, 0, 1, 0), *_RIGHT, *_LEFT])
 
 
-def back_hair(picture: np.ndarray, view: View, look: Look, light: Light, draw: Draw) -> None:
+def back_hair(
+    picture: np.ndarray, view: View, look: Look, light: Light, draw: RandomStream
+) -> None:
     """Long hair that hangs behind the head."""
     if look.style != "long":
         return

@@ -10,7 +10,7 @@ from ccdn.data.shapes import shade
 from ccdn.synthetic_faces.anatomy import LIP_T, Anatomy
 from ccdn.synthetic_faces.canvas import BOTTOM, REACH, TOP, Canvas, ellipse
 from ccdn.synthetic_faces.look import Look, mix
-from ccdn.synthetic_faces.parameters import Draw
+from ccdn.synthetic_faces.parameters import RandomStream
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Cover:
     beard: np.ndarray | None
 
 
-def paint_face(canvas: Canvas, anatomy: Anatomy, look: Look, draw: Draw) -> Cover:
+def paint_face(canvas: Canvas, anatomy: Anatomy, look: Look, draw: RandomStream) -> Cover:
     """Paint everything but hair, and say where hair grows."""
     _soft_parts(canvas, anatomy, look)
     canvas.flush()
@@ -90,7 +90,7 @@ def _nose(canvas: Canvas, an: Anatomy, look: Look) -> None:
         )
 
 
-def _eye(canvas: Canvas, an: Anatomy, look: Look, side: int, draw: Draw) -> None:
+def _eye(canvas: Canvas, an: Anatomy, look: Look, side: int, draw: RandomStream) -> None:
     """White, iris, pupil and glint, then the lids over them, then the lashes."""
     skin = look.skin
     upper, lower = an.lid(side, True), an.lid(side, False)
@@ -123,7 +123,7 @@ def _eye(canvas: Canvas, an: Anatomy, look: Look, side: int, draw: Draw) -> None
         )
 
 
-def _brow(canvas: Canvas, an: Anatomy, look: Look, side: int, draw: Draw) -> None:
+def _brow(canvas: Canvas, an: Anatomy, look: Look, side: int, draw: RandomStream) -> None:
     """A brow and some of its hairs."""
     colour = mix(shade(look.hair, 0.8), look.skin, 1 - look.brow)
     upper, lower = an.brow(side, True), an.brow(side, False)
@@ -136,7 +136,7 @@ def _brow(canvas: Canvas, an: Anatomy, look: Look, side: int, draw: Draw) -> Non
     canvas.line(upper[2:], light, 0.012)
 
 
-def _mouth(canvas: Canvas, an: Anatomy, look: Look, draw: Draw) -> None:
+def _mouth(canvas: Canvas, an: Anatomy, look: Look, draw: RandomStream) -> None:
     """Lips, and teeth, tongue and depth between them."""
     lips = an.lips
     upper, lower, low = lips["upper_inner"], lips["lower_inner"], lips["lower_outer"]
@@ -191,7 +191,7 @@ def _mirrored(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(-u, y) for u, y in reversed(points)]
 
 
-def _hair(canvas: Canvas, look: Look, draw: Draw) -> np.ndarray:
+def _hair(canvas: Canvas, look: Look, draw: RandomStream) -> np.ndarray:
     """Where hair grows on the unrolled head."""
     line = look.hairline
     if look.style == "bald":

@@ -17,7 +17,7 @@ from ccdn.training.device_crops import DeviceCrops
 from ccdn.training.workers import Stop, by_processes, by_thread
 
 
-class Crops(Protocol):
+class TrainingCrops(Protocol):
     """What the trainer needs of `ccdn.data.dataset.CropDataset`."""
 
     def __len__(self) -> int: ...
@@ -43,7 +43,7 @@ class BatchError(ValueError):
 
 
 def batches(
-    crops: Crops | DeviceCrops,
+    crops: TrainingCrops | DeviceCrops,
     batch_size: int,
     seed: int,
     first: Place,
@@ -94,7 +94,7 @@ class _Keys(NamedTuple):
 class _Prepare:
     """Reads the batches of every n-th key; the key carries the epoch."""
 
-    def __init__(self, crops: Crops | DeviceCrops, keys: _Keys) -> None:
+    def __init__(self, crops: TrainingCrops | DeviceCrops, keys: _Keys) -> None:
         self.crops = crops
         self.keys = keys
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ccdn.data import CropDataset, crop_matrix, invert, to_unit, transform_points
-from ccdn.data.augment import change_pixels, draw, generator
+from ccdn.data.augment import change_pixels, generator, sample_change
 from ccdn.data.crop import compose
 from ccdn.runtime.errors import ConfigError
 
@@ -83,7 +83,7 @@ class DeviceCrops:
         matrices, tables, landmarks = [], [], []
         for index in indices:
             face = crops.faces.face(index)
-            drawn = draw(crops.augmentation, generator(crops.seed, self.epoch, index))
+            drawn = sample_change(crops.augmentation, generator(crops.seed, self.epoch, index))
             matrix = crop_matrix(
                 self._boxes[index], size, drawn.rotation, drawn.scale, drawn.shift, drawn.flip
             )

@@ -24,7 +24,7 @@ from ccdn.plan.batching import Place
 from ccdn.plan.training import TrainingPlan
 from ccdn.runtime.errors import ConfigError
 from ccdn.runtime.interrupt import patience
-from ccdn.runtime.signals import StopWish
+from ccdn.runtime.signals import StopRequest
 from ccdn.training.batches import Batch, batches
 from ccdn.training.device_crops import DeviceCrops
 from ccdn.training.distribution import to_device, train_mode
@@ -99,7 +99,7 @@ class Trainer:
         self.do_step = Step(self.model, self.optimizer, plan)
         if plan.resume is not None:
             self._load(plan.resume)
-        self._stop = StopWish()
+        self._stop = StopRequest()
         self._waited = 0.0
 
     def fit(self) -> None:

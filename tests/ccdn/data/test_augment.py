@@ -8,24 +8,32 @@ import numpy as np
 import pytest
 
 from ccdn.data import Augmentation, augmentation
-from ccdn.data.augment import OCCLUDERS, PRESETS, Draw, Occluder, change_pixels, draw, generator
+from ccdn.data.augment import (
+    OCCLUDERS,
+    PRESETS,
+    Change,
+    Occluder,
+    change_pixels,
+    generator,
+    sample_change,
+)
 
 COUNT = 4000
 
 
-def _draws(preset: str, **fields: object) -> list[Draw]:
+def _draws(preset: str, **fields: object) -> list[Change]:
     chosen = augmentation(preset, fields)
-    return [draw(chosen, generator(7, 0, index)) for index in range(COUNT)]
+    return [sample_change(chosen, generator(7, 0, index)) for index in range(COUNT)]
 
 
-def _column(draws: list[Draw], name: str) -> np.ndarray:
+def _column(draws: list[Change], name: str) -> np.ndarray:
     return np.array([getattr(item, name) for item in draws], dtype=float)
 
 
 def test_none_changes_nothing() -> None:
-    assert draw(augmentation("none"), generator(0, 0, 0)) == Draw()
+    assert sample_change(augmentation("none"), generator(0, 0, 0)) == Change()
     crop = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(change_pixels(crop.copy(), Draw()), crop)
+    np.testing.assert_array_equal(change_pixels(crop.copy(), Change()), crop)
 
 
 def test_newell_is_the_papers_decision() -> None:
@@ -72,9 +80,9 @@ def test_reach_covers_every_draw(preset: str) -> None:
 
 def test_draws_depend_on_seed_epoch_and_index_only() -> None:
     chosen = augmentation("strong")
-    assert draw(chosen, generator(1, 2, 3)) == draw(chosen, generator(1, 2, 3))
+    assert sample_change(chosen, generator(1, 2, 3)) == sample_change(chosen, generator(1, 2, 3))
     keys = [(seed, epoch, index) for seed in range(4) for epoch in range(4) for index in range(4)]
-    assert len({draw(chosen, generator(*key)).rotation for key in keys}) > 60
+    assert len({sample_change(chosen, generator(*key)).rotation for key in keys}) > 60
 
 
 def test_one_field_leaves_the_other_draws_alone() -> None:
@@ -107,14 +115,14 @@ def test_fields_are_checked() -> None:
 
 def test_pixels_brighten_and_keep_order() -> None:
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 256, axis=0).repeat(3, axis=2)
-    brighter = change_pixels(ramp.copy(), Draw(brightness=0.1))
+    brighter = change_pixels(ramp.copy(), Change(brightness=0.1))
     np.testing.assert_allclose(brighter[0, 40:200, 0], np.arange(40, 200) + 25.5, atol=0.51)
-    steeper = change_pixels(ramp.copy(), Draw(contrast=1.0))[0, :, 0].astype(int)
+    steeper = change_pixels(ramp.copy(), Change(contrast=1.0))[0, :, 0].astype(int)
     assert (np.diff(steeper) >= 0).all()
     assert steeper[160] - steeper[96] == 128
-    darker = change_pixels(ramp.copy(), Draw(gamma=1.0))[0, :, 0]
+    darker = change_pixels(ramp.copy(), Change(gamma=1.0))[0, :, 0]
     np.testing.assert_allclose(darker, np.arange(256.0) ** 2 / 255, atol=0.51)
-    red = change_pixels(ramp.copy(), Draw(colour=(1.0, 0.0, 0.0)))
+    red = change_pixels(ramp.copy(), Change(colour=(1.0, 0.0, 0.0)))
     np.testing.assert_array_equal(red[..., 1:], ramp[..., 1:])
     np.testing.assert_array_equal(red[0, :120, 0], 2 * np.arange(120))
 
@@ -124,7 +132,7 @@ def test_occluders_hide_a_part_and_leave_the_rest(kind: str) -> None:
     crop = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
     shares = []
     for seed in range(6):
-        drawn = Draw(occluder=Occluder(kind, 0.5, 0.4, 0.5, seed, seed))
+        drawn = Change(occluder=Occluder(kind, 0.5, 0.4, 0.5, seed, seed))
         covered = change_pixels(crop.copy(), drawn)
         np.testing.assert_array_equal(covered, change_pixels(crop.copy(), drawn))
         changed = (covered != crop).any(axis=2)
@@ -155,17 +163,17 @@ def test_every_kind_of_occluder_is_drawn() -> None:
 @pytest.mark.parametrize("size", [8, 33])
 def test_occluders_fit_small_crops(size: int) -> None:
     for index in range(60):
-        drawn = draw(augmentation("strong", {"occlusion": 1.0}), generator(0, 0, index))
+        drawn = sample_change(augmentation("strong", {"occlusion": 1.0}), generator(0, 0, index))
         assert change_pixels(np.zeros((size, size, 3), np.uint8), drawn).shape == (size, size, 3)
 
 
 def test_resolution() -> None:
     crop = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    blurred = change_pixels(crop.copy(), Draw(low_resolution=4.0))
+    blurred = change_pixels(crop.copy(), Change(low_resolution=4.0))
     assert blurred.shape == crop.shape
     assert blurred.std() < 0.5 * crop.std()
     flat = np.full((64, 64, 3), 77, np.uint8)
-    np.testing.assert_array_equal(change_pixels(flat.copy(), Draw(low_resolution=3.3)), flat)
+    np.testing.assert_array_equal(change_pixels(flat.copy(), Change(low_resolution=3.3)), flat)
 
 
 def test_is_geometric() -> None:

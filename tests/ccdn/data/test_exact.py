@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ccdn.data import Augmentation, CropDataset, Face, Skipped, layout
-from ccdn.data.augment import Draw, change_pixels
+from ccdn.data.augment import Change, change_pixels
 from ccdn.data.crop import crop_image, crop_matrix, from_unit, transform_points
 
 EXACT = 1e-3  # pixels of the crop
@@ -149,7 +149,7 @@ def test_low_resolution_keeps_the_places(shrink: float) -> None:
     side = SIZE
     box = (-0.5, -0.5, side - 0.5, side - 0.5)
     waves = Waves(side, box, 2 * LENGTH)
-    crop = change_pixels(waves.image(0).copy(), Draw(low_resolution=shrink))
+    crop = change_pixels(waves.image(0).copy(), Change(low_resolution=shrink))
     assert not np.array_equal(crop, waves.image(0))
     points = waves.face(0).landmarks.astype(np.float64)
     assert np.abs(offsets(waves, crop, points)).max() < EXACT

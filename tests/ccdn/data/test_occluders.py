@@ -5,22 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ccdn.data.occlusion import KINDS, Place, paint_occluder
+from ccdn.data.occlusion import KINDS, Placement, paint_occluder
 from ccdn.synthetic_faces import SyntheticFaces
 from ccdn.synthetic_faces.anatomy import Anatomy
 from ccdn.synthetic_faces.camera import View, look_at
 from ccdn.synthetic_faces.cloth import wear
 from ccdn.synthetic_faces.generator import _hides
 from ccdn.synthetic_faces.head import Head
-from ccdn.synthetic_faces.look import draw_light, draw_look
+from ccdn.synthetic_faces.look import sample_light, sample_look
 from ccdn.synthetic_faces.occluders import SHARES
 from ccdn.synthetic_faces.parameters import (
-    Draw,
     Pose,
-    draw_expression,
-    draw_identity,
-    draw_pose,
+    RandomStream,
     look_stream,
+    sample_expression,
+    sample_identity,
+    sample_pose,
     shape_stream,
 )
 from ccdn.synthetic_faces.raster import rasterise
@@ -32,8 +32,8 @@ EYES, MOUTH, CHIN = range(60, 76), range(76, 96), 16
 
 def view_of(index: int, yaw: float = 0.0, largest: float = 0.0) -> View:
     draw = shape_stream(5, index)
-    head = Head(Anatomy(draw_identity(draw), draw_expression(draw)))
-    pose = draw_pose(draw, (largest, largest / 2, largest / 3))
+    head = Head(Anatomy(sample_identity(draw), sample_expression(draw)))
+    pose = sample_pose(draw, (largest, largest / 2, largest / 3))
     return look_at(head, Pose(**{**pose.__dict__, "yaw": yaw + pose.yaw}), SIZE)
 
 
@@ -97,7 +97,7 @@ def test_cloth_follows_the_head(scarf: bool, yaw: float) -> None:
     for index in range(5):
         view = view_of(index, yaw)
         layer, draw = bare(view), look_stream(5, index)
-        look, light = draw_look(draw), draw_light(draw)
+        look, light = sample_look(draw), sample_light(draw)
         picture = np.full((SIZE, SIZE, 3), 128, np.uint8)
         hidden = wear(picture, view, layer, look, light, draw, scarf)
         nothing = np.zeros((SIZE, SIZE), bool)
@@ -121,7 +121,7 @@ def test_things_hide_what_they_change(kind: str) -> None:
     for seed in range(3):
         before = np.random.default_rng(9).integers(0, 256, (128, 128, 3), dtype=np.uint8)
         picture = before.copy()
-        place = Place(np.array([60.0, 70.0]), np.array([0.6, 0.8]), 30.0)
+        place = Placement(np.array([60.0, 70.0]), np.array([0.6, 0.8]), 30.0)
         mask = paint_occluder(picture, kind, place, (200, 150, 120), np.random.default_rng(seed))
         changed = (picture != before).any(axis=2)
         assert not changed[mask == 0].any()
@@ -132,7 +132,7 @@ def test_things_hide_what_they_change(kind: str) -> None:
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_things_beside_the_picture_change_nothing(kind: str) -> None:
     picture = np.full((64, 64, 3), 7, np.uint8)
-    place = Place(np.array([-4000.0, 30.0]), np.array([-1.0, 0.0]), 20.0)
+    place = Placement(np.array([-4000.0, 30.0]), np.array([-1.0, 0.0]), 20.0)
     mask = paint_occluder(picture, kind, place, (1, 2, 3), np.random.default_rng(0))
     if kind != "bar":  # which crosses any picture
         assert not mask.any()
@@ -143,12 +143,12 @@ def test_things_beside_the_picture_change_nothing(kind: str) -> None:
 def test_what_comes_before_a_face_hides_landmarks(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    choose = Draw.choose
+    choose = RandomStream.choose
 
-    def chosen(self: Draw, weights: dict[str, float]) -> str:
+    def chosen(self: RandomStream, weights: dict[str, float]) -> str:
         return kind if weights is SHARES else choose(self, weights)
 
-    monkeypatch.setattr(Draw, "choose", chosen)
+    monkeypatch.setattr(RandomStream, "choose", chosen)
     faces, free = (
         SyntheticFaces(6, seed=2, points=98, size=64, pose=(20, 10, 10), occlusion=share)
         for share in (1.0, 0.0)

@@ -22,7 +22,7 @@ WAITS = """
 import ctypes, os, signal, sys, threading, time
 from ccdn.runtime import interrupt
 from ccdn.cli.command import command
-from ccdn.runtime.signals import StopWish
+from ccdn.runtime.signals import StopRequest
 
 libc, lock = ctypes.CDLL(None), (ctypes.c_int * 16)()
 interrupt._watch.patience = 0.2
@@ -36,7 +36,7 @@ def send():
 def main():
     libc.pthread_mutex_lock(lock)
     threading.Thread(target=send, daemon=True).start()
-    with StopWish().listen():
+    with StopRequest().listen():
         libc.pthread_mutex_lock(lock)
 
 sys.exit(main())

@@ -24,7 +24,7 @@ from ccdn.synthetic_faces.parameters import (
     Identity,
     Pose,
     as_dict,
-    draw_identity,
+    sample_identity,
     shape_stream,
 )
 
@@ -35,7 +35,7 @@ RESTING = Expression(**dict.fromkeys(Expression.__dataclass_fields__, 0.0))
 @cache
 def identity() -> Identity:
     """The mean head, symmetric: whatever the generator's version draws."""
-    drawn = [as_dict(draw_identity(shape_stream(0, index))) for index in range(200)]
+    drawn = [as_dict(sample_identity(shape_stream(0, index))) for index in range(200)]
     mean = {name: float(np.mean([one[name] for one in drawn])) for name in drawn[0]}
     return Identity(**{**mean, "asymmetry": 0.0})
 

@@ -28,7 +28,7 @@ from ccdn.plan.batching import Place
 from ccdn.runtime import signals
 from ccdn.runtime.interrupt import patience
 from ccdn.runtime.processes import ALONE, Processes
-from ccdn.runtime.signals import StopWish
+from ccdn.runtime.signals import StopRequest
 from ccdn.synthetic_faces import SyntheticFaces
 from ccdn.training import batches as preparing
 from ccdn.training import workers
@@ -301,7 +301,7 @@ def test_of_several_processes_one_waits_with_the_others(monkeypatch: pytest.Monk
     now = 100.0
     monkeypatch.setattr(signals.time, "monotonic", lambda: now)
     team: Any = Processes(0, 2, 0, object())  # type: ignore[arg-type]
-    wish = StopWish()
+    wish = StopRequest()
     with wish.listen():
         assert not wish.ends_a_wait(ALONE)
         signal.raise_signal(signal.SIGTERM)
