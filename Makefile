@@ -18,11 +18,11 @@ export PIP_CONSTRAINT := $(CONSTRAINT)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-swap coverage mutation sanitize gpu-check gpu-train kernel-hub lint format docs bench wheel clean
+.PHONY: help demo test test-all test-swap coverage mutation sanitize gpu-check gpu-static gpu-train kernel-hub lint format docs bench wheel clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo 'make lint | format | docs | test-all | test-swap | coverage | mutation | sanitize | gpu-check | gpu-train | kernel-hub | bench | wheel | clean   see CONTRIBUTING.md'
+	@echo 'make lint | format | docs | test-all | test-swap | coverage | mutation | sanitize | gpu-check | gpu-static | gpu-train | kernel-hub | bench | wheel | clean   see CONTRIBUTING.md'
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -102,6 +102,11 @@ GPU_PYTHON := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
 gpu-check:
 	$(GPU_PYTHON) benchmarks/gpu_check.py $(CHECK)
+
+# Needs no device: what the compiled kernels say about their speed. STATIC are the options of gpu_static.py:
+#     make gpu-static STATIC='--check'
+gpu-static: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/gpu_static.py $(STATIC)
 
 gpu-train:
 	$(GPU_PYTHON) benchmarks/gpu_train.py $(TRAIN)
