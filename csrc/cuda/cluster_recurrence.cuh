@@ -1,97 +1,149 @@
 // Chebyshev recurrences as in recurrence.cuh, with the matrix of a sample in the registers of a
-// cluster of blocks: it is read once instead of once a term.
+// block or a cluster of blocks: it is read once instead of once a term.
 //
-// On a napkin, for n = 256: eight blocks of 256 threads hold 32 rows each, 32 float64 a thread. A
-// step is 32 fused multiply-adds a thread for each vector, 128 clocks of an H100's multiprocessor
-// (64 lanes of float64), a dozen shuffles that add up the lanes of a row, a store of every new
-// entry into the shared memory of all eight blocks, and one barrier of the cluster. A prediction:
-// 0.5 us, where reading 256 KB of float32 from L2 by one block takes 8.
+// On a napkin, for n = 256 in float32: four blocks of 256 threads have 64 rows each, 64 entries a
+// thread. A step is 64 fused multiply-adds a thread for each vector, 128 clocks of an H100's
+// multiprocessor; five exchanges of float64 between the lanes of a row, about 40 clocks each; and a
+// word from every lane to another block, which takes about 230 clocks to arrive. A prediction: 0.35
+// us for a sample alone. A multiprocessor has room for two blocks, so that 66 samples are under way
+// at a time on 132 of them, and one block computes while the other one's numbers travel.
 //
-// A sample's matrix takes two multiprocessors' registers, and the rest of what a thread needs as
-// much again: 16 samples of 256 rows are under way at a time on 132 of them.
+// Precision. The terms are float64. Their products with the matrix are sums of 8 float32 terms,
+// added up in float64: each product rounds the term that it multiplies, and the matrix damps what
+// that is off by, where a term rounded as it is stored would be undamped. From n = 65 on and for up
+// to kRoundedTerms terms the error of value and gradient stays below half of what is allowed, on
+// the features that the tests have; small matrices and longer series are multiplied in float64.
 //
-// A lane holds entries lane, lane + 32, ... of its warp's rows. Sums are made in an order that the
-// form alone decides. There is no __syncthreads(): all that orders threads is the cluster's
-// barrier.
+// A lane has four rows of the matrix, and of each packs of four entries kAcross packs apart. Sums
+// are made in an order that the form alone decides. There is no __syncthreads() where there are
+// several blocks: what orders threads is the cluster's barrier, once or twice a sample, and the
+// arrival of a term, once a step.
 #pragma once
 
 #include <cstdint>
 #include <cuda/instructions.cuh>
 
 #include "dual_squeeze_kernels.cuh"
-#include "launch.cuh"
+#include "pack.cuh"
 
 namespace ccdn::cuda {
 
-constexpr int kClusterThreads = 256;
-constexpr int kClusterWarps = kClusterThreads / 32;
+constexpr int kRoundedTerms = 66;  // K = 7
 
-// kBlocks blocks, whose warps have kRows rows of 32 kColumns entries each.
-template <int kBlocks_, int kRows_, int kColumns_>
+// kBlocks blocks for matrices of up to kLargest rows, held as Entry, kColumns columns a lane.
+template <typename Entry_, int kLargest_, int kBlocks_, int kThreads_, int kColumns_>
 struct ClusterForm {
-  static constexpr int kBlocks = kBlocks_, kRows = kRows_, kColumns = kColumns_;
-  static constexpr int kLargest = 32 * kColumns;            // n
-  static constexpr int kBlockRows = kClusterWarps * kRows;  // of a block
+  using Entry = Entry_;
+  static constexpr int kLargest = kLargest_, kBlocks = kBlocks_, kThreads = kThreads_;
+  static constexpr int kColumns = kColumns_;
+  static constexpr int kPacks = kColumns / 4;          // of four columns
+  static constexpr int kRows = 4;                      // of a lane
+  static constexpr int kAcross = kLargest / kColumns;  // lanes that share their rows
+  static constexpr int kWarps = kThreads / 32;
+  static constexpr int kWarpRows = 32 / kAcross * kRows, kBlockRows = kWarps * kWarpRows;
+  // Of float32, two blocks fit on a multiprocessor.
+  static constexpr int kResident = sizeof(Entry) == 4 && kThreads == 256 ? 2 : 1;
   static_assert(kBlocks * kBlockRows == kLargest, "the blocks hold the whole matrix");
 };
-using SmallForm = ClusterForm<1, 8, 2>;   // n <= 64, on every architecture
-using MiddleForm = ClusterForm<2, 8, 4>;  // n <= 128
-using LargeForm = ClusterForm<8, 4, 8>;   // n <= 256
+using SmallForm = ClusterForm<double, 64, 1, 256, 4>;
+using MiddleForm = ClusterForm<float, 128, 1, 256, 16>;
+using LargeForm = ClusterForm<float, 256, 4, 256, 16>;
+using HugeForm = ClusterForm<float, 512, 8, 512, 16>;
+using MiddleWideForm = ClusterForm<double, 128, 2, 256, 8>;
+using LargeWideForm = ClusterForm<double, 256, 8, 256, 8>;
 
-// What every block of a cluster has in shared memory: of every vector the last term and the next.
+// What every block of a cluster has in shared memory.
 template <typename Form, int kVectors>
 struct ClusterMemory {
-  double term[2][kVectors][Form::kLargest];
-  double parts[Form::kBlocks];
+  alignas(16) typename Form::Entry term[2][kVectors][Form::kLargest];  // the last and the next
+  double parts[Form::kBlocks * Form::kWarps];
+  uint64_t arrivals[2];  // of term[0] and term[1], where there are several blocks
 };
 
-// The rows of a warp, in its registers.
+// The rows of a lane, in its registers.
 template <typename Form>
 struct ResidentRows {
-  static constexpr int kTogether = 16 / Form::kColumns;
-  double entry[Form::kRows][Form::kColumns];
+  using Entry = typename Form::Entry;
+  Entry entry[Form::kRows][Form::kColumns];
+  int first, across;  // the first of the rows, and of the lanes that share them this one
 
+  // Rows from `first` on of a matrix that is a sum of parts; where there are several, the sum is
+  // stored, too.
   template <typename Acc>
-  __device__ __forceinline__ ResidentRows(const Acc* matrix, int n, int first) {
-    const int lane = threadIdx.x % 32;
-    // A few rows at a time, so that what is on its way does not need more registers than there are.
-#pragma unroll
-    for (int r0 = 0; r0 < Form::kRows; r0 += kTogether) {
-      Acc value[kTogether][Form::kColumns];
-#pragma unroll
-      for (int r = 0; r < kTogether; ++r) {
-#pragma unroll
-        for (int c = 0; c < Form::kColumns; ++c) {
-          const int row = first + r0 + r, column = lane + 32 * c;
-          value[r][c] = matrix[row < n && column < n ? row * n + column : 0];
-        }
-      }
-#pragma unroll
-      for (int r = 0; r < kTogether; ++r) {
-#pragma unroll
-        for (int c = 0; c < Form::kColumns; ++c) {
-          const bool inside = first + r0 + r < n && lane + 32 * c < n;
-          entry[r0 + r][c] = inside ? double(value[r][c]) : 0.0;
-        }
-      }
-      __syncwarp();
+  __device__ __forceinline__ ResidentRows(const MatrixParts<Acc>& matrix, int64_t b, int n,
+                                          int first, int across)
+      : first(first), across(across) {
+    const Acc* from = matrix.part(b, n);
+    const bool in_packs = n % 4 == 0 && (reinterpret_cast<uintptr_t>(from) & 15) == 0;
+    if (in_packs) {
+      read<Acc, 4>(from, n);
+    } else {
+      read<Acc, 1>(from, n);
     }
+    if (matrix.count == 1) return;
+#pragma unroll 1
+    for (int64_t k = 1; k < matrix.count; ++k) {
+      from += matrix.stride;
+      if (in_packs) {
+        add<Acc, 4>(from, n);
+      } else {
+        add<Acc, 1>(from, n);
+      }
+    }
+    Acc* to = matrix.sum + b * n * n;
+    each<1>(n, [&](int r, int c, int64_t at) { to[at] = Acc(entry[r][c]); });
+  }
+
+ private:
+  // body(r, c, place in the matrix) for packs of kWidth entries that are in it.
+  template <int kWidth, typename Body>
+  __device__ __forceinline__ void each(int n, Body body) {
+    const int begin = made_here(across) * 4;  // no addresses are kept from one pass to the next
+#pragma unroll
+    for (int r = 0; r < Form::kRows; ++r) {
+      const int64_t line = int64_t(first + r) * n + begin;
+      const int left = first + r < n ? n - begin : 0;
+#pragma unroll
+      for (int c = 0; c < Form::kColumns; c += kWidth) {
+        const int column = c / 4 * Form::kAcross * 4 + c % 4;
+        if (column < left) body(r, c, line + column);
+      }
+      // Row by row, so that addresses do not take the registers that the rows need.
+      if constexpr (kWidth == 1) __syncwarp();
+    }
+  }
+  template <typename Acc, int kWidth>
+  __device__ __forceinline__ void read(const Acc* from, int n) {
+#pragma unroll
+    for (int r = 0; r < Form::kRows; ++r) {
+#pragma unroll
+      for (int c = 0; c < Form::kColumns; ++c) entry[r][c] = 0;
+    }
+    each<kWidth>(n, [&](int r, int c, int64_t at) {
+      const auto pack = *reinterpret_cast<const Pack<Acc, kWidth>*>(from + at);
+#pragma unroll
+      for (int v = 0; v < kWidth; ++v) entry[r][c + v] = Entry(pack.value[v]);
+    });
+  }
+  // As add_gram_parts rounds.
+  template <typename Acc, int kWidth>
+  __device__ __forceinline__ void add(const Acc* from, int n) {
+    each<kWidth>(n, [&](int r, int c, int64_t at) {
+      const auto pack = *reinterpret_cast<const Pack<Acc, kWidth>*>(from + at);
+#pragma unroll
+      for (int v = 0; v < kWidth; ++v) {
+        entry[r][c + v] = Entry(Acc(entry[r][c + v]) + pack.value[v]);
+      }
+    });
   }
 };
 
-// Which sum a lane has after sum_over_lanes, and its place among the lanes that have the same.
-template <int kSums>
-struct LaneOfSum {
-  static constexpr int kLanes = 32 / kSums;
-  int number, place;
-  __device__ LaneOfSum() : number(threadIdx.x % 32 / kLanes), place(threadIdx.x % kLanes) {}
-};
-
-// The sum over the warp's lanes of values[LaneOfSum().number]. Half of the values change lanes in
-// each of the first turns, and after them one a lane is left.
-template <int kSums, int kMask = 16>
+// The sum over neighbouring lanes, as many as 2 kMask, of values[i]: which i is left to a lane, its
+// upper bits say. Half of the values change lanes in each of the first turns.
+template <int kSums, int kMask>
 __device__ __forceinline__ double sum_over_lanes(const double (&values)[kSums]) {
   if constexpr (kMask == 0) {
+    static_assert(kSums == 1, "more sums than lanes");
     return values[0];
   } else if constexpr (kSums == 1) {
     const double sum[1] = {values[0] + from_lane(values[0], kMask)};
@@ -111,108 +163,146 @@ __device__ __forceinline__ double sum_over_lanes(const double (&values)[kSums]) 
 
 __device__ __forceinline__ double sum_over_warp(double value) {
   const double values[1] = {value};
-  return sum_over_lanes(values);
+  return sum_over_lanes<1, 16>(values);
 }
 
 // A cluster at work on one sample after another.
-template <typename Form, int kVectors>
+template <typename Form_, int kVectors>
 struct Cluster {
-  static constexpr int kSums = kVectors * Form::kRows;
-  using Lane = LaneOfSum<kSums>;
+  using Form = Form_;
+  using Entry = typename Form::Entry;
   using Memory = ClusterMemory<Form, kVectors>;
+  static constexpr int kSums = kVectors * Form::kRows;
+  static constexpr int kCopies = Form::kAcross / kSums;  // lanes that are left with the same sum
 
   Memory& mine = block_memory<Memory>();
-  int rank = cluster_rank<Form::kBlocks>();
-  int first = rank * Form::kBlockRows + int(threadIdx.x) / 32 * Form::kRows;  // row of the warp
-  Lane lane;
-  // The sum that this lane has is of this vector and this row.
-  int vector = lane.number / Form::kRows, row = first + lane.number % Form::kRows;
-  bool writes = lane.place == 0;
+  int thread = 0;  // threadIdx.x
+  int odd = 0;     // of term[turn], in bit `turn`: parity of the phases waited for
 
+  // Of few words, these are quicker made again than kept: the matrix has the registers.
+  __device__ int rank() const { return cluster_rank<Form::kBlocks>(); }
+  __device__ int warp() const { return rank() * Form::kWarps + thread / 32; }
+  __device__ int lane() const { return thread % 32; }
+  __device__ int across() const { return lane() % Form::kAcross; }
+  // First of the lane's rows.
+  __device__ int first() const {
+    return warp() * Form::kWarpRows + lane() / Form::kAcross * Form::kRows;
+  }
+  // Which of its sums the lane is left with: this vector's, of this row.
+  __device__ int vector() const { return across() / kCopies / Form::kRows; }
+  __device__ int row() const { return first() + across() / kCopies % Form::kRows; }
+  // Which of the lanes with the same sum.
+  __device__ int copy() const { return across() % kCopies; }
+
+  __device__ Cluster() {
+    if constexpr (Form::kBlocks > 1) {
+      if (threadIdx.x == 0) {
+        begin_arrivals(&mine.arrivals[0]);
+        begin_arrivals(&mine.arrivals[1]);
+      }
+      barrier();
+    }
+  }
   __device__ int64_t sample() const { return blockIdx.x / Form::kBlocks; }
   __device__ int64_t samples() const { return gridDim.x / Form::kBlocks; }
+  __device__ void begin_sample() { thread = made_here(int(threadIdx.x)); }
   __device__ void barrier() const { cluster_barrier<Form::kBlocks>(); }
 
-  // The entry `row` of the matrix times the vector `vector`, of those that term[turn] holds.
+  // The entry `row` of the matrix times the vector `vector`, of those that term[turn] has.
   __device__ __forceinline__ double product(const ResidentRows<Form>& rows, int turn) const {
+    // Chains of at most eight fused multiply-adds.
+    constexpr int kChains = Form::kColumns > 8 ? 2 : 1;
     double sums[kSums];
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
-      double x[Form::kColumns];
+      Entry chain[kChains][Form::kRows] = {};
 #pragma unroll
-      for (int c = 0; c < Form::kColumns; ++c) {
-        x[c] = mine.term[turn][v][threadIdx.x % 32 + 32 * c];
+      for (int pack = 0; pack < Form::kPacks; ++pack) {
+        const int column = (pack * Form::kAcross + across()) * 4;
+        const auto x = *reinterpret_cast<const Pack<Entry, 4>*>(&mine.term[turn][v][column]);
+#pragma unroll
+        for (int r = 0; r < Form::kRows; ++r) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            chain[pack * kChains / Form::kPacks][r] += rows.entry[r][pack * 4 + i] * x.value[i];
+          }
+        }
       }
 #pragma unroll
       for (int r = 0; r < Form::kRows; ++r) {
-        double sum = 0;
-#pragma unroll
-        for (int c = 0; c < Form::kColumns; ++c) sum += rows.entry[r][c] * x[c];
-        sums[v * Form::kRows + r] = sum;
+        Entry sum = chain[0][r];
+        if constexpr (kChains == 2) sum += chain[1][r];
+        sums[v * Form::kRows + r] = double(sum);
       }
     }
-    return sum_over_lanes(sums);
+    return sum_over_lanes<kSums, Form::kAcross / 2>(sums);
   }
 
-  // term[turn] of every block gets `value` at the lane's row and vector. Visible after a barrier.
-  __device__ __forceinline__ void publish(int turn, double value) const {
+  // term[turn] of every block gets `value` at the lane's row and vector, and every thread waits for
+  // all of it. A block sends a term when all of the one before has arrived, and so when every warp
+  // has read what this one replaces.
+  __device__ __forceinline__ void publish(int turn, double value) {
+    Entry* to = &mine.term[turn][vector()][row()];
+    if constexpr (Form::kBlocks == 1) {
+      if (copy() == 0) *to = Entry(value);
+      __syncthreads();
+    } else {
+      if (threadIdx.x == 0) expect_arrivals(&mine.arrivals[turn], int(sizeof(mine.term[turn])));
 #pragma unroll
-    for (int k = 0; k < Form::kBlocks; k += Lane::kLanes) {
-      const int to = k + lane.place;
-      if (to < Form::kBlocks) {
-        *of_block<Form::kBlocks>(&mine.term[turn][vector][row], to) = value;
+      for (int block = copy(); block < Form::kBlocks; block += kCopies) {
+        send(to, Entry(value), &mine.arrivals[turn], block);
       }
+      wait_for_arrivals(&mine.arrivals[turn], odd >> turn & 1);
+      odd ^= 1 << turn;
     }
   }
 
   // term[0][v] of this block = value(i), 0 beyond n. Visible after a barrier.
   template <typename Value>
   __device__ __forceinline__ void fill(int v, int64_t n, Value value) const {
-    for (int i = threadIdx.x; i < Form::kLargest; i += kClusterThreads) {
-      mine.term[0][v][i] = i < n ? value(i) : 0.0;
+    for (int i = threadIdx.x; i < Form::kLargest; i += Form::kThreads) {
+      mine.term[0][v][i] = i < n ? Entry(value(i)) : Entry(0);
     }
   }
 };
 
 // The trace of a sample's covariance, 0 where it is constant: the same bits in every warp.
-template <typename T>
-__device__ double trace_of(const SqueezeArguments<T>& p, int64_t b) {
-  using Acc = Accumulator<T>;
+template <typename Acc>
+__device__ double trace_of(const SqueezeArguments<Acc>& p, int64_t b) {
   double spread = 0, level = 0;
+#pragma unroll 4
   for (int64_t d = threadIdx.x % 32; d < p.channels; d += 32) {
     const double mean = double(p.mean[b * p.channels + d]);
-    spread += p.squares[b * p.channels + d] / double(p.positions);
+    spread += p.squares[b * p.channels + d];
     level += mean * mean;
   }
-  spread = sum_over_warp(spread);
+  spread = sum_over_warp(spread) / double(p.positions);
   level = sum_over_warp(level);
   return double(spread_or_zero<Acc>(spread, level));
 }
 
 // Piece: a sample. As chebyshev_squeeze.
-template <typename T, typename Form>
-__device__ __forceinline__ void cluster_squeeze_sample(const SqueezeArguments<T>& p, int64_t b,
+template <typename Acc, typename Form>
+__device__ __forceinline__ void cluster_squeeze_sample(const SqueezeArguments<Acc>& p, int64_t b,
                                                        const Coefficients& coefficients,
-                                                       const Cluster<Form, 1>& cluster) {
-  using Acc = Accumulator<T>;
-  const double trace = trace_of(p, b);
-  if (cluster.rank == 0 && threadIdx.x == 0) p.trace[b] = Acc(trace);
+                                                       Cluster<Form, 1>& cluster) {
   const int64_t n = p.n, place = b * p.channels;
-  const Squeezes<T> second = p.second;
+  const ResidentRows<Form> rows(p.matrix, b, int(n), cluster.first(), cluster.across());
+  const double trace = trace_of(p, b);
+  if (cluster.rank() == 0 && threadIdx.x == 0) p.trace[b] = Acc(trace);
   if (trace == 0) {
-    for (int64_t d = cluster.rank * kClusterThreads + threadIdx.x; second && d < p.channels;
-         d += Form::kBlocks * kClusterThreads) {
-      second.store(place + d, Acc(0));
+    for (int64_t d = cluster.rank() * Form::kThreads + int(threadIdx.x);
+         p.second.data && d < p.channels; d += Form::kBlocks * Form::kThreads) {
+      p.second.store(place + d, Acc(0));
     }
     return;
   }
   const auto start = [&](int64_t i) { return p.start ? p.start[b * n + i] : 1.0; };
   const double twice = 2 / trace, scale = 1 / (sqrt(trace) * double(p.channels));
-  const bool inside = cluster.row < n;
+  const bool inside = cluster.row() < n;
   cluster.fill(0, n, start);
-  double last = inside ? start(cluster.row) : 0.0, before = 0;
+  double last = inside ? start(cluster.row()) : 0.0, before = 0;
   double result = coefficients.c[0] * last;
-  const ResidentRows<Form> rows(p.matrix + b * n * n, int(n), cluster.first);
   cluster.barrier();
 #pragma unroll 1
   for (int j = 1; j < coefficients.terms; ++j) {
@@ -221,53 +311,93 @@ __device__ __forceinline__ void cluster_squeeze_sample(const SqueezeArguments<T>
     before = last;
     last = value;
     result += coefficients.c[j] * value;
-    // What it replaces is two terms old: every block has read it before the last barrier.
     cluster.publish(j % 2, value);
-    cluster.barrier();
   }
-  if (second) {
-    // The last term is in the other half, which nobody reads any more.
+  if (p.second.data) {
+    // The last term is in the other half.
     const int turn = coefficients.terms % 2;
     cluster.publish(turn, result);
-    cluster.barrier();
     const double sum = cluster.product(rows, turn);
-    if (cluster.writes && inside) {
-      second.store(place + cluster.row, Acc(scale * sum));
-    }
-  } else if (cluster.writes && inside) {
-    p.vectors[b * 3 * n + cluster.row] = result;
+    if (cluster.copy() == 0 && inside) p.second.store(place + cluster.row(), Acc(scale * sum));
+  } else if (cluster.copy() == 0 && inside) {
+    p.vectors[b * 3 * n + cluster.row()] = result;
   }
   cluster.barrier();  // before the next sample's vectors replace these, and before any block ends
 }
 
-template <typename T, int kBlocks, int kRows, int kColumns>
-__global__ void __launch_bounds__(kClusterThreads, kBlocks == 1 ? 2 : 1)
-    cluster_squeeze(SqueezeArguments<T> p, const __grid_constant__ Coefficients coefficients) {
-  using Form = ClusterForm<kBlocks, kRows, kColumns>;
-  if constexpr (has_clusters(kBlocks)) {
-    const Cluster<Form, 1> cluster;
+template <typename Acc, typename Form>
+__global__ void __launch_bounds__(Form::kThreads, Form::kResident)
+    cluster_squeeze(SqueezeArguments<Acc> p, const __grid_constant__ Coefficients coefficients) {
+  wait_for_last_launch();
+  if constexpr (has_clusters(Form::kBlocks)) {
+    Cluster<Form, 1> cluster;
     for (int64_t b = cluster.sample(); b < p.batch; b += cluster.samples()) {
-      cluster_squeeze_sample<T, Form>(p, b, coefficients, cluster);
+      cluster.begin_sample();
+      cluster_squeeze_sample<Acc, Form>(p, b, coefficients, cluster);
     }
   }
+}
+
+// What combine_terms makes of the vectors' entry i, by the lanes that have left its sums: a lane
+// takes each kCopies-th row of the table. Returned to lanes of t, together: entry i of
+// (q + 2 t q')(A) v. Sixteen terms are asked for before the first
+// one is used.
+template <int kCopies, typename Acc>
+__device__ __forceinline__ double combine_entry(const double* table, AdjointRows at, double* base,
+                                                PairRows<Acc> pair_rows, int64_t b, int64_t i,
+                                                bool of_s, int copy) {
+  constexpr int kTerms = 16;
+  const GradientTable numbers = {at.terms, at.rank};
+  const double* x = base + (of_s ? at.s(0) : at.t(0)) + i;
+  double radial = 0;
+  for (int j0 = 0; j0 < at.terms; j0 += kTerms) {
+    const int count = at.terms - j0 < kTerms ? at.terms - j0 : kTerms;
+    double value[kTerms];
+#pragma unroll
+    for (int j = 0; j < kTerms; ++j) {
+      const double found = x[(j0 + (j < count ? j : 0)) * at.n];
+      value[j] = j < count ? found : 0.0;
+    }
+#pragma unroll 1
+    for (int r = copy; r < at.rank + (of_s ? 1 : 2); r += kCopies) {
+      const bool factor = r < at.rank, last = r == at.rank;
+      const double* weights = table + (factor ? numbers.right(r) : last ? 0 : at.terms) + j0;
+      double sum = 0;
+#pragma unroll
+      for (int j = 0; j < kTerms; ++j) sum += (j < count ? weights[j] : 0.0) * value[j];
+      if (!factor && !last) {
+        radial += sum;
+        continue;
+      }
+      if (factor && of_s) sum *= table[numbers.factors() + r];
+      const int row = factor ? (of_s ? r : at.rank + r) : 2 * at.rank + (of_s ? 2 : 1);
+      double& entry = base[row * at.n + i];
+      if (j0 > 0) sum += entry;
+      entry = sum;
+      if (j0 + kTerms >= at.terms) pair_rows.store(at, b, row, i, sum);
+    }
+  }
+  return radial;
 }
 
 // Piece: a sample. As chebyshev_gradient.
 template <typename Acc, typename Form>
 __device__ __forceinline__ void cluster_gradient_sample(const AdjointArguments<Acc>& p, int64_t b,
-                                                        const double* table,
-                                                        const Cluster<Form, 2>& cluster) {
+                                                        const Coefficients& travelling,
+                                                        Cluster<Form, 2>& cluster) {
+  using Working = Cluster<Form, 2>;
   const AdjointRows at = p.rows;
   const int64_t n = at.n;
+  const ResidentRows<Form> rows(p.matrix, b, int(n), cluster.first(), cluster.across());
   const double trace = double(p.trace[b]);
   if (trace == 0) {
-    if (cluster.rank == 0 && threadIdx.x == 0) p.trace_gradient[b] = 0;
+    if (cluster.rank() == 0 && threadIdx.x == 0) p.trace_gradient[b] = 0;
     return;
   }
   double* base = p.vectors + b * at.size();
-  double *t = base + at.t(0), *s = base + at.s(0);
   const double twice = 2 / trace, scale = sqrt(trace) / double(p.channels);
-  const bool inside = cluster.row < n, of_s = cluster.vector == 1;
+  const bool inside = cluster.row() < n, of_s = cluster.vector() == 1;
+  const bool writes = cluster.copy() == 0 && inside;
   // t_0 and s_0, or what becomes s_0.
   const auto start = [&](int64_t i) { return p.start ? p.start[b * n + i] : 1.0; };
   const double* given = (p.start ? p.result_gradient : p.upstream) + b * n;
@@ -275,97 +405,85 @@ __device__ __forceinline__ void cluster_gradient_sample(const AdjointArguments<A
   const auto gradient = [&](int64_t i) { return by * given[i]; };
   cluster.fill(0, n, start);
   cluster.fill(1, n, gradient);
-  double last = !inside ? 0.0 : of_s ? gradient(cluster.row) : start(cluster.row), before = 0;
-  const ResidentRows<Form> rows(p.matrix + b * n * n, int(n), cluster.first);
+  double last = !inside ? 0.0 : of_s ? gradient(cluster.row()) : start(cluster.row()), before = 0;
   cluster.barrier();
   if (!p.start) {
-    if (cluster.writes && inside && of_s) base[at.upstream() + cluster.row] = last;
+    if (writes && of_s) {
+      base[at.upstream() + cluster.row()] = last;
+      p.pair_rows.store(at, b, 2 * at.rank, cluster.row(), last);
+    }
     const double sum = cluster.product(rows, 0);
     if (of_s) last = twice * sum;
     cluster.publish(1, last);
-    cluster.barrier();
   }
-  double* x = (of_s ? s : t) + cluster.row;
+  double* x = base + (of_s ? at.s(0) : at.t(0)) + cluster.row();
   const int began = p.start ? 0 : 1;  // where t_0 and s_0 are
-  if (cluster.writes && inside) x[0] = last;
+  if (writes) x[0] = last;
 #pragma unroll 1
   for (int j = 1; j < at.terms; ++j) {
     const double moved = twice * cluster.product(rows, (j - 1 + began) % 2) - last;
     const double value = j > 1 ? 2 * moved - before : moved;
     before = last;
     last = value;
-    if (cluster.writes && inside) x[j * n] = value;
+    if (writes) x[j * n] = value;
     cluster.publish((j + began) % 2, value);
-    cluster.barrier();
   }
-  if (at.terms == 1) cluster.barrier();  // x[0] has not been waited for yet
-  // Each block combines the rows of the vectors that it has made.
-  const int64_t begin = cluster.rank * int64_t(Form::kBlockRows);
-  const int64_t left = n - begin, count = left < Form::kBlockRows ? left : Form::kBlockRows;
-  if (count > 0) combine_terms(table, at, base, begin, count, threadIdx.x, kClusterThreads);
+  __syncwarp();  // a lane reads what another one of its warp has written
   double radial = 0;
-  if (threadIdx.x < 32) {
-    for (int64_t i = begin + threadIdx.x; i < begin + count; i += 32) {
-      radial += radial_term(table, at, base, i);
-    }
-    radial = sum_over_warp(radial);
-    if (threadIdx.x == 0) *of_block<Form::kBlocks>(&cluster.mine.parts[cluster.rank], 0) = radial;
+  if (inside) {
+    const auto combine = [&](const double* table) {
+      return combine_entry<Working::kCopies>(table, at, base, p.pair_rows, b, cluster.row(), of_s,
+                                             cluster.copy());
+    };
+    radial = p.table ? combine(p.table) : combine(travelling.c);
+    radial *= base[at.s(0) + cluster.row()];
   }
-  cluster.barrier();
-  if (cluster.rank == 0 && threadIdx.x == 0) {
+  radial = sum_over_warp(radial);
+  if (cluster.lane() == 0) {
+    *of_block<Form::kBlocks>(&cluster.mine.parts[cluster.warp()], 0) = radial;
+  }
+  cluster.barrier();  // before the next sample's vectors replace these, too
+  if (cluster.rank() == 0 && threadIdx.x == 0) {
     double sum = 0;
-    for (int k = 0; k < Form::kBlocks; ++k) sum += cluster.mine.parts[k];
+    for (int k = 0; k < Form::kBlocks * Form::kWarps; ++k) sum += cluster.mine.parts[k];
     // The squeeze is sqrt(tr) * (1 / tr) * (...), and the matrix inside q is C / tr.
     p.trace_gradient[b] = -sum / (2 * trace);
   }
-  cluster.barrier();
 }
 
-template <typename Acc, int kBlocks, int kRows, int kColumns>
-__global__ void __launch_bounds__(kClusterThreads, 1)
+template <typename Acc, typename Form>
+__global__ void __launch_bounds__(Form::kThreads, Form::kResident)
     cluster_gradient(AdjointArguments<Acc> p, const __grid_constant__ Coefficients travelling) {
-  using Form = ClusterForm<kBlocks, kRows, kColumns>;
-  if constexpr (has_clusters(kBlocks)) {
-    const double* table = p.table ? p.table : travelling.c;
-    const Cluster<Form, 2> cluster;
+  wait_for_last_launch();
+  if constexpr (has_clusters(Form::kBlocks)) {
+    Cluster<Form, 2> cluster;
     for (int64_t b = cluster.sample(); b < p.batch; b += cluster.samples()) {
-      cluster_gradient_sample<Acc, Form>(p, b, table, cluster);
+      cluster.begin_sample();
+      cluster_gradient_sample<Acc, Form>(p, b, travelling, cluster);
     }
   }
 }
 
-// run(form) with the smallest form that holds a matrix of n rows: false where none does.
-template <typename Run>
-bool with_cluster_form(int64_t n, Run run) {
+// run(form) with the form that holds a matrix of n rows for so many terms: false where none does.
+template <typename Acc, typename Run>
+bool with_cluster_form(int64_t n, int terms, Run run) {
   if (n <= SmallForm::kLargest) {
     run(SmallForm{});
-  } else if (n <= MiddleForm::kLargest) {
-    run(MiddleForm{});
-  } else if (n <= LargeForm::kLargest) {
-    run(LargeForm{});
-  } else {
-    return false;
+    return true;
   }
+  if constexpr (sizeof(Acc) == 4) {
+    if (n > LargeForm::kLargest && n <= HugeForm::kLargest) {
+      run(HugeForm{});
+      return true;
+    }
+    if (terms <= kRoundedTerms && n <= LargeForm::kLargest) {
+      n <= MiddleForm::kLargest ? run(MiddleForm{}) : run(LargeForm{});
+      return true;
+    }
+  }
+  if (n > LargeWideForm::kLargest) return false;
+  n <= MiddleWideForm::kLargest ? run(MiddleWideForm{}) : run(LargeWideForm{});
   return true;
-}
-
-// Whether this device can launch a cluster of the kernel: it may be too old, and so may be what the
-// kernel was compiled for, where a newer device runs its PTX; and a small device, or a small part
-// of one, may have too few multiprocessors side by side for so many blocks.
-inline bool launches_clusters(const void* kernel, int blocks, size_t bytes) {
-  int device = 0, served = 0, at_once = 0;
-  cudaFuncAttributes attributes = {};
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&served, cudaDevAttrClusterLaunch, device) != cudaSuccess ||
-      cudaFuncGetAttributes(&attributes, kernel) != cudaSuccess || served == 0 ||
-      attributes.ptxVersion < 90) {
-    return false;
-  }
-  const ClusterLaunch one(1, blocks, bytes, kClusterThreads, nullptr);
-  const cudaError_t error = cudaOccupancyMaxActiveClusters(&at_once, kernel, &one.config);
-  // This one is an answer, too; any other is left for the next launch to report.
-  if (error == cudaErrorInvalidClusterSize) cudaGetLastError();
-  return error == cudaSuccess && at_once > 0;
 }
 
 }  // namespace ccdn::cuda

@@ -13,6 +13,7 @@
 //
 // Deterministic: no atomics; sums over the batch are made of chunks that depend on the shape alone.
 #include "../common/cocs_loss.h"
+#include "cluster_launch.cuh"
 #include "cocs_loss_kernels.cuh"
 #include "launch.cuh"
 
@@ -47,7 +48,7 @@ Status cocs_loss_forward_cuda(const CocsShape& shape, void* losses, void* sums, 
   return for_element(shape.dtype, [&](auto element) {
     using T = decltype(element);
     double* memory = static_cast<double*>(workspace);
-    Launcher launch(stream);
+    Launcher launch(stream, overlaps(unit_sums<T>));
     CocsPlan plan(shape, /*backward=*/false);
     for (CocsTasks tasks; plan.next(tasks);) {
       launch(unit_sums<T>, pieces(tasks), kLineThreads, tasks, memory);
@@ -64,7 +65,7 @@ Status cocs_loss_backward_cuda(const CocsShape& shape, const void* grad_losses, 
   return for_element(shape.dtype, [&](auto element) {
     using T = decltype(element);
     double* memory = static_cast<double*>(workspace);
-    Launcher launch(stream);
+    Launcher launch(stream, overlaps(unit_gradients<T>));
     CocsPlan plan(shape, /*backward=*/true);
     for (CocsTasks tasks; plan.next(tasks);) {
       // It only reads them, backward.

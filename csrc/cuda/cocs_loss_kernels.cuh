@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cuda/instructions.cuh>
 
 #include "cocs_loss_plan.h"
 #include "element.cuh"
@@ -26,7 +27,7 @@ struct CocsPiece {
     while (piece >= tasks.task[found].end) ++found;
     task = tasks.task + found;
     const int64_t local = piece - (found ? tasks.task[found - 1].end : 0);
-    excitation = local / task->chunks;
+    excitation = quotient(local, task->chunks);
     chunk = local - excitation * task->chunks;
     first = chunk * task->samples;
     const int64_t left = task->level.batch - first;
@@ -55,6 +56,7 @@ struct CocsPiece {
 template <typename T>
 __global__ void __launch_bounds__(kLineThreads, 2)
     unit_sums(const __grid_constant__ CocsTasks tasks, double* workspace) {
+  wait_for_last_launch();
   __shared__ double scale[kCocsSamples];
   for (int64_t at = blockIdx.x; at < tasks.task[tasks.count - 1].end; at += gridDim.x) {
     const CocsPiece<T> piece(tasks, at);
@@ -108,6 +110,7 @@ template <typename T, bool kBackward>
 __global__ void __launch_bounds__(kLineThreads, 1)
     level_losses(const __grid_constant__ CocsTasks tasks, double* workspace,
                  Accumulator<T>* all_sums, T* losses) {
+  wait_for_last_launch();
   using Acc = Accumulator<T>;
   __shared__ double totals[2];
   for (int64_t at = blockIdx.x; at < tasks.count; at += gridDim.x) {
@@ -133,7 +136,7 @@ __global__ void __launch_bounds__(kLineThreads, 1)
     for (int64_t pair0 = 0; pair0 < count * count; pair0 += lines_of_block(true)) {
       const double product =
           line_sum(pair0, count * count, channels, true, [&](int64_t pair, int64_t d) {
-            const int64_t p = pair / count;
+            const int64_t p = quotient(pair, count);
             return double(sums[p * channels + d]) * double(sums[(pair - p * count) * channels + d]);
           });
       const int64_t pair = pair0 + threadIdx.x;
@@ -144,9 +147,13 @@ __global__ void __launch_bounds__(kLineThreads, 1)
     __syncthreads();
     if (threadIdx.x == 0) {
       double own = 0, cross = 0;
-      for (int64_t pair = 0; pair < count * count; ++pair) {
-        const double square = products[pair] * products[pair];
-        (pair % (count + 1) == 0 ? own : cross) += square;
+      // In two loops: one thread would take microseconds for the divisions that tell p from q.
+      for (int64_t p = 0; p < count; ++p) {
+#pragma unroll 4
+        for (int64_t q = 0; q < count; ++q) {
+          const double product = products[p * count + q];
+          (p == q ? own : cross) += product * product;
+        }
       }
       totals[0] = own;
       totals[1] = vanishes ? 0 : cross / own;
@@ -157,7 +164,7 @@ __global__ void __launch_bounds__(kLineThreads, 1)
       const double upstream = double(Element<T>::load(losses[task.number]));
       const double factor = vanishes ? 0 : 4 / totals[0] * scale * scale * upstream;
       for (int64_t i = threadIdx.x; i < size; i += kLineThreads) {
-        const int64_t p = i / channels, d = i - p * channels;
+        const int64_t p = quotient(i, channels), d = i - p * channels;
         double sum = 0;
         for (int64_t q = 0; q < count; ++q) {
           const double product = products[p * count + q];
@@ -176,6 +183,7 @@ __global__ void __launch_bounds__(kLineThreads, 1)
 template <typename T>
 __global__ void __launch_bounds__(kLineThreads, 2)
     unit_gradients(const __grid_constant__ CocsTasks tasks, const double* workspace) {
+  wait_for_last_launch();
   using Acc = Accumulator<T>;
   __shared__ double scale[kCocsSamples], along[kCocsSamples];
   for (int64_t at = blockIdx.x; at < tasks.task[tasks.count - 1].end; at += gridDim.x) {

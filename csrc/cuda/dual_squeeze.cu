@@ -30,9 +30,11 @@
 // are known, one pass over the matrix serves both, where an adjoint one needs the other's end.
 //
 // (8, 256, 32 x 32) float32, K = 5: 8 MB of features are 2 us of an H200's memory, 0.3 G
-// multiply-adds of the gram matrix in three terms of TF32 are spread over 80 blocks, and of the 30
-// products with a matrix of 256 KB each takes about 0.5 us (a prediction) where a cluster holds the
-// matrix (cluster_recurrence.cuh), and about 8 where one block reads it from L2 (recurrence.cuh).
+// multiply-adds of the gram matrix in three terms of TF32 are spread over 240 blocks, and of the 30
+// products with a matrix of 256 KB each takes about 0.45 us (a prediction) where a cluster holds
+// the matrix (cluster_recurrence.cuh), and about 8 where one block reads it from L2
+// (recurrence.cuh). The products with the features, forward and backward, are those of tensor cores
+// (product.cuh): of a tile that fused multiply-adds made, three quarters were padding of the pairs.
 //
 // Deterministic: no atomics, every sum in an order that depends on the shape alone. The vectors of
 // the recurrence, all sums over lines and the scalars are float64, the matrix and the products with
@@ -40,6 +42,7 @@
 #include <cmath>
 
 #include "../common/dual_squeeze.h"
+#include "cluster_launch.cuh"
 #include "cluster_recurrence.cuh"
 #include "dual_squeeze_kernels.cuh"
 #include "dual_squeeze_workspace.h"
@@ -105,7 +108,7 @@ struct Pass {
   Launcher launch;
   Features<T> features = {};
   MeanArguments<T> means = {};
-  double *vectors, *start;
+  double *vectors, *start, *result_gradient;
 
   Pass(const DualSqueezeShape& shape, bool backward, const void* x, const void* mean,
        void* workspace, void* stream)
@@ -113,9 +116,10 @@ struct Pass {
         e(shape),
         w(DualSqueezeWorkspace::plan(shape, backward)),
         workspace(workspace),
-        launch(stream),
+        launch(stream, overlaps(channel_means<T>)),
         vectors(at(workspace, w.vectors)),
-        start(e.channel_is_side ? nullptr : at(workspace, w.start)) {
+        start(e.channel_is_side ? nullptr : at(workspace, w.start)),
+        result_gradient(start && backward ? at(workspace, w.result_gradient) : nullptr) {
     features.data = means.x = static_cast<const T*>(x);
     means.mean = static_cast<Acc*>(const_cast<void*>(mean));
     means.mean_rest = at<Acc>(workspace, w.mean_rest);
@@ -134,61 +138,52 @@ struct Pass {
     features.channel_is_side = e.channel_is_side;
   }
 
-  // After the rest of `means` has been filled in. The matrix is computed where it is not `saved`.
-  const Acc* begin(const Acc* saved, Acc* computed) {
+  // After the rest of `means` has been filled in. On the positions side Xc^T 1 and, backward, Xc^T
+  // grad_second. The matrix is computed where it is not `saved`, in
+  // as many parts as its plan says.
+  MatrixParts<Acc> begin(const Acc* saved, Acc* computed) {
     launch(channel_means<T>, line_pieces(e.batch, e.channels, shape.stride_n <= shape.stride_d),
            kLineThreads, means);
-    if (!saved) {
-      const bool whole = e.parts.count == 1;
-      Acc* parts = at<Acc>(workspace, w.gram_parts);
-      const GramMatrixArguments<T> gram{features, e.batch, e.positions, e.parts,
-                                        whole ? computed : parts};
-      launch(gram_matrix<T>, e.batch * TriangleTile::count(tiles(e.side)) * e.parts.count,
-             kProductThreads<kGramProduct<T>>, gram);
-      if (!whole) {
-        const int64_t size = e.batch * e.side * e.side;
-        launch(add_gram_parts<Acc>, round_up_quotient(size, kLineThreads), kLineThreads, size,
-               e.parts.count, static_cast<const Acc*>(parts), computed);
-      }
+    if (start) {
+      launch(weighted_sums<T>, line_pieces(e.batch, e.side, !features.side_is_inner()),
+             kLineThreads, features, e.batch, start, means.upstream, result_gradient);
     }
-    if (start) weigh(nullptr, start);
-    return saved ? saved : computed;
+    if (saved) return {saved, 1, 0, nullptr};
+    const bool whole = e.parts.count == 1;
+    Acc* out = whole ? computed : at<Acc>(workspace, w.gram_parts);
+    const GramMatrixArguments<T> gram{features, e.batch, e.positions, e.parts, out};
+    launch(gram_matrix<T>, e.batch * TriangleTile::count(tiles(e.side)) * e.parts.count,
+           kProductThreads<kGramProduct<T>>, gram);
+    return {out, e.parts.count, e.batch * e.side * e.side, computed};
   }
 
-  // sums (B, n) = Xc^T weights, weights (B, free) or ones.
-  void weigh(const double* weights, double* sums) {
-    launch(weighted_sums<T>, line_pieces(e.batch, e.side, !features.side_is_inner()), kLineThreads,
-           features, e.batch, weights, sums);
+  // The recurrence: in clusters, where that is possible, with the sum of the parts on the way.
+  template <int kVectors, typename Arguments, typename KernelOf, typename Plain>
+  void recur(Arguments& arguments, const Coefficients& coefficients, KernelOf kernel_of,
+             Plain plain) {
+    bool launched = false;
+    with_cluster_form<Acc>(e.side, shape.terms, [&](auto form) {
+      using Form = decltype(form);
+      const auto kernel = kernel_of(form);
+      constexpr size_t bytes = sizeof(ClusterMemory<Form, kVectors>);
+      const auto address = reinterpret_cast<const void*>(kernel);
+      if (Form::kBlocks > 1 && !launches_clusters(address, Form::kBlocks, Form::kThreads, bytes)) {
+        return;
+      }
+      launched = true;
+      launch.cluster(kernel, e.batch, Form::kBlocks, bytes, Form::kThreads, arguments,
+                     coefficients);
+    });
+    if (launched) return;
+    MatrixParts<Acc>& matrix = arguments.matrix;
+    if (matrix.count > 1) {
+      launch(add_gram_parts<Acc>, round_up_quotient(matrix.stride, kLineThreads), kLineThreads,
+             matrix.stride, matrix.count, matrix.first, matrix.sum);
+      matrix = {matrix.sum, 1, 0, nullptr};
+    }
+    launch(plain, e.batch, kRecurrenceThreads, arguments, coefficients);
   }
 };
-
-template <typename T, int kBlocks, int kRows, int kColumns>
-auto squeeze_kernel(ClusterForm<kBlocks, kRows, kColumns>) {
-  return cluster_squeeze<T, kBlocks, kRows, kColumns>;
-}
-
-template <typename Acc, int kBlocks, int kRows, int kColumns>
-auto gradient_kernel(ClusterForm<kBlocks, kRows, kColumns>) {
-  return cluster_gradient<Acc, kBlocks, kRows, kColumns>;
-}
-
-// Launches the recurrence with its matrix in the registers of clusters, a cluster for each sample:
-// false where the matrix does not fit or the device has none.
-template <int kVectors, typename KernelOf, typename Arguments>
-bool in_clusters(Launcher& launch, const DualSqueezeExtents& e, KernelOf kernel_of,
-                 const Arguments& arguments, const Coefficients& coefficients) {
-  bool launched = false;
-  with_cluster_form(e.side, [&](auto form) {
-    using Form = decltype(form);
-    const auto kernel = kernel_of(form);
-    constexpr size_t bytes = sizeof(ClusterMemory<Form, kVectors>);
-    const auto address = reinterpret_cast<const void*>(kernel);
-    if (Form::kBlocks > 1 && !launches_clusters(address, Form::kBlocks, bytes)) return;
-    launched = true;
-    launch.cluster(kernel, e.batch, Form::kBlocks, bytes, kClusterThreads, arguments, coefficients);
-  });
-  return launched;
-}
 
 template <typename T>
 Status forward(const DualSqueezeShape& shape, const void* x, void* first, void* second, void* mean,
@@ -200,7 +195,7 @@ Status forward(const DualSqueezeShape& shape, const void* x, void* first, void* 
   pass.means.squares = at(workspace, pass.w.squares);
   Acc* matrix = shape.saves_gram ? static_cast<Acc*>(gram) : at<Acc>(workspace, pass.w.gram);
 
-  SqueezeArguments<T> squeeze = {};
+  SqueezeArguments<Acc> squeeze = {};
   squeeze.matrix = pass.begin(nullptr, matrix);
   squeeze.batch = e.batch;
   squeeze.channels = e.channels;
@@ -211,13 +206,11 @@ Status forward(const DualSqueezeShape& shape, const void* x, void* first, void* 
   squeeze.start = pass.start;
   squeeze.vectors = pass.vectors;
   squeeze.trace = static_cast<Acc*>(trace);
-  squeeze.second = {e.channel_is_side ? second : nullptr, shape.wide_squeezes};
-  const Coefficients coefficients = by_value(shape);
-  if (!in_clusters<1>(
-          pass.launch, e, [](auto form) { return squeeze_kernel<T>(form); }, squeeze,
-          coefficients)) {
-    pass.launch(chebyshev_squeeze<T>, e.batch, kRecurrenceThreads, squeeze, coefficients);
-  }
+  squeeze.second = {e.channel_is_side ? second : nullptr,
+                    shape.wide_squeezes ? Dtype::f32 : shape.dtype};
+  pass.template recur<1>(
+      squeeze, by_value(shape), [](auto form) { return cluster_squeeze<Acc, decltype(form)>; },
+      chebyshev_squeeze<Acc>);
   if (!e.channel_is_side) {
     pass.launch(squeeze_positions<T>,
                 line_pieces(e.batch, e.channels, pass.features.side_is_inner()), kLineThreads,
@@ -241,11 +234,7 @@ Status backward(const DualSqueezeShape& shape, const void* grad_first, const voi
 
   AdjointArguments<Acc> adjoint = {};
   adjoint.matrix = pass.begin(saved, at<Acc>(workspace, w.gram));
-  if (pass.start) {
-    double* result_gradient = at(workspace, w.result_gradient);
-    pass.weigh(pass.means.upstream, result_gradient);
-    adjoint.result_gradient = result_gradient;
-  }
+  adjoint.result_gradient = pass.result_gradient;
   adjoint.batch = e.batch;
   adjoint.channels = e.channels;
   adjoint.positions = e.positions;
@@ -254,6 +243,7 @@ Status backward(const DualSqueezeShape& shape, const void* grad_first, const voi
   adjoint.upstream = pass.means.upstream;
   adjoint.start = pass.start;
   adjoint.vectors = pass.vectors;
+  adjoint.pair_rows = {e.dense ? nullptr : at<Acc>(workspace, w.pair_rows), e.dense ? 0 : e.pairs};
   adjoint.trace_gradient = at(workspace, w.trace_gradient);
   const GradientTable table = {shape.terms, shape.rank};
   if (!table.travels()) {
@@ -263,34 +253,33 @@ Status backward(const DualSqueezeShape& shape, const void* grad_first, const voi
     }
     adjoint.table = stored;
   }
-  const Coefficients numbers = gradient_numbers(shape, 0);
-  if (!in_clusters<2>(
-          pass.launch, e, [](auto form) { return gradient_kernel<Acc>(form); }, adjoint, numbers)) {
-    pass.launch(chebyshev_gradient<Acc>, e.batch, kRecurrenceThreads, adjoint, numbers);
-  }
+  pass.template recur<2>(
+      adjoint, gradient_numbers(shape, 0),
+      [](auto form) { return cluster_gradient<Acc, decltype(form)>; }, chebyshev_gradient<Acc>);
 
   Acc* factor = at<Acc>(workspace, w.factor);
   ExpandArguments<T> expand = {};
   expand.features = pass.features;
   expand.batch = e.batch;
   expand.rows = e.rows;
-  expand.pairs = e.pairs;
   expand.vectors = pass.vectors;
+  expand.pair_rows = adjoint.pair_rows;
   expand.factor = factor;
   expand.scale = GradientScale<Acc>{adjoint.trace, adjoint.trace_gradient, e.positions};
   expand.grad_first = {const_cast<void*>(grad_first), shape.wide_squeezes};
   expand.accumulate = shape.accumulates;
   expand.upstream = pass.means.upstream;
   expand.grad_x = static_cast<T*>(grad_x);
+  constexpr int threads = kProductThreads<kGramProduct<T>>;
   const int64_t gradient_tiles = e.batch * tiles(e.free) * tiles(e.side);
   if (e.dense) {
     pass.launch(pair_matrix<Acc>, e.batch * tiles(e.side) * tiles(e.side), kTileThreads, e.batch,
                 e.rows, e.pairs, expand.vectors, expand.scale, factor);
-    pass.launch(expand_dense<T>, gradient_tiles, kTileThreads, expand);
+    pass.launch(expand_dense<T>, gradient_tiles, threads, expand);
   } else {
-    pass.launch(pair_projection<T>, e.batch * tiles(e.free) * tiles(e.pairs), kTileThreads,
-                pass.features, e.batch, e.rows, e.pairs, expand.vectors, expand.scale, factor);
-    pass.launch(expand_low_rank<T>, gradient_tiles, kTileThreads, expand);
+    pass.launch(pair_projection<T>, e.batch * tiles(e.free) * tiles(e.pairs), threads,
+                pass.features, e.batch, expand.pair_rows, expand.scale, factor);
+    pass.launch(expand_low_rank<T>, gradient_tiles, threads, expand);
   }
   return pass.launch.status();
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cuda/instructions.cuh>
 
 #include "dual_squeeze_workspace.h"
 #include "element.cuh"
@@ -32,6 +33,7 @@ struct GramMatrixArguments {
 template <typename T>
 __global__ void __launch_bounds__(kProductThreads<kGramProduct<T>>, 1)
     gram_matrix(GramMatrixArguments<T> p) {
+  wait_for_last_launch();
   using Acc = Accumulator<T>;
   const Features<T>& f = p.features;
   const int64_t n = f.side, half = TriangleTile::count(tiles(n)), parts = p.parts.count;
@@ -61,10 +63,22 @@ __global__ void __launch_bounds__(kProductThreads<kGramProduct<T>>, 1)
   }
 }
 
+// The matrices (B, n, n) as gram_matrix leaves them: sums of parts, each so far behind the one
+// before.
+template <typename Acc>
+struct MatrixParts {
+  const Acc* first;
+  int64_t count, stride;
+  Acc* sum;  // where there are several: to be stored here
+
+  __device__ const Acc* part(int64_t b, int64_t n) const { return first + b * n * n; }
+};
+
 // matrix (size,) = the sum of the parts (count, size), in their order.
 template <typename Acc>
 __global__ void __launch_bounds__(kLineThreads, 1)
     add_gram_parts(int64_t size, int64_t count, const Acc* parts, Acc* matrix) {
+  wait_for_last_launch();
   const int64_t step = int64_t(gridDim.x) * kLineThreads;
   for (int64_t at = int64_t(blockIdx.x) * kLineThreads + threadIdx.x; at < size; at += step) {
     Acc sum = 0;
@@ -74,63 +88,69 @@ __global__ void __launch_bounds__(kLineThreads, 1)
   }
 }
 
-// Piece: a few side entries of a sample. sums[s] = sum over f of weights[f] Xc[f, s]; weights of
-// null are ones.
+// Piece: a few side entries of a sample. ones[s] = sum over f of Xc[f, s] and, where there are
+// weights, sums[s] = sum over f of weights[f] Xc[f, s].
 template <typename T>
 __global__ void __launch_bounds__(kLineThreads, 1)
-    weighted_sums(Features<T> features, int64_t batch, const double* weights, double* sums) {
+    weighted_sums(Features<T> features, int64_t batch, double* ones, const double* weights,
+                  double* sums) {
+  wait_for_last_launch();
   const bool contiguous = !features.side_is_inner();
   const int count = lines_of_block(contiguous);
   const int64_t n = features.side, pieces = (n + count - 1) / count;
   for (int64_t piece = blockIdx.x; piece < batch * pieces; piece += gridDim.x) {
-    const int64_t b = piece / pieces, s0 = piece % pieces * count;
+    const int64_t b = piece / pieces, s0 = piece % pieces * count, s = s0 + threadIdx.x;
+    const bool owner = threadIdx.x < static_cast<unsigned>(count) && s < n;
     const Features<T> x = features.sample(b);
-    const double* w = weights ? weights + b * features.free : nullptr;
-    const double sum = line_sum(s0, n, features.free, contiguous, [&](int64_t s, int64_t f) {
-      return double(x(f, s)) * (w ? w[f] : 1.0);
-    });
-    const int64_t s = s0 + threadIdx.x;
-    if (threadIdx.x < static_cast<unsigned>(count) && s < n) sums[b * n + s] = sum;
+    const double one = line_sum(s0, n, features.free, contiguous,
+                                [&](int64_t s, int64_t f) { return double(x(f, s)); });
+    if (owner) ones[b * n + s] = one;
+    if (weights == nullptr) continue;
+    const double* w = weights + b * features.free;
+    const double sum = line_sum(s0, n, features.free, contiguous,
+                                [&](int64_t s, int64_t f) { return double(x(f, s)) * w[f]; });
+    if (owner) sums[b * n + s] = sum;
   }
 }
 
 // ---- forward ----------------------------------------------------------------------------------
 
-template <typename T>
+template <typename Acc>
 struct SqueezeArguments {
   int64_t batch, channels, positions, n;
-  const Accumulator<T>* matrix;  // (B, n, n)
-  const Accumulator<T>* mean;    // (B, D)
-  const double* squares;         // (B, D)
-  const double* start;           // (B, n); null on the channels side: ones
-  double* vectors;               // (B, 3, n); row 0 is the result
-  Accumulator<T>* trace;         // (B,)
-  Squeezes<T> second;            // channels side only
+  MatrixParts<Acc> matrix;
+  const Acc* mean;        // (B, D)
+  const double* squares;  // (B, D)
+  const double* start;    // (B, n); null on the channels side: ones
+  double* vectors;        // (B, 3, n); row 0 is the result
+  Acc* trace;             // (B,)
+  StoredSqueezes second;  // channels side only
 };
 
-// Piece: a sample. The trace, q(C / tr) v, and on the channels side the squeeze itself.
-template <typename T>
+// Piece: a sample, of whose matrix there is one part. The trace, q(C / tr) v, and on the channels
+// side the squeeze itself.
+template <typename Acc>
 __global__ void __launch_bounds__(kRecurrenceThreads, 1)
-    chebyshev_squeeze(SqueezeArguments<T> p, const __grid_constant__ Coefficients coefficients) {
-  using Acc = Accumulator<T>;
+    chebyshev_squeeze(SqueezeArguments<Acc> p, const __grid_constant__ Coefficients coefficients) {
+  wait_for_last_launch();
   for (int64_t b = blockIdx.x; b < p.batch; b += gridDim.x) {
     double spread = 0, level = 0;
     for (int64_t d = threadIdx.x; d < p.channels; d += kRecurrenceThreads) {
       const double mean = double(p.mean[b * p.channels + d]);
-      spread += p.squares[b * p.channels + d] / double(p.positions);
+      spread += p.squares[b * p.channels + d];
       level += mean * mean;
     }
-    spread = block_sum(spread);
+    spread = block_sum(spread) / double(p.positions);
     level = block_sum(level);
     const Acc stored = spread_or_zero<Acc>(spread, level);
     if (threadIdx.x == 0) p.trace[b] = stored;
     const double trace = double(stored);
 
     double* result = p.vectors + b * 3 * p.n;
-    const Squeezes<T> second = p.second;
+    const StoredSqueezes second = p.second;
     const int64_t row = b * p.channels;
     if (trace == 0) {
-      for (int64_t d = threadIdx.x; second && d < p.channels; d += kRecurrenceThreads) {
+      for (int64_t d = threadIdx.x; second.data && d < p.channels; d += kRecurrenceThreads) {
         second.store(row + d, Acc(0));
       }
       continue;
@@ -138,11 +158,11 @@ __global__ void __launch_bounds__(kRecurrenceThreads, 1)
     for (int64_t i = threadIdx.x; i < p.n; i += kRecurrenceThreads) {
       result[p.n + i] = p.start ? p.start[b * p.n + i] : 1.0;
     }
-    const Acc* matrix = p.matrix + b * p.n * p.n;
     const int64_t n = p.n;
+    const Acc* matrix = p.matrix.part(b, n);
     chebyshev_sum(
         matrix, n, trace, coefficients, [=](int j) { return result + (1 + j % 2) * n; }, result);
-    if (second) {
+    if (second.data) {
       const double scale = 1 / (sqrt(trace) * double(p.channels));
       symmetric_product(matrix, n, result,
                         [=](int64_t d, double sum) { second.store(row + d, Acc(scale * sum)); });
@@ -155,6 +175,7 @@ template <typename T>
 __global__ void __launch_bounds__(kLineThreads, 1)
     squeeze_positions(Features<T> features, int64_t batch, const Accumulator<T>* traces,
                       const double* vectors, Squeezes<T> second) {
+  wait_for_last_launch();
   const bool contiguous = features.side_is_inner();
   const int count = lines_of_block(contiguous);
   const int64_t n = features.side, channels = features.free;
@@ -179,30 +200,50 @@ __global__ void __launch_bounds__(kLineThreads, 1)
 
 // ---- backward ---------------------------------------------------------------------------------
 
+// What the gradient's pairs are made of (AdjointRows), once more in the type of the products with
+// the features: (B, 2, pairs, n), every row in its place and in its partner's.
+template <typename Acc>
+struct PairRows {
+  Acc* data;  // or null: the dense form has no need of them
+  int64_t pairs;
+
+  __device__ Acc* of(int64_t b, int64_t n) const { return data + b * 2 * pairs * n; }
+  __device__ Acc* partners(int64_t b, int64_t n) const { return of(b, n) + pairs * n; }
+  __device__ void store(AdjointRows at, int64_t b, int64_t row, int64_t i, double value) const {
+    if (data == nullptr || row >= pairs) return;
+    of(b, at.n)[row * at.n + i] = Acc(value);
+    partners(b, at.n)[at.partner(row) * at.n + i] = Acc(value);
+  }
+};
+
 template <typename Acc>
 struct AdjointArguments {
   int64_t batch, channels, positions;
   AdjointRows rows;
-  const Acc* matrix;              // (B, n, n)
+  MatrixParts<Acc> matrix;
   const Acc* trace;               // (B,)
   const double* table;            // a GradientTable's numbers; null where they travel
   const double* upstream;         // (B, D) grad_second
   const double* start;            // (B, n), positions side; null on the channels side
   const double* result_gradient;  // (B, n), positions side: Xc^T grad_second
   double* vectors;                // (B, rows, n)
-  double* trace_gradient;         // (B,)
+  PairRows<Acc> pair_rows;
+  double* trace_gradient;  // (B,)
 };
 
 // Piece: a part of a table that is too long to travel with the kernel that reads it.
 __global__ void __launch_bounds__(kRecurrenceThreads, 1)
     store_numbers(const __grid_constant__ Coefficients numbers, double* to) {
+  wait_for_last_launch();
   for (int i = threadIdx.x; i < numbers.terms; i += kRecurrenceThreads) to[i] = numbers.c[i];
 }
 
-// Piece: a sample. The rows of the gradient, and the gradient with respect to the trace.
+// Piece: a sample, of whose matrix there is one part. The rows of the gradient, and the gradient
+// with respect to the trace.
 template <typename Acc>
 __global__ void __launch_bounds__(kRecurrenceThreads, 1)
     chebyshev_gradient(AdjointArguments<Acc> p, const __grid_constant__ Coefficients travelling) {
+  wait_for_last_launch();
   const AdjointRows rows = p.rows;
   const double* table = p.table ? p.table : travelling.c;
   const int64_t n = rows.n;
@@ -212,7 +253,7 @@ __global__ void __launch_bounds__(kRecurrenceThreads, 1)
       if (threadIdx.x == 0) p.trace_gradient[b] = 0;
       continue;
     }
-    const Acc* matrix = p.matrix + b * n * n;
+    const Acc* matrix = p.matrix.part(b, n);
     double* base = p.vectors + b * rows.size();
     double *t = base + rows.t(0), *s = base + rows.s(0);
     const double scale = sqrt(trace) / double(p.channels);
@@ -231,6 +272,10 @@ __global__ void __launch_bounds__(kRecurrenceThreads, 1)
                         [=](int64_t i, double sum) { s[i] = 2 * sum / trace; });
     }
     const double radial = chebyshev_adjoint(matrix, trace, table, rows, base);
+    for (int64_t e = threadIdx.x; e < p.pair_rows.pairs * n; e += kRecurrenceThreads) {
+      const int64_t row = quotient(e, n);
+      p.pair_rows.store(rows, b, row, e - row * n, base[e]);
+    }
     // The squeeze is sqrt(tr) * (1 / tr) * (...), and the matrix inside q is C / tr.
     if (threadIdx.x == 0) p.trace_gradient[b] = -radial / (2 * trace);
   }
@@ -251,6 +296,7 @@ template <typename Acc>
 __global__ void __launch_bounds__(kTileThreads, 1)
     pair_matrix(int64_t batch, AdjointRows rows, int64_t pairs, const double* vectors,
                 GradientScale<Acc> scale, Acc* factor) {
+  wait_for_last_launch();
   const int64_t n = rows.n, across = tiles(n);
   for (int64_t piece = blockIdx.x; piece < batch * across * across; piece += gridDim.x) {
     const int64_t b = piece / (across * across);
@@ -271,28 +317,50 @@ __global__ void __launch_bounds__(kTileThreads, 1)
   }
 }
 
+// Blocks of a multiprocessor whose tiles are products with the features.
+template <typename T>
+inline constexpr int kProductBlocks = sizeof(T) == 8 ? 1 : 2;
+
+// The features of a sample as the left operand, free x side.
+template <typename T>
+__device__ FeatureOperand<T> free_by_side(const Features<T>& x, int64_t depth) {
+  return {x.data,
+          x.free_stride,
+          x.side_stride,
+          depth,
+          x.mean,
+          x.mean_rest,
+          x.channel_is_side ? MeanOf::depth : MeanOf::row};
+}
+
+// Numbers that are not centred: `lines` of so many neighbours each, whose depth is along them or
+// across.
+template <typename Acc>
+__device__ FeatureOperand<Acc> plain_operand(const Acc* data, int64_t line, int64_t depth,
+                                             bool along) {
+  return {data, along ? line : 1, along ? 1 : line, depth, nullptr, nullptr, MeanOf::nothing};
+}
+
 // Low-rank form. Piece: a tile of factor (B, free, pairs) = 2 / (N tr) * Xc (rows of the pairs)^T.
 template <typename T>
-__global__ void __launch_bounds__(kTileThreads, 1)
-    pair_projection(Features<T> features, int64_t batch, AdjointRows rows, int64_t pairs,
-                    const double* vectors, GradientScale<Accumulator<T>> scale,
-                    Accumulator<T>* factor) {
+__global__ void __launch_bounds__(kProductThreads<kGramProduct<T>>, kProductBlocks<T>)
+    pair_projection(Features<T> features, int64_t batch, PairRows<Accumulator<T>> rows,
+                    GradientScale<Accumulator<T>> scale, Accumulator<T>* factor) {
+  wait_for_last_launch();
   using Acc = Accumulator<T>;
-  const int64_t n = features.side, free = features.free;
+  const int64_t n = features.side, free = features.free, pairs = rows.pairs;
   const int64_t down = tiles(free), across = tiles(pairs);
   for (int64_t piece = blockIdx.x; piece < batch * down * across; piece += gridDim.x) {
-    const int64_t b = piece / (down * across);
+    const int64_t line = quotient(piece, across), b = quotient(line, down);
     if (scale.trace[b] == Acc(0)) continue;
     const Features<T> x = features.sample(b);
-    const double* base = vectors + b * rows.size();
-    const double outer = scale.outer(b);
+    const Acc outer = Acc(scale.outer(b));
     Acc* out = factor + b * free * pairs;
-    tile_product<Acc>(
-        piece / across % down * kTile, free, piece % across * kTile, pairs, n,
-        TileOrder{features.side_is_inner(), true, false},
-        [&](int64_t f, int64_t s) { return x(f, s); },
-        [&](int64_t s, int64_t r) { return Acc(base[r * n + s]); },
-        [&](int64_t f, int64_t r, Acc sum) { out[f * pairs + r] = Acc(outer) * sum; });
+    product_tile<kGramProduct<T>>(
+        (line - b * down) * kTile, free, (piece - line * across) * kTile, pairs, free_by_side(x, n),
+        plain_operand<Acc>(rows.of(b, n), n, n, true), false, [&](int64_t f, int64_t r, Acc sum) {
+          if (f < free && r < pairs) out[f * pairs + r] = outer * sum;
+        });
   }
 }
 
@@ -301,8 +369,8 @@ struct ExpandArguments {
   Features<T> features;
   int64_t batch;
   AdjointRows rows;
-  int64_t pairs;
-  const double* vectors;         // (B, rows, n)
+  const double* vectors;  // (B, rows, n)
+  PairRows<Accumulator<T>> pair_rows;
   const Accumulator<T>* factor;  // (B, n, n) or (B, free, pairs)
   GradientScale<Accumulator<T>> scale;
   Squeezes<T> grad_first;
@@ -339,59 +407,97 @@ struct GradientRest {
   }
 };
 
+// A tile of the gradient (free x side) = product + diagonal Xc + rest. product(store) calls
+// store(i, j, sum) for the thread's entries of the tile, where (i, j) is (free, side) or, turned,
+// the other way round. All that they need is asked for before the first one is stored: a store, the
+// compiler thinks, could change what is loaded after it.
+template <typename T, typename Product>
+__device__ __forceinline__ void expand_tile(const ExpandArguments<T>& p, int64_t b, bool turned,
+                                            double diagonal, const GradientRest<T>& rest,
+                                            Product product) {
+  using Acc = Accumulator<T>;
+  constexpr int kHeld = kTile * kTile / kProductThreads<kGramProduct<T>>;
+  const Features<T> x = p.features.sample(b);
+  T* out = p.grad_x + b * p.features.batch_stride;
+  Acc value[kHeld];
+  int64_t place[kHeld];
+  int count = 0;
+  product([&](int64_t i, int64_t j, Acc sum) {
+    const int64_t f = turned ? j : i, s = turned ? i : j;
+    const bool inside = f < p.features.free && s < p.features.side;
+    const int64_t at = inside ? x.offset(f, s) : -1;
+    double found = double(sum);
+    if (inside) {
+      found += rest(f, s);
+      if (diagonal != 0) found += diagonal * double(x(f, s));
+      if (p.accumulate) found += double(Element<T>::load(out[at]));
+    }
+    if constexpr (sizeof(Acc) == 8) {  // of which there are too many to hold
+      if (inside) out[at] = found;
+    } else {
+      place[count] = at;
+      value[count++] = Acc(found);
+    }
+  });
+  if constexpr (sizeof(Acc) == 4) {
+#pragma unroll
+    for (int k = 0; k < kHeld; ++k) {
+      if (place[k] >= 0) out[place[k]] = Element<T>::store(value[k]);
+    }
+  }
+}
+
 // Dense form. Piece: a tile of the gradient (free x side) = Xc P + rest.
 template <typename T>
-__global__ void __launch_bounds__(kTileThreads, 1) expand_dense(ExpandArguments<T> p) {
+__global__ void __launch_bounds__(kProductThreads<kGramProduct<T>>, kProductBlocks<T>)
+    expand_dense(ExpandArguments<T> p) {
+  wait_for_last_launch();
   using Acc = Accumulator<T>;
   const int64_t n = p.features.side, free = p.features.free;
   const int64_t down = tiles(free), across = tiles(n);
-  const bool inner = p.features.side_is_inner();
   for (int64_t piece = blockIdx.x; piece < p.batch * down * across; piece += gridDim.x) {
-    const int64_t b = piece / (down * across);
-    const Features<T> x = p.features.sample(b);
+    const int64_t line = quotient(piece, across), b = quotient(line, down);
     const bool constant = p.scale.trace[b] == Acc(0);
     const GradientRest<T> rest(p, b, constant);
-    const Acc* factor = p.factor + b * n * n;
-    T* out = p.grad_x + b * p.features.batch_stride;
-    tile_product<Acc>(
-        piece / across % down * kTile, free, piece % across * kTile, n, constant ? 0 : n,
-        TileOrder{inner, false, !inner}, [&](int64_t f, int64_t k) { return x(f, k); },
-        [&](int64_t k, int64_t s) { return factor[k * n + s]; },
-        [&](int64_t f, int64_t s, Acc sum) {
-          double value = double(sum) + rest(f, s);
-          if (p.accumulate) value += double(Element<T>::load(out[x.offset(f, s)]));
-          out[x.offset(f, s)] = Element<T>::store(Acc(value));
-        });
+    const int64_t depth = constant ? 0 : n;
+    expand_tile<T>(p, b, false, 0, rest, [&](auto store) {
+      // P is symmetric.
+      product_tile<kGramProduct<T>>(
+          (line - b * down) * kTile, free, (piece - line * across) * kTile, n,
+          free_by_side(p.features.sample(b), depth),
+          plain_operand<Acc>(p.factor + b * n * n, n, depth, true), false, store);
+    });
   }
 }
 
 // Low-rank form. Piece: as above, with Xc P = factor (paired rows) + diagonal Xc.
 template <typename T>
-__global__ void __launch_bounds__(kTileThreads, 1) expand_low_rank(ExpandArguments<T> p) {
+__global__ void __launch_bounds__(kProductThreads<kGramProduct<T>>, kProductBlocks<T>)
+    expand_low_rank(ExpandArguments<T> p) {
+  wait_for_last_launch();
   using Acc = Accumulator<T>;
-  const int64_t n = p.features.side, free = p.features.free;
-  const int64_t down = tiles(free), across = tiles(n);
-  const AdjointRows rows = p.rows;
+  const int64_t n = p.features.side, free = p.features.free, pairs = p.pair_rows.pairs;
+  // A warp's neighbours are down the tile.
+  const bool turned = p.features.side_is_inner();
+  const int64_t rows = turned ? n : free, columns = turned ? free : n;
+  const int64_t down = tiles(rows), across = tiles(columns);
   for (int64_t piece = blockIdx.x; piece < p.batch * down * across; piece += gridDim.x) {
-    const int64_t b = piece / (down * across);
-    const Features<T> x = p.features.sample(b);
+    const int64_t line = quotient(piece, across), b = quotient(line, down);
     const bool constant = p.scale.trace[b] == Acc(0);
     const GradientRest<T> rest(p, b, constant);
-    const Acc* factor = p.factor + b * free * p.pairs;
-    const double* base = p.vectors + b * rows.size();
+    const int64_t depth = constant ? 0 : pairs;
+    const Acc* factor = p.factor + b * free * pairs;
+    const Acc* partners = p.pair_rows.partners(b, n);
+    const auto down_operand =
+        plain_operand<Acc>(turned ? partners : factor, turned ? n : pairs, depth, !turned);
+    const auto across_operand =
+        plain_operand<Acc>(turned ? factor : partners, turned ? pairs : n, depth, turned);
     const double diagonal = constant ? 0 : p.scale.diagonal(b);
-    T* out = p.grad_x + b * p.features.batch_stride;
-    tile_product<Acc>(
-        piece / across % down * kTile, free, piece % across * kTile, n, constant ? 0 : p.pairs,
-        TileOrder{true, false, !p.features.side_is_inner()},
-        [&](int64_t f, int64_t r) { return factor[f * p.pairs + r]; },
-        [&](int64_t r, int64_t s) { return Acc(base[rows.partner(r) * n + s]); },
-        [&](int64_t f, int64_t s, Acc sum) {
-          double value = double(sum) + rest(f, s);
-          if (!constant) value += diagonal * double(x(f, s));
-          if (p.accumulate) value += double(Element<T>::load(out[x.offset(f, s)]));
-          out[x.offset(f, s)] = Element<T>::store(Acc(value));
-        });
+    expand_tile<T>(p, b, turned, diagonal, rest, [&](auto store) {
+      product_tile<kGramProduct<T>>((line - b * down) * kTile, rows,
+                                    (piece - line * across) * kTile, columns, down_operand,
+                                    across_operand, false, store);
+    });
   }
 }
 

@@ -44,8 +44,9 @@ struct DualSqueezeExtents {
     free = channel_is_side ? positions : channels;
     rows = {shape.terms, shape.rank, side};
     pairs = AdjointRows::pairs(shape.rank, channel_is_side);
-    // Products with the features: n for each of them in the dense form, 2 x pairs in the other.
-    dense = side <= 2 * pairs;
+    // Products with the features: n for each of them in the dense form, 2 x pairs in the other,
+    // which also takes a launch more: a tile of the matrix is no more than that.
+    dense = side <= 2 * pairs || side <= 64;
     parts = GramParts::plan(batch, side, free);
   }
 };
@@ -60,6 +61,7 @@ struct DualSqueezeWorkspace {
   int64_t upstream = 0;         // (B, D) float64, backward: grad_second
   int64_t result_gradient = 0;  // (B, n) float64, backward, positions: Xc^T grad_second
   int64_t vectors = 0;          // float64: the recurrence, (B, 3, n) or B AdjointRows
+  int64_t pair_rows = 0;        // (B, 2, pairs, n) accumulation type, backward, low rank
   int64_t trace_gradient = 0;   // (B,) float64, backward
   int64_t table = 0;            // float64, backward: a GradientTable that does not travel
   int64_t factor = 0;           // backward: (B, n, n) dense or (B, free, pairs), accumulation type
@@ -80,6 +82,7 @@ struct DualSqueezeWorkspace {
     } else {
       w.upstream = w.take(e.batch * e.channels * 8);
       if (!e.channel_is_side) w.result_gradient = w.take(e.batch * e.side * 8);
+      if (!e.dense) w.pair_rows = w.take(2 * e.batch * e.pairs * e.side * accumulator);
       w.trace_gradient = w.take(e.batch * 8);
       const GradientTable table = {shape.terms, shape.rank};
       if (!table.travels()) w.table = w.take(table.size() * 8);

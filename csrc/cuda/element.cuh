@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "../common/status.h"
+
 namespace ccdn::cuda {
 
 template <typename T>
@@ -75,6 +77,26 @@ struct Squeezes {
   __device__ Accumulator<T> load(int64_t index) const {
     if (wide) return static_cast<const Accumulator<T>*>(data)[index];
     return Element<T>::load(static_cast<const T*>(data)[index]);
+  }
+};
+
+// Squeezes to be stored, in a type that is known at run time: a kernel that touches no other tensor
+// in it need not be compiled for each.
+struct StoredSqueezes {
+  void* data;  // or null
+  Dtype dtype;
+
+  template <typename Acc>
+  __device__ void store(int64_t index, Acc value) const {
+    if constexpr (sizeof(Acc) == 8) {
+      static_cast<double*>(data)[index] = value;
+    } else if (dtype == Dtype::bf16) {
+      static_cast<__nv_bfloat16*>(data)[index] = Element<__nv_bfloat16>::store(value);
+    } else if (dtype == Dtype::f16) {
+      static_cast<__half*>(data)[index] = Element<__half>::store(value);
+    } else {
+      static_cast<float*>(data)[index] = value;
+    }
   }
 };
 

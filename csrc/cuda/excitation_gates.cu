@@ -13,6 +13,7 @@
 //
 // Deterministic: no atomics; the order of every sum depends on the shape alone.
 #include "../common/excitation_gates.h"
+#include "cluster_launch.cuh"
 #include "excitation_gates_kernels.cuh"
 #include "launch.cuh"
 
@@ -71,7 +72,7 @@ Status excitation_gates_forward_cuda(const ExcitationGatesShape& shape, const vo
     using Acc = decltype(element);
     auto p = arguments<Acc>(shape, first, second, weights, hidden, scales);
     p.gates = static_cast<Acc*>(gates);
-    Launcher launch(stream);
+    Launcher launch(stream, overlaps(gates_reduce<Acc>));
     launch(gates_reduce<Acc>, TileGrid(p.networks(), p.batch, p.units).pieces(), kTileThreads, p);
     launch(gates_expand<Acc>, TileGrid(p.excitations, p.batch, p.channels).pieces(), kTileThreads,
            p);
@@ -99,7 +100,7 @@ Status excitation_gates_backward_cuda(const ExcitationGatesShape& shape, const v
     p.grad_expand = static_cast<Acc*>(grads.expand);
     p.grad_expand_bias = static_cast<Acc*>(grads.expand_bias);
     const int64_t n = p.networks(), lines = lines_of_block(false);
-    Launcher launch(stream);
+    Launcher launch(stream, overlaps(gates_reduce_backward<Acc>));
     launch(gates_expand_backward<Acc>,
            TileGrid(n, p.batch, p.units).pieces() + TileGrid(n, p.channels, p.units).pieces() +
                round_up_quotient(n * p.channels, lines),

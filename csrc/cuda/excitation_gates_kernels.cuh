@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cuda/instructions.cuh>
 
 #include "element.cuh"
 #include "line_sum.cuh"
@@ -72,6 +73,7 @@ __device__ void batch_sums(int64_t piece, int64_t count, int64_t batch, Acc* sum
 // Forward, first. Piece: a tile (samples, units) of a network's hidden.
 template <typename Acc>
 __global__ void __launch_bounds__(kTileThreads, 2) gates_reduce(GatesArguments<Acc> p) {
+  wait_for_last_launch();
   const TileGrid grid(p.networks(), p.batch, p.units);
   for (int64_t piece = blockIdx.x; piece < grid.pieces(); piece += gridDim.x) {
     const int64_t n = grid.product(piece);
@@ -92,6 +94,7 @@ __global__ void __launch_bounds__(kTileThreads, 2) gates_reduce(GatesArguments<A
 // Forward, second. Piece: a tile (samples, channels) of an excitation's gates.
 template <typename Acc>
 __global__ void __launch_bounds__(kTileThreads, 2) gates_expand(GatesArguments<Acc> p) {
+  wait_for_last_launch();
   const TileGrid grid(p.excitations, p.batch, p.channels);
   for (int64_t piece = blockIdx.x; piece < grid.pieces(); piece += gridDim.x) {
     const int64_t excitation = grid.product(piece);
@@ -118,6 +121,7 @@ __global__ void __launch_bounds__(kTileThreads, 2) gates_expand(GatesArguments<A
 // Backward, first. Pieces: tiles of the gradient of hidden, then of expand, then of expand_bias.
 template <typename Acc>
 __global__ void __launch_bounds__(kTileThreads, 2) gates_expand_backward(GatesArguments<Acc> p) {
+  wait_for_last_launch();
   const TileGrid hidden(p.networks(), p.batch, p.units);
   const TileGrid weights(p.networks(), p.channels, p.units);
   const int64_t biases = p.networks() * p.channels;
@@ -163,6 +167,7 @@ __global__ void __launch_bounds__(kTileThreads, 2) gates_expand_backward(GatesAr
 // reduce_bias.
 template <typename Acc>
 __global__ void __launch_bounds__(kTileThreads, 2) gates_reduce_backward(GatesArguments<Acc> p) {
+  wait_for_last_launch();
   const TileGrid squeezes(p.orders, p.batch, p.channels);
   const TileGrid weights(p.networks(), p.units, p.channels);
   const int64_t biases = p.networks() * p.units;

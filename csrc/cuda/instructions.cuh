@@ -94,6 +94,23 @@ __device__ __forceinline__ double from_lane(double value, int mask) {
   return __shfl_xor_sync(0xFFFFFFFFu, value, mask);
 }
 
+// A kernel that is launched as overlapping (launch.cuh) begins while the launch before it still
+// runs, and calls this before it touches memory: until that launch, and with it all before, has
+// ended and what they wrote is visible. What is launched next may begin from here on, too.
+__device__ __forceinline__ void wait_for_last_launch() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// The number itself, but the compiler does not know that: what is made of it inside of a loop is
+// not made before the loop, where it would take registers all the time.
+__device__ __forceinline__ int made_here(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // Clusters: blocks that run at the same time and reach each other's shared memory, from sm_90 on. A
 // kernel for several blocks is empty on older ones, where it is not launched.
 constexpr __host__ __device__ bool has_clusters(int blocks) {
@@ -133,8 +150,8 @@ __device__ __forceinline__ void cluster_barrier() {
 }
 
 // Where block `rank` of the cluster has what this block has at `mine` in its shared memory.
-template <int kBlocks>
-__device__ __forceinline__ double* of_block(double* mine, int rank) {
+template <int kBlocks, typename Number>
+__device__ __forceinline__ Number* of_block(Number* mine, int rank) {
   if constexpr (kBlocks == 1) {
     return mine;
   } else {
@@ -142,7 +159,68 @@ __device__ __forceinline__ double* of_block(double* mine, int rank) {
     asm("mapa.u64 %0, %1, %2;"
         : "=l"(place)
         : "l"(reinterpret_cast<uint64_t>(mine)), "r"(static_cast<uint32_t>(rank)));
-    return reinterpret_cast<double*>(place);
+    return reinterpret_cast<Number*>(place);
+  }
+}
+
+// Numbers that the blocks of a cluster send each other, counted in bytes where they arrive: who
+// waits for them waits for nothing else. A barrier of the cluster costs more: to make everything
+// visible it first waits until all writes, those to device memory too, have reached L2, and then
+// empties L1.
+
+// By one thread, before a barrier of the cluster. `arrivals` is in shared memory.
+__device__ __forceinline__ void begin_arrivals(uint64_t* arrivals) {
+  const auto place = static_cast<uint32_t>(__cvta_generic_to_shared(arrivals));
+  asm volatile(
+      "mbarrier.init.shared::cta.b64 [%0], 1;\n\t"
+      "fence.mbarrier_init.release.cluster;"
+      :
+      : "r"(place)
+      : "memory");
+}
+
+// By one thread for each phase: it ends when so many bytes have arrived.
+__device__ __forceinline__ void expect_arrivals(uint64_t* arrivals, int bytes) {
+  const auto place = static_cast<uint32_t>(__cvta_generic_to_shared(arrivals));
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
+               :
+               : "r"(place), "r"(bytes)
+               : "memory");
+}
+
+// Until the phase of this parity, 0 for the first one, has ended; what has arrived is visible.
+__device__ __forceinline__ void wait_for_arrivals(uint64_t* arrivals, int parity) {
+  const auto place = static_cast<uint32_t>(__cvta_generic_to_shared(arrivals));
+  asm volatile(
+      "{\n\t"
+      ".reg .pred ended;\n"
+      "again:\n\t"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 ended, [%0], %1;\n\t"
+      "@!ended bra again;\n\t"
+      "}"
+      :
+      : "r"(place), "r"(parity)
+      : "memory");
+}
+
+// value goes where block `rank` has what this block has at `mine`, and counts as arrived there.
+template <typename Number>
+__device__ __forceinline__ void send(Number* mine, Number value, uint64_t* arrivals, int rank) {
+  uint32_t to, counted;
+  const auto place = static_cast<uint32_t>(__cvta_generic_to_shared(mine));
+  const auto counter = static_cast<uint32_t>(__cvta_generic_to_shared(arrivals));
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(place), "r"(rank));
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(counted) : "r"(counter), "r"(rank));
+  if constexpr (sizeof(Number) == 8) {
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b64 [%0], %1, [%2];"
+                 :
+                 : "r"(to), "l"(__double_as_longlong(value)), "r"(counted)
+                 : "memory");
+  } else {
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];"
+                 :
+                 : "r"(to), "r"(__float_as_uint(value)), "r"(counted)
+                 : "memory");
   }
 }
 

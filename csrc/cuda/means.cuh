@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cuda/instructions.cuh>
 
 #include "element.cuh"
 #include "line_sum.cuh"
@@ -23,6 +24,7 @@ struct MeanArguments {
 // Piece: a few channels of a sample. Two passes over their rows, the second one from the cache.
 template <typename T>
 __global__ void __launch_bounds__(kLineThreads, 1) channel_means(MeanArguments<T> p) {
+  wait_for_last_launch();
   using Acc = Accumulator<T>;
   __shared__ Acc mean[32], rest[32];
   const bool contiguous = p.stride_n <= p.stride_d;

@@ -9,11 +9,14 @@
 // Device memory bounds both by far: at 5 bytes an operation an H200 (4.8 TB/s, 67 TFLOP/s) is 70
 // times faster at the operations. (64, 256, 32 x 32) float32, P = 4, forward: 336 MB, 70 us at the
 // full rate. So all that matters is that every byte moves once, 16 of them an instruction, enough
-// of them in flight: one pack a thread forward (2048 threads an SM: 32 KB), several backward.
+// of them in flight. Forward that is one pack a thread: 56 registers leave 1024 threads on a
+// multiprocessor of an H200, 16 KB of x on its way, and x is one of the P + 1 maps: its share of
+// the full rate takes 6 KB. Backward, several packs a thread.
 // Nothing is shared but the gates, so that bulk copies through shared memory have nothing to offer
 // here.
 //
 // Deterministic: no atomics; a gate's gradient is a fixed tree of sums.
+#include "cluster_launch.cuh"
 #include "launch.cuh"
 #include "multi_excite_kernels.cuh"
 
@@ -55,7 +58,7 @@ Status backward(const MultiExciteShape& shape, const void* grad_out, const void*
   const MultiExciteExtents e(shape);
   const MultiExciteBlocks blocks(e, kChannelsLast, V, sizeof(Acc));
   Acc* sums = static_cast<Acc*>(blocks.chunks == 1 ? grad_gates : workspace);
-  Launcher launch(stream);
+  Launcher launch(stream, overlaps(excite_backward<T, V, kChannelsLast>));
   launch(excite_backward<T, V, kChannelsLast>, e.batch * blocks.tiles * blocks.bands,
          kExciteThreads, e, blocks, static_cast<const T*>(grad_out), static_cast<const T*>(x),
          static_cast<const Acc*>(gates), static_cast<T*>(grad_x), sums);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cuda/instructions.cuh>
 
 #include "multi_excite_plan.h"
 #include "pack.cuh"
@@ -13,6 +14,7 @@ namespace ccdn::cuda {
 template <typename T, int V, bool kChannelsLast>
 __global__ void __launch_bounds__(kExciteThreads, 4)
     excite(MultiExciteExtents e, const T* x, const Accumulator<T>* gates, T* out) {
+  wait_for_last_launch();
   using Acc = Accumulator<T>;
   const int64_t map = e.map(), pieces = round_up_quotient(map, kExciteThreads * V);
   for (int64_t piece = blockIdx.x; piece < e.batch * pieces; piece += gridDim.x) {
@@ -59,6 +61,7 @@ template <typename T, int V, bool kChannelsLast>
 __global__ void __launch_bounds__(kExciteThreads, 2)
     excite_backward(MultiExciteExtents e, MultiExciteBlocks blocks, const T* grad_out, const T* x,
                     const Accumulator<T>* gates, T* grad_x, Accumulator<T>* sums) {
+  wait_for_last_launch();
   using Acc = Accumulator<T>;
   constexpr int kHeld = held_packs(V, sizeof(Acc));
   constexpr int kParts = kChannelsLast ? V : 1;
@@ -144,6 +147,7 @@ __global__ void __launch_bounds__(kExciteThreads, 2)
 template <typename Acc>
 __global__ void __launch_bounds__(kExciteThreads)
     add_chunks(int64_t batch, int64_t chunks, int64_t gates, const Acc* sums, Acc* grad_gates) {
+  wait_for_last_launch();
   const int64_t stride = int64_t(gridDim.x) * kExciteThreads;
   for (int64_t i = int64_t(blockIdx.x) * kExciteThreads + threadIdx.x; i < batch * gates;
        i += stride) {

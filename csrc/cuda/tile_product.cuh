@@ -22,6 +22,18 @@ struct TileOrder {
   bool result_along_rows;  // the result is contiguous in i, else in j
 };
 
+// Where in a slice the thread's load number e is: on which row or column of the tile, and how deep.
+template <int kSize>
+struct SlicePlace {
+  int line, depth;
+
+  __device__ SlicePlace(bool along_depth, int e) {
+    const int at = e * kTileThreads + int(threadIdx.x);
+    line = along_depth ? at / kDepth : at % kSize;
+    depth = along_depth ? at % kDepth : at / kSize;
+  }
+};
+
 // store(i, j, sum over k < depth of left(i, k) right(k, j)) for the tile at (row0, column0). Every
 // thread of the block must call it. A slice's sum is added to the total as a whole, which keeps the
 // rounding error of long sums near that of a blocked product.
@@ -44,31 +56,27 @@ __device__ __forceinline__ void tile_product(int64_t row0, int64_t rows, int64_t
     Acc from_left[kLoads], from_right[kLoads];
 #pragma unroll
     for (int e = 0; e < kLoads; ++e) {
-      const int at = e * kTileThreads + int(threadIdx.x);
-      const int64_t i = row0 + (order.left_along_depth ? at / kDepth : at % kSize);
-      const int64_t k = k0 + (order.left_along_depth ? at % kDepth : at / kSize);
+      const SlicePlace<kSize> place(order.left_along_depth, e);
+      const int64_t i = row0 + place.line, k = k0 + place.depth;
       from_left[e] = left(i < rows ? i : rows - 1, k < depth ? k : depth - 1);
     }
 #pragma unroll
     for (int e = 0; e < kLoads; ++e) {
-      const int at = e * kTileThreads + int(threadIdx.x);
-      const int64_t j = column0 + (order.right_along_depth ? at / kDepth : at % kSize);
-      const int64_t k = k0 + (order.right_along_depth ? at % kDepth : at / kSize);
+      const SlicePlace<kSize> place(order.right_along_depth, e);
+      const int64_t j = column0 + place.line, k = k0 + place.depth;
       from_right[e] = right(k < depth ? k : depth - 1, j < columns ? j : columns - 1);
     }
 #pragma unroll
     for (int e = 0; e < kLoads; ++e) {
-      const int at = e * kTileThreads + int(threadIdx.x);
-      const int i = order.left_along_depth ? at / kDepth : at % kSize;
-      const int k = order.left_along_depth ? at % kDepth : at / kSize;
-      left_slice[k][i] = row0 + i < rows && k0 + k < depth ? from_left[e] : Acc(0);
+      const SlicePlace<kSize> place(order.left_along_depth, e);
+      const bool inside = row0 + place.line < rows && k0 + place.depth < depth;
+      left_slice[place.depth][place.line] = inside ? from_left[e] : Acc(0);
     }
 #pragma unroll
     for (int e = 0; e < kLoads; ++e) {
-      const int at = e * kTileThreads + int(threadIdx.x);
-      const int j = order.right_along_depth ? at / kDepth : at % kSize;
-      const int k = order.right_along_depth ? at % kDepth : at / kSize;
-      right_slice[k][j] = column0 + j < columns && k0 + k < depth ? from_right[e] : Acc(0);
+      const SlicePlace<kSize> place(order.right_along_depth, e);
+      const bool inside = column0 + place.line < columns && k0 + place.depth < depth;
+      right_slice[place.depth][place.line] = inside ? from_right[e] : Acc(0);
     }
     __syncthreads();
     Acc sum[kPerThread][kPerThread] = {};

@@ -52,13 +52,17 @@ enum cudaError_t {
 };
 using cudaStream_t = struct CUstream_st*;
 
-enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension = 4 };
+enum cudaLaunchAttributeID {
+  cudaLaunchAttributeClusterDimension = 4,
+  cudaLaunchAttributeProgrammaticStreamSerialization = 6
+};
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
   struct {
     struct {
       unsigned x, y, z;
     } clusterDim;
+    int programmaticStreamSerializationAllowed;
   } val;
 };
 
@@ -80,7 +84,7 @@ inline unsigned cluster_blocks = 1, first_block = 0;
 inline unsigned thread_of_cluster() {
   return (blockIdx.x - first_block) * blockDim.x + threadIdx.x;
 }
-constexpr unsigned kMostBlocks = 8, kMostThreads = 2048, kBytesOfBlock = 48 << 10;
+constexpr unsigned kMostBlocks = 8, kMostThreads = 4096, kBytesOfBlock = 48 << 10;
 
 // How the threads of a block take turns between two barriers: 0 in order, 1 in reverse, else a
 // random order for every turn.
@@ -92,6 +96,9 @@ inline int64_t launches = 0, launches_of_clusters = 0;
 // lists; else, when this is not 0, the last blocks, in which the last of so many samples is.
 inline std::vector<std::vector<unsigned>> only_blocks;
 inline int64_t last_of_samples = 0;
+// Of the launch that runs: threads that have waited for the one before. It need not wait, but one
+// that overlaps must.
+inline int64_t threads_that_waited = 0;
 // While rehearsing, launches run no block and are listed here.
 struct Launched {
   const void* kernel;
@@ -277,7 +284,7 @@ inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, const void*)
   found->ptxVersion = emulation::compiled_for;
   return emulation::last_error = emulation::driver_error;
 }
-enum cudaDeviceAttr { cudaDevAttrClusterLaunch = 120 };
+enum cudaDeviceAttr { cudaDevAttrClusterLaunch = 120 };  // from the same architecture on: overlaps
 inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
   return cudaSuccess;
@@ -288,7 +295,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
 }
 inline cudaError_t cudaOccupancyMaxActiveClusters(int* found, const void*,
                                                   const cudaLaunchConfig_t* config) {
-  const unsigned blocks = config->numAttrs == 1 ? config->attrs[0].val.clusterDim.x : 1;
+  const unsigned blocks = config->numAttrs == 1 ? config->attrs[0].val.clusterDim.x : 1u;
   *found = blocks <= emulation::room_for_blocks;
   // Either answer: none at a time, or an error where there is room for no cluster at all.
   if (blocks == 1 || emulation::room_for_blocks > 1) return cudaSuccess;
@@ -323,7 +330,15 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     return last_error = cudaErrorInvalidConfiguration;
   }
   cluster_blocks = 1;
-  if (config->numAttrs == 1) cluster_blocks = config->attrs[0].val.clusterDim.x;
+  bool overlaps = false;
+  for (unsigned i = 0; i < config->numAttrs; ++i) {
+    const cudaLaunchAttribute& attribute = config->attrs[i];
+    if (attribute.id == cudaLaunchAttributeClusterDimension) {
+      cluster_blocks = attribute.val.clusterDim.x;
+    } else {
+      overlaps = attribute.val.programmaticStreamSerializationAllowed != 0;
+    }
+  }
   launches_of_clusters += cluster_blocks > 1;
   if (cluster_blocks < 1 || cluster_blocks > room_for_blocks || gridDim.x % cluster_blocks != 0 ||
       cluster_blocks * blockDim.x > kMostThreads || config->dynamicSmemBytes > kBytesOfBlock) {
@@ -338,12 +353,16 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   const std::tuple<std::remove_cv_t<Parameters>...> held(std::forward<Arguments>(arguments)...);
   const std::function<void()> body = [&] { std::apply(kernel, held); };
   races::launch_begins();
+  threads_that_waited = 0;
+  int64_t threads = 0;
   for (unsigned cluster : chosen_blocks(gridDim.x / cluster_blocks)) {
     first_block = cluster * cluster_blocks;
     races::block_begins(cluster);
     if (!Block::current().run(blockDim.x * cluster_blocks, body)) {
       return last_error = cudaErrorLaunchFailure;
     }
+    threads += blockDim.x * cluster_blocks;
   }
+  if (overlaps && threads_that_waited != threads) return last_error = cudaErrorLaunchFailure;
   return cudaSuccess;
 }

@@ -3,6 +3,7 @@
 
 #include <cuda/instructions.cuh>
 
+#include "cuda/cluster_launch.cuh"
 #include "cuda/dual_squeeze_workspace.h"
 #include "cuda/multi_excite_plan.h"
 #include "cuda/recurrence.cuh"
@@ -48,10 +49,24 @@ EXPORTED void emulated_only_blocks(int count, const unsigned* blocks) {
 EXPORTED void emulated_architectures(int device, int compiled_for) {
   emulation::device_architecture = device;
   emulation::compiled_for = compiled_for;
+  ccdn::cuda::DriverAnswers::all().forget();
 }
 
 // The blocks of the largest cluster that the device has room for, from now on.
-EXPORTED void emulated_room(unsigned blocks) { emulation::room_for_blocks = blocks; }
+EXPORTED void emulated_room(unsigned blocks) {
+  emulation::room_for_blocks = blocks;
+  ccdn::cuda::DriverAnswers::all().forget();
+}
+
+// The status of two launches of which the second overlaps the first, and waits for it or does not.
+EXPORTED int emulated_overlap(int waits) {
+  ccdn::cuda::Launcher launch(emulation::expected_stream, /*overlapping=*/true);
+  const auto kernel = +[](int waits) {
+    if (waits) ccdn::cuda::wait_for_last_launch();
+  };
+  for (int i = 0; i < 2; ++i) launch(kernel, 1, 32, waits);
+  return static_cast<int>(launch.status());
+}
 
 // Launches so far of clusters of several blocks.
 EXPORTED int64_t emulated_clusters() { return emulation::launches_of_clusters; }

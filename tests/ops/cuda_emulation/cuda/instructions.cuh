@@ -176,6 +176,13 @@ inline double from_lane(double value, int mask) {
   return all[lane ^ unsigned(mask)];
 }
 
+inline void wait_for_last_launch() {
+  const emulation::races::Unwatched meanwhile;
+  ++emulation::threads_that_waited;
+}
+
+inline int made_here(int value) { return value; }
+
 constexpr bool has_clusters(int blocks) { return blocks >= 1; }
 
 // In the library's own memory, where shared memory is.
@@ -205,13 +212,50 @@ void cluster_barrier() {
   emulation::wait_at(emulation::Block::State::at_block);
 }
 
-template <int kBlocks>
-double* of_block(double* mine, int rank) {
+template <int kBlocks, typename Number>
+Number* of_block(Number* mine, int rank) {
   const emulation::races::Unwatched meanwhile;
   auto& all = memory_of_blocks();
   const auto distance = reinterpret_cast<unsigned char*>(mine) - &all[0][0];
-  if (rank < 0 || rank >= kBlocks || distance < 0) __builtin_trap();
-  return reinterpret_cast<double*>(all[rank] + distance % emulation::kBytesOfBlock);
+  if (rank < 0 || rank >= int(emulation::cluster_blocks) || distance < 0) __builtin_trap();
+  return reinterpret_cast<Number*>(all[rank] + distance % emulation::kBytesOfBlock);
+}
+
+// What mbarrier counts: bytes that are expected and have not arrived, and the phases so far. All
+// threads of the cluster wait for every phase, so that waiting is a barrier here.
+struct Arrivals {
+  int32_t missing, phases;
+};
+static_assert(sizeof(Arrivals) == sizeof(uint64_t));
+
+inline void begin_arrivals(uint64_t* arrivals) {
+  const emulation::races::Unwatched meanwhile;
+  *reinterpret_cast<Arrivals*>(arrivals) = {0, 0};
+}
+
+inline void expect_arrivals(uint64_t* arrivals, int bytes) {
+  const emulation::races::Unwatched meanwhile;
+  auto& own = *reinterpret_cast<Arrivals*>(arrivals);
+  own.missing += bytes;
+  ++own.phases;
+}
+
+inline void wait_for_arrivals(uint64_t* arrivals, int parity) {
+  const emulation::races::Unwatched meanwhile;
+  emulation::wait_at(emulation::Block::State::at_block);
+  const auto& own = *reinterpret_cast<Arrivals*>(arrivals);
+  if (own.missing != 0 || (own.phases - 1) % 2 != parity) __builtin_trap();
+}
+
+template <typename Number>
+void send(Number* mine, Number value, uint64_t* arrivals, int rank) {
+  Number* to = of_block<0>(mine, rank);
+  {
+    const emulation::races::Unwatched meanwhile;
+    auto& theirs = *reinterpret_cast<Arrivals*>(of_block<0>(arrivals, rank));
+    theirs.missing -= int32_t(sizeof(Number));
+  }
+  *to = value;
 }
 
 }  // namespace ccdn::cuda
