@@ -129,7 +129,8 @@ def tables() -> str:
 
 def sources() -> dict[str, str]:
     """The package's files by their paths in it."""
-    roots = [f"ops/{name}/{part}.py" for name in OPERATORS for part in ("__init__", "triton")]
+    parts = ("__init__", "reference", "triton")
+    roots = [f"ops/{name}/{part}.py" for name in OPERATORS for part in parts]
     shared = [f.name for f in sorted((ROOT / "ccdn_ops/backends/triton").glob("*.py"))]
     waiting = ["reference.py", "names.py", "ops/__init__.py", *roots]
     waiting += [f"backends/triton/{name}" for name in shared]
