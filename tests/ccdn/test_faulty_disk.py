@@ -107,7 +107,7 @@ def permissions_obeyed() -> Iterator[None]:
 def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The lines on stderr, of which the last is the command's own."""
     said = capsys.readouterr().err.strip().splitlines()
-    assert said[-1].startswith("ccdn."), said
+    assert said[-1].startswith("ccdn "), said
     return said
 
 
