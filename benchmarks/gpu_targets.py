@@ -34,6 +34,7 @@ from torch import Tensor
 
 import ccdn_ops
 from ccdn_ops import reference
+from ccdn_ops.ops.operator import OPERATORS
 
 Shape = tuple[int, ...]
 BROKEN = 10  # exit code: the device's context is lost, the rest needs a new process
@@ -186,6 +187,36 @@ SUITES: dict[str, Suite] = {
         FEW,
         predicted=9.0,
     ),
+}
+
+
+def by_record(operator: str) -> Suite:
+    """The example of an operator that has no suite above; shapes are values of SIZES' letters."""
+    record = OPERATORS[operator]
+    letters = "".join(dict.fromkeys("".join(record.tensors.values())))
+
+    def measure(shape: Shape, device: str) -> Row:
+        sizes, random = dict(zip(letters, shape, strict=True)), torch.Generator().manual_seed(0)
+        inputs = [
+            torch.randn([sizes[letter] for letter in of], generator=random).to(device)
+            for of in record.tensors.values()
+        ]
+        return measured(
+            lambda *tensors: record.call(record.function, tensors),
+            lambda *tensors: record.call(record.reference, tensors),
+            [x.requires_grad_() for x in inputs],
+            device,
+        )
+
+    return Suite(operator, measure, (tuple(SIZES[letter] for letter in letters),))
+
+
+SIZES = {"B": 64, "P": 4, "O": 2, "D": 256, "R": 64, "H": 16, "W": 16}
+_NAMED = {suite.operator for suite in SUITES.values()}
+SUITES |= {
+    name: by_record(name)
+    for name, record in OPERATORS.items()
+    if record.schema and name not in _NAMED
 }
 
 

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 
 import ccdn_ops
 from ccdn_ops import reference
@@ -101,6 +103,22 @@ def test_the_reference_has_every_operator(name: str) -> None:
     assert OPERATORS[name].has("reference")
     assert getattr(ccdn_ops, name) is OPERATORS[name].function
     assert getattr(reference, name) is OPERATORS[name].reference
+
+
+def test_benchmarks_have_every_operator(load: Callable[[str], ModuleType]) -> None:
+    """Those without a file or a suite of their own have the example of their record."""
+    raw = {name for name, record in OPERATORS.items() if record.schema}
+    bench, targets = load("bench_operators"), load("gpu_targets")
+    assert raw <= bench.OWN | set(bench.OTHERS)
+    assert raw <= {suite.operator for suite in targets.SUITES.values()}
+    sizes = {"B": 2, "P": 2, "O": 2, "D": 8, "R": 2, "H": 3, "W": 3}
+    for name in ("multi_excite", "cocs_loss"):
+        case = bench.case_of(name, sizes)
+        ours, literal = case.ours(*case.inputs), case.reference(*case.inputs)
+        torch.testing.assert_close(ours, literal)
+        suite = targets.by_record(name)
+        small = tuple(sizes[letter] for letter in case.size)
+        assert suite.measure(small, "cpu")["ms"]["ours"] > 0
 
 
 # A folder of an operator with a reference alone ---------------------------------------------------
