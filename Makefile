@@ -1,7 +1,8 @@
 # make demo   train a small CCDN on synthetic faces and look at what it learned (6 to 8 minutes on two cores)
-# make test   formatting, types and every quick test
+# make check  formatting, types and a test of every part (2 minutes)
+# make test   formatting, types, the site and every quick test
 #
-# Both make a virtual environment in .venv first. PYTHON chooses the interpreter, PIP_CONSTRAINT the versions
+# Each makes a virtual environment in .venv first. PYTHON chooses the interpreter, PIP_CONSTRAINT the versions
 # (constraints.txt holds those that continuous integration uses):
 #     PIP_CONSTRAINT=$PWD/constraints.txt make test
 
@@ -10,6 +11,8 @@ VENV ?= .venv
 SWAP_VENV ?= .venv-swap
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
+# Processes that run tests. Each has one thread: two threads of two processes would wait for each other.
+WORKERS ?= auto
 SOURCES := $(wildcard csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 CONSTRAINT := $(if $(PIP_CONSTRAINT),$(abspath $(PIP_CONSTRAINT)))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -18,7 +21,7 @@ export PIP_CONSTRAINT := $(CONSTRAINT)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-swap coverage mutation sanitize gpu-check gpu-static gpu-train kernel-hub lint format docs bench wheel clean
+.PHONY: help demo check test test-all test-swap coverage mutation sanitize gpu-check gpu-static gpu-train kernel-hub lint format docs bench wheel clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -44,11 +47,16 @@ demo: $(VENV)/.installed
 	@echo 'Open in a browser: scores, curves, faces (green: predicted, white: truth), activation maps, settings:'
 	@$(BIN)/ccdn report $(DEMO) --title 'CCDN on generated faces'
 
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile
+
+check: lint
+	$(PYTEST) -m check
+
 test: lint docs
-	$(BIN)/python -m pytest tests -m 'not slow and not gpu'
+	$(PYTEST) -m 'not slow and not gpu'
 
 test-all: lint docs
-	$(BIN)/python -m pytest tests -m 'not gpu'
+	$(PYTEST) -m 'not gpu'
 	$(MAKE) sanitize
 	$(MAKE) test-swap
 

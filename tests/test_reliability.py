@@ -7,6 +7,10 @@ import re
 from functools import cache
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.check
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "reliability.md").read_text("utf-8")
 NODE = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")

@@ -121,7 +121,7 @@ def test_a_build_that_is_killed_leaves_the_module_before(
     assert [path.name for path in output.parent.iterdir()] == ["_C.so"]
 
 
-def test_an_editable_installation_goes_on_with_the_objects_of_the_one_before(
+def test_an_editable_installation_reuses_the_objects_of_the_one_before(
     setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)

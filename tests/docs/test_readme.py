@@ -7,6 +7,8 @@ import re
 import pytest
 from pages import ROOT, text_of
 
+pytestmark = pytest.mark.check
+
 README = text_of(ROOT / "README.md")
 RESULTS = text_of(ROOT / "docs" / "results.md")
 

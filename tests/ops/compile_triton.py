@@ -267,6 +267,16 @@ def compiled(launch: Launch, arch: int) -> dict[str, Any]:
     }
 
 
+def compiled_or_error(launch: Launch, arch: int) -> dict[str, Any]:
+    """What `compiled` gives, or the kernel with the compiler's error."""
+    try:
+        return compiled(launch, arch)
+    except Exception as error:  # whatever Triton, LLVM or ptxas raise
+        types = " ".join(str(kind) for _, kind in launch.signature)
+        what = {"operator": launch.operator, "kernel": launch.name, "arch": arch, "types": types}
+        return {**what, "error": f"{type(error).__name__}: {error}"}
+
+
 def work(everything: bool, archs: list[int]) -> Iterator[tuple[Launch, int]]:
     for arch in archs:
         if everything:
@@ -289,4 +299,4 @@ if __name__ == "__main__":
     arguments = sys.argv[1:]
     everything = "--all" in arguments
     for launch, arch in work(everything, [int(a) for a in arguments if a != "--all"]):
-        print(json.dumps(compiled(launch, arch)), flush=True)
+        print(json.dumps(compiled_or_error(launch, arch)), flush=True)

@@ -72,20 +72,20 @@ def test_tensors_on_two_devices(argument: str) -> None:
 
 
 @pytest.mark.parametrize("weights", [None, 4, torch.tensor(1.0)])
-def test_weights_that_are_no_sequence(weights: Any) -> None:
+def test_weights_that_are_not_a_sequence(weights: Any) -> None:
     with pytest.raises(TypeError, match=r"^ccdn_ops\.ctm: weights is a \w+; expected a sequence"):
         ccdn_ops.ctm(X, weights)
 
 
 @pytest.mark.parametrize("features", [None, 4])
-def test_features_that_are_no_sequence(features: Any) -> None:
+def test_features_that_are_not_a_sequence(features: Any) -> None:
     with pytest.raises(TypeError, match=r"^ccdn_ops\.cocs_loss: features is a \w+; expected a t"):
         ccdn_ops.cocs_loss(features)
 
 
 @pytest.mark.parametrize("size", ["4", 2.0, None, True])
 @pytest.mark.parametrize("module", [nn.CTM, nn.SqueezeExcite, nn.SecondOrderAttention])
-def test_sizes_that_are_no_whole_numbers(module: Callable[..., Any], size: Any) -> None:
+def test_sizes_that_are_not_integers(module: Callable[..., Any], size: Any) -> None:
     with pytest.raises(TypeError, match=r"^ccdn_ops\.nn\.\w+: channels is .*; expected an int"):
         module(size)
     with pytest.raises(TypeError, match=r"^ccdn_ops\.nn\.\w+: reduction is .*; expected an int"):
@@ -93,7 +93,7 @@ def test_sizes_that_are_no_whole_numbers(module: Callable[..., Any], size: Any) 
 
 
 @pytest.mark.parametrize("shape", [(2, -3, 4), ("a", 3, 4), (2, 3.0, 4)])
-def test_a_shape_to_explain_that_is_none(shape: Any) -> None:
+def test_an_invalid_shape_to_explain(shape: Any) -> None:
     with pytest.raises(ValueError, match=r"the shape is .*; expected ints of 0 or more"):
         ccdn_ops.explain("dual_squeeze", *shape)
 

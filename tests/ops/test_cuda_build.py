@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 ARCHS = ("80", "90", "100", "120")
 FEATURES = ("float", "double", "__nv_bfloat16", "__half")
 ACCUMULATORS = ("float", "double")
-# `make test` has built the module for all of them; what a build took is seen on one of them.
-SLOW_BUT_90 = ((), (pytest.mark.slow,))
+# `make test` has built the module from these files and looks at what is in it. Compiling them again
+# takes minutes and adds the compiler's warnings: slow tests.
 
 # (elements a pack, channels_last) for each element type: packs of 16 bytes, and single elements.
 MAPS = tuple(
@@ -195,8 +195,9 @@ def test_every_file_is_listed() -> None:
     assert {path.stem for path in (ROOT / "csrc" / "cuda").glob("*.cu")} == set(EXPECTED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
-@pytest.mark.parametrize("arch", [pytest.param(a, marks=SLOW_BUT_90[a != "90"]) for a in ARCHS])
+@pytest.mark.parametrize("arch", ARCHS)
 def test_compiles_without_spills(name: str, arch: str, tmp_path: Path) -> None:
     found = compile_for(find_nvcc(), ROOT / "csrc" / "cuda" / f"{name}.cu", arch, tmp_path)
     expected = {
@@ -240,6 +241,8 @@ def test_the_built_module_has_every_instance_without_stack() -> None:
     }
     assert set(found) == expected
     assert not {key: stack for key, stack in found.items() if stack}
+    # What a block gets without asking for more.
+    assert max(int(size) for size in re.findall(r" SHARED:(\d+)", report)) <= 48 << 10
 
 
 def test_the_stacks_are_read_right() -> None:

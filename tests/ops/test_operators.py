@@ -146,7 +146,15 @@ def test_two_runs_are_bit_equal(backend: str, operator: Operator) -> None:
 
 
 @every
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(torch.float32, marks=pytest.mark.check),
+        torch.float64,
+        torch.bfloat16,
+        torch.float16,
+    ],
+)
 def test_dtypes(backend: str, operator: Operator, dtype: torch.dtype) -> None:
     tensors = operator.tensors(dtype)
     found = operator.case(tensors, str(dtype)).check(operator.call)

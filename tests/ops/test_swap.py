@@ -127,7 +127,7 @@ def test_swapping_again_does_nothing() -> None:
     assert [type(m) for m in model.modules()] == classes
 
 
-def test_an_optimiser_built_before_goes_on() -> None:
+def test_an_optimiser_built_before_stays_valid() -> None:
     torch.manual_seed(0)
     model, x = network(SEModule(), SqueezeExcitation()), maps(channels=3)
     original = copy.deepcopy(model)

@@ -273,7 +273,7 @@ def test_soca_is_not_squeeze_and_excitation() -> None:
     assert type(layer) is SOCA
 
 
-def test_training_goes_on_after_a_swap() -> None:
+def test_training_continues_after_a_swap() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, D, 3), SOCA(D, 4), MPNCOV(5), nn.Flatten(), nn.Linear(136, 2)

@@ -10,7 +10,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -32,14 +35,15 @@ TESTS = [
     "interpreted/every_operator.py",
 ]
 # What a kernel does wrong it does in these tests of the table or in those of this backend alone.
-QUICK = (
-    "every_operator.py or test_operators.py and "
-    "(test_dtypes and not dtype3 or empty_batch or nan_stays and not inf)"
-)
+QUICK = {
+    "test_operators.py": ("test_dtypes", "test_empty_batch", "test_nan_stays_in_its_sample"),
+    "interpreted/every_operator.py": (),  # all
+}
 
 
 def run(arguments: list[str], cache: Path, interpret: bool) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TRITON_")}
+    environment.pop("PYTEST_XDIST_WORKER", None)  # a pytest of its own
     environment["TRITON_CACHE_DIR"] = str(cache)
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     if interpret:
@@ -54,20 +58,82 @@ def run(arguments: list[str], cache: Path, interpret: bool) -> subprocess.Comple
     )
 
 
-def run_interpreted(cache: Path, *selection: str) -> None:
-    options = ["-q", "-p", "no:cacheprovider", *selection]
-    done = run(["-m", "pytest", *options], cache, interpret=True)
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+class Outcome(NamedTuple):
+    """name: of a test with its parameters. failure: its report, or None."""
+
+    name: str
+    failure: str | None
 
 
-def test_interpreter(tmp_path: Path) -> None:
-    run_interpreted(tmp_path, TESTS[0], TESTS[-1], "-m", "not slow", "-k", QUICK)
+def interpreted_outcomes(folder: Path, *selection: str) -> dict[str, list[Outcome]]:
+    """What tests say in the interpreter, by the function's name. Skipped ones are left out."""
+    report = folder / "report.xml"
+    options = ["-q", "-p", "no:cacheprovider", f"--junitxml={report}", *selection]
+    done = run(["-m", "pytest", *options], folder / "cache", interpret=True)
+    assert done.returncode in (0, 1), done.stdout[-8000:] + done.stderr[-2000:]
+    found: dict[str, list[Outcome]] = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        name = case.attrib["name"]
+        bad = case.find("failure") if case.find("failure") is not None else case.find("error")
+        if case.find("skipped") is None:
+            failure = None if bad is None else bad.text or bad.attrib["message"]
+            found.setdefault(name.partition("[")[0], []).append(Outcome(name, failure))
+    return found
+
+
+def check_outcomes(outcomes: Sequence[Outcome]) -> None:
+    """Fail with the names of the tests that failed, and the report of the first."""
+    assert outcomes, "no such test was run"
+    bad = [outcome for outcome in outcomes if outcome.failure is not None]
+    if bad:
+        names = "\n".join(outcome.name for outcome in bad)
+        pytest.fail(f"in Triton's interpreter:\n{names}\n\n{bad[0].failure}", pytrace=False)
+
+
+def functions_of(file: str) -> list[str]:
+    """Names of the test functions of a file."""
+    tree = ast.parse((HERE / file).read_text("utf-8"))
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return [name for name in functions if name.startswith("test_")]
+
+
+QUICK_TESTS = [name for file, names in QUICK.items() for name in names or functions_of(file)]
+
+
+@pytest.fixture(scope="module")
+def quick_outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Outcome]]:
+    named = " or ".join(name for names in QUICK.values() for name in names)
+    wanted = f"every_operator.py or test_operators.py and ({named}) and not dtype3 and not inf"
+    folder = tmp_path_factory.mktemp("interpreted")
+    return interpreted_outcomes(folder, *QUICK, "-m", "not slow", "-k", wanted)
+
+
+@pytest.mark.parametrize("name", QUICK_TESTS)
+def test_interpreter(quick_outcomes: dict[str, list[Outcome]], name: str) -> None:
+    """Each of them runs on every operator, in one process for all."""
+    check_outcomes(quick_outcomes.get(name, []))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", TESTS)
 def test_interpreter_full_grid(tmp_path: Path, file: str) -> None:
-    run_interpreted(tmp_path, file)
+    for outcomes in interpreted_outcomes(tmp_path, file).values():
+        check_outcomes(outcomes)
+
+
+def test_a_failure_has_its_name(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n\n\n@pytest.mark.parametrize('n', [1, 2])\n"
+        "def test_one(n):\n    assert n == 1\n\n\ndef test_two():\n    pass\n"
+    )
+    found = interpreted_outcomes(tmp_path, str(tmp_path / "test_it.py"), "--noconftest")
+    check_outcomes(found["test_two"])
+    with pytest.raises(
+        pytest.fail.Exception, match=r"interpreter:\ntest_one\[2\]\n(?s:.*)assert n == 1"
+    ):
+        check_outcomes(found["test_one"])
+    with pytest.raises(AssertionError, match="no such test"):
+        check_outcomes([])
 
 
 def jitted() -> set[tuple[str, str]]:
@@ -85,27 +151,54 @@ def jitted() -> set[tuple[str, str]]:
     return {(operator, name) for operator, name in found if name}
 
 
-def check_compiled(cache: Path, options: list[str]) -> None:
+Cubins = dict[tuple[str, str], list[dict[str, Any]]]
+
+
+def compiled(cache: Path, options: list[str]) -> Cubins:
+    """The cubins of each kernel. A kernel that does not compile has an entry with its error."""
     done = run(["compile_triton.py", *options, *ARCHS], cache, interpret=False)
     assert done.returncode == 0, done.stderr[-8000:]
-    cubins = [json.loads(line) for line in done.stdout.splitlines()]
-    spilled = [c for c in cubins if c["stack"] or c["local"]]
-    assert not spilled, "\n".join(str(c) for c in spilled)
-    assert not [c for c in cubins if c["chained"]]
-    # sm_80 and its like have 163 KB of shared memory for a block, the smallest of the family 99.
-    assert max(c["shared"] for c in cubins) <= 99 << 10
-    found = {(c["operator"], c["kernel"], str(c["arch"])) for c in cubins}
-    wanted = {(*kernel, arch) for kernel in jitted() for arch in ARCHS}
-    assert found == wanted
+    found: Cubins = {}
+    for line in done.stdout.splitlines():
+        cubin = json.loads(line)
+        found.setdefault((cubin["operator"], cubin["kernel"]), []).append(cubin)
+    return found
 
 
-def test_compiles_for_devices(tmp_path: Path) -> None:
-    check_compiled(tmp_path, [])
+def check_cubins(cubins: list[dict[str, Any]]) -> None:
+    for cubin in cubins:
+        where = {key: cubin[key] for key in ("arch", "types", "constants") if key in cubin}
+        if "error" in cubin:
+            pytest.fail(f"does not compile for {where}:\n{cubin['error']}", pytrace=False)
+        assert not cubin["stack"], where
+        assert not cubin["local"], where
+        assert not cubin["chained"], where
+        # sm_80 and its like have 163 KB of shared memory for a block, the smallest of the
+        # family 99.
+        assert cubin["shared"] <= 99 << 10, where
+    assert {str(cubin["arch"]) for cubin in cubins} == set(ARCHS)
+
+
+@pytest.fixture(scope="module")
+def quick_cubins(tmp_path_factory: pytest.TempPathFactory) -> Cubins:
+    return compiled(tmp_path_factory.mktemp("compiled"), [])
+
+
+@pytest.mark.parametrize(("operator", "kernel"), sorted(jitted()))
+def test_compiles_for_devices(quick_cubins: Cubins, operator: str, kernel: str) -> None:
+    check_cubins(quick_cubins.get((operator, kernel), []))
+
+
+def test_nothing_else_is_compiled(quick_cubins: Cubins) -> None:
+    assert set(quick_cubins) == jitted()
 
 
 @pytest.mark.slow
 def test_compiles_every_variant(tmp_path: Path) -> None:
-    check_compiled(tmp_path, ["--all"])
+    found = compiled(tmp_path, ["--all"])
+    assert set(found) == jitted()
+    for cubins in found.values():
+        check_cubins(cubins)
 
 
 @pytest.mark.skipif(launcher.interpreted(), reason="TRITON_INTERPRET=1 is set")

@@ -34,6 +34,7 @@ def test_the_file_is_small_and_of_generated_faces() -> None:
     assert not Path(checkpoint.config.train.out).is_absolute()
 
 
+@pytest.mark.check
 def test_they_find_the_landmarks_of_generated_faces() -> None:
     """Faces of another seed than those of training."""
     faces = SyntheticFaces(count=24, seed=7, points=68)
@@ -46,6 +47,7 @@ def test_they_find_the_landmarks_of_generated_faces() -> None:
     assert np.mean(errors) < 0.12
 
 
+@pytest.mark.check
 def test_predict_says_what_it_uses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "grey.png"
     cv2.imwrite(str(picture), np.full((90, 90, 3), 128, np.uint8))

@@ -150,7 +150,7 @@ def test_a_field_of_another_type(
         load_checkpoint(tmp_path / "a.pt")
 
 
-def test_weights_that_are_no_tensors(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_weights_that_are_not_tensors(checkpoint: Checkpoint, tmp_path: Path) -> None:
     weights = dict.fromkeys(checkpoint.model, 3)
     save_checkpoint(tmp_path / "a.pt", replace(checkpoint, model=weights))  # type: ignore[arg-type]
     with pytest.raises(CheckpointError, match="should be a tensor, found int"):
@@ -167,7 +167,7 @@ def test_weights_that_are_no_tensors(checkpoint: Checkpoint, tmp_path: Path) -> 
         (lambda w: w.to_sparse(), "is a torch.sparse_coo tensor, the model expects a dense"),
     ],
 )
-def test_weights_that_are_no_dense_finite_numbers(
+def test_weights_that_are_not_dense_finite_numbers(
     change: Callable[[Tensor], Tensor], message: str, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     weights = dict(checkpoint.model)

@@ -159,7 +159,7 @@ def test_a_run_that_went_on_is_measured_again(
         ("no-such-program", "No such file"),
     ],
 )
-def test_a_launcher_that_is_none(
+def test_a_launcher_that_cannot_start(
     launcher: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "own.yaml"
@@ -201,7 +201,7 @@ def two_runs(path: Path, out: Path, faces: Path, more: list[str]) -> list[str]:
     return [*own, *more, "data.eval_splits=[train]"]
 
 
-def test_a_grid_goes_on_where_it_stopped(
+def test_a_grid_resumes_where_it_stopped(
     face_folder: Path,
     small: list[str],
     tmp_path: Path,

@@ -69,7 +69,7 @@ def test_other_ends_are_python_s(error: BaseException) -> None:
 
 
 @pytest.mark.parametrize(("unbuffered", "poll"), [(False, True), (True, True), (False, False)])
-def test_nobody_reads(
+def test_a_closed_pipe(
     unbuffered: bool,
     poll: bool,
     monkeypatch: pytest.MonkeyPatch,

@@ -101,7 +101,7 @@ def test_golden_predictions_of_cofw68(
     assert "on COFW-68's 68 points" in text
 
 
-def test_golden_predictions_beside_a_network_on_the_same_helen_faces(
+def test_golden_predictions_next_to_a_network_on_the_same_helen_faces(
     shared: Path, weights: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The photographs were cut and scaled: faces are recognised, and the scores are the same."""

@@ -72,7 +72,7 @@ def test_from_python(weights: Path, face_folder: Path) -> None:
         (np.zeros((0, 9, 3), np.uint8), r"at least one pixel, found uint8 \(0, 9, 3\)"),
     ],
 )
-def test_a_picture_that_is_none(image: Any, message: str, weights: Path) -> None:
+def test_an_invalid_picture(image: Any, message: str, weights: Path) -> None:
     with pytest.raises(ValueError, match=rf"image must be uint8 \(H, W, 3\).*{message}"):
         ccdn.Predictor(weights)(image)
 
@@ -90,7 +90,7 @@ def test_a_picture_that_is_none(image: Any, message: str, weights: Path) -> None
         ([[1e300, 1, 2e300, 5]], "expected one that overlaps the picture of 90 x 90"),
     ],
 )
-def test_boxes_that_are_none(boxes: Any, message: str, weights: Path) -> None:
+def test_invalid_boxes(boxes: Any, message: str, weights: Path) -> None:
     with pytest.raises(ValueError, match=message):
         ccdn.Predictor(weights)(np.zeros((90, 90, 3), np.uint8), boxes)
 
@@ -242,7 +242,7 @@ def test_a_camera(
     assert "camera:x: expected the number of a camera" in capsys.readouterr().err
 
 
-def test_a_film_that_is_none_is_named(
+def test_an_invalid_video_is_named(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "film.mp4").write_bytes(b"no film")
@@ -294,7 +294,7 @@ def test_a_sample_photograph_has_its_own_face_first(shared: Path) -> None:
     assert checked == 7
 
 
-def test_a_camera_that_is_none(
+def test_a_camera_that_does_not_exist(
     weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = ["--out", tmp_path / "out"]
@@ -302,7 +302,7 @@ def test_a_camera_that_is_none(
     assert "expected a camera, it cannot be opened" in capfd.readouterr().err
 
 
-def test_a_name_that_is_no_text(
+def test_a_name_that_is_not_text(
     weights: Path, face_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names of files are bytes: neither the files of the results nor the terminal stumble."""
@@ -370,7 +370,7 @@ def test_pictures_that_cannot_be_used(
     assert "x0 < x1" in capsys.readouterr().err
 
 
-def test_a_folder_goes_on_after_a_bad_picture(
+def test_a_folder_continues_after_a_bad_picture(
     weights: Path, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "photos"
@@ -387,7 +387,7 @@ def test_a_folder_goes_on_after_a_bad_picture(
 
 
 @pytest.mark.parametrize("box", ["-50,-50,-10,-10", "1e30,1,2e30,5", "0,0,1e30,1e30"])
-def test_a_box_beside_the_picture(
+def test_a_box_outside_the_picture(
     box: str, weights: Path, face_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -474,7 +474,7 @@ def test_a_picture_that_cannot_be_written_does_not_end_the_others(
 
 
 @pytest.mark.parametrize("out", ["file", "file/out", "link"])
-def test_a_folder_that_cannot_be_is_told_once(
+def test_an_impossible_folder_is_reported_once(
     out: str,
     weights: Path,
     face_folder: Path,
@@ -509,7 +509,7 @@ def test_the_table_of_several_processes(interrupted: bool, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_wish_to_stop_leaves_whole_results(
+def test_a_stop_request_leaves_whole_results(
     signum: signal.Signals,
     weights: Path,
     face_folder: Path,

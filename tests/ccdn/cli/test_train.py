@@ -23,6 +23,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return code, out, err
 
 
+@pytest.mark.check
 def test_a_run_from_start_to_end_and_again(
     face_folder: Path, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,7 +119,7 @@ def test_what_is_wrong_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_says_how_to_go_on(face_folder: Path, small: list[str], tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_resume(face_folder: Path, small: list[str], tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "ccdn.train", "--config", "tiny", "--data", str(face_folder)]
     command += ["--out", str(out), *small, "train.epochs=100000", "train.workers=1"]
@@ -188,7 +189,7 @@ def test_a_folder_with_files_of_these_names_is_spared(
     assert own.read_text() == "base: tiny\n"
 
 
-def test_what_torchrun_starts_anew_goes_on_with_its_own_run_only(
+def test_what_torchrun_restarts_resumes_its_own_run_only(
     face_folder: Path,
     small: list[str],
     tmp_path: Path,

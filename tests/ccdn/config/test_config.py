@@ -18,6 +18,8 @@ from ccdn.config import (
     resolve_data,
 )
 
+pytestmark = pytest.mark.check
+
 
 def test_the_paper_s_values_are_in_its_preset() -> None:
     config = load_config("paper")

@@ -154,7 +154,7 @@ def test_every_byte_of_the_header_counts(photographs: Path) -> None:
             assert np.array_equal(found.box, expected.box)
 
 
-def test_other_crops_live_beside_each_other(photographs: Path) -> None:
+def test_other_crops_share_a_folder(photographs: Path) -> None:
     for number, options in enumerate(
         ({}, {"size": 24}, {"margin": 0.4}, {"augmentation": "strong"}, {"augmentation": "none"})
     ):

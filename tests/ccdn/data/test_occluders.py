@@ -130,7 +130,7 @@ def test_things_hide_what_they_change(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_things_beside_the_picture_change_nothing(kind: str) -> None:
+def test_things_outside_the_picture_change_nothing(kind: str) -> None:
     picture = np.full((64, 64, 3), 7, np.uint8)
     place = Placement(np.array([-4000.0, 30.0]), np.array([-1.0, 0.0]), 20.0)
     mask = paint_occluder(picture, kind, place, (1, 2, 3), np.random.default_rng(0))

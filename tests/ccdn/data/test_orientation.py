@@ -145,7 +145,7 @@ def test_what_sizes_do_not_settle(
 
 
 @pytest.mark.parametrize("value", ["60", 60.5, -60, True, [60]])
-def test_sizes_that_are_none(value: Any, tmp_path: Path) -> None:
+def test_invalid_sizes(value: Any, tmp_path: Path) -> None:
     root = write_coco(tmp_path, 1, (WIDTH, value), (WIDTH, HEIGHT))
     with pytest.raises(DataError, match=r"train.json, image 0: found height = .*a whole number"):
         open_faces("coco", root)

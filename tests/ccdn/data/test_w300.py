@@ -12,6 +12,8 @@ import pytest
 from ccdn.data import DataError, FaceSet, open_faces, read_300w
 from ccdn.data.readers.w300 import PART_SIZES, SPLITS
 
+pytestmark = pytest.mark.check
+
 
 def _read(root: Path, split: str, **options):
     with warnings.catch_warnings():

@@ -97,7 +97,7 @@ def test_the_pictures_may_lie_in_images(whole_body: Callable[..., Path]) -> None
         ({"face_box": [9, 9, 9]}, "found 3 values of 'face_box', expected 4"),
     ],
 )
-def test_faces_that_are_none(
+def test_invalid_faces(
     change: dict[str, Any], message: str, whole_body: Callable[..., Path]
 ) -> None:
     root = whole_body(lambda third: third.update(change))
@@ -107,7 +107,7 @@ def test_faces_that_are_none(
     assert (len(faces), faces.skipped.count) == (1, 1)
 
 
-def test_a_face_that_is_not_said_to_be_none(whole_body: Callable[..., Path]) -> None:
+def test_a_face_that_is_not_marked_invalid(whole_body: Callable[..., Path]) -> None:
     """Without face_valid the points decide; without face_box the landmarks give the box."""
 
     def change(third: dict[str, Any]) -> None:

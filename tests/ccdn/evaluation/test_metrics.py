@@ -20,6 +20,8 @@ from ccdn.evaluation.metrics import (
     scores,
 )
 
+pytestmark = pytest.mark.check
+
 
 def faces(count: int = 3, points: int = 68) -> np.ndarray:
     return np.random.default_rng(points).uniform(0, 100, (count, points, 2))

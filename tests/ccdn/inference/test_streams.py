@@ -177,7 +177,7 @@ def test_times_of_a_real_file(tmp_path: Path) -> None:
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
 @pytest.mark.parametrize("together", ["1", "4"])
-def test_a_wish_to_stop_leaves_whole_files(
+def test_a_stop_request_leaves_whole_files(
     signum: signal.Signals,
     code: int,
     line: str,
@@ -368,7 +368,7 @@ def test_a_film_without_frames(
     assert not (tmp_path / "o").exists()
 
 
-def test_a_film_in_other_hands(
+def test_a_video_that_another_process_writes(
     weights: Path,
     tmp_path: Path,
     scripted: Callable[..., None],
@@ -408,7 +408,7 @@ def test_films_that_cannot_be_written(
     assert run(films[0], "--weights", weights, "--out", out) == 2
 
 
-def test_a_film_whose_name_is_no_text(weights: Path, tmp_path: Path) -> None:
+def test_a_video_whose_name_is_not_text(weights: Path, tmp_path: Path) -> None:
     """OpenCV ends the process when it is given such a name."""
     name = os.fsdecode(b"\xff film")
     written = video_writer.Film(tmp_path / "a.mp4", 25.0)

@@ -58,7 +58,7 @@ def test_how_far_a_written_rate_is_off() -> None:
 
 
 @pytest.mark.parametrize("rate", NONE)
-def test_a_rate_that_is_none_becomes_25(rate: float, tmp_path: Path) -> None:
+def test_an_invalid_rate_becomes_25(rate: float, tmp_path: Path) -> None:
     assert told_rate(rate) is None
     written = Film(tmp_path / "a.mp4", told_rate(rate))
     written.add(grey(0), 0.0)

@@ -201,7 +201,7 @@ def test_predictors_are_made_at_the_same_time() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a umask")
-def test_files_get_the_umask_that_nobody_changes(
+def test_files_get_the_umask_which_never_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To ask for it is to set it, for every thread of the process."""

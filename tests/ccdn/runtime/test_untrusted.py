@@ -183,7 +183,7 @@ def test_a_pickle_that_would_end_python(
 
 
 @pytest.mark.parametrize("bad", [b"", b"h\x00.", b"t.", b"q\x00.", b"\x85.", b"(q\x00.", b"\xff"])
-def test_a_pickle_that_is_none(bad: bytes) -> None:
+def test_an_invalid_pickle(bad: bytes) -> None:
     if bad == b"h\x00.":  # refers to nothing: torch says so
         check_pickle(bad)
         return
@@ -273,7 +273,7 @@ def test_pictures_of_a_gallery_that_overlap(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "header", [b"[" * 99_999, b'{"shape": [4294967296, 4294967296, 3]}', b'{"shape": [true, 1, 3]}']
 )
-def test_a_region_whose_header_is_none(
+def test_a_region_with_an_invalid_header(
     header: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     photograph = tmp_path / "a.png"

@@ -197,7 +197,7 @@ def test_a_signal_saves_and_stops(
     assert same_bits(weights(tmp_path / "run"), weights(whole))
 
 
-def test_signals_that_follow_are_the_same_wish(
+def test_signals_that_follow_are_the_same_request(
     face_folder: Path, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a batch system and torchrun send them; only a late Ctrl-C does not wait for the save."""
@@ -278,7 +278,7 @@ def test_a_face_that_cannot_be_read_is_named(
         train(configure(folder, small), tmp_path / "run")
 
 
-def test_another_number_of_faces_does_not_go_on(
+def test_another_number_of_faces_cannot_resume(
     face_folder: Path, small: list[str], tmp_path: Path
 ) -> None:
     train(configure(face_folder, small, "train.epochs=1"), tmp_path / "run")
@@ -287,7 +287,7 @@ def test_another_number_of_faces_does_not_go_on(
         train(config, tmp_path / "run", resume=True)
 
 
-def test_other_faces_as_many_do_not_go_on(
+def test_as_many_other_faces_cannot_resume(
     face_folder: Path, small: list[str], tmp_path: Path
 ) -> None:
     train(configure(face_folder, small, "train.epochs=1"), tmp_path / "run")
@@ -303,7 +303,7 @@ def test_other_faces_as_many_do_not_go_on(
         train(configure(others, small), tmp_path / "run", resume=True)
 
 
-def test_another_configuration_does_not_go_on(face_folder: Path, small: list[str]) -> None:
+def test_another_configuration_cannot_resume(face_folder: Path, small: list[str]) -> None:
     source = Path("last.pt")
 
     def check_resumable(wanted: Config, saved: Config, source: Path) -> None:
@@ -323,7 +323,7 @@ def test_another_configuration_does_not_go_on(face_folder: Path, small: list[str
         check_resumable(longer, cosine, source)
 
 
-def test_a_batch_of_each_process_goes_on_with_as_many_images(
+def test_a_batch_of_each_process_resumes_with_as_many_images(
     face_folder: Path, small: list[str]
 ) -> None:
     saved = configure(face_folder, small, "train.batch_scope=process")

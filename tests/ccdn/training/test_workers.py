@@ -163,7 +163,9 @@ def test_processes_that_are_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("processes", [False, True])
-def test_a_wish_ends_the_wait_for_an_item(processes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_request_ends_the_wait_for_an_item(
+    processes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Item 3 never comes; what hangs is not waited for when the stream is closed."""
     monkeypatch.setattr(workers, "CLOSING", 0.2)
     hangs = threading.Event()
