@@ -128,9 +128,8 @@ def test_a_failure_has_its_name(tmp_path: Path) -> None:
     )
     found = interpreted_outcomes(tmp_path, str(tmp_path / "test_it.py"), "--noconftest")
     check_outcomes(found["test_two"])
-    with pytest.raises(
-        pytest.fail.Exception, match=r"interpreter:\ntest_one\[2\]\n(?s:.*)assert n == 1"
-    ):
+    expected = r"interpreter:\ntest_one\[2\]\n(?s:.*)assert n == 1"
+    with pytest.raises(pytest.fail.Exception, match=expected):
         check_outcomes(found["test_one"])
     with pytest.raises(AssertionError, match="no such test"):
         check_outcomes([])
