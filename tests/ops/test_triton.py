@@ -42,8 +42,8 @@ QUICK = {
 
 
 def run(arguments: list[str], cache: Path, interpret: bool) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("TRITON_")}
-    environment.pop("PYTEST_XDIST_WORKER", None)  # a pytest of its own
+    left = ("TRITON_", "PYTEST_")  # the started pytest is no worker of this one
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(left)}
     environment["TRITON_CACHE_DIR"] = str(cache)
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     if interpret:
