@@ -35,11 +35,11 @@ examples:
   ccdn ablate --grid own.yaml --data synthetic --out runs/own train.epochs=5
   ccdn ablate --grid table7 --out runs/excitations --list
 
-The same command resumes where it stopped: runs that are done are kept, the one that was interrupted
-continues at its last checkpoint. Started several times, here or on machines that share the disk,
-with a device each (CUDA_VISIBLE_DEVICES=1 python -m ...), the commands share the runs. --out gets
-a folder for each run, and table.md, table.csv and table.tex (NME, mean ± sample deviation over the
-seeds) and cells.csv after each of them.
+The same command resumes an interrupted grid: finished runs are kept, and the interrupted one
+continues from its last checkpoint. Several commands share the runs, on this machine or on others
+that share the disk; give each its own device (CUDA_VISIBLE_DEVICES=1 ccdn ablate ...). --out
+receives a folder per run and, after each run, table.md, table.csv and table.tex (NME, mean ± sample
+deviation over the seeds) and cells.csv.
 
 exit codes: 0 done, 1 a run cannot continue, 2 wrong usage or data, 130 and 143 interrupted
 """

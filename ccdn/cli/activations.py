@@ -20,9 +20,9 @@ examples:
   ccdn activations photo.jpg --weights runs/a/last.pt --box 40,60,240,260
   ccdn activations photo.jpg --weights runs/a/last.pt --out maps.png --side 320
 
-It writes one PNG (default: PHOTO_activations.png in this folder) with a row for each face: the
-crop with its landmarks, then one map for each excitation, and their mean. Red is where most of what
-moves the landmarks away from the network's bias comes from, in each map on its own scale.
+Writes one PNG (default: PHOTO_activations.png in this folder) with a row per face: the crop with
+its landmarks, one map per excitation, and their mean. Red marks the regions that move the landmarks
+most from the network's bias; each map has its own scale.
 
 exit codes: 0 done, 2 wrong usage, weights or picture, 3 no face found, 130 interrupted
 """

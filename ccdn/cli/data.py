@@ -248,20 +248,18 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("root", nargs="?", metavar="DIR", help="folder (or file) of the data")
     inspect.add_argument("--split", help="default: all that the benchmark has, else train")
     inspect.add_argument("--points", type=positive, help="landmarks expected")
-    inspect.add_argument(
-        "--skip-bad", action="store_true", help="leave out bad files and count them"
-    )
+    inspect.add_argument("--skip-bad", action="store_true", help="skip bad files and count them")
     inspect.add_argument(
         "--missing-points",
         choices=MISSING_POINTS,
         default="error",
-        help="what a point at 0 0 or -1 -1 is (default: error)",
+        help="how to treat a point at 0 0 or -1 -1 (default: error)",
     )
     inspect.add_argument(
         "--orientation",
         choices=ORIENTATIONS,
         default="auto",
-        help="the picture that labels are of, where EXIF turns it (default: as the format has it)",
+        help="what labels refer to if EXIF rotates the picture (default: by the format)",
     )
     inspect.add_argument(
         "--box", choices=BOX_KINDS, default="provided", help="provided: gt where the data have none"
@@ -271,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--augmentation", choices=tuple(PRESETS), default="newell")
     inspect.add_argument("--seed", type=whole, default=0)
     inspect.add_argument("--faces", type=positive, default=40, help="faces on a sheet")
-    inspect.add_argument("--out", type=Path, help="folder for the sheets; none without it")
+    inspect.add_argument("--out", type=Path, help="folder for the sheets (default: none are drawn)")
 
     generate = commands.add_parser(
         "generate", help="draw generated faces, plain and with their landmarks"
@@ -300,8 +298,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("YAW", "PITCH", "ROLL"),
         help="largest angles in degrees",
     )
-    synthesize.add_argument(
-        "--occlusion", type=number, default=0.2, help="share of faces with something before them"
-    )
+    synthesize.add_argument("--occlusion", type=number, default=0.2, help="share of occluded faces")
     synthesize.add_argument("--out", type=Path, required=True, help="a new folder")
     return parser

@@ -41,14 +41,14 @@ examples:
   ccdn evaluate --weights runs/a/last.pt --data ~/300w --predictions rival.npz
   ccdn evaluate --predictions cfss.txt --data ~/COFW68 --protocol cofw68
 
-Files of predictions: .npz with pred (N, L, 2) and, if there, names, gt, bbox (x y width height) and
-subset_NAME; .json {"faces": [{"name", "landmarks"}, ...]}; COFW-68's .txt of four lines a face. A
-file that holds the truth needs no --data.
+Prediction files: .npz with pred (N, L, 2) and optionally names, gt, bbox (x y width height) and
+subset_NAME; .json {"faces": [{"name", "landmarks"}, ...]}; COFW-68's .txt with four lines per face.
+A file that contains the ground truth needs no --data.
 
-Into --out (default: the folder of the first weights, else evaluation) it writes results.json;
-tables.txt, .csv, .json and .tex, for the paper's protocols with its published rows;
-predictions.npz, which reads back; ced.png, and from weights faces.png (one faces_SPLIT.png for each
-set opened), exemplars.png, activations.png and gallery.npz, for the page of ccdn report.
+--out (default: the folder of the first weights, else evaluation) receives results.json; tables.txt,
+.csv, .json and .tex, with the published rows for the paper's protocols; predictions.npz, which
+--predictions reads; ced.png; and with weights faces.png (or one faces_SPLIT.png per set),
+exemplars.png, activations.png and gallery.npz, for the page of ccdn report.
 
 exit codes: 0 done, 2 wrong usage, weights or data, 130 interrupted
 """
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME[,NAME]",
         help="splits to measure (data.eval_splits)",
     )
-    parser.add_argument("--out", metavar="DIR", help="where the files go")
+    parser.add_argument("--out", metavar="DIR", help="folder for the results")
     parser.add_argument(
         "--flip-test", action="store_true", help="average with the mirrored picture's landmarks"
     )
@@ -156,9 +156,7 @@ def _named(texts: Sequence[str], taken: Sequence[str], first: str | None) -> dic
         else:
             path = Path(rest)
         if name in found or name in taken or name == "mean shape":
-            raise ConfigError(
-                f"two methods are called {name!r}: --weights NAME=FILE tells them apart"
-            )
+            raise ConfigError(f"two methods are called {name!r}: use --weights NAME=FILE")
         found[name] = path
     return found
 

@@ -15,13 +15,13 @@ examples:
   ccdn export --weights runs/a/last.pt --out face.pt2            torch.export, torch alone
   ccdn export --weights runs/a/last.pt --out face.pt2 --keep-operators
   ccdn export --weights runs/a/last.pt --out face.safetensors    for ccdn.load
-  ccdn export --weights runs/a/last.pt --out face.safetensors --half    of half the size
+  ccdn export --weights runs/a/last.pt --out face.safetensors --half    half the size
 
-.onnx and .pt2 take crops, float32 (batch, 3, S, S) RGB in [0, 1], any batch, and give landmarks
-(batch, L, 2), x then y, in [0, 1] of the crop. Their operators are standard ones, the second-order
-squeeze with its last three steps on a vector; --keep-operators leaves those of ccdn_ops in a .pt2,
-which is then faster and needs `import ccdn_ops` before it is loaded. What was written is run and
-compared with the network; where they differ by more than the tolerance nothing is written.
+.onnx and .pt2 take crops, float32 (batch, 3, S, S) RGB in [0, 1], any batch size, and return
+landmarks (batch, L, 2), x then y, in [0, 1] of the crop. They consist of standard operators, with
+the last three steps of the second-order squeeze on a vector; --keep-operators keeps those of
+ccdn_ops in a .pt2, which is then faster but needs `import ccdn_ops` before loading. The result is
+run and compared with the network; if they differ by more than the tolerance, nothing is written.
 
 exit codes: 0 done, 1 the result differs from the network, 2 wrong usage or weights, 130 interrupted
 """
@@ -83,9 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", required=True, metavar="FILE", help="a checkpoint, e.g. last.pt"
     )
     parser.add_argument("--out", required=True, metavar="FILE", help="what to write")
-    parser.add_argument(
-        "--format", choices=FORMATS, help="what it is; by default what its suffix says"
-    )
+    parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of --out")
     parser.add_argument(
         "--tolerance",
         type=float,
@@ -96,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--keep-operators",
         action="store_true",
-        help="leave the operators of ccdn_ops in a .pt2 instead of standard ones",
+        help="keep the operators of ccdn_ops in a .pt2",
     )
     parser.add_argument(
         "--opset",

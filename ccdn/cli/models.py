@@ -14,8 +14,8 @@ examples:
   ccdn models paper small model.excitations=2  two of them, with a field changed
   ccdn models mine.yaml --markdown
 
-Weights in thousands, multiply-adds of one crop's forward pass in millions. "by iteration" is what
-the whole would take if the covariance squeezes were iterated as matrices, as the paper has it.
+Weights in thousands, multiply-adds of one crop's forward pass in millions. "by iteration" is the
+total if the covariance squeezes were iterated as matrices, as in the paper.
 
 exit codes: 0 done, 2 wrong usage or configuration, 130 interrupted
 """

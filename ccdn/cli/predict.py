@@ -28,18 +28,17 @@ examples:
   ccdn predict face.png --weights runs/a/last.pt --pts face.pts
   ccdn predict film.mp4 --weights runs/a/last.pt
   ccdn predict camera:0 --weights runs/a/last.pt --show
-  torchrun --nproc-per-node 4 -m ccdn predict photos/            the inputs shared by 4 processes
+  torchrun --nproc-per-node 4 -m ccdn predict photos/            split across 4 processes
 
-For each picture NAME it writes into --out (default: predictions) NAME_landmarks.png, NAME.json and,
-for each face, a .pts file (1-based, as 300W's); for a video NAME_landmarks.mp4 and NAME.json. With
---write csv all pictures' landmarks go into landmarks.csv, a video's into NAME.csv. A box, and the
-detector's, is that of a face from brows to chin; the margin of training is added to it. A video's
-JSON and CSV grow with its frames and are called NAME.json.partial and NAME.csv.partial until they
-are whole.
+For each picture NAME, --out (default: predictions) receives NAME_landmarks.png, NAME.json and a
+.pts file per face (1-based, as in 300W); for a video, NAME_landmarks.mp4 and NAME.json. With
+--write csv the landmarks of all pictures go into landmarks.csv, those of a video into NAME.csv. A
+box covers the face from brows to chin; the margin used in training is added to it. The JSON and CSV
+of a video are written frame by frame, as NAME.json.partial and NAME.csv.partial until complete.
 
-exit codes: 0 done, 1 some inputs could not be read or their results not be written (they are named,
-the others are done), 2 wrong usage or weights, no window for --show, or no result could be written,
-3 no face found anywhere, 130 interrupted, 143 terminated: what was done until then is written
+exit codes: 0 done, 1 some inputs could not be read or their results not written (each is named, the
+others are processed), 2 wrong usage or weights, no window for --show, or no result could be
+written, 3 no face found, 130 interrupted, 143 terminated: finished results are written
 """
 
 TERMINATED = 143  # as a shell says it of what SIGTERM ends
@@ -65,15 +64,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="a checkpoint of ccdn train or a safetensors file of ccdn export (default: those that"
-        " ship, trained on generated faces alone)",
+        help="a checkpoint of ccdn train or a safetensors file of ccdn export (default: the"
+        " bundled weights, trained on generated faces alone)",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--box", type=parse_box, metavar="X0,Y0,X1,Y1", help="the face's box, in pixels"
     )
     where.add_argument("--pts", metavar="FILE", help="a .pts file whose landmarks give the box")
-    parser.add_argument("--out", default="predictions", metavar="DIR", help="where the files go")
+    parser.add_argument(
+        "--out", default="predictions", metavar="DIR", help="folder for the results"
+    )
     parser.add_argument(
         "--write",
         type=_formats,

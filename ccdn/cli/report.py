@@ -15,9 +15,9 @@ examples:
   ccdn report runs/ccdn runs/fcdn runs/baseline --out compared.html
   ccdn report ours=runs/a rival=evaluation --title 'On 300W'
 
-A run is a folder of ccdn train, of ccdn evaluate, or of both. The page holds
-everything it shows: it opens without a network, and can be sent as one file. It has no more than
-the folders have: without an evaluation there are no scores, without a training no curves.
+A run is a folder written by ccdn train, ccdn evaluate, or both. The page is one self-contained
+file that needs no network. It shows what the folders contain: scores need an evaluation, curves a
+training.
 
 exit codes: 0 done, 2 wrong usage or a folder without results, 130 interrupted
 """
@@ -57,6 +57,6 @@ def _named(texts: Sequence[str]) -> dict[str, Path]:
         path = Path(text if plain else rest)
         name = path.resolve().name if plain else name
         if name in found:
-            raise ConfigError(f"two runs are called {name!r}: NAME=RUN tells them apart")
+            raise ConfigError(f"two runs are called {name!r}: use NAME=RUN")
         found[name] = path
     return found

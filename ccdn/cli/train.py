@@ -162,7 +162,7 @@ def _run(options: argparse.Namespace) -> int:
             print(config_to_yaml(config), end="")
             return 0
     if options.config is None and options.out is None:
-        raise ConfigError("--resume without --config: which run? --out DIR")
+        raise ConfigError("--resume needs --out DIR or --config")
     out = Path(options.out or (config or Config()).train.out).expanduser()
 
     from ccdn.runtime.processes import processes

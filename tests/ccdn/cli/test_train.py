@@ -98,7 +98,7 @@ def test_print_config_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--config", "tiny", "--data", "FACES", "train.device=meta"], "found 'meta'"),
         (["--config", "tiny", "--data", "FACES", "data.margin=1e9"], "less than 10"),
         (["--resume", "--out", "nothing"], "expected the checkpoint of a run"),
-        (["--resume"], "which run?"),
+        (["--resume"], "--resume needs --out DIR"),
         (["--config", "tiny", "--resume", "--overwrite"], "mutually exclusive"),
         (["--config", "tiny", "--data", "synthetic", "data.synthetic.size=16"], "synthetic faces"),
     ],
