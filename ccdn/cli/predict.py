@@ -118,7 +118,7 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
     """Input i is the work of process i modulo their number; the first writes what holds all."""
     from ccdn.checkpoint.bundled import about
     from ccdn.inference.output_names import check_writable, result_names, spare
-    from ccdn.inference.pipeline import Tally, predict_stills, predict_stream, say
+    from ccdn.inference.pipeline import OutputOptions, Tally, predict_stills, predict_stream, say
     from ccdn.inference.sources import sources
     from ccdn.runtime.device import pick_device
     from ccdn.runtime.signals import StopRequest
@@ -133,12 +133,15 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
         say(f"no --weights given; using the bundled model: {about()}")
     device = str(pick_device(options.device, group.local_rank))
     predictor = Predictor(options.weights, device, options.flip_test, options.batch_size)
+    wanted = OutputOptions(
+        Path(options.out), options.write, options.batch_size, options.frames, options.show
+    )
     tally, wish = Tally(), StopRequest()
     with wish.listen():
-        predict_stills(predictor, found, boxes, options, names, tally, wish, group)
+        predict_stills(predictor, found, boxes, wanted, names, tally, wish, group)
         for source, name in list(zip(found, names, strict=True))[group.rank :: group.size]:
             if source.is_stream and not wish.signum:
-                predict_stream(predictor, source, options, name, tally, wish)
+                predict_stream(predictor, source, wanted, name, tally, wish)
     if wish.signum == signal.SIGINT:
         raise KeyboardInterrupt
     if wish.signum:

@@ -21,12 +21,26 @@ from ccdn.runtime.errors import ConfigError
 from ccdn.runtime.progress import bar, counted
 
 if TYPE_CHECKING:
-    import argparse
-
     from ccdn.runtime.processes import Processes
     from ccdn.runtime.signals import StopRequest
 
 HELD_BYTES = 1 << 28  # of pictures that wait for the network
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What becomes of the inputs.
+
+    out: the folder of the results. write: some of `ccdn.inference.writers.FORMATS`. batch_size:
+    faces that go through the network at once. frames: at most so many of a video or camera. show:
+    a video or camera in a window.
+    """
+
+    out: Path
+    write: set[str]
+    batch_size: int
+    frames: int | None = None
+    show: bool = False
 
 
 @dataclass
@@ -81,7 +95,7 @@ def predict_stills(
     predictor: Predictor,
     found: Sequence[Source],
     boxes: list[np.ndarray] | None,
-    options: argparse.Namespace,
+    options: OutputOptions,
     names: Sequence[str],
     tally: Tally,
     wish: StopRequest,
@@ -90,7 +104,7 @@ def predict_stills(
     """Pictures one after the other, their faces through the network in batches."""
     if all(source.is_stream for source in found):
         return
-    out = Path(options.out)
+    out = options.out
     results = StillResults(
         out,
         options.write,
@@ -195,7 +209,7 @@ def _check_given(path: Path, box: np.ndarray, image: np.ndarray) -> None:
 def predict_stream(
     predictor: Predictor,
     source: Source,
-    options: argparse.Namespace,
+    options: OutputOptions,
     name: str,
     tally: Tally,
     wish: StopRequest,
@@ -209,7 +223,7 @@ def predict_stream(
         tally.add_unread(error)
         return
     results = StreamResults(
-        Path(options.out), name, options.write, predictor.layout, stream.rate, stream.is_camera
+        options.out, name, options.write, predictor.layout, stream.rate, stream.is_camera
     )
     work = _Frames(predictor, stream, results, wish, options.batch_size)
     unread: Exception | None = None

@@ -104,6 +104,12 @@ def test_imports_have_full_names() -> None:
             assert not relative, f"{path}:{node.lineno}"
 
 
+def test_only_commands_know_the_command_line() -> None:
+    for name, path in modules(ROOT / "ccdn").items():
+        if not name.startswith("ccdn.cli"):
+            assert "argparse" not in path.read_text(encoding="utf-8"), name
+
+
 def test_few_rooms() -> None:
     entries = {path.name for path in (ROOT / "ccdn").iterdir()} - {"__pycache__"}
     assert len(entries) <= MOST_ROOMS, sorted(entries)
