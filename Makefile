@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 DEMO ?= runs/demo
 # Processes that run tests. Each has one thread: two threads of two processes would wait for each other.
 WORKERS ?= auto
-SOURCES := $(wildcard csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
+SOURCES := $(wildcard csrc/*.cpp csrc/*/*.h csrc/cpu/*/*.h csrc/cpu/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 CONSTRAINT := $(if $(PIP_CONSTRAINT),$(abspath $(PIP_CONSTRAINT)))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 ifneq ($(CONSTRAINT),)
@@ -31,11 +31,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The native module is built into the tree, so that a change of a source file is one `make` away.
-$(VENV)/.installed: $(VENV)/bin/python pyproject.toml setup.py $(SOURCES)
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml setup.py csrc/bindings.py $(SOURCES)
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml setup.py $(SOURCES)
+$(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml setup.py csrc/bindings.py $(SOURCES)
 	$(BIN)/python -m pip install --quiet --editable '.[test,bench,dev,docs]'
 	@touch $(VENV)/.installed $@
 
@@ -74,7 +74,7 @@ mutation: $(VENV)/.installed-dev
 
 # timm and torchvision, with the torch that pip finds for them: the full CUDA build, about 6 GB, which no
 # device is needed for. Never in $(VENV), where torchvision would replace torch or fail beside it.
-$(SWAP_VENV)/.installed: pyproject.toml setup.py $(SOURCES)
+$(SWAP_VENV)/.installed: pyproject.toml setup.py csrc/bindings.py $(SOURCES)
 	test -x $(SWAP_VENV)/bin/python || $(PYTHON) -m venv $(SWAP_VENV)
 	PIP_CONSTRAINT= $(SWAP_VENV)/bin/python -m pip install --quiet 'torch>=2.10' torchvision timm numpy pytest
 	PIP_CONSTRAINT= $(SWAP_VENV)/bin/python -m pip install --quiet --no-deps --editable .

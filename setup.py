@@ -205,7 +205,7 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
     # -fno-math-errno only frees sqrt of its errno branch; results are the same.
     common = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno"]
     warnings = ["-Wall", "-Wextra"]
-    # csrc/cpu/isa.h: *_kernels.cpp are compiled once for each instruction set.
+    # csrc/cpu/engine/isa.h: *_kernels.cpp are compiled once for each instruction set.
     isa_levels = [0]
     if targets_x86_64(cxx):
         isa_levels = [4, 3, 0]  # the largest first
@@ -321,7 +321,7 @@ def native_modules() -> list[Extension]:
     if find_cxx() is None:
         say("pure Python: no C++ compiler was found (CXX, c++, g++, clang++)")
         return []
-    patterns = ("csrc/*.cpp", "csrc/cpu/*.cpp", "csrc/cuda/*.cu")
+    patterns = ("csrc/*.cpp", "csrc/cpu/*/*.cpp", "csrc/cuda/*.cu")
     files = [p.relative_to(ROOT) for pattern in patterns for p in sorted(ROOT.glob(pattern))]
     return [Extension("ccdn_ops._C", sources=[f.as_posix() for f in files])]
 

@@ -8,8 +8,8 @@
 #include <cstdint>
 
 #include "common/probe.h"
-#include "cpu/dispatch.h"
-#include "cpu/parallel.h"
+#include "cpu/engine/dispatch.h"
+#include "cpu/engine/parallel.h"
 
 // Counts the changes of what Python and this module tell each other, so that a module from older
 // sources is refused instead of crashing: INTERFACE of ccdn_ops/backends/native.py, from the build.

@@ -91,7 +91,7 @@ def test_jobs_are_capped(setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_one_object_for_each_instruction_set(setup_py: ModuleType, tmp_path: Path) -> None:
-    text = setup_py.ninja_file(["c++"], None, ["csrc/cpu/some_kernels.cpp"], tmp_path / "_C.so")
+    text = setup_py.ninja_file(["c++"], None, ["csrc/cpu/ops/some_kernels.cpp"], tmp_path / "_C.so")
     levels = {"4", "3", "0"} if setup_py.targets_x86_64(["c++"]) else {"0"}
     assert set(re.findall(r"extra = -DCCDN_ISA_LEVEL=(\d)", text)) == levels
 

@@ -85,7 +85,7 @@ def check_whole(path: str) -> None:
 # Counts the changes of what csrc/common says to Python: the build hands it to csrc/bindings.cpp.
 INTERFACE = 8
 
-# csrc/cpu/dispatch.h
+# csrc/cpu/engine/dispatch.h
 CPU_ISAS = ("base", "x86-64-v3", "x86-64-v4")
 
 if os.environ.get("CCDN_CPU_ISA", CPU_ISAS[0]) not in CPU_ISAS:

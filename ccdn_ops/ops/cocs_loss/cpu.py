@@ -1,4 +1,4 @@
-"""cocs_loss on the CPU, through csrc/cpu/cocs_loss.cpp."""
+"""cocs_loss on the CPU, through csrc/cpu/ops/cocs_loss.cpp."""
 
 from __future__ import annotations
 

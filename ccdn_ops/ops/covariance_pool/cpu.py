@@ -1,4 +1,4 @@
-"""covariance_pool on the CPU, through csrc/cpu/covariance_pool.cpp."""
+"""covariance_pool on the CPU, through csrc/cpu/ops/covariance_pool.cpp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""dual_squeeze on the CPU, through csrc/cpu/dual_squeeze.cpp."""
+"""dual_squeeze on the CPU, through csrc/cpu/ops/dual_squeeze.cpp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""excitation_gates on the CPU, through csrc/cpu/excitation_gates.cpp."""
+"""excitation_gates on the CPU, through csrc/cpu/ops/excitation_gates.cpp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""isqrt_cov on the CPU, through csrc/cpu/isqrt_cov.cpp."""
+"""isqrt_cov on the CPU, through csrc/cpu/ops/isqrt_cov.cpp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""multi_excite on the CPU, through csrc/cpu/multi_excite.cpp."""
+"""multi_excite on the CPU, through csrc/cpu/ops/multi_excite.cpp."""
 
 from __future__ import annotations
 

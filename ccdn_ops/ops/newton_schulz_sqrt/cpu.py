@@ -1,4 +1,4 @@
-"""newton_schulz_sqrt on the CPU, through csrc/cpu/newton_schulz_sqrt.cpp."""
+"""newton_schulz_sqrt on the CPU, through csrc/cpu/ops/newton_schulz_sqrt.cpp."""
 
 from __future__ import annotations
 

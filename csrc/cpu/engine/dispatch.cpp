@@ -1,0 +1,30 @@
+#include "cpu/engine/dispatch.h"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace ccdn {
+
+Isa isa() noexcept {
+#ifdef CCDN_X86_CLONES
+  static const Isa best = [] {
+    const char* limit = std::getenv("CCDN_CPU_ISA");
+    const bool no_v4 = limit && std::strcmp(limit, "x86-64-v4") != 0;
+    const bool no_v3 = limit && std::strcmp(limit, "base") == 0;
+    __builtin_cpu_init();
+    const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("bmi2");
+    const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                    __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx512vl");
+    if (v4 && !no_v4) return Isa::x86_64_v4;
+    if (v3 && !no_v3) return Isa::x86_64_v3;
+    return Isa::base;
+  }();
+  return best;
+#else
+  return Isa::base;
+#endif
+}
+
+}  // namespace ccdn

@@ -1,0 +1,152 @@
+// Reading and writing elements of the features' type: the only code of the engine that knows it.
+//
+// All other code is compiled for the types of the arithmetic alone, float and double, and reaches
+// the elements through a Codec. It is called for blocks of elements, so that the calls cost
+// nothing.
+#pragma once
+
+#include <type_traits>
+
+#include "common/status.h"
+#include "cpu/engine/tile.h"
+
+namespace ccdn {
+namespace CCDN_ISA {
+
+// What is subtracted from elements that are read: the mean, rounded to T, and the rest of it, so
+// that a mean far above the deviations costs no digits. One number a row, or one a column.
+template <class T>
+struct Centre {
+  const T *mean = nullptr, *rest = nullptr;  // null: nothing is subtracted
+  bool by_row = true;
+};
+
+template <class T>
+struct Codec {
+  bool same;      // the elements are T
+  int64_t bytes;  // of an element
+
+  // out (rows of `columns`, `stride` apart) = elements, converted. Strides are in elements.
+  void (*read)(const void* elements, int64_t row_stride, int64_t column_stride, int64_t rows,
+               int64_t columns, const Centre<T>& centre, T* out, int64_t stride);
+
+  // elements = in (rows of `columns`, `stride` apart), converted.
+  void (*write)(const T* in, int64_t stride, int64_t rows, int64_t columns, void* elements,
+                int64_t row_stride, int64_t column_stride);
+
+  const void* at(const void* elements, int64_t index) const {
+    return static_cast<const char*>(elements) + index * bytes;
+  }
+  void* at(void* elements, int64_t index) const {
+    return static_cast<char*>(elements) + index * bytes;
+  }
+};
+
+template <class S, class T>
+CCDN_INLINE void read_row(const S* in, int64_t column_stride, int64_t columns, const T* mean,
+                          const T* rest, bool by_row, T* out) {
+  if (column_stride != 1) {
+    for (int64_t c = 0; c < columns; ++c) {
+      const T value = T(widen(in[c * column_stride]));
+      const int64_t d = by_row ? 0 : c;
+      out[c] = mean ? value - mean[d] - rest[d] : value;
+    }
+  } else if (!mean) {
+    if constexpr (std::is_same_v<S, T>) {
+      copy(in, columns, out);
+    } else {
+      for (int64_t c = 0; c < columns; ++c) out[c] = T(widen(in[c]));
+    }
+  } else if (by_row) {
+    const T m = mean[0], r = rest[0];
+    if constexpr (std::is_same_v<S, T>) {
+      constexpr int lanes = Simd<T>::lanes;
+      int64_t c = 0;
+      for (; c + lanes <= columns; c += lanes) store(out + c, load(in + c) - m - r);
+      if (c < columns) store_first(out + c, load_first(in + c, columns - c) - m - r, columns - c);
+    } else {
+      for (int64_t c = 0; c < columns; ++c) out[c] = T(widen(in[c])) - m - r;
+    }
+  } else {
+    for (int64_t c = 0; c < columns; ++c) out[c] = T(widen(in[c])) - mean[c] - rest[c];
+  }
+}
+
+template <class S, class T>
+CCDN_TARGET void read_elements(const void* elements, int64_t row_stride, int64_t column_stride,
+                               int64_t rows, int64_t columns, const Centre<T>& centre, T* out,
+                               int64_t stride) {
+  const S* in = static_cast<const S*>(elements);
+  const T *mean = centre.mean, *rest = centre.rest;
+  const int64_t step = mean && centre.by_row;
+  for (int64_t r = 0; r < rows; ++r, in += row_stride, out += stride, mean += step, rest += step) {
+    if (columns == kPanel<T> && column_stride == 1) {  // a constant is worth more than a variable
+      read_row<S, T>(in, 1, kPanel<T>, mean, rest, centre.by_row, out);
+    } else {
+      read_row<S, T>(in, column_stride, columns, mean, rest, centre.by_row, out);
+    }
+  }
+}
+
+template <class S, class T>
+CCDN_TARGET void write_elements(const T* in, int64_t stride, int64_t rows, int64_t columns,
+                                void* elements, int64_t row_stride, int64_t column_stride) {
+  S* out = static_cast<S*>(elements);
+  for (int64_t r = 0; r < rows; ++r, in += stride, out += row_stride) {
+    if (column_stride != 1) {
+      for (int64_t c = 0; c < columns; ++c) narrow(in[c], out[c * column_stride]);
+    } else if constexpr (std::is_same_v<S, T>) {
+      copy(in, columns, out);
+    } else if (columns == kPanel<T>) {
+      for (int64_t c = 0; c < kPanel<T>; ++c) narrow(in[c], out[c]);
+    } else {
+      for (int64_t c = 0; c < columns; ++c) narrow(in[c], out[c]);
+    }
+  }
+}
+
+template <class S, class T>
+const Codec<T> codec{std::is_same_v<S, T>, sizeof(S), read_elements<S, T>, write_elements<S, T>};
+
+// Numbers that the forward pass saves for the backward pass: floats, or doubles where the features
+// are doubles, whatever the arithmetic was in.
+struct Saved {
+  bool floats;
+
+  // Returns the number as the backward pass will see it.
+  double put(void* numbers, int64_t index, double value) const {
+    if (!floats) return static_cast<double*>(numbers)[index] = value;
+    return double(static_cast<float*>(numbers)[index] = float(value));
+  }
+
+  double get(const void* numbers, int64_t index) const {
+    return floats ? double(static_cast<const float*>(numbers)[index])
+                  : static_cast<const double*>(numbers)[index];
+  }
+
+  template <class T>
+  const Codec<T>& codec() const {
+    if constexpr (sizeof(T) == sizeof(double)) {
+      return floats ? CCDN_ISA::codec<float, T> : CCDN_ISA::codec<T, T>;
+    } else {
+      return CCDN_ISA::codec<T, T>;
+    }
+  }
+};
+
+// A kernel of one sample, Status kernel<T>(job, sample, memory, threads, codec), for elements S.
+template <class Job, class S, class T,
+          Status (*kernel)(const Job&, int64_t, char*, int, const Codec<T>&)>
+Status sample_task(const void* job, int64_t sample, char* memory, int threads) {
+  return kernel(*static_cast<const Job*>(job), sample, memory, threads, codec<S, T>);
+}
+
+// Its tasks by Dtype, and after them that of float elements in double.
+#define CCDN_SAMPLE_TASKS(Job, kernel)                                                             \
+  {sample_task<Job, float, float, kernel<float>>,                                                  \
+   sample_task<Job, double, double, kernel<double>>,                                               \
+   sample_task<Job, BFloat16, float, kernel<float>>, sample_task<Job, Half, float, kernel<float>>, \
+   sample_task<Job, float, double, kernel<double>>}
+
+}  // namespace CCDN_ISA
+}  // namespace ccdn
