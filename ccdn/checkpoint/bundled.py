@@ -16,24 +16,33 @@ DEFAULT_WEIGHTS = FOLDER / "synthetic.safetensors"
 
 @dataclass(frozen=True)
 class About:
-    """What the bundled weights are. generator: version of the faces they were trained on; faces,
-    epochs: how many, how often seen; helen_nme: inter-ocular, percent, on the 330 test faces of
-    Helen, in boxes around the true landmarks; mean_shape_nme: that of the mean shape alone, in the
-    same boxes.
+    """What the bundled weights are.
+
+    generator: version of the faces they were trained on; faces: how many an epoch has, epochs: how
+    many there were, fresh: whether each had faces of its own; commit: of the code that trained
+    them. helen_nme: inter-ocular, percent, on the 330 test faces of Helen, in boxes around the true
+    landmarks; mean_shape_nme: that of the mean shape alone, in the same boxes.
     """
 
     config: str
     generator: str
     faces: int
     epochs: int
+    fresh: bool
     date: str
     commit: str
     helen_nme: float
     mean_shape_nme: float
 
+    @property
+    def different_faces(self) -> int:
+        """How many faces the weights were trained on."""
+        return self.faces * self.epochs if self.fresh else self.faces
+
     def __str__(self) -> str:
         return (
-            f"a small CCDN trained on generated faces alone (generator {self.generator}); NME on"
+            f"a small CCDN trained on {self.different_faces:,} generated faces and no photograph"
+            f" (generator {self.generator}); NME on"
             f" the 330 test faces of Helen {self.helen_nme:.2f} % inter-ocular, where the mean"
             f" shape has {self.mean_shape_nme:.2f} % and networks trained on photographs about 3 %"
         )

@@ -14,13 +14,14 @@ import ccdn
 from ccdn.checkpoint.bundled import DEFAULT_WEIGHTS, about
 from ccdn.checkpoint.load import load_checkpoint
 from ccdn.cli import evaluate, predict
+from ccdn.config import differences, load_config
 from ccdn.data import landmark_box
 from ccdn.evaluation.metrics import nme
 from ccdn.synthetic_faces import SyntheticFaces
 
 
 def test_the_file_is_small_and_of_generated_faces() -> None:
-    assert DEFAULT_WEIGHTS.stat().st_size < 10e6
+    assert DEFAULT_WEIGHTS.stat().st_size < 6e6
     with safetensors.safe_open(DEFAULT_WEIGHTS, "np") as file:
         kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     assert kinds == {"F16", "F32", "I64"}
@@ -29,6 +30,10 @@ def test_the_file_is_small_and_of_generated_faces() -> None:
     assert checkpoint.data["generator"]["version"] == said.generator
     assert checkpoint.data["faces"] == checkpoint.faces == said.faces
     assert checkpoint.config.train.epochs == said.epochs
+    assert checkpoint.data["generator"].get("fresh", False) == said.fresh
+    # What reproduces them is the preset.
+    found = differences(load_config(said.config), checkpoint.config)
+    assert set(found) <= {"data.kind", "data.eval_splits"}, found
     # Neither a folder of the machine that trained them nor a name of its pictures.
     assert checkpoint.config.data.root is None
     assert not Path(checkpoint.config.train.out).is_absolute()
