@@ -379,70 +379,149 @@ struct ExpandArguments {
   bool accumulate;         // onto what grad_x holds
 };
 
-// What every entry of the gradient adds to Xc P: the mean's share and, on the positions side, that
-// of v = Xc^T 1 and of the last product with Xc. Made once for a tile: divisions and roots of
-// float64 are dear.
+// What the entries of a tile of the gradient add to Xc P: the mean's share and, on the positions
+// side, that of v = Xc^T 1 and of the last product with Xc. In shared memory, for the 64 channels
+// and the 64 side entries of the tile: divisions and roots of float64 are dear, and so is a trip to
+// memory.
 template <typename T>
 struct GradientRest {
-  const ExpandArguments<T>& p;
-  int64_t first;  // channel of the batch
-  double of_mean, of_product;
-  const double* base;  // null without a share of v
+  using Acc = Accumulator<T>;
+  double of_channel[kTile], upstream[kTile];
+  double of_side[kTile], product[kTile];
+  Acc mean[kTile], mean_rest[kTile];
 
-  __device__ GradientRest(const ExpandArguments<T>& p, int64_t b, bool constant)
-      : p(p), first(b * p.features.channels), of_mean(1 / double(p.scale.positions)) {
-    const bool with_start = !constant && !p.features.channel_is_side;
-    base = with_start ? p.vectors + b * p.rows.size() : nullptr;
-    of_product =
-        with_start ? of_mean / (sqrt(double(p.scale.trace[b])) * double(p.features.channels)) : 0;
-  }
-  __device__ double operator()(int64_t f, int64_t s) const {
-    const int64_t d = first + p.features.channel(f, s);
-    double value = double(p.grad_first.load(d)) * of_mean;
-    if (base) {
-      value += base[p.rows.start_gradient() + s];
-      value += p.upstream[d] * base[p.rows.result() + s] * of_product;
+  // Every thread of the block must call it, for the tile at (free0, side0); visible after a
+  // barrier.
+  __device__ __forceinline__ void fill(const ExpandArguments<T>& p, int64_t b, int64_t free0,
+                                       int64_t side0) {
+    const Features<T>& x = p.features;
+    const int i = int(threadIdx.x);
+    const double of_mean = 1 / double(p.scale.positions);
+    const int64_t channel0 = x.channel_is_side ? side0 : free0;
+    if (i < kTile) {
+      const int64_t left = x.channels - 1 - channel0;
+      const int64_t d = b * x.channels + channel0 + (i < left ? i : left);
+      of_channel[i] = double(p.grad_first.load(d)) * of_mean;
+      upstream[i] = p.upstream[d];
+      mean[i] = x.mean[d];
+      mean_rest[i] = x.mean_rest[d];
     }
-    return value;
+    if (i < kTile && !x.channel_is_side) {
+      const int64_t left = x.side - 1 - side0, s = side0 + (i < left ? i : left);
+      const double* base = p.vectors + b * p.rows.size();
+      const double trace = double(p.scale.trace[b]);
+      of_side[i] = base[p.rows.start_gradient() + s];
+      product[i] = base[p.rows.result() + s] * (of_mean / (sqrt(trace) * double(x.channels)));
+    }
   }
 };
 
-// A tile of the gradient (free x side) = product + diagonal Xc + rest. product(store) calls
-// store(i, j, sum) for the thread's entries of the tile, where (i, j) is (free, side) or, turned,
-// the other way round. All that they need is asked for before the first one is stored: a store, the
-// compiler thinks, could change what is loaded after it.
-template <typename T, typename Product>
-__device__ __forceinline__ void expand_tile(const ExpandArguments<T>& p, int64_t b, bool turned,
-                                            double diagonal, const GradientRest<T>& rest,
-                                            Product product) {
+// The entries (f, s) of a tile of the gradient (free x side) at (free0, side0).
+template <typename T, bool kDiagonal>
+struct TileEntries {
+  using Acc = Accumulator<T>;
+  const ExpandArguments<T>& p;
+  const GradientRest<T>& rest;
+  bool constant;
+  int64_t free0, side0;
+  double diagonal;
+  const T* x;
+  T* out;
+
+  __device__ __forceinline__ TileEntries(const ExpandArguments<T>& p, const GradientRest<T>& rest,
+                                         int64_t b, int64_t free0, int64_t side0)
+      : p(p),
+        rest(rest),
+        constant(p.scale.trace[b] == Acc(0)),
+        free0(free0),
+        side0(side0),
+        diagonal(kDiagonal && !constant ? p.scale.diagonal(b) : 0),
+        x(p.features.data + b * p.features.batch_stride),
+        out(p.grad_x + b * p.features.batch_stride) {}
+
+  // -1 outside of the sample.
+  __device__ __forceinline__ int64_t place(int f, int s) const {
+    const bool inside = free0 + f < p.features.free && side0 + s < p.features.side;
+    return inside ? p.features.offset(free0 + f, side0 + s) : -1;
+  }
+  __device__ __forceinline__ T operator()(int f, int s, Acc sum, T from_x, T before) const {
+    const int c = p.features.channel_is_side ? s : f;
+    double value = double(sum) + rest.of_channel[c];
+    if (!constant && !p.features.channel_is_side) {
+      value += rest.of_side[s] + rest.upstream[c] * rest.product[s];
+    }
+    if (kDiagonal && !constant) {
+      const Acc centred = (Element<T>::load(from_x) - rest.mean[c]) - rest.mean_rest[c];
+      value += diagonal * double(centred);
+    }
+    if (p.accumulate) value += double(Element<T>::load(before));
+    return Element<T>::store(Acc(value));
+  }
+};
+
+// Where in the tile the thread's sums of tensor_product are, in the order in which it stores them.
+struct TensorPlaces {
+  int lane, row0, column0;
+
+  __device__ explicit TensorPlaces(int thread)
+      : lane(thread % 32),
+        row0(thread / 32 / 2 * kWarpTile),
+        column0(thread / 32 % 2 * kWarpTile) {}
+  __device__ int row(int k) const {
+    return row0 + k / (4 * kColumnFragments) * 16 + result_row(lane, k % 4);
+  }
+  __device__ int column(int k) const {
+    return column0 + k / 4 % kColumnFragments * 8 + result_column(lane, k % 4);
+  }
+};
+
+// A tile of the gradient = product + diagonal Xc + rest. product(store) calls store(f, s, sum) for
+// the thread's entries of the tile. What eight of them need is asked for before the first one is
+// stored: a store, the compiler thinks, could change what is loaded after it.
+template <typename T, bool kDiagonal, typename Product>
+__device__ __forceinline__ void expand_tile(const ExpandArguments<T>& p, int64_t b, int64_t free0,
+                                            int64_t side0, Product product) {
   using Acc = Accumulator<T>;
   constexpr int kHeld = kTile * kTile / kProductThreads<kGramProduct<T>>;
-  const Features<T> x = p.features.sample(b);
-  T* out = p.grad_x + b * p.features.batch_stride;
-  Acc value[kHeld];
-  int64_t place[kHeld];
-  int count = 0;
-  product([&](int64_t i, int64_t j, Acc sum) {
-    const int64_t f = turned ? j : i, s = turned ? i : j;
-    const bool inside = f < p.features.free && s < p.features.side;
-    const int64_t at = inside ? x.offset(f, s) : -1;
-    double found = double(sum);
-    if (inside) {
-      found += rest(f, s);
-      if (diagonal != 0) found += diagonal * double(x(f, s));
-      if (p.accumulate) found += double(Element<T>::load(out[at]));
-    }
-    if constexpr (sizeof(Acc) == 8) {  // of which there are too many to hold
-      if (inside) out[at] = found;
-    } else {
-      place[count] = at;
-      value[count++] = Acc(found);
-    }
-  });
-  if constexpr (sizeof(Acc) == 4) {
+  __shared__ GradientRest<T> rest;
+  __syncthreads();  // the tile before is finished
+  rest.fill(p, b, free0, side0);
+  __syncthreads();
+  if constexpr (sizeof(Acc) == 8) {  // of which there are too many to hold
+    const TileEntries<T, kDiagonal> entries(p, rest, b, free0, side0);
+    product([&](int64_t row, int64_t column, Acc sum) {
+      const int i = int(row - free0), j = int(column - side0);
+      const int64_t at = entries.place(i, j);
+      if (at < 0) return;
+      const T from_x = kDiagonal ? entries.x[at] : T(0);
+      entries.out[at] = entries(i, j, sum, from_x, p.accumulate ? entries.out[at] : T(0));
+    });
+  } else {
+    Acc sums[kHeld];
+    int count = 0;
+    product([&](int64_t, int64_t, Acc sum) { sums[count++] = sum; });
+    // Nothing of it is made before the product, which has no registers for it.
+    const TileEntries<T, kDiagonal> entries(p, rest, b + made_here(0), free0, side0);
+    constexpr int kBatch = 8;
+    static_assert(kHeld % kBatch == 0, "whole batches");
 #pragma unroll
-    for (int k = 0; k < kHeld; ++k) {
-      if (place[k] >= 0) out[place[k]] = Element<T>::store(value[k]);
+    for (int k0 = 0; k0 < kHeld; k0 += kBatch) {
+      T from_x[kBatch], before[kBatch];
+      const TensorPlaces asked(made_here(int(threadIdx.x)));
+#pragma unroll
+      for (int k = 0; k < kBatch; ++k) {
+        const int64_t at = entries.place(asked.row(k0 + k), asked.column(k0 + k));
+        if (kDiagonal) from_x[k] = entries.x[at < 0 ? 0 : at];
+        if (p.accumulate) before[k] = entries.out[at < 0 ? 0 : at];
+      }
+      const TensorPlaces stored(made_here(int(threadIdx.x)));  // no places are kept
+#pragma unroll
+      for (int k = 0; k < kBatch; ++k) {
+        const int i = stored.row(k0 + k), j = stored.column(k0 + k);
+        const int64_t at = entries.place(i, j);
+        const T found = entries(i, j, sums[k0 + k], from_x[k], before[k]);
+        if (at >= 0) entries.out[at] = found;
+      }
     }
   }
 }
@@ -457,14 +536,12 @@ __global__ void __launch_bounds__(kProductThreads<kGramProduct<T>>, kProductBloc
   const int64_t down = tiles(free), across = tiles(n);
   for (int64_t piece = blockIdx.x; piece < p.batch * down * across; piece += gridDim.x) {
     const int64_t line = quotient(piece, across), b = quotient(line, down);
-    const bool constant = p.scale.trace[b] == Acc(0);
-    const GradientRest<T> rest(p, b, constant);
-    const int64_t depth = constant ? 0 : n;
-    expand_tile<T>(p, b, false, 0, rest, [&](auto store) {
+    const int64_t depth = p.scale.trace[b] == Acc(0) ? 0 : n;
+    const int64_t free0 = (line - b * down) * kTile, side0 = (piece - line * across) * kTile;
+    expand_tile<T, false>(p, b, free0, side0, [&](auto store) {
       // P is symmetric.
       product_tile<kGramProduct<T>>(
-          (line - b * down) * kTile, free, (piece - line * across) * kTile, n,
-          free_by_side(p.features.sample(b), depth),
+          free0, free, side0, n, free_by_side(p.features.sample(b), depth),
           plain_operand<Acc>(p.factor + b * n * n, n, depth, true), false, store);
     });
   }
@@ -477,26 +554,16 @@ __global__ void __launch_bounds__(kProductThreads<kGramProduct<T>>, kProductBloc
   wait_for_last_launch();
   using Acc = Accumulator<T>;
   const int64_t n = p.features.side, free = p.features.free, pairs = p.pair_rows.pairs;
-  // A warp's neighbours are down the tile.
-  const bool turned = p.features.side_is_inner();
-  const int64_t rows = turned ? n : free, columns = turned ? free : n;
-  const int64_t down = tiles(rows), across = tiles(columns);
+  const int64_t down = tiles(free), across = tiles(n);
   for (int64_t piece = blockIdx.x; piece < p.batch * down * across; piece += gridDim.x) {
     const int64_t line = quotient(piece, across), b = quotient(line, down);
-    const bool constant = p.scale.trace[b] == Acc(0);
-    const GradientRest<T> rest(p, b, constant);
-    const int64_t depth = constant ? 0 : pairs;
-    const Acc* factor = p.factor + b * free * pairs;
-    const Acc* partners = p.pair_rows.partners(b, n);
-    const auto down_operand =
-        plain_operand<Acc>(turned ? partners : factor, turned ? n : pairs, depth, !turned);
-    const auto across_operand =
-        plain_operand<Acc>(turned ? factor : partners, turned ? pairs : n, depth, turned);
-    const double diagonal = constant ? 0 : p.scale.diagonal(b);
-    expand_tile<T>(p, b, turned, diagonal, rest, [&](auto store) {
-      product_tile<kGramProduct<T>>((line - b * down) * kTile, rows,
-                                    (piece - line * across) * kTile, columns, down_operand,
-                                    across_operand, false, store);
+    const int64_t depth = p.scale.trace[b] == Acc(0) ? 0 : pairs;
+    const int64_t free0 = (line - b * down) * kTile, side0 = (piece - line * across) * kTile;
+    expand_tile<T, true>(p, b, free0, side0, [&](auto store) {
+      product_tile<kGramProduct<T>>(
+          free0, free, side0, n,
+          plain_operand<Acc>(p.factor + b * free * pairs, pairs, depth, true),
+          plain_operand<Acc>(p.pair_rows.partners(b, n), n, depth, false), false, store);
     });
   }
 }

@@ -113,3 +113,15 @@ def test_more_entries_than_threads(racing: Emulation) -> None:
         x = features("noise", 1, 514, 3, dtype=dtype)
         racing.dual_squeeze(x, 2, (upstream(x), upstream(x)), "channels")
     assert not racing.races()
+
+
+@pytest.mark.parametrize("largest_grid", [0, 1])
+@pytest.mark.parametrize(("channels", "positions"), [(140, 150), (150, 140), (260, 262)])
+def test_clusters(racing: Emulation, channels: int, positions: int, largest_grid: int) -> None:
+    """Matrices in the registers of four and eight blocks, which send each other their rows."""
+    racing.settings(largest_grid=largest_grid)
+    x = features("noise", 2, channels, positions)
+    before = racing.native.emulated_clusters()
+    racing.dual_squeeze(x, 2, (upstream(x), upstream(x)))
+    assert racing.native.emulated_clusters() == before + 2
+    assert not racing.races()
