@@ -182,7 +182,8 @@ def test_sums_of_cocs_beyond_32_bits(
     """How large the workspace of two levels is: the second one's place is beyond the first's."""
     sizes = [(batch, 5, channels), (7, 3, 11)]
     levels = array("q", [n for size in sizes for n in (0, 0, *size, 0, 0, 0, 0)])
-    found = emulation.module.cocs_loss_workspace_cuda(0, 2, levels.buffer_info()[0], backward)
+    shape = emulation.module.CocsShape(dtype=0, count=2, levels=levels.buffer_info()[0])
+    found = emulation.module.cocs_loss_workspace_cuda(shape, backward)
     wanted = 0
     for b, p, d in sizes:
         samples = min(max(4096 // d, 1), 64)
