@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-# How the element types appear in mangled names.
-MANGLED = {"f": "float", "d": "double", "13__nv_bfloat16": "bf16", "6__half": "half"}
+# The element types in mangled names.
+MANGLED = {"f": "float", "d": "double", "__nv_bfloat16": "bf16", "__half": "half"}
 _MAX_THREADS = 0x05  # EIATTR_MAX_THREADS of a kernel's .nv.info
 _INSTRUCTION = 16  # bytes
 
@@ -54,18 +54,36 @@ class Code:
 
 
 def demangled(symbol: str) -> str:
-    """ccdn::cuda::NAME<TYPE, NUMBERS...> as "NAME TYPE NUMBERS..."."""
+    """ccdn::cuda::NAME<TYPE, NUMBER, OTHER<NUMBER>...> as "NAME TYPE NUMBER NUMBER..."."""
     # A length-prefixed name, then the template arguments.
     name = re.match(r"_ZN4ccdn4cuda(\d+)(\w+)", symbol)
     if name is None:
         return symbol
     length = int(name[1])
     kernel, rest = name[2][:length], name[2][length:]
-    arguments = re.match(r"I(f|d|13__nv_bfloat16|6__half)?((?:L[bijlm]\d+E)*)E", rest)
-    if arguments is None:
-        return kernel
-    types = [MANGLED[arguments[1]]] if arguments[1] else []
-    return " ".join([kernel, *types, *re.findall(r"\d+", arguments[2])])
+    return " ".join([kernel, *_template_arguments(rest)]) if rest.startswith("I") else kernel
+
+
+def _template_arguments(rest: str) -> list[str]:
+    """Element types and numbers of I...E, those inside of other types too, in order."""
+    found, at, depth = [], 1, 1
+    while depth:
+        number = re.compile(r"L[a-z](\d+)E").match(rest, at)
+        known = re.compile(r"S[0-9A-Z]*_").match(rest, at)  # a name that was there before
+        named = re.compile(r"\d+").match(rest, at)
+        if number:
+            found.append(number[1])
+            at = number.end()
+        elif known:
+            at = known.end()
+        elif named:
+            at = named.end() + int(named[0])
+            found += [MANGLED[rest[named.end() : at]]] if rest[named.end() : at] in MANGLED else []
+        else:
+            found += [MANGLED[rest[at]]] if rest[at] in MANGLED else []
+            depth += {"I": 1, "N": 1, "E": -1}.get(rest[at], 0)
+            at += 1
+    return found
 
 
 @cache

@@ -28,6 +28,7 @@ from gpu_launches import Call, Launch, inputs, sizes
 from sass import WAIT, Turn
 from static_record import MULTIPROCESSORS, Static
 
+from ccdn_ops.newton_schulz_plan import products
 from ccdn_ops.ops.operator import OPERATORS
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
 from ccdn_ops.work import Call as ArgumentsOfWork
@@ -179,12 +180,14 @@ class Sizes:
 class Work(NamedTuple):
     """Tensors that a launch reads and writes, and turns of its main loop for each block.
 
-    turns None: the loop runs over what is read, which the blocks share.
+    turns None: the loop runs over what is read, which the blocks share. rounds: how often a block
+    does all of it.
     """
 
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     turns: float | None = None
+    rounds: int = 1
 
 
 def _tiles(extent: int) -> int:
@@ -224,6 +227,12 @@ def _symmetric_product(s: Sizes, launch: Launch) -> Work:
     return Work(("panels",) * (terms + 1), ("panels",), terms * -(-s.side // 32))
 
 
+def _symmetric_chain(s: Sizes, launch: Launch) -> Work:
+    """All products of the iteration or of its derivative, of matrices that are one tile each."""
+    work = _symmetric_product(s, launch)
+    return work._replace(rounds=products(ITERATIONS, s.by_positions))
+
+
 def _recurrence_from_cache(s: Sizes, launch: Launch) -> Work:
     # Every term reads the matrix, each thread 12 numbers a turn.
     turns = s.plan.terms * s.side**2 / (12 * launch.threads)
@@ -231,8 +240,12 @@ def _recurrence_from_cache(s: Sizes, launch: Launch) -> Work:
 
 
 def _tile(reads: Sequence[str], writes: str, depth: Callable[[Sizes], float]) -> _Formula:
-    """A product of 64 x 64 tiles, 16 of the depth a turn."""
-    return lambda s, launch: Work(tuple(reads), (writes,), depth(s) / 16)
+    """A product of 64 x 64 tiles: 32 of the depth a turn on tensor cores, else 16."""
+
+    def work(s: Sizes, launch: Launch) -> Work:
+        return Work(tuple(reads), (writes,), depth(s) / (32 if launch.threads == 128 else 16))
+
+    return work
 
 
 def _streams(reads: Sequence[str], *writes: str) -> _Formula:
@@ -285,6 +298,9 @@ WORK: dict[str, _Formula] = {
     "symmetric_product": _symmetric_product,
     "inner_product": _streams(["panels", "panels"]),
     "scale_and_shift": _streams(["panels"], "panels"),
+    "symmetric_chain": _symmetric_chain,
+    "covariance_tiles": lambda s, launch: Work(("x",), ("root",), s.positions / 32),
+    "finish_covariances": _streams(["lines"], "lines"),
     "matrix_traces": lambda s, launch: Work((), (), s.side / 256 / 16),
 }
 
@@ -390,14 +406,15 @@ def _part(static: Static, s: Sizes, launch: Launch, cache: Cache, machine: Machi
     once, _ = _clocks(figures.once, warps, latency, launch.cluster, machine)
     first = max(once - turn, 0.0)
     first += (machine.memory_latency - latency) * any(colds)
-    block = first + turns * turn
+    block = work.rounds * (first + turns * turn)
     times = {
         why if turns * turn > first else "latency": waves * block / machine.clock,
         "memory": moved / (machine.bandwidth * machine.attained),
         "cache": launch.blocks * turns * a_turn / machine.cache_bandwidth,
     }
     bound = max(times, key=lambda key: times[key])
-    arithmetic = f"{waves} x ({first:.0f} + {turns:.3g} x {turn:.0f}) clocks"
+    times_round = f"{waves} x {work.rounds}" if work.rounds > 1 else f"{waves}"
+    arithmetic = f"{times_round} x ({first:.0f} + {turns:.3g} x {turn:.0f}) clocks"
     if bound == "memory":
         arithmetic = f"{moved / 1e6:.3g} MB"
     elif bound == "cache":

@@ -34,7 +34,7 @@ LOADS = ("LDG", "LD", "LDGSTS", "UBLKCP", "UTMALDG")
 STORES = ("STG", "ST", "UTMASTG")
 BARRIERS = ("BAR", "UCGABAR_WAIT")
 FENCES = ("MEMBAR", "FENCE")
-BARRIER = 192  # as many loads, or twice the multiply-adds, count as much as a barrier
+BARRIER = 384  # as many loads, or twice the multiply-adds, count as much as a barrier
 DEEPER = 8
 WAIT = 30  # clocks of an access of shared memory, of a shuffle, of a root: about
 _BULK = ("UBLKCP", "UTMALDG", "UTMASTG")
@@ -290,13 +290,29 @@ def parse(code: Code) -> list[Instruction]:
 
 
 def loops(program: Sequence[Instruction]) -> list[tuple[int, int]]:
-    """(first, last) instruction of every loop: where the code jumps back, merged by where to."""
+    """(first, last) instruction of every loop: where the code jumps back, merged by where to.
+
+    A jump back from code that was moved to the kernel's end is none: only one to an instruction
+    that the way to the jump has passed.
+    """
     found: dict[int, int] = {}
-    for at, instruction in enumerate(program):
-        target = instruction.target
-        # A jump to itself is what the compiler puts behind a kernel's end.
-        if target is not None and target < at:
-            found[target] = max(at, found.get(target, at))
+    entered, left = [False] * len(program), [False] * len(program)
+    stack = [(0, 0)]
+    while stack:
+        at, taken = stack.pop()
+        entered[at] = True
+        instruction = program[at]
+        ways = [] if instruction.ends or at + 1 == len(program) else [at + 1]
+        ways += [] if instruction.target is None else [instruction.target]
+        if taken == len(ways):
+            left[at] = True
+            continue
+        stack.append((at, taken + 1))
+        way = ways[taken]
+        if not entered[way]:
+            stack.append((way, 0))
+        elif not left[way] and way < at:
+            found[way] = max(at, found.get(way, at))
     return sorted(found.items())
 
 
@@ -319,7 +335,7 @@ def main_loop(program: Sequence[Instruction]) -> tuple[int, int]:
         products = sum(i.is_product for i in own)
         done = sum(2 if i.name in FUSED else i.name in FLOAT64 or i.is_load for i in own)
         if done and not any(program[at].is_load for at in inside):
-            done += BARRIER * any(i.waits_for_others for i in own)
+            done += BARRIER * any(program[at].waits_for_others for at in inside)
         return products, done * DEEPER**depth, -len(inside)
 
     core = max(every, key=work)

@@ -32,8 +32,6 @@ def test_every_kernel_is_known(model: Any, load: Load) -> None:
     launched = {one[0] for each in recorded.launches.values() for one in each}
     assert launched <= set(recorded.kernels["90"])
     assert {kernel.split()[0] for kernel in launched} <= set(model.WORK)
-    every = {kernel.split()[0] for kernel in recorded.kernels["90"]}
-    assert set(model.WORK) <= every, "WORK names a kernel that is gone"
     for text in recorded.launches:
         [prediction] = model.predict(recorded, [load("gpu_launches").Call.of(text)])
         assert 1e-6 < prediction.device < 0.1, text

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from cubin import demangled
 
 from ccdn_ops.backends import native
 from ccdn_ops.backends.native import why_no_cuda_kernels
 
 ROOT = Path(__file__).parents[2]
 ARCHS = ("80", "90", "100", "120")
-FEATURES = ("float", "double", "__nv_bfloat16", "__half")
+FEATURES = ("float", "double", "bf16", "half")
 ACCUMULATORS = ("float", "double")
 # `make test` has built the module from these files and looks at what is in it. Compiling them again
 # takes minutes and adds the compiler's warnings: slow tests.
@@ -29,10 +30,10 @@ MAPS = tuple(
 
 # How the operands of a product are multiplied (csrc/cuda/product.cuh): double in double, float32 in
 # three terms of TF32, float16 in one, bfloat16 as it is; 16-bit types where float32 is needed too.
-OWN_PRODUCTS = ("float 3", "double 0", "__nv_bfloat16 16", "__half 1")
-EXACT_PRODUCTS = ("float 3", "double 0", "__nv_bfloat16 3", "__half 3")
+OWN_PRODUCTS = ("float 3", "double 0", "bf16 16", "half 1")
+EXACT_PRODUCTS = ("float 3", "double 0", "bf16 3", "half 3")
 # From or to matrices of the accumulation type: whether that is double.
-MATRICES = ("float 0", "double 1", "__nv_bfloat16 0", "__half 0")
+MATRICES = ("float 0", "double 1", "bf16 0", "half 0")
 
 # And of both matrix roots, where float32 may be computed in double too.
 ROOT_PRODUCTS = (*EXACT_PRODUCTS, "float 0")
@@ -46,8 +47,13 @@ MATRIX_ROOT = {
     "symmetric_product": ("0", "3"),
 }
 
-# Blocks of a cluster, rows of a warp, entries of a lane (csrc/cuda/cluster_recurrence.cuh).
-FORMS = ("1 8 2", "2 8 4", "8 4 8")
+# csrc/cuda/cluster_recurrence.cuh: the accumulation type, the type of the entries, the largest
+# matrix, blocks of a cluster, threads, and entries of a lane.
+WIDE_FORMS = ("double 64 1 256 4", "double 128 2 256 8", "double 256 8 256 8")
+FORMS = (
+    *(f"{acc} {form}" for acc in ACCUMULATORS for form in WIDE_FORMS),
+    *(f"float float {form}" for form in ("128 1 256 16", "256 4 256 16", "512 8 512 16")),
+)
 
 # Every kernel of csrc/cuda and its instances: the element type and the numbers of its template.
 EXPECTED = {
@@ -56,8 +62,8 @@ EXPECTED = {
         "gram_matrix": FEATURES,
         "weighted_sums": FEATURES,
         "add_gram_parts": ACCUMULATORS,
-        "cluster_squeeze": tuple(f"{element} {form}" for element in FEATURES for form in FORMS),
-        "cluster_gradient": tuple(f"{acc} {form}" for acc in ACCUMULATORS for form in FORMS),
+        "cluster_squeeze": FORMS,
+        "cluster_gradient": FORMS,
         "chebyshev_squeeze": FEATURES,
         "squeeze_positions": FEATURES,
         "chebyshev_gradient": ACCUMULATORS,
@@ -106,8 +112,6 @@ EXPECTED = {
     },
     "probe": {"probe": ("",)},
 }
-# How the element types appear in mangled names.
-MANGLED = {"f": "float", "d": "double", "13__nv_bfloat16": "__nv_bfloat16", "6__half": "__half"}
 
 
 class Usage(NamedTuple):
@@ -120,19 +124,11 @@ class Usage(NamedTuple):
     shared: int
 
 
-def demangled(symbol: str) -> tuple[str, str]:
+def named(symbol: str) -> tuple[str, str]:
     """ccdn::cuda::NAME<TYPE, NUMBERS...> as ("NAME", "TYPE NUMBERS...")."""
-    # A length-prefixed name, then the template arguments.
-    name = re.match(r"_ZN4ccdn4cuda(\d+)(\w+)", symbol)
-    assert name is not None, f"{symbol} is not in ccdn::cuda"
-    length = int(name[1])
-    kernel, rest = name[2][:length], name[2][length:]
-    if rest.startswith("E"):  # no template
-        return kernel, ""
-    arguments = re.match(r"I(f|d|13__nv_bfloat16|6__half)?((?:L[bij]\d+E)*)E", rest)
-    assert arguments is not None, f"{symbol} has unknown template arguments"
-    types = [MANGLED[arguments[1]]] if arguments[1] else []
-    return kernel, " ".join([*types, *re.findall(r"\d+", arguments[2])])
+    assert symbol.startswith("_ZN4ccdn4cuda"), f"{symbol} is not in ccdn::cuda"
+    kernel, _, instance = demangled(symbol).partition(" ")
+    return kernel, instance
 
 
 def usage(report: str) -> list[Usage]:
@@ -140,7 +136,7 @@ def usage(report: str) -> list[Usage]:
     found = []
     for part in report.split("Compiling entry function '")[1:]:
         symbol, arch = re.match(r"(\w+)' for 'sm_(\w+)'", part).groups()  # type: ignore[union-attr]
-        kernel, instance = demangled(symbol)
+        kernel, instance = named(symbol)
         stack, stores, loads = re.search(
             r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", part
         ).groups()  # type: ignore[union-attr]
@@ -216,7 +212,7 @@ def stacks(report: str) -> dict[tuple[str, str, str], int]:
     for part in report.split("arch = sm_")[1:]:
         arch = part.split(maxsplit=1)[0]
         for symbol, stack in re.findall(r"Function (\w+):\s+REG:\d+ STACK:(\d+)", part):
-            found[(arch, *demangled(symbol))] = int(stack)
+            found[(arch, *named(symbol))] = int(stack)
     return found
 
 
@@ -262,7 +258,7 @@ def test_the_report_is_read_right() -> None:
         "    8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads\n"
         "ptxas info    : Used 48 registers, used 1 barriers, 5120 bytes smem\n"
     )
-    assert usage(report) == [Usage("channel_means", "__half", "90", 8, 16, 48, 5120)]
+    assert usage(report) == [Usage("channel_means", "half", "90", 8, 16, 48, 5120)]
 
 
 @pytest.mark.gpu

@@ -243,11 +243,12 @@ def test_a_rehearsal_lists_the_launches_and_runs_none(emulation: Emulation) -> N
         assert (ccdn_ops.multi_excite(x, gates) == 1).all()
     # A cluster, its size and its memory.
     with emulation.serving(guards=False), emulation.rehearsing() as launches:
-        ccdn_ops.dual_squeeze(torch.ones(3, 128, 200))
+        ccdn_ops.dual_squeeze(torch.ones(3, 256, 300))
     [cluster] = [launch for launch in launches if launch.cluster > 1]
     assert "cluster_squeeze" in cluster.symbol
     assert cluster.blocks == 3 * cluster.cluster
     assert cluster.bytes >= 2 * 8 * 128
+    assert [launch.overlaps for launch in launches] == [0, *[1] * (len(launches) - 1)]
     with emulation.serving(guards=False), emulation.rehearsing() as launches:
         pass
     assert launches == []

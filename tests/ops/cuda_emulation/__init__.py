@@ -181,13 +181,17 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Launch(NamedTuple):
-    """One launch as it was asked for. bytes: of dynamic shared memory."""
+    """One launch as it was asked for.
+
+    bytes: of dynamic shared memory; overlaps: 1 where it may begin before the last one has ended.
+    """
 
     symbol: str  # of the kernel
     blocks: int
     threads: int
     cluster: int  # blocks of one
     bytes: int
+    overlaps: int
 
 
 class Emulation:
@@ -275,7 +279,7 @@ class Emulation:
             self.native.emulated_rehearsal(0)
         places = self._symbols
         start = next(place for place, name in places.items() if name == "emulated_rehearsal")
-        numbers = (ctypes.c_int64 * 5)()
+        numbers = (ctypes.c_int64 * 6)()
         for i in range(self.native.emulated_launched(ctypes.c_int64(1 << 62), numbers)):
             self.native.emulated_launched(ctypes.c_int64(i), numbers)
             distance, *rest = numbers

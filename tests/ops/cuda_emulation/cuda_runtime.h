@@ -103,6 +103,7 @@ inline int64_t threads_that_waited = 0;
 struct Launched {
   const void* kernel;
   int64_t blocks, threads, cluster, bytes;  // of the grid, of a block, of a cluster; dynamic
+  int64_t overlaps;
 };
 inline bool rehearsing = false;
 inline std::vector<Launched> launched;
@@ -346,7 +347,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   }
   if (rehearsing) {
     launched.push_back({reinterpret_cast<const void*>(kernel), gridDim.x, blockDim.x,
-                        cluster_blocks, int64_t(config->dynamicSmemBytes)});
+                        cluster_blocks, int64_t(config->dynamicSmemBytes), overlaps});
     return cudaSuccess;
   }
   if (largest_grid != 0) gridDim.x = std::min(gridDim.x, largest_grid * cluster_blocks);

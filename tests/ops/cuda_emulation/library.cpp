@@ -31,7 +31,7 @@ EXPORTED int64_t emulated_launched(int64_t i, int64_t* found) {
     const emulation::Launched& one = emulation::launched[size_t(i)];
     const auto here = reinterpret_cast<const char*>(&emulated_rehearsal);
     for (int64_t value : {int64_t(static_cast<const char*>(one.kernel) - here), one.blocks,
-                          one.threads, one.cluster, one.bytes}) {
+                          one.threads, one.cluster, one.bytes, one.overlaps}) {
       *found++ = value;
     }
   }
