@@ -271,7 +271,7 @@ LEFT_ALONE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "channels last": (SqueezeExciteCl, "does not take"),
     "dropout": (_WithDropout, "in training differs"),
     "own state_dict": (_WithState, "own state_dict"),
-    "own parameter": (_WithParameter, "parameters of its own"),
+    "own parameter": (_WithParameter, "parameters besides those of its layers"),
     "own buffer": (_WithBuffer, "buffers of its own"),
     "a size": (_OnlyLarge, "mentions 64"),
     "own call": (_WithCall, "own __call__"),
