@@ -6,15 +6,16 @@
 //   backward   s (2 D N + D^2) bytes, D^2 N multiply-adds: grad_x = (G + G^T) Xc / N, whose rows
 //              sum to 0 because those of Xc do
 //
-// bf16 at D = 256, N = 1024: 0.66 MB, 0.20 us of an H100's memory (3.35 TB/s), and ten of sixteen
-// tiles of 0.13 GFLOP, 0.09 us of its 990 TFLOP/s: the bytes bound it. float32: 1.3 MB, 0.4 us, and
-// three terms of TF32 at 495 TFLOP/s, 0.5 us: arithmetic does. x is read once for the means and
-// their squares (twice, the second time from the cache) and by each row of tiles, D / 64 times,
-// from L2, where a sample is while its tiles are made.
+// float32 at D = 256, N = 1024: 1.3 MB, 0.4 us of an H100's memory (3.35 TB/s), and three terms of
+// TF32 at 495 TFLOP/s, 0.5 us: arithmetic does it. x is read once for the means and their squares
+// (twice, the second time from the cache) and by each row of tiles, D / 64 times, from L2, where a
+// sample is while its tiles are made. bf16 features whose memory has whole packs are read once,
+// without a pass for the means: covariance_tiles.cuh.
 //
-// bf16 features are centred in float32 and rounded to bf16 again, which is as good as the result;
-// those of float16 to TF32, which has as many bits and the range that centring may need. The
-// gradient of either is made of float32 in three terms.
+// Other bf16 features are centred in float32 and rounded to bf16 again, which is as good as the
+// result; those of float16 to TF32, which has as many bits and the range that centring may need.
+// The gradient of either is made of float32 in three terms.
+#include "covariance_tiles.cuh"
 #include "symmetric_launch.cuh"
 
 namespace ccdn {
@@ -47,12 +48,41 @@ struct Memory {
   }
 };
 
+// In one reading of x.
+Status forward_in_tiles(const CovarianceShape& shape, bool turned, const Memory<__nv_bfloat16>& m,
+                        void* covariance, void* trace, Launcher& launch) {
+  CovarianceArguments p = {};
+  p.x = m.features.x;
+  p.batch = shape.batch;
+  p.channels = shape.channels;
+  p.positions = shape.positions;
+  p.stride_b = shape.stride_b;
+  p.stride_d = shape.stride_d;
+  p.stride_n = shape.stride_n;
+  p.means = m.features.mean;
+  p.squares = m.features.squares;
+  p.covariance = static_cast<__nv_bfloat16*>(covariance);
+  p.packs = p.channels % kCovariancePack == 0 && aligned(covariance);
+  const int64_t across = round_up_quotient(p.channels, kCovarianceTile);
+  launch.cluster(turned ? covariance_tiles<true> : covariance_tiles<false>,
+                 p.batch * TriangleTile::count(across), 1, sizeof(CovarianceMemory),
+                 kCovarianceThreads, p);
+  launch(finish_covariances, p.batch, kMatrixThreads, p, static_cast<float*>(trace));
+  return launch.status();
+}
+
 template <typename T>
 Status forward(const CovarianceShape& shape, const void* x, void* covariance, void* trace,
                void* workspace, void* stream) {
   DeviceArena arena(workspace);
   const Memory<T> m(shape, x, arena, /*backward=*/false);
   Launcher launch(stream);
+  if constexpr (kForward<T> == kBfloat16) {
+    const CovarianceLayout layout(shape, x);
+    if (layout.fits) {
+      return forward_in_tiles(shape, layout.turned, m, covariance, trace, launch);
+    }
+  }
   auto* traces = static_cast<Accumulator<T>*>(trace);
   m.features.find_means(launch, traces);
   const Factors factors = factors_of(launch, shape.batch, traces, FactorOf::one,

@@ -30,6 +30,7 @@ __device__ __forceinline__ float tf32_rest(float value, float part) {
 }
 
 __device__ __forceinline__ uint32_t float_bits(float value) { return __float_as_uint(value); }
+__device__ __forceinline__ float bits_float(uint32_t bits) { return __uint_as_float(bits); }
 
 // sum[i][j] += a[i] b[j], m16n8k8, with fragments as fragment.h places them.
 template <int kRows, int kColumns>
@@ -67,6 +68,33 @@ __device__ __forceinline__ void multiply_bf16(float (&sum)[kRows][kColumns][4],
           : "r"(a[i][0]), "r"(a[i][1]), "r"(a[i][2]), "r"(a[i][3]), "r"(b[j][0]), "r"(b[j][1]));
     }
   }
+}
+
+// Four matrices of 8 x 8 numbers of 16 bits from shared memory: matrix i's rows, 16 bytes each, are
+// at the addresses of lanes 8 i to 8 i + 7. A lane gets of each the pair (row lane / 4, columns
+// lane % 4 * 2 and one more); turned, of its transpose.
+__device__ __forceinline__ void load_matrices(uint32_t (&to)[4], const void* row) {
+  const uint32_t place = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(place)
+               : "memory");
+}
+
+__device__ __forceinline__ void load_matrices_turned(uint32_t (&to)[4], const void* row) {
+  const uint32_t place = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(place)
+               : "memory");
+}
+
+// a - b of two pairs of bfloat16, each rounded once.
+__device__ __forceinline__ uint32_t subtract_bf16(uint32_t a, uint32_t b) {
+  uint32_t result;
+  // b times minus one, plus a: sm_80 has no subtraction of these.
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(result) : "r"(b), "r"(0xBF80BF80u), "r"(a));
+  return result;
 }
 
 // 16 bytes into shared memory, or zeros where they are not `inside`. There when the group that it

@@ -67,7 +67,10 @@ class Launcher {
     const int64_t clusters = work < kMaxBlocks / blocks ? work : kMaxBlocks / blocks;
     const ClusterLaunch launch(clusters, blocks, bytes, threads, stream_, overlapping_ && begun_);
     begun_ = true;
-    const cudaError_t launched = cudaLaunchKernelEx(&launch.config, kernel, arguments...);
+    cudaError_t launched = allow(reinterpret_cast<const void*>(kernel), bytes);
+    if (launched == cudaSuccess) {
+      launched = cudaLaunchKernelEx(&launch.config, kernel, arguments...);
+    }
     const cudaError_t last = cudaGetLastError();
     const cudaError_t error = launched != cudaSuccess ? launched : last;
     if (error != cudaSuccess) {
@@ -78,6 +81,12 @@ class Launcher {
   Status status() const { return status_; }
 
  private:
+  // More shared memory than a block gets without asking.
+  static cudaError_t allow(const void* kernel, size_t bytes) {
+    if (bytes <= (48 << 10)) return cudaSuccess;
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes));
+  }
+
   static constexpr int64_t kMaxBlocks = int64_t(1) << 30;
   cudaStream_t stream_;
   bool overlapping_, begun_ = false;

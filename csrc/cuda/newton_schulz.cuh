@@ -64,7 +64,7 @@ class NewtonSchulz {
   }
 
   // Fills the slots from slot 0 on.
-  void iterate(Launcher& launch) const {
+  void iterate(Launcher& launch) {
     for (int k = 0; k < steps.count; ++k) {
       const NewtonSchulzStep& s = steps.step[k];
       const Matrix<Acc> w = slot(s.w), out = slot(s.y_out);
@@ -75,7 +75,7 @@ class NewtonSchulz {
         } else {
           product(launch, y, w, -0.5, {1.5, y}, {-0.5 * s.z, polynomial_ ? w : none()}, out);
         }
-        return;  // a single step is the last one
+        break;  // a single step is the last one
       }
       const Matrix<Acc> e = slot(s.e), x = slot(s.x);
       product(launch, w, w, 1, {-4.5, w}, {}, e);
@@ -86,6 +86,7 @@ class NewtonSchulz {
       }
       if (s.w_out >= 0) product(launch, slot(s.v), x, 1, {2.25, slot(s.v)}, {}, slot(s.w_out));
     }
+    launch_chain(launch);
   }
 
   // The derivative of the result in a direction, which comes and goes in matrices of the pool.
@@ -102,6 +103,7 @@ class NewtonSchulz {
           products(launch, dy, w, y, dw, -0.5, {1.5, dy}, {-0.5 * s.z, polynomial_ ? dw : none()},
                    out);
         }
+        launch_chain(launch);
         return out;
       }
       const Matrix<Acc> e = slot(s.e), x = slot(s.x), de = take(), dx = take();
@@ -128,6 +130,7 @@ class NewtonSchulz {
       dw = dw_out;
       dy = dy_out;
     }
+    launch_chain(launch);
     return dy;
   }
 
@@ -159,13 +162,13 @@ class NewtonSchulz {
   void release(Matrix<Acc> m) { used_ &= ~(1 << ((m.data - pool_) / (batch_ * size()))); }
 
   void product(Launcher& launch, Matrix<Acc> left, Matrix<Acc> right, double scale, Term u, Term v,
-               Matrix<Acc> out) const {
+               Matrix<Acc> out) {
     products(launch, left, right, none(), none(), scale, u, v, out);
   }
 
-  // out = scale (left right + left2 right2) + u + v.
+  // out = scale (left right + left2 right2) + u + v: launched, or put to the chain.
   void products(Launcher& launch, Matrix<Acc> left, Matrix<Acc> right, Matrix<Acc> left2,
-                Matrix<Acc> right2, double scale, Term u, Term v, Matrix<Acc> out) const {
+                Matrix<Acc> right2, double scale, Term u, Term v, Matrix<Acc> out) {
     const SymmetricArguments<Acc> p{batch_,
                                     n_,
                                     read_only(left),
@@ -178,8 +181,19 @@ class NewtonSchulz {
                                     Acc(u.by),
                                     Acc(v.by),
                                     out};
-    launch(symmetric_product<kProduct>, batch_ * TriangleTile::count(tiles(n_)),
-           kProductThreads<kProduct>, p);
+    const int64_t half = TriangleTile::count(tiles(n_));
+    if (half > 1) {
+      launch(symmetric_product<kProduct>, batch_ * half, kProductThreads<kProduct>, p);
+      return;
+    }
+    if (chain_.count == chain_.kMost) launch_chain(launch);
+    chain_.product[chain_.count++] = p;
+  }
+
+  void launch_chain(Launcher& launch) {
+    if (chain_.count == 0) return;
+    launch(symmetric_chain<kProduct>, batch_, kProductThreads<kProduct>, chain_);
+    chain_.count = 0;
   }
 
   int64_t batch_, n_;
@@ -188,6 +202,7 @@ class NewtonSchulz {
   Acc *slots_, *pool_;
   double* sums_;
   int used_ = 0;
+  SymmetricChain<Acc> chain_ = {};
 };
 
 }  // namespace ccdn::cuda

@@ -3,8 +3,8 @@
 // On a napkin, for a tile of 64 x 64 and a slice of the sum 32 deep: the block stages 2 x 64 x 32
 // numbers, 16 KB of float32, for 131072 multiply-adds, 8 to the byte; from L2 that is not what
 // bounds it. Each of four warps makes 32 x 32 of the tile and reads its fragments from shared
-// memory 2 x 32 x 32 numbers for 32768 multiply-adds, whose rows are 36 words apart so that the 8 x
-// 4 lanes of a fragment meet in no bank. In three terms of TF32 there are 3 x 32 instructions of
+// memory 2 x 32 x 32 numbers for 32768 multiply-adds, whose rows are 36 words apart so that eight
+// rows of a fragment meet in no bank. In three terms of TF32 there are 3 x 32 instructions of
 // 1024 multiply-adds a warp, and 128 numbers a lane to split in four instructions each.
 //
 // float32 is multiplied in three terms: x = big + small, both TF32 (11 bits each), and
@@ -14,7 +14,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 #include <cuda/instructions.cuh>
 
 #include "fragment.h"
@@ -55,13 +54,29 @@ using Word = typename WordOf<kProduct>::Type;
 
 constexpr int kWarpTile = 32;  // rows and columns of a warp's part
 constexpr int kRowFragments = 2, kColumnFragments = 4;
-using WarpSums = float[kRowFragments][kColumnFragments][4];
+// By pair of columns' fragments, fragment of rows, which of the pair.
+using WarpSums = float[kColumnFragments / 2][kRowFragments][2][4];
 
-// Two neighbours in 32 bits, at an even place.
-__device__ __forceinline__ uint32_t pair_at(const __nv_bfloat16* first) {
-  uint32_t pair;
-  memcpy(&pair, __builtin_assume_aligned(first, 4), 4);
-  return pair;
+// 16 rows of a slice, 32 bytes of the depth from k0 on, as mma.sync takes its left operand (16 x 16
+// bfloat16, or 16 x 8 float32, which are pairs of 16 bits to the instruction). Of the right operand
+// numbers 0 and 2 are the first eight columns, 1 and 3 the others.
+template <typename W>
+__device__ __forceinline__ void load_fragment(const Slice<W>& slice, int row, int k0,
+                                              uint32_t (&to)[4]) {
+  const int lane = threadIdx.x % 32;
+  load_matrices(to, &slice[row + lane % 16][k0 + lane / 16 * (16 / int(sizeof(W)))]);
+}
+
+// Numbers of float32, and what TF32 leaves of them.
+template <int kProduct>
+__device__ __forceinline__ void split(uint32_t (&numbers)[4], uint32_t (&rest)[4]) {
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    const float value = bits_float(numbers[e]);
+    const float rounded = kProduct == kTf32x3 ? tf32_part(value) : to_tf32(value);
+    numbers[e] = float_bits(rounded);
+    rest[e] = float_bits(tf32_rest(value, rounded));
+  }
 }
 
 // big += and small += what the slice adds to the warp's part at (row, column) of the tile.
@@ -69,63 +84,31 @@ template <int kProduct>
 __device__ __forceinline__ void multiply_slice(const Slice<Word<kProduct>>& left,
                                                const Slice<Word<kProduct>>& right, int row,
                                                int column, WarpSums& big, WarpSums& small) {
-  const int lane = threadIdx.x % 32;
-  if constexpr (kProduct == kBfloat16) {
-    using Fragment = Bf16Fragment;
-#pragma unroll
-    for (int k0 = 0; k0 < kSlice; k0 += Fragment::kDepth) {
-      uint32_t a[kRowFragments][4], b[kColumnFragments][2];
-#pragma unroll
-      for (int i = 0; i < kRowFragments; ++i) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          a[i][e] = pair_at(
-              &left[row + i * 16 + Fragment::a_row(lane, e)][k0 + Fragment::a_depth(lane, e)]);
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < kColumnFragments; ++j) {
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          b[j][e] = pair_at(&right[column + j * 8 + Fragment::b_column(lane, e)]
-                                  [k0 + Fragment::b_depth(lane, e)]);
-        }
-      }
-      multiply_bf16(big, a, b);
-    }
-  } else {
-    using Fragment = Tf32Fragment;
+  constexpr int kDepth = kProduct == kBfloat16 ? Bf16Fragment::kDepth : Tf32Fragment::kDepth;
 #pragma unroll 2
-    for (int k0 = 0; k0 < kSlice; k0 += Fragment::kDepth) {
-      uint32_t a[kRowFragments][4], b[kColumnFragments][2];
-      uint32_t a_rest[kRowFragments][4], b_rest[kColumnFragments][2];
+  for (int k0 = 0; k0 < kSlice; k0 += kDepth) {
+    uint32_t a[kRowFragments][4], a_rest[kRowFragments][4];
 #pragma unroll
-      for (int i = 0; i < kRowFragments; ++i) {
+    for (int i = 0; i < kRowFragments; ++i) {
+      load_fragment(left, row + i * 16, k0, a[i]);
+      if constexpr (kProduct != kBfloat16) split<kProduct>(a[i], a_rest[i]);
+    }
 #pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const float value =
-              left[row + i * 16 + Fragment::a_row(lane, e)][k0 + Fragment::a_depth(lane, e)];
-          const float rounded = kProduct == kTf32x3 ? tf32_part(value) : to_tf32(value);
-          a[i][e] = float_bits(rounded);
-          a_rest[i][e] = float_bits(tf32_rest(value, rounded));
+    for (int j = 0; j < kColumnFragments / 2; ++j) {
+      uint32_t both[4], rest[4] = {};
+      load_fragment(right, column + j * 16, k0, both);
+      if constexpr (kProduct != kBfloat16) split<kProduct>(both, rest);
+      const uint32_t b[2][2] = {{both[0], both[2]}, {both[1], both[3]}};
+      const uint32_t b_rest[2][2] = {{rest[0], rest[2]}, {rest[1], rest[3]}};
+      if constexpr (kProduct == kBfloat16) {
+        multiply_bf16(big[j], a, b);
+      } else {
+        if constexpr (kProduct == kTf32x3) {
+          multiply_tf32(small[j], a_rest, b);
+          multiply_tf32(small[j], a, b_rest);
         }
+        multiply_tf32(big[j], a, b);
       }
-#pragma unroll
-      for (int j = 0; j < kColumnFragments; ++j) {
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const float value =
-              right[column + j * 8 + Fragment::b_column(lane, e)][k0 + Fragment::b_depth(lane, e)];
-          const float rounded = kProduct == kTf32x3 ? tf32_part(value) : to_tf32(value);
-          b[j][e] = float_bits(rounded);
-          b_rest[j][e] = float_bits(tf32_rest(value, rounded));
-        }
-      }
-      if constexpr (kProduct == kTf32x3) {
-        multiply_tf32(small, a_rest, b);
-        multiply_tf32(small, a, b_rest);
-      }
-      multiply_tf32(big, a, b);
     }
   }
 }
@@ -163,7 +146,9 @@ __device__ __forceinline__ void tensor_product(int64_t row0, int64_t rows, int64
 #pragma unroll
         for (int j = 0; j < kColumnFragments; ++j) {
 #pragma unroll
-          for (int e = 0; e < 4; ++e) total[i][j][e] += big[i][j][e] + small[i][j][e];
+          for (int e = 0; e < 4; ++e) {
+            total[j / 2][i][j % 2][e] += big[j / 2][i][j % 2][e] + small[j / 2][i][j % 2][e];
+          }
         }
       }
     }
@@ -182,7 +167,7 @@ __device__ __forceinline__ void tensor_product(int64_t row0, int64_t rows, int64
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         store(row0 + row + i * 16 + result_row(lane, e),
-              column0 + column + j * 8 + result_column(lane, e), total[i][j][e]);
+              column0 + column + j * 8 + result_column(lane, e), total[j / 2][i][j % 2][e]);
       }
     }
   }

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstring>
 #include <cuda/instructions.cuh>
+#include <type_traits>
 
 #include "element.cuh"
 #include "pack.cuh"
@@ -252,10 +253,20 @@ struct FeaturePair {
     return k < x.depth() ? Acc(x(row, k)) : Acc(0);
   }
 
-  // A slice is all of X or all of Y.
+  // A slice is all of X or all of Y: where their types are the same, one has the other's place.
   struct Pending {
+    static constexpr bool kShared = std::is_same_v<T, Acc>;
+    struct Nothing {};
     typename FeatureOperand<T>::Pending of_x;
-    typename FeatureOperand<Acc>::Pending of_y;
+    std::conditional_t<kShared, Nothing, typename FeatureOperand<Acc>::Pending> rest;
+
+    __device__ __forceinline__ auto& of_y() {
+      if constexpr (kShared) {
+        return of_x;
+      } else {
+        return rest;
+      }
+    }
 
     template <typename Word>
     __device__ __forceinline__ void load(const FeaturePair& pair, int64_t row0, int64_t rows,
@@ -263,7 +274,7 @@ struct FeaturePair {
       if (k0 < pair.padded) {
         of_x.template load<Word>(pair.x, row0, rows, k0, to);
       } else {
-        of_y.template load<Word>(pair.y, row0, rows, k0 - pair.padded, to);
+        of_y().template load<Word>(pair.y, row0, rows, k0 - pair.padded, to);
       }
     }
     template <typename Word>
@@ -272,7 +283,7 @@ struct FeaturePair {
       if (k0 < pair.padded) {
         of_x.template store<Word>(pair.x, row0, rows, k0, to);
       } else {
-        of_y.template store<Word>(pair.y, row0, rows, k0 - pair.padded, to);
+        of_y().template store<Word>(pair.y, row0, rows, k0 - pair.padded, to);
       }
     }
   };

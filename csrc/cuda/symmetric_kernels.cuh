@@ -80,35 +80,61 @@ struct SymmetricArguments {
 };
 
 // out = scale (left right + left2 right2) + a u + b v, all symmetric and in panels; the sum of the
-// products is, too. Piece: a tile of the lower triangle.
+// products is, too: a tile of the lower triangle and its mirror image.
 template <int kProduct>
-__global__ void __launch_bounds__(kProductThreads<kProduct>, 1)
-    symmetric_product(SymmetricArguments<ProductAcc<kProduct>> p) {
+__device__ __forceinline__ void symmetric_tile(const SymmetricArguments<ProductAcc<kProduct>>& p,
+                                               int64_t b, const TriangleTile& tile) {
   using Acc = ProductAcc<kProduct>;
   const int64_t n = p.n, width = panel_count<Acc>(n) * kPanelColumns<Acc>;
-  const int64_t half = TriangleTile::count(tiles(n));
+  const PanelOperand<Acc> left{p.left.sample(b), p.left2.sample(b), n};
+  const PanelOperand<Acc> right{p.right.sample(b), p.right2.sample(b), n};
+  const Acc *u = p.u.sample(b), *v = p.v.sample(b);
+  Acc* out = p.out.sample(b);
+  product_tile<kProduct>(tile.row * kTile, n, tile.column * kTile, n, left, right, false,
+                         [&](int64_t i, int64_t j, Acc sum) {
+                           // Rows beyond the last are the padding of the columns.
+                           if (i < j || j >= n || i >= width) return;
+                           if (i >= n) {
+                             out[panel_place<Acc>(j, i, n)] = 0;
+                             return;
+                           }
+                           const int64_t place = panel_place<Acc>(i, j, n);
+                           Acc value = p.scale * sum;
+                           if (u) value += p.a * u[place];
+                           if (v) value += p.b * v[place];
+                           out[place] = value;
+                           out[panel_place<Acc>(j, i, n)] = value;
+                         });
+}
+
+// Piece: a tile of the lower triangle.
+template <int kProduct>
+__global__ void __launch_bounds__(kProductThreads<kProduct>, kProduct == kDouble ? 1 : 3)
+    symmetric_product(SymmetricArguments<ProductAcc<kProduct>> p) {
+  const int64_t half = TriangleTile::count(tiles(p.n));
   for (int64_t piece = blockIdx.x; piece < p.batch * half; piece += gridDim.x) {
     const int64_t b = quotient(piece, half);
-    const TriangleTile tile(piece - b * half);
-    const PanelOperand<Acc> left{p.left.sample(b), p.left2.sample(b), n};
-    const PanelOperand<Acc> right{p.right.sample(b), p.right2.sample(b), n};
-    const Acc *u = p.u.sample(b), *v = p.v.sample(b);
-    Acc* out = p.out.sample(b);
-    product_tile<kProduct>(tile.row * kTile, n, tile.column * kTile, n, left, right, false,
-                           [&](int64_t i, int64_t j, Acc sum) {
-                             // Rows beyond the last are the padding of the columns.
-                             if (i < j || j >= n || i >= width) return;
-                             if (i >= n) {
-                               out[panel_place<Acc>(j, i, n)] = 0;
-                               return;
-                             }
-                             const int64_t place = panel_place<Acc>(i, j, n);
-                             Acc value = p.scale * sum;
-                             if (u) value += p.a * u[place];
-                             if (v) value += p.b * v[place];
-                             out[place] = value;
-                             out[panel_place<Acc>(j, i, n)] = value;
-                           });
+    symmetric_tile<kProduct>(p, b, TriangleTile(piece - b * half));
+  }
+}
+
+// Products one after another, of matrices that are one tile each: a block needs nobody else's.
+template <typename Acc>
+struct SymmetricChain {
+  static constexpr int kMost = 20;  // parameters of a kernel have 4 KB
+  int count;
+  SymmetricArguments<Acc> product[kMost];
+};
+
+// Piece: a sample.
+template <int kProduct>
+__global__ void __launch_bounds__(kProductThreads<kProduct>, 1)
+    symmetric_chain(const __grid_constant__ SymmetricChain<ProductAcc<kProduct>> chain) {
+  for (int64_t b = blockIdx.x; b < chain.product[0].batch; b += gridDim.x) {
+    for (int k = 0; k < chain.count; ++k) {
+      symmetric_tile<kProduct>(chain.product[k], b, TriangleTile(0));
+      __syncthreads();  // the next one reads what this one has written
+    }
   }
 }
 
@@ -329,23 +355,30 @@ __global__ void __launch_bounds__(kMatrixThreads, 1)
   }
 }
 
-// The trace (B,) of the covariance from the sums of squares of the centred rows, 0 for a constant
-// sample. Piece: a sample.
+// The trace of a sample's covariance from the sums of squares of the centred rows, 0 for a constant
+// sample; in every thread.
+template <typename Acc>
+__device__ Acc covariance_trace(int64_t b, int64_t channels, int64_t positions,
+                                const double* squares, const Acc* means) {
+  double spread = 0, level = 0;
+  for (int64_t d = threadIdx.x; d < channels; d += kMatrixThreads) {
+    const double mean = double(means[b * channels + d]);
+    spread += squares[b * channels + d] / double(positions);
+    level += mean * mean;
+  }
+  spread = matrix_block_sum(spread);
+  level = matrix_block_sum(level);
+  return spread_or_zero<Acc>(spread, level);
+}
+
+// The traces (B,). Piece: a sample.
 template <typename T>
 __global__ void __launch_bounds__(kMatrixThreads, 1)
     covariance_traces(int64_t batch, int64_t channels, int64_t positions, const double* squares,
                       const Accumulator<T>* means, Accumulator<T>* traces) {
-  using Acc = Accumulator<T>;
   for (int64_t b = blockIdx.x; b < batch; b += gridDim.x) {
-    double spread = 0, level = 0;
-    for (int64_t d = threadIdx.x; d < channels; d += kMatrixThreads) {
-      const double mean = double(means[b * channels + d]);
-      spread += squares[b * channels + d] / double(positions);
-      level += mean * mean;
-    }
-    spread = matrix_block_sum(spread);
-    level = matrix_block_sum(level);
-    if (threadIdx.x == 0) traces[b] = spread_or_zero<Acc>(spread, level);
+    const auto trace = covariance_trace(b, channels, positions, squares, means);
+    if (threadIdx.x == 0) traces[b] = trace;
   }
 }
 

@@ -45,6 +45,7 @@ MATRIX_ROOT = {
     "inner_product": ACCUMULATORS,
     "sample_factors": ACCUMULATORS,
     "symmetric_product": ("0", "3"),
+    "symmetric_chain": ("0", "3"),
 }
 
 # csrc/cuda/cluster_recurrence.cuh: the accumulation type, the type of the entries, the largest
@@ -83,6 +84,9 @@ EXPECTED = {
         "covariance_traces": FEATURES,
         "sample_factors": ACCUMULATORS,
         "gram": tuple(f"{product} 0" for product in OWN_PRODUCTS),
+        # Of channels by positions, of positions by channels.
+        "covariance_tiles": ("0", "1"),
+        "finish_covariances": ("",),
         "symmetrise": MATRICES,
         "multiply": tuple(f"{product} 0" for product in EXACT_PRODUCTS),
     },

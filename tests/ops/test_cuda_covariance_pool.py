@@ -12,6 +12,7 @@ from cuda_emulation import Emulation
 from harness import features, normal, step
 from tensor_cores import round_to_tf32
 from test_covariance_pool import (  # noqa: F401
+    JUDGE,
     case,
     test_fp32_exact,
     test_fp32_exact_full,
@@ -22,6 +23,8 @@ from test_covariance_pool import (  # noqa: F401
 )
 
 from ccdn_ops import covariance_pool
+
+KIND_OF_FEATURES = ("noise", "dominant", "large", "nearly_constant", "rank_deficient")
 
 
 @pytest.fixture
@@ -57,13 +60,83 @@ def test_tf32_is_rounded_as_the_device_does(emulation: Emulation) -> None:
 
 def test_barriers(backend: str, emulation: Emulation) -> None:
     """The order in which threads run between barriers, and the grid's size, change no bit."""
-    x = features("dominant", 2, 130, 70).requires_grad_()
-    for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        once = step(covariance_pool, [x.to(dtype)], [normal(2, 130, 130, seed=3, dtype=dtype)])
+    # bfloat16 features of whole packs, in either layout, are read once.
+    few, packs = features("dominant", 2, 130, 70), features("dominant", 2, 136, 72).bfloat16()
+    for x in (few, few.double(), few.bfloat16(), packs, laid_out(packs, True)):
+        upstream = normal(2, x.shape[1], x.shape[1], seed=3, dtype=x.dtype)
+        emulation.settings()
+        once = step(covariance_pool, [x.requires_grad_()], [upstream])
         for thread_order, largest_grid in ((1, 0), (2, 0), (3, 3)):
             emulation.settings(thread_order, largest_grid)
-            again = step(covariance_pool, [x.to(dtype)], [normal(2, 130, 130, seed=3, dtype=dtype)])
+            again = step(covariance_pool, [x], [upstream])
             assert all(a.equal(b) for a, b in zip(once, again, strict=True))
+
+
+def laid_out(x: torch.Tensor, turned: bool) -> torch.Tensor:
+    """The same features, in memory channels by positions or, turned, positions by channels."""
+    return x.mT.contiguous().mT if turned else x
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("kind", KIND_OF_FEATURES)
+# A part of a tile, several with a part at the end; whole slices of positions, and parts of one.
+@pytest.mark.parametrize(("channels", "positions"), [(72, 8), (128, 64), (136, 72), (264, 40)])
+def test_bfloat16_in_one_reading(
+    backend: str, emulation: Emulation, kind: str, channels: int, positions: int, turned: bool
+) -> None:
+    """Two launches: the tiles of the covariance, and its trace."""
+    x = laid_out(features(kind, 2, channels, positions, dtype=torch.bfloat16), turned)
+    before = emulation.native.emulated_launches()
+    found = covariance_pool(x)
+    assert emulation.native.emulated_launches() == before + 2
+    assert found.equal(found.mT)
+    JUDGE.case(f"{kind} {tuple(x.shape)} {x.stride()}", [x]).check(covariance_pool)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("positions", [64, 1024])
+def test_a_shift_far_from_the_mean(backend: str, positions: int, turned: bool) -> None:
+    """Outliers where a channel's shift is taken from, and nowhere else: as far as it can be."""
+    shifting = features("noise", 1, 72, positions)
+    each = 1 if turned else 8  # numbers side by side, which are read at once
+    count, extent = max(16, positions // 64) // each, positions // each
+    places = [(i * extent + i * 37 % 64 * extent // 64) // count * each for i in range(count)]
+    at = torch.tensor([place + k for place in places for k in range(each)])
+    for outlier in (3.0, 1e3):
+        x = shifting.clone()
+        x[..., at] += outlier
+        x = laid_out(x.bfloat16(), turned)
+        JUDGE.case(f"outliers of {outlier}", [x]).check(covariance_pool)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_bfloat16_samples_that_are_constant_or_not_finite(backend: str, turned: bool) -> None:
+    """Each sample alone: constant, with a NaN, with an infinity, with squares that overflow."""
+    x = features("noise", 5, 72, 40, dtype=torch.bfloat16)
+    others = covariance_pool(laid_out(x, turned))
+    x[1] = torch.linspace(-1 / 3, 1e3, 72)[:, None]
+    x[2, 5, 7] = float("nan")
+    x[3, 71, 39] = float("inf")
+    x[4] *= 1e25
+    found, grad = step(
+        covariance_pool, [laid_out(x, turned)], [normal(5, 72, 72, seed=3, dtype=torch.bfloat16)]
+    )
+    assert found[0].equal(others[0])
+    assert grad[0].isfinite().all()
+    assert (found[1] == 0).all()
+    assert (grad[1] == 0).all()
+    assert not found[2:].isfinite().any()
+    assert not grad[2:].isfinite().any()
+
+
+def test_more_positions_than_one_reading_may_sum(backend: str, emulation: Emulation) -> None:
+    """Where accumulators would lose too much, features are centred first: more launches."""
+    x = torch.ones(1, 1, 1, dtype=torch.bfloat16).expand(1, 72, 1)
+    for positions, launches in ((2**14, 2), (2**14 + 8, 4)):
+        before = emulation.native.emulated_launches()
+        with emulation.only([[]] * launches):
+            covariance_pool(x.expand(1, 72, positions).contiguous())
+        assert emulation.native.emulated_launches() == before + launches
 
 
 def test_tiles_of_a_triangle(emulation: Emulation) -> None:

@@ -32,6 +32,7 @@ FAULTS = {
     "copy_too_early": ["write, read", "read, write"],
     "blocks_write_the_same": ["write, write"],
     "blocks_read_each_other": ["write, read", "read, write"],
+    "matrices_without_barrier": ["write, read", "read, write"],
 }
 # Several tiles of 64 on both axes, and of one side only; packs of 16 bytes and single elements;
 # several chunks a map.
@@ -104,6 +105,16 @@ def test_matrices_that_share_memory(backend: str, racing: Emulation, iterations:
         call(x)
         step(call, [x.requires_grad_()])
     assert not racing.races()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_tiles_of_bfloat16(backend: str, racing: Emulation, turned: bool) -> None:
+    """On the diagonal and not, more slices of positions than there is room for."""
+    x = features("noise", 1, 136, 168, dtype=torch.bfloat16)
+    for largest_grid in (0, 2):
+        racing.settings(largest_grid=largest_grid)
+        ccdn_ops.covariance_pool(x.mT.contiguous().mT if turned else x)
+        assert not racing.races()
 
 
 def test_more_entries_than_threads(racing: Emulation) -> None:

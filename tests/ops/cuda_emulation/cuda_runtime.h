@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -84,7 +85,7 @@ inline unsigned cluster_blocks = 1, first_block = 0;
 inline unsigned thread_of_cluster() {
   return (blockIdx.x - first_block) * blockDim.x + threadIdx.x;
 }
-constexpr unsigned kMostBlocks = 8, kMostThreads = 4096, kBytesOfBlock = 48 << 10;
+constexpr unsigned kMostBlocks = 8, kMostThreads = 4096, kBytesOfBlock = 96 << 10;
 
 // How the threads of a block take turns between two barriers: 0 in order, 1 in reverse, else a
 // random order for every turn.
@@ -285,6 +286,22 @@ inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, const void*)
   found->ptxVersion = emulation::compiled_for;
   return emulation::last_error = emulation::driver_error;
 }
+// Bytes of dynamic shared memory that a block of a kernel may have; without asking, 48 KB.
+namespace emulation {
+inline std::map<const void*, size_t> bytes_allowed;
+inline size_t most_bytes(const void* kernel) {
+  const auto found = bytes_allowed.find(kernel);
+  return found == bytes_allowed.end() ? size_t(48) << 10 : found->second;
+}
+}  // namespace emulation
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
+  if (bytes < 0 || size_t(bytes) > emulation::kBytesOfBlock) {
+    return emulation::last_error = cudaErrorInvalidConfiguration;
+  }
+  emulation::bytes_allowed[kernel] = size_t(bytes);
+  return cudaSuccess;
+}
 enum cudaDeviceAttr { cudaDevAttrClusterLaunch = 120 };  // from the same architecture on: overlaps
 inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
@@ -342,7 +359,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   }
   launches_of_clusters += cluster_blocks > 1;
   if (cluster_blocks < 1 || cluster_blocks > room_for_blocks || gridDim.x % cluster_blocks != 0 ||
-      cluster_blocks * blockDim.x > kMostThreads || config->dynamicSmemBytes > kBytesOfBlock) {
+      cluster_blocks * blockDim.x > kMostThreads ||
+      config->dynamicSmemBytes > most_bytes(reinterpret_cast<const void*>(kernel))) {
     return last_error = cudaErrorInvalidConfiguration;
   }
   if (rehearsing) {

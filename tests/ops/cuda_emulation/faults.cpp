@@ -18,6 +18,7 @@ enum class Fault {
   copy_too_early,
   blocks_write_the_same,
   blocks_read_each_other,
+  matrices_without_barrier,
 };
 
 constexpr int kThreads = 64, kRounds = 3;
@@ -52,6 +53,12 @@ void faulty(float* numbers) {
   ccdn::cuda::wait_for_copies<0>();
   __syncthreads();
 
+  values[t * 4] = sum;
+  if (kFault != Fault::matrices_without_barrier) __syncthreads();
+  uint32_t matrices[4];
+  ccdn::cuda::load_matrices(matrices, values + next * 4);
+  sum += float(matrices[0]);
+
   mine[0] = sum;
   if (kFault == Fault::blocks_write_the_same) numbers[1] = 1;
   if (kFault == Fault::blocks_read_each_other) {
@@ -68,7 +75,7 @@ auto table(std::integer_sequence<int, kNumbers...>) {
 
 // Runs the kernel of a fault on two blocks; false where there is none of this number.
 extern "C" __attribute__((visibility("default"))) bool emulated_fault(unsigned number) {
-  const auto kernels = table(std::make_integer_sequence<int, 11>());
+  const auto kernels = table(std::make_integer_sequence<int, 12>());
   if (number >= kernels.size()) return false;
   std::vector<float> numbers(2 * kThreads * 4 + 4);
   auto* aligned = numbers.data();

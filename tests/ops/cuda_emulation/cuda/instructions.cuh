@@ -4,6 +4,7 @@
 // to are summed as if exactly, then rounded towards zero. Copies are made when they are waited for.
 #pragma once
 
+#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include <cstring>
@@ -78,6 +79,30 @@ void multiply(float (&sum)[kRows][kColumns][4], const uint32_t (&a)[kRows][4],
   }
 }
 
+// Matrices of 8 x 8 numbers of 16 bits: four, whose rows the lanes name. A lane reads its row.
+struct MatrixRows {
+  uint16_t row[32][8];
+};
+inline void load_matrices(uint32_t (&to)[4], const void* row, bool turned) {
+  static MatrixRows all[kMostThreads / 32][2];
+  using Number __attribute__((may_alias)) = uint16_t;  // they may be halves of float32
+  const auto* numbers = static_cast<const Number*>(row);
+  uint16_t mine[8];
+  for (int e = 0; e < 8; ++e) mine[e] = numbers[e];  // watched, as a kernel's own read
+  const races::Unwatched meanwhile;
+  if (reinterpret_cast<uintptr_t>(row) % 16 != 0) __builtin_trap();
+  const unsigned lane = threadIdx.x % 32, warp = thread_of_cluster() / 32;
+  MatrixRows& rows = all[warp][turn_of_warp() % 2];
+  std::memcpy(rows.row[lane], mine, sizeof(mine));
+  sync_warp();
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned r = lane / 4, c = lane % 4 * 2;
+    const uint32_t first = turned ? rows.row[8 * i + c][r] : rows.row[8 * i + r][c];
+    const uint32_t second = turned ? rows.row[8 * i + c + 1][r] : rows.row[8 * i + r][c + 1];
+    to[i] = first | second << 16;
+  }
+}
+
 struct Copy {
   void* to;
   const void* from;
@@ -97,6 +122,8 @@ inline uint32_t float_bits(float value) {
   std::memcpy(&bits, &value, 4);
   return bits;
 }
+
+inline float bits_float(uint32_t bits) { return emulation::of_bits(bits); }
 
 inline float to_tf32(float value) {
   if (!std::isfinite(value)) return value;
@@ -129,6 +156,23 @@ void multiply_bf16(float (&sum)[kRows][kColumns][4], const uint32_t (&a)[kRows][
       sum, a, b,
       [](const auto& f, int t, int r, int k) { return emulation::entry_bf16(f, t, r, k); },
       [](const auto& f, int t, int k, int c) { return emulation::entry_bf16(f, t, k, c); });
+}
+
+inline void load_matrices(uint32_t (&to)[4], const void* row) {
+  emulation::load_matrices(to, row, false);
+}
+
+inline void load_matrices_turned(uint32_t (&to)[4], const void* row) {
+  emulation::load_matrices(to, row, true);
+}
+
+inline uint32_t subtract_bf16(uint32_t a, uint32_t b) {
+  uint32_t pair = 0;
+  for (int k = 0; k < 2; ++k) {
+    const float difference = emulation::half_of(a, k) - emulation::half_of(b, k);
+    pair |= uint32_t(__float2bfloat16(difference).bits) << 16 * k;
+  }
+  return pair;
 }
 
 inline void copy_async(void* to, const void* from, bool inside) {
