@@ -249,7 +249,7 @@ def test_objective_refuses_what_does_not_fit():
     ("changes", "message"),
     [
         ({"stem_stride": 3}, "stem_stride: expected one of 1, 2; found 3"),
-        ({"head": "linear"}, "head: expected one of fused, sum; found 'linear'"),
+        ({"head": "linear"}, "head: expected one of fused, sum, integral; found 'linear'"),
         ({"upsample": "cubic"}, "upsample: expected one of nearest, deconv; found 'cubic'"),
         ({"orders": 3}, "orders: expected one of 1, 2; found 3"),
         ({"stage_channels": [8]}, r"widths of T-1 and T, found \[8\]"),
