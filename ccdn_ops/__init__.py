@@ -1,7 +1,7 @@
 """The operators of CCDN: fast, differentiable, each with a readable reference.
 
-Start at ccdn_ops/ops/__init__.py for how an operator is put together; `python -m ccdn_ops` says
-what is built and which backend serves what.
+ccdn_ops/ops/__init__.py explains how an operator is put together; `python -m ccdn_ops` shows what
+is built and which backend serves each operator.
 """
 
 from ccdn_ops import reference

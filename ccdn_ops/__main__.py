@@ -1,4 +1,4 @@
-"""`python -m ccdn_ops`: what is built, what will be used, and why not the rest."""
+"""`python -m ccdn_ops`: what is built, which backends will be used, and why others will not."""
 
 import argparse
 import signal

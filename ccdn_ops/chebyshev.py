@@ -1,4 +1,4 @@
-"""The tables of the Chebyshev series that plans.py tells of, in float64."""
+"""The tables of the Chebyshev series that plans.py describes, in float64."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Precision = Literal["float32", "float64"]
 
 # How many terms leave sup |t dq| <= 2.5e-9 (float32) and <= 7e-15 (float64) on [0, 1], by K. The
-# first two are exact. tests/ops/test_plans.py checks the bound and that one term less breaks it.
+# first two are exact. tests/ops/test_plans.py checks the bound, and that one fewer term breaks it.
 TERMS: dict[Precision, tuple[int, ...]] = {
     "float32": (2, 5, 12, 19, 29, 44, 66, 100, 149, 223),
     "float64": (2, 5, 14, 27, 43, 65, 99, 147, 221, 331),
@@ -80,8 +80,8 @@ _tables: dict[tuple[int, Precision, bool], NDArray[np.float64]] = {}
 
 
 def table(iterations: int, precision: Precision, root: bool) -> NDArray[np.float64]:
-    """One array for the life of the process, also where two threads ask for it first: arguments of
-    native calls hold its address.
+    """One array for the life of the process, even if two threads request it first at the same time:
+    arguments of native calls hold its address.
     """
     key = iterations, precision, root
     if key not in _tables:

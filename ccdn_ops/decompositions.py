@@ -1,13 +1,13 @@
-"""The operators in PyTorch's own, for runtimes that know no others: ONNX, torch without ccdn_ops.
+"""The operators as PyTorch's own, for runtimes that know no others: ONNX, torch without ccdn_ops.
 
     exported = torch.export.export(model.eval(), ...)
     exported = exported.run_decompositions(ccdn_ops.decompositions.table())
 
-Batch, height and width may be open, channels too. A size decides on nothing unless it is known
-while the graph is made: where it is not known that there are fewer positions than channels, the
-matrices are D x D, which is right for both. Outputs are those of the forward operators, in the
-accumulation dtype. There is nothing but products, sums and comparisons in float32 (float64 for
-float64 features), so that every runtime has it.
+Batch, height and width may be open, and so may channels. A size influences the graph only if it is
+known while the graph is made: unless there are known to be fewer positions than channels, the
+matrices are D x D, which is correct in both cases. Outputs are those of the forward operators, in
+the accumulation dtype. The graph uses only products, sums and comparisons in float32 (float64 for
+float64 features), so every runtime supports it.
 
 The second-order squeeze takes the last three Newton-Schulz steps on one vector: 4 products of
 matrices for K = 5 instead of 12. The Chebyshev series of plans.py would need none, but its
@@ -30,7 +30,7 @@ from ccdn_ops.ops.cocs_loss.reference import SMALLEST_NORM
 from ccdn_ops.ops.operator import OPERATORS, Operator
 from ccdn_ops.precision import accumulation_dtype
 
-# Why a backward pass has none. table() makes each an error that says so.
+# Why a backward pass has no decomposition. table() turns each into an error with this reason.
 WITHOUT = "what is exported computes no gradient; export the forward pass alone"
 ON_A_VECTOR = 3  # steps; 3^3 products with a vector
 
@@ -38,9 +38,9 @@ ON_A_VECTOR = 3  # steps; 3^3 products with a vector
 def table() -> dict[Any, Callable[..., Any]]:
     """What `run_decompositions` takes: every operator of ccdn_ops.
 
-    Met in a graph, an operator that has no decomposition (a backward pass) raises
-    NotImplementedError, and a size that is open but must not be raises ValueError; both in one
-    line that names the operator.
+    In a graph, an operator that has no decomposition (a backward pass) raises NotImplementedError,
+    and a size that must not be open raises ValueError, each with a one-line message that names the
+    operator.
     """
     own: dict[str, Callable[..., Any]] = {
         "cocs_loss": cocs_loss,
@@ -63,7 +63,7 @@ def table() -> dict[Any, Callable[..., Any]]:
 
 
 def _by_reference(operator: Operator) -> Callable[..., Any]:
-    """The operator by its reference's forward pass, which is PyTorch's own operators already."""
+    """The operator by its reference's forward pass, which uses only PyTorch's own operators."""
     kernel = operator.kernel
     assert kernel is not None
 
@@ -155,7 +155,7 @@ def _moments(x: Tensor, by_positions: bool) -> tuple[Tensor, Tensor, Tensor, Ten
     gram = (centred.mT @ centred if by_positions else centred @ centred.mT) / positions
     trace = _trace(gram)  # of the rounded one, so that what is divided by it has trace 1
 
-    # Where all deviation from the mean is rounding. An infinite trace is not below a finite bound.
+    # True if all deviation from the mean is rounding; an infinite trace is never below.
     limits = torch.finfo(wide.dtype)
     bound = (16 * limits.eps) ** 2 * (wide.square().sum((1, 2), keepdim=True) / positions)
     constant = trace <= bound.clamp(max=limits.max)

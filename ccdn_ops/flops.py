@@ -1,7 +1,7 @@
 """torch.utils.flop_counter.FlopCounterMode counts our operators, with the numbers of explain().
 
-PyTorch's counter takes copies of one table of formulas. Its module imports triton where that is
-installed, which would make `import ccdn_ops` slow, so ours are put there when somebody imports it.
+PyTorch's counter copies one table of formulas. Its module imports triton if that is installed,
+which would slow down `import ccdn_ops`. So our formulas are added when that module is imported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COUNTER = "torch.utils.flop_counter"
 
 
 def count_our_operators() -> None:
-    """Register the formulas: now where the counter is imported, else when it will be."""
+    """Register the formulas: now if the counter is imported already, else when it is."""
     if COUNTER in sys.modules:
         _register(importlib.import_module(COUNTER))  # waits for a thread that is importing it
     # Before the finders of files; it is asked for a module that is loaded anew, too.

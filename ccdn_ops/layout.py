@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether maps (..., D, H, W) have their channels innermost; no where both orders are true."""
+    """Whether maps (..., D, H, W) have channels innermost; False if they are in both orders."""
     return x.stride(-3) == 1 and not x.is_contiguous()
 
 
@@ -20,7 +20,7 @@ def empty_maps(x: Tensor, *leading: int) -> Tensor:
     for count in reversed(leading):
         strides.insert(0, size)
         size *= count
-    # Not a view of (..., H, W, D): autograd lets nobody write into a view that a Function returns.
+    # Not a view of (..., H, W, D): autograd forbids writing into a view that a Function returns.
     return x.new_empty_strided((*leading, d, h, w), strides)
 
 
@@ -34,8 +34,8 @@ def in_order_of(x: Tensor, maps: Tensor) -> Tensor:
 def in_lines(x: Tensor) -> tuple[Tensor, int]:
     """x (B, D, H, W) in contiguous lines, and the stride from line to line.
 
-    A line is a channel's positions or, channels_last, a position's channels. Samples and lines may
-    lie anywhere; only where a line has gaps of its own, x comes back as a copy.
+    A line is a channel's positions or, in channels_last, a position's channels. Samples and lines
+    may lie anywhere; x is copied only if a line itself has gaps.
     """
     _, _, h, w = x.shape
     if is_channels_last(x):

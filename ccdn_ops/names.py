@@ -1,6 +1,6 @@
 """What the package is called, and its raw operators: torch.ops.<NAMESPACE>.
 
-tools/kernel_hub.py makes a package of another name, whose operators have a namespace of their own.
+tools/kernel_hub.py makes a package with another name, whose operators have their own namespace.
 """
 
 PACKAGE = __name__.rpartition(".")[0]

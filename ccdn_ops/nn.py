@@ -22,7 +22,7 @@ from .ops.second_order_squeeze import second_order_squeeze
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-# A layer, or a function in its place.
+# A layer, or a function that takes its place.
 Step = Callable[[Tensor], Tensor]
 
 # torch.fx makes a node of each call of these, as of torch's own functions.
@@ -48,8 +48,8 @@ __all__ = [
 class CTM(nn.Module):
     """Cross-order two-squeeze multi-excitation module (eqs. 1 to 4 of the CCDN paper).
 
-    x (B, D, H, W) -> excited (B, P, D, H, W) and pooled (B, P, D), the GAP of each excited map,
-    which COCS takes.
+    x (B, D, H, W) -> excited (B, P, D, H, W) and pooled (B, P, D), the GAP of each excited map and
+    the input of `COCSLoss`.
 
     Args:
         channels: those of x, D.
@@ -113,10 +113,10 @@ class COCSLoss(nn.Module):
     Args:
         gammas: the weight of each level; the paper's for T, T-1 and G are the default.
         group: a process group whose samples form one batch, or None for this process alone; see
-            `ccdn_ops.cocs_loss` for who scales the gradient.
+        `ccdn_ops.cocs_loss` for how the gradient is scaled.
 
-    Raises ValueError for no gamma, a gamma that is negative or not finite, and a number of levels
-    that is not that of the gammas; otherwise as `ccdn_ops.cocs_loss`.
+    Raises ValueError for no gamma, for a gamma that is negative or not finite, and when the number
+    of levels differs from the number of gammas; otherwise as `ccdn_ops.cocs_loss`.
     """
 
     def __init__(
@@ -147,14 +147,14 @@ class SqueezeExcite(nn.Module):
     """Squeeze and excitation (Hu et al. 2018), optionally with a covariance squeeze in addition.
 
     x (B, D, H, W) -> x * gate(fc2(act(fc1(mean of x)))), in x's shape and dtype. With
-    second_order the logits get those of a second bottleneck over the covariance squeeze (eq. 2 of
-    the CCDN paper). Its last layer starts from zero: at first the module is plain
+    second_order, a second bottleneck over the covariance squeeze (eq. 2 of the CCDN paper) adds
+    its logits to the first one's. Its last layer starts at zero: at first the module is plain
     squeeze and excitation, and the first gradient reaches that layer.
 
     Args:
         channels: those of x, D.
         reduction: the bottleneck's width is D / reduction, at least 1.
-        activation, gate: modules' classes, called without arguments.
+        activation, gate: module classes, called without arguments.
         second_order: adds `second`, a `SecondOrderBranch`.
         iterations: Newton-Schulz iterations of the covariance squeeze, 1 to 10.
 
@@ -222,8 +222,8 @@ class SecondOrderAttention(nn.Module):
         channels: those of x, D.
         reduction: the bottleneck's width is D / reduction, at least 1; the paper's is 16.
         iterations: Newton-Schulz iterations, 1 to 10; the paper's is 5.
-        window: the covariance is that of the central `window` x `window` positions of a larger
-            map, as SAN's code has it with 1000; None: of all.
+        window: the covariance covers the central `window` x `window` positions of a larger map,
+        as in SAN's code with 1000; None: all positions.
 
     The layers are `conv_du.0` and `conv_du.2`, as in SAN's checkpoints. Raises ValueError for sizes
     below 1 and iterations out of range.
@@ -263,12 +263,12 @@ class ISqrtCovPool(nn.Module):
     x (B, D, H, W) or (B, D, N) -> the root of x's covariance after K coupled Newton-Schulz
     iterations, trace normalised and compensated, in x's dtype:
 
-    - output "triu": its upper triangle, row by row, (B, D (D + 1) / 2), what a classifier takes;
+    - output "triu": its upper triangle, row by row, (B, D (D + 1) / 2), the input of a classifier;
     - output "mean": the mean over its columns, (B, D), by `second_order_squeeze`, without a matrix;
     - output "matrix": (B, D, D).
 
-    The 1x1 convolution, batch normalisation and ReLU that reduce D beforehand are the network's.
-    No parameters. Raises ValueError for another output and iterations out of 1 to 10.
+    The 1x1 convolution, batch normalisation and ReLU that reduce D beforehand belong to the
+    network. No parameters. Raises ValueError for any other output and iterations outside 1 to 10.
     """
 
     def __init__(
@@ -298,7 +298,7 @@ def squeeze_excite(
 ) -> Tensor:
     """x * gate(layers(mean of x)), the logits plus second(covariance squeeze of x) if given.
 
-    layers take (B, D, 1, 1) when their first is a convolution or has one, else (B, D).
+    layers take (B, D, 1, 1) when the first of them is or contains a convolution, else (B, D).
     """
     traced = isinstance(x, torch.fx.Proxy)
     if not traced:
@@ -328,7 +328,7 @@ def second_order_attention(
         check_map("nn.SecondOrderAttention", "x", x, ranks=(4,))
     inside = x if window is None else _central(x, window)
     squeezed = second_order_squeeze(inside, iterations)
-    # Through the layers themselves a traced graph keeps their weights as its own.
+    # Calling the layers themselves lets a traced graph keep their weights as its own.
     weights = None if traced else bottleneck_weights(layers, gate)
     if weights is not None:
         return multi_excite(x, excitation_gates(squeezed, None, *weights)).squeeze(1)
@@ -340,8 +340,8 @@ def bottleneck_weights(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     """The weights as excitation_gates takes them, (1, 1, R, D) ..., where it computes these layers.
 
-    None for other layers than linear, ReLU, linear, sigmoid, and where a hook, a parametrisation
-    or an adapter would be passed over.
+    None for layers other than linear, ReLU, linear, sigmoid, and where a hook, a parametrisation
+    or an adapter would be bypassed.
     """
     modules = [m for m in (*layers, *gate) if type(m) is not nn.Identity]
     if len(modules) != 4 or any(is_hooked(m) for m in (*layers, *gate)):
@@ -360,7 +360,7 @@ def bottleneck_weights(
 
 
 def _is_sigmoid(step: Step) -> bool:
-    """torch's, or the module of the same name and formula that timm has of its own."""
+    """torch's class, or timm's own module of the same name and formula."""
     cls = type(step)
     timm = cls.__module__ == "timm.layers.activations" and cls.__name__ == "Sigmoid"
     return timm or cls is nn.Sigmoid or step in (torch.sigmoid, F.sigmoid)
@@ -392,11 +392,11 @@ def _excite(x: Tensor, gate: Sequence[Step], logits: Tensor) -> Tensor:
 
 
 def _central(x: Tensor, window: int) -> Tensor:
-    """The central window x window positions of a map that is larger."""
+    """The central window x window positions of a larger map."""
     for dim in (2, 3):
         size = x.shape[dim]
         if torch.compiler.is_exporting() and isinstance(size, torch.SymInt):
-            # To compare an open size would fix on which side of the window it is.
+            # Comparing an open size would fix whether it is smaller or larger than the window.
             start = torch.sym_max(size - window, 0) // 2
             places = torch.arange(torch.sym_min(size, window), device=x.device) + start
             x = x.index_select(dim, places)

@@ -1,4 +1,4 @@
-"""Which form of an operator's algorithm is used, and the numbers that it needs.
+"""Which form of an operator's algorithm is used, and the numbers it needs.
 
 K coupled Newton-Schulz steps turn A = S / tr S into a polynomial in A: Y_K = A q_K(A) with q_0 = 1
 and q_{k+1}(t) = q_k(t) (3 - t q_k(t)^2) / 2. The second-order squeeze applies that polynomial to
@@ -15,9 +15,9 @@ The gradient with respect to the matrix of L = s^T q_K(A) v is
 H is a Hankel matrix whose singular values fall off so fast that a handful of them carry float32:
 the gradient is a product of thin matrices whose rank is not the number of terms but 8 (K = 5).
 
-On the side of the channels v is a constant, and A q_K(A) may as well be a series of its own, h_K(t)
-= t q_K(t), near sqrt(t) where q_K is near 1 / sqrt(t): it starts in smaller coefficients, and the
-gradient is the product of the thin matrices and nothing else. The CPU kernel takes that one.
+On the channels side v is a constant, and A q_K(A) can have a series of its own, h_K(t) = t q_K(t),
+which is near sqrt(t) where q_K is near 1 / sqrt(t). Its coefficients start smaller, and the
+gradient is just the product of the thin matrices. The CPU kernel uses this series.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is computed in which type: the names of dtypes, accumulation, and autocast off."""
+"""Which type computations use: names of dtypes, the accumulation dtype, switching autocast off."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def no_autocast(device_type: str) -> AbstractContextManager[Any]:
-    """Autocast off within; costs nothing where it is off already or, as on "meta", unknown."""
+    """Switch autocast off in the block; free if it is off already or, as on "meta", unknown."""
     if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()

@@ -1,4 +1,4 @@
-"""The literal references, differentiable by plain autograd: for tests, benchmarks and reading.
+"""The literal references, differentiable by plain autograd: for tests, benchmarks and readers.
 
 ccdn_ops.reference.X is in ccdn_ops/ops/X/reference.py.
 """

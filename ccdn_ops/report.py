@@ -21,9 +21,9 @@ from ccdn_ops.work import Call
 class Explanation:
     """How one call would be served; print it.
 
-    backend is one name, or those of its parts for an operator that is made of several, or "none"
-    where the call would raise. What the call does is in ccdn_ops/work.py's words: algorithm, side,
-    and (forward, backward) bytes and operations.
+    backend is one name, the names for each part of a composed operator, or "none" if the call would
+    raise. algorithm, side, and the (forward, backward) bytes and operations are those of
+    ccdn_ops/work.py.
     """
 
     operator: str
@@ -61,12 +61,12 @@ def explain(
     hidden: int | None = None,
     triu: bool = False,
 ) -> Explanation:
-    """Which backend, kernel and algorithm would serve a call, what it costs, and why not others.
+    """Which backend, kernel and algorithm would serve a call, its cost, and why others would not.
 
     The shape is that of the first argument: x, the squeezes (B, D) of excitation_gates, or one
-    level (B, P, D) of cocs_loss. P, O and R of gates and weights are `excitations`, `orders` and
-    `hidden` (None: D / 4). Nothing is computed, and the device need not exist. Raises ValueError
-    for an operator that does not exist and for a shape that the operator would refuse.
+    level (B, P, D) of cocs_loss. `excitations`, `orders` and `hidden` (None: D / 4) are the P, O
+    and R of gates and weights. Nothing is computed, and the device does not have to exist. Raises
+    ValueError for an unknown operator and for a shape that the operator would refuse.
     """
     device = torch.device(device)
     if operator not in OPERATORS:
@@ -107,7 +107,7 @@ def explain(
     )
 
 
-# With one order ctm asks for no second squeeze, and the first is plain PyTorch everywhere.
+# With one order ctm needs no second squeeze, and the first is plain PyTorch everywhere.
 _NO_SECOND = ("ctm", "dual_squeeze")
 
 
@@ -138,7 +138,7 @@ def _fake(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
 
 
 def _choice(operator: Operator, x: Tensor, call: Call) -> tuple[str | None, dict[str, str]]:
-    """The backend that would serve the operator, or part, and why each of the others would not."""
+    """The backend that would serve the operator or part, and why each of the others would not."""
     question = operator.question(x, call)
     order = registry.ORDER.get(x.device.type, ("reference",))
     asked = registry.override()
@@ -164,7 +164,7 @@ def _choice(operator: Operator, x: Tensor, call: Call) -> tuple[str | None, dict
 def _rejected(
     choices: dict[str, tuple[str | None, dict[str, str]]], chosen: list[str]
 ) -> dict[str, str]:
-    """Of every backend that serves no part: the reason, for each part where they differ."""
+    """For every backend that serves no part: the reason, or one per part if they differ."""
     found: dict[str, str] = {}
     for backend in registry.BACKENDS:
         if backend in chosen:
@@ -178,7 +178,7 @@ def _rejected(
 
 
 def report() -> str:
-    """What is installed, what is built, what will be used, and why not the rest."""
+    """What is installed, what is built, what will be used, and why the rest will not be."""
     lines = [
         f"ccdn {__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.machine()}"
@@ -219,7 +219,7 @@ def report() -> str:
 
 
 def explain_usual(operator: str, device: str) -> Explanation:
-    """`explain` for a call of a usual size."""
+    """`explain` for a call of a typical size."""
     sizes = {"(B, D)": (16, 256), "(B, P, D)": (16, 4, 256), "(B, D, D)": (16, 256, 256)}
     size = sizes.get(OPERATORS[operator].first, (16, 256, 16, 16))
     return explain(operator, *size, device=device)

@@ -1,4 +1,4 @@
-"""What is built and what will be used, in a few lines; `ccdn_ops.report` says why."""
+"""What is built and what will be used, in a few lines; `ccdn_ops.report` explains why."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _native_lines() -> list[str]:
 
 
 def _isa(module: ModuleType) -> str:
-    """The instruction set whose kernels run; modules built before it was told say nothing."""
+    """The instruction set whose kernels run; older modules do not report it."""
     if not hasattr(module, "cpu_isa"):
         return "of an unknown instruction set (build the module again)"
     return str(module.cpu_isa())
@@ -70,7 +70,7 @@ def _device() -> str:
 
 
 def _used(device: str) -> str:
-    """The backends of usual calls, each with its operators where they differ."""
+    """The backends of typical calls, each with its operators if they differ."""
     found: dict[str, list[str]] = {}
     for operator in OPERATORS:
         found.setdefault(explain_usual(operator, device).backend, []).append(operator)

@@ -1,6 +1,6 @@
-"""What a call of an operator has to do: the numbers of explain() and of the benchmarks.
+"""The work that a call of an operator takes: the numbers of explain() and of the benchmarks.
 
-ops/X/spec.py counts it for the operator X, in its function `work`.
+For the operator X, the function `work` in ops/X/spec.py counts it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Call:
-    """The arguments of a call besides the shape of its first one; each operator reads its own.
+    """The arguments of a call other than the shape of its first one; each operator reads its own.
 
-    literal: the reference serves it, which forms and iterates the matrices as the papers do.
+    literal: the reference serves it, forming and iterating the matrices as the papers do.
     hidden: R of the bottleneck networks; None: D / 4.
-    save: the forward pass keeps what the backward pass would else compute again.
+    save: the forward pass keeps what the backward pass would otherwise recompute.
     """
 
     iterations: int = 5

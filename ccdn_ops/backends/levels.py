@@ -26,10 +26,10 @@ def level_table(features: Sequence[Tensor], grads: Sequence[Tensor] | None = Non
 def gradients_of_rows(
     features: Sequence[Tensor], run: Callable[[Sequence[Tensor], Sequence[Tensor]], None]
 ) -> list[Tensor]:
-    """The gradients, each like its level, from run(rows, grads), which writes rows of gradients."""
+    """The gradients, each laid out like its level; run(rows, grads) writes their rows."""
     rows = [in_rows(level) for level in features]
     grads = [torch.empty_like(level) for level in features]
-    written = [  # empty_like keeps what strides it can; the kernel writes rows
+    written = [  # empty_like keeps strides where it can; the kernel writes rows
         g if in_rows(g) is g else torch.empty_like(r) for g, r in zip(grads, rows, strict=True)
     ]
     run(rows, written)

@@ -1,4 +1,4 @@
-"""The one place that talks to ccdn_ops._C, the torch-free native module.
+"""The only module that calls ccdn_ops._C, the torch-free native module.
 
 A backend builds the arguments and calls `launch`; it holds the tensors until the call returns,
 guards the device, and turns the status into an exception that names the operator.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def _import_native() -> tuple[ModuleType | None, ImportError | None]:
     """ccdn_ops._C: the one next to this package, else that of an installed copy of this version.
 
-    A clone's own folder comes first on Python's path, so after `pip install .` a command that is
+    In a clone, its own folder comes first on Python's path. So after `pip install .`, a command
     started there imports the sources and would miss what was built from them.
     """
     try:
@@ -65,10 +65,10 @@ def _import_native() -> tuple[ModuleType | None, ImportError | None]:
 
 
 def check_whole(path: str) -> None:
-    """Raise ImportError for an ELF file that was cut short, as an installation that is interrupted
-    leaves one: to load it would end the process by SIGBUS, without a word.
+    """Raise ImportError for a truncated ELF file, as an interrupted installation leaves: loading it
+    would kill the process with SIGBUS and no message.
 
-    The table of sections is the last thing in the file that a linker writes.
+    The section table is the last thing that a linker writes to the file.
     """
     with open(path, "rb") as file:
         head = file.read(64)
@@ -82,7 +82,7 @@ def check_whole(path: str) -> None:
             )
 
 
-# Counts the changes of what csrc/common says to Python: the build hands it to csrc/bindings.cpp.
+# Raised with every change of the interface in csrc/common; the build passes it to bindings.cpp.
 INTERFACE = 8
 
 # csrc/cpu/engine/dispatch.h
@@ -111,12 +111,12 @@ CUDA_ERROR = 1000
 
 
 def module() -> ModuleType | None:
-    """The native module, or None where it is not built."""
+    """The native module, or None if it is not built."""
     return _C
 
 
 def why_missing() -> str | None:
-    """Why there is no native module and what to do about it; None when it is there."""
+    """Why there is no native module and what to do about it; None if there is one."""
     if _C is not None:
         return None
     if isinstance(_import_error, ModuleNotFoundError) or "cannot import name" in str(_import_error):
@@ -150,18 +150,18 @@ def why_no_cuda_kernels(device: torch.device | None = None) -> str | None:
     return None
 
 
-# What the driver said about each device, by its index: it is asked once.
+# The driver's answer for each device index; it is asked only once.
 _refusals: dict[int, str | None] = {}
 _asking = threading.Lock()
 
 
 def _why_not_on(device: torch.device) -> str | None:
-    """Why the driver would refuse every launch on the device; None where it would not."""
+    """Why the driver would refuse every launch on the device; None if it would not."""
     index = torch.cuda.current_device() if device.index is None else device.index
     if index in _refusals:
         return _refusals[index]
     if torch.cuda.is_current_stream_capturing():
-        return None  # the question may load the module, which is not for a capture to wait for
+        return None  # asking may load the module, which a graph capture must not wait for
     with _asking:
         if index not in _refusals:
             with torch.cuda.device(index):
@@ -170,7 +170,7 @@ def _why_not_on(device: torch.device) -> str | None:
 
 
 def _refusal(error: int, words: str, runtime: int, driver: int) -> str | None:
-    """What csrc/common/probe.h answers, in a sentence; None where all is well."""
+    """The answer of csrc/common/probe.h as a sentence; None if all is well."""
     if error == 0:
         return None
 
@@ -188,8 +188,8 @@ def _refusal(error: int, words: str, runtime: int, driver: int) -> str | None:
 def _serves(archs: tuple[str, ...], ptx: str, major: int, minor: int) -> bool:
     """Whether a device can run one of the cubins, or compile the PTX.
 
-    A cubin runs on its own major version from its minor on, PTX on everything newer; those of an
-    "a" (90a) on that very version, of an "f" (100f) on its major version.
+    A cubin runs on its major version from its minor version on, and PTX on everything newer. Code
+    for an "a" target (90a) runs on exactly that version, for an "f" target (100f) on its major one.
     """
     for arch in (*archs, ptx):
         found = divmod(int(arch.rstrip("af")), 10)
@@ -201,7 +201,7 @@ def _serves(archs: tuple[str, ...], ptx: str, major: int, minor: int) -> bool:
 
 
 def require() -> ModuleType:
-    """The native module; a RuntimeError with cause and cure where it is missing."""
+    """The native module; if it is missing, a RuntimeError with cause and cure."""
     if _C is None:
         raise RuntimeError(why_missing())
     return _C
@@ -224,7 +224,7 @@ def dual_squeeze_shape(x: Tensor, plan: DualSqueezePlan) -> Any:
 
 
 def excitation_gates_shape(first: Tensor, reduce_weight: Tensor) -> Any:
-    """ExcitationGatesShape; of `first` only the batch counts."""
+    """ExcitationGatesShape; only the batch size of `first` matters."""
     excitations, orders, hidden, channels = reduce_weight.shape
     return require().ExcitationGatesShape(
         dtype=DTYPE_CODES[reduce_weight.dtype],
@@ -355,7 +355,7 @@ def _torch_parallel_for() -> int | None:
         if not os.path.exists(path):
             continue
         try:
-            # RTLD_NOLOAD: the library that torch loaded, never a second copy of it.
+            # RTLD_NOLOAD: finds the library that torch loaded, never loads a second copy.
             library = ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
             return ctypes.cast(library.torch_parallel_for, ctypes.c_void_p).value
         except (OSError, AttributeError):

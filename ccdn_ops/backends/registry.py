@@ -1,8 +1,8 @@
 """Which backend serves which operator on which device.
 
-The folder of an operator has a module for each backend that serves it, which has the backend's name
-and calls `register` when it is imported, which happens the first time that a tensor could be served
-by it. So `import ccdn_ops` imports no backend that the process does not use.
+The folder of an operator has one module for each backend that serves it, named after the backend.
+The module calls `register` when it is imported, and it is imported the first time that it could
+serve a tensor. So `import ccdn_ops` imports no backend that the process does not use.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ccdn_ops.names import PACKAGE
 
 BACKENDS = ("reference", "cpu", "triton", "cuda")
 
-# What is tried, in this order, for tensors of a device type; others get the reference.
+# The backends tried, in this order, for each device type; other devices get the reference.
 ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}
 
 
 @dataclass(frozen=True)
 class Implementation:
-    """What a backend registers for one operator; its spec.py says what each must do."""
+    """What a backend registers for one operator; the operator's spec.py is the contract."""
 
     operator: str
     backend: str
@@ -73,18 +73,18 @@ _environment = _checked(os.environ.get("CCDN_OPS_BACKEND") or None, "CCDN_OPS_BA
 
 class _Choice(NamedTuple):
     backend: str | None
-    mark: object  # two blocks with the same backend are two choices
+    mark: object  # two blocks with the same backend are two separate choices
 
 
-# Of the blocks that are entered, in the order in which they were. Each takes out its own when it
-# ends: one that put back what it found would, with two threads, leave the other's for ever.
+# The blocks that are active, in the order they were entered. Each removes its own choice when it
+# ends. If a block restored the value it found, two threads could leave the other's in place.
 _chosen: list[_Choice] = []
 
 
 def override() -> str | None:
-    """The backend asked for by name (use_backend, CCDN_OPS_BACKEND), or None."""
+    """The backend requested by name (use_backend, CCDN_OPS_BACKEND), or None."""
     if _chosen:
-        # A slice, because another thread may leave its block between the look and an index.
+        # A slice, because another thread may leave its block between a check and an index.
         for choice in _chosen[-1:]:
             return choice.backend
     return _environment
@@ -94,11 +94,11 @@ def override() -> str | None:
 def use_backend(name: str | None) -> Iterator[None]:
     """Serve every operator from one backend: "reference", "cpu", "triton" or "cuda".
 
-    None returns to the choice by device. Process-wide, because autograd may run a backward pass in
-    another thread: of several threads the last to enter a block decides for all. A call that the
-    named backend cannot serve raises RuntimeError; nothing falls back. Raises ValueError for
-    another name, and RuntimeError inside a function that is being compiled: a graph holds the
-    operator, not the choice, so the block belongs around its calls.
+    None returns to the choice by device. The choice is process-wide, because autograd may run a
+    backward pass in another thread; if several threads enter a block, the last one decides for all.
+    A call that the named backend cannot serve raises RuntimeError; nothing falls back. Raises
+    ValueError for an unknown name, and RuntimeError inside a function that is being compiled: a
+    graph holds the operator, not the choice, so put the block around its calls.
     """
     if torch.compiler.is_compiling():
         raise RuntimeError("use_backend does nothing inside torch.compile; put it around the call")
@@ -108,7 +108,7 @@ def use_backend(name: str | None) -> Iterator[None]:
 
 @contextmanager
 def asked_for(name: str | None) -> Iterator[None]:
-    """use_backend, also while a graph is made, for whoever runs kernels to see their operators."""
+    """use_backend that also works while a graph is made, for code that runs kernels to see them."""
     choice = _Choice(_checked(name, "backend"), object())
     _chosen.append(choice)
     try:
@@ -118,7 +118,7 @@ def asked_for(name: str | None) -> Iterator[None]:
 
 
 def load(operator: str, backend: str) -> Implementation | None:
-    """The backend's implementation of the operator, imported on first use; None if it has none."""
+    """The backend's implementation of the operator, imported on first use; None without one."""
     key = operator, backend
     if key in _implementations:
         return _implementations[key]
@@ -150,7 +150,7 @@ def why_not(operator: str, backend: str, x: Tensor, *arguments: Any) -> str | No
 
 
 def select(operator: str, x: Tensor, *arguments: Any) -> Implementation:
-    """The implementation that serves the call; RuntimeError if one asked for by name cannot."""
+    """The implementation that serves the call; RuntimeError if one requested by name cannot."""
     named = override()
     if named is not None:
         reason = why_not(operator, named, x, *arguments)
@@ -168,14 +168,14 @@ def select(operator: str, x: Tensor, *arguments: Any) -> Implementation:
 
 
 def offered(operator: str, x: Tensor, *arguments: Any) -> Implementation | None:
-    """The implementation that serves the call; None where it is left to the operator's parts.
+    """The implementation that serves the call; None when the operator's parts serve it.
 
-    For operators that are made of others, which a backend need not have as a whole.
+    For operators composed of others, which a backend may implement only in parts.
     """
     order = ORDER.get(x.device.type, ("reference",))
     named = override()
     for backend in (named,) if named is not None else order:
-        if backend == "reference":  # it registers parts only; the whole is there to be read
+        if backend == "reference":  # it registers only parts; the whole is there for the reader
             continue
         implementation = load(operator, backend)
         if implementation is not None and implementation.supports(x, *arguments) is None:

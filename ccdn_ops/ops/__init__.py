@@ -1,4 +1,4 @@
-"""Every operator, a folder each. A newcomer starts here. Whatever folder lies here is imported.
+"""Every operator has a folder here. Newcomers start here. All of these folders are imported.
 
 The folder of an operator holds::
 
@@ -6,7 +6,7 @@ The folder of an operator holds::
                     contract: what goes in and out, and what a backend must provide
     __init__.py     the public function: documentation, checks, autograd
     reference.py    plain PyTorch, to be read next to the paper
-    cpu.py, cuda.py, triton.py, triton_kernels.py    the backends that have it
+    cpu.py, cuda.py, triton.py, triton_kernels.py    the backends that implement it
 
 An operator X is two raw operators, `ccdn::X` and `ccdn::X_backward`. Their kernels look up the
 backend when they run (backends/registry.py), so they are opaque to torch.compile. What the forward

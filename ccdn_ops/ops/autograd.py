@@ -30,19 +30,19 @@ def differentiable(
 ) -> Differentiable:
     """A function of the raw operator's arguments that returns its public outputs.
 
-    torch.jit.trace cannot save a call of a Function, and what it saved of a raw operator would have
-    no gradient. It gets `traced`, of the same arguments: the reference, unless given.
+    torch.jit.trace cannot save a call of a Function, and a raw operator that it saved would have no
+    gradient. So it gets `traced`, with the same arguments: by default the reference.
 
-    The raw operators, torch.ops.ccdn.X and X_backward unless given, take and return::
+    The raw operators, by default torch.ops.ccdn.X and X_backward, take and return::
 
         forward(inputs..., options...) -> outputs..., saved...
         backward(gradients of the outputs..., inputs..., saved..., options...)
             -> gradients of the inputs, as one tensor or several
 
-    where inputs are tensors or None, and options, those of the schema and as many `extra` ones as
-    `forward` and `backward` take, are anything else. What is
-    saved has no gradient. A gradient that does not exist arrives as None if there are several
-    outputs; the gradient that backward gives for an input None is dropped.
+    where inputs are tensors or None. options are anything else: those of the schema and as many
+    `extra` ones as `forward` and `backward` take. Saved tensors have no gradient. With several
+    outputs, a gradient that does not exist arrives as None. The gradient that backward returns for
+    an input None is dropped.
     """
     operator, outputs = record.name, record.outputs
     options = len(record.option_types) + extra
@@ -51,7 +51,7 @@ def differentiable(
     title = "".join(word.capitalize() for word in operator.split("_"))
 
     class NoForwardMode(torch.autograd.Function):
-        """Names the operator where torch would only say that some Function has no jvp."""
+        """Names the operator, where torch would only say that some Function has no jvp."""
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> NoReturn:
@@ -109,8 +109,8 @@ def differentiable(
             if all(grad is None for grad in grads):
                 return (None,) * count
             saved = ctx.saved_tensors
-            # Where nobody can ask for the derivative of this, the operator itself will do; a
-            # compiled graph refuses a second derivative without our help.
+            # If no derivative of this can be requested, the operator itself suffices; a compiled
+            # graph refuses a second derivative by itself.
             plain = torch.compiler.is_compiling() or not (
                 torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
             )
@@ -136,7 +136,7 @@ class Differentiable:
         self.raw, self.traced, self.eager, self.plain = raw, traced, eager, plain
         self.outputs, self.options = outputs, options
         # Function.apply() binds the arguments to forward's signature, which takes longer than a
-        # small call; it does no more than this where no transform of torch.func is active.
+        # small call. When no transform of torch.func is active, it does no more than this.
         self.apply = super(torch.autograd.Function, eager).apply  # type: ignore[misc]
 
     def __call__(self, *args: Any) -> tuple[Any, ...]:

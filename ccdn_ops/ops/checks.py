@@ -9,7 +9,7 @@ FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def check_tensor(operator: str, name: str, tensor: Tensor) -> None:
-    """A dense tensor of a floating dtype; TypeError else."""
+    """Raise TypeError unless this is a dense tensor of a floating dtype."""
     if not isinstance(tensor, Tensor):
         raise TypeError(
             f"ccdn_ops.{operator}: {name} is a {type(tensor).__name__}; expected a torch.Tensor"
@@ -25,7 +25,7 @@ def check_tensor(operator: str, name: str, tensor: Tensor) -> None:
 
 
 def check_map(operator: str, name: str, x: Tensor, ranks: tuple[int, ...] = (3, 4)) -> None:
-    """Features (B, D, H, W), or (B, D, N) where rank 3 is allowed, none but B empty."""
+    """Raise unless x is (B, D, H, W), or (B, D, N) where rank 3 is allowed; only B may be empty."""
     check_tensor(operator, name, x)
     expected = " or ".join({3: "(B, D, N)", 4: "(B, D, H, W)"}[rank] for rank in ranks[::-1])
     if x.dim() not in ranks:
@@ -42,7 +42,7 @@ def check_map(operator: str, name: str, x: Tensor, ranks: tuple[int, ...] = (3, 
 def check_shape(
     operator: str, name: str, tensor: Tensor, expected: tuple[int, ...], meaning: str
 ) -> None:
-    """Exactly the expected shape, which `meaning` spells in symbols; ValueError else."""
+    """Raise ValueError for any other than the expected shape, which `meaning` spells in symbols."""
     check_tensor(operator, name, tensor)
     if tuple(tensor.shape) != tuple(expected):
         raise ValueError(
@@ -52,7 +52,7 @@ def check_shape(
 
 
 def check_device(operator: str, **tensors: Tensor | None) -> None:
-    """All tensors on one device; ValueError else."""
+    """Raise ValueError unless all tensors are on one device."""
     devices = {name: t.device for name, t in tensors.items() if t is not None}
     if len(set(devices.values())) > 1:
         found = ", ".join(f"{name} on {device}" for name, device in devices.items())
@@ -60,7 +60,7 @@ def check_device(operator: str, **tensors: Tensor | None) -> None:
 
 
 def check_sizes(operator: str, **sizes: int) -> None:
-    """Whole numbers from 1 on; TypeError or ValueError else."""
+    """Raise TypeError or ValueError for anything but integers of at least 1."""
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int):
             raise TypeError(
@@ -72,7 +72,7 @@ def check_sizes(operator: str, **sizes: int) -> None:
 
 
 def check_iterations(operator: str, iterations: int) -> None:
-    """An int from 1 to 10; TypeError or ValueError else."""
+    """Raise TypeError or ValueError for anything but an int from 1 to 10."""
     if isinstance(iterations, bool) or not isinstance(iterations, int):
         raise TypeError(
             f"ccdn_ops.{operator}: iterations is {iterations!r}, a {type(iterations).__name__}; "

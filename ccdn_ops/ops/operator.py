@@ -1,4 +1,4 @@
-"""What an operator is: one record, from which everything that knows all operators derives.
+"""What an operator is: one record, from which everything that lists operators derives.
 
 `define` registers the raw operators of a record and puts it into OPERATORS. Autograd (autograd.py),
 explain() and the report, the FLOP formulas, the decompositions, the tables of tests/ops, the
@@ -34,7 +34,7 @@ class Operator:
     Args:
         name: that of the public function, of its folder and of the raw operator `ccdn::name`.
         first: the shape of its first argument, in words.
-        work: (first argument, Call) -> what a call has to do.
+        work: (first argument, Call) -> the work that a call takes.
         tensors: the name of each tensor that an example of a call needs, and its sizes.
         results: the sizes of each public output; L is the number of levels.
         samples: how many of the first tensors begin with the batch, whose samples are independent;
@@ -43,19 +43,19 @@ class Operator:
             the backward operator's follows. Empty where only parts do the work.
         fake: the fake kernel; and the outputs of an empty batch.
         vmap: the batching rule, raw.folded or raw.looped.
-        kernel, backward, backward_fake: unless given those of raw.py for one feature map.
+        kernel, backward, backward_fake: by default those of raw.py for one feature map.
         outputs: how many of the outputs are public.
         options: the example's value of each option in the schema.
-        parts: the operators that it is made of, where no backend has the whole.
-        asked: (first argument, Call) -> what a backend is asked about; unless given, the first
-            argument, as (B, D, N) if that is one of its shapes, and the options.
+        parts: the operators that it is composed of, used if no backend has the whole.
+        asked: (first argument, Call) -> the arguments of a backend's `supports`; by default the
+        first argument, as (B, D, N) if that is one of its shapes, and the options.
         backward_operations: of the backward operator's arguments, where `work` is not enough.
         arrange: from the example's tensors to the public function's positional arguments.
-        second_order: the raw inputs that are None with one order.
-        variants: arguments of explain() that change what is moved.
-        maps: how many tensors of x's size a forward and backward pass makes.
+        second_order: the raw inputs that are None when there is one order.
+        variants: arguments of explain() that change the memory traffic.
+        maps: how many tensors of x's size a forward and backward pass allocates.
         calls: (features (B, D, H, W)) -> inputs and options that make a backend launch each form of
-            its kernels; unless given one call with the example's options.
+        its kernels; by default one call with the example's options.
     """
 
     name: str
@@ -145,7 +145,7 @@ class Operator:
         return "N)" in self.first
 
     def question(self, x: Tensor, call: Call) -> tuple[Any, ...]:
-        """What a backend is asked about; of other tensors than the first none decides anything."""
+        """The arguments of a backend's `supports`; tensors after the first do not matter to it."""
         if self.asked is not None:
             return self.asked(x, call)
         return (x.flatten(2) if self.flat else x, *(getattr(call, n) for n in self.option_types))
@@ -204,13 +204,13 @@ class Operator:
 
 OPERATORS: dict[str, Operator] = {}
 
-# What every record must have, and what those must that have a raw operator of their own.
+# What every record must have, and what records with their own raw operator must have.
 REQUIRED = ("name", "first", "work", "tensors", "results", "samples")
 REQUIRED_OF_RAW = ("fake", "vmap", "kernel", "backward", "backward_fake")
 
 
 def define(operator: Operator) -> Operator:
-    """Register the record and its raw operators; ValueError that names what it lacks."""
+    """Register the record and its raw operators; raises ValueError that names what it lacks."""
     found = _completed(operator)
     _check(found)
     if found.schema:
@@ -235,7 +235,7 @@ def define(operator: Operator) -> Operator:
 
 
 def _completed(operator: Operator) -> Operator:
-    """With the kernels for one feature map where the record has none of its own."""
+    """Fill in the kernels for one feature map where the record has no kernels of its own."""
     kernels = (operator.kernel, operator.backward, operator.backward_fake)
     fits = operator.schema and operator.flat and list(operator.inputs.values()) == ["Tensor"]
     if not fits or None not in kernels or operator.fake is None:

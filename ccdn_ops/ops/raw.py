@@ -16,7 +16,7 @@ from ccdn_ops.precision import no_autocast
 library = torch.library.Library(NAMESPACE, "DEF")
 
 
-# Of every raw operator: how many multiplications and additions a call with these arguments takes.
+# For every raw operator, the multiplications and additions of a call with these arguments.
 OPERATIONS: dict[str, Callable[..., int]] = {}
 
 
@@ -31,8 +31,8 @@ def register(
     """Define one raw operator.
 
     `vmap` is one of the rules below, or made like them. `operations` takes the operator's arguments
-    by the schema's names and looks at shapes, dtypes and devices only: sizes may be symbols, and
-    an operation on a tensor would be recorded by whoever traces the call.
+    by the schema's names and reads only shapes, dtypes and devices: sizes may be symbols, and a
+    tracer would record any operation on a tensor.
     """
     library.define(schema)
     name = schema.partition("(")[0]
@@ -109,7 +109,7 @@ def kernels_of_maps(
 
 
 def _zeros(x: Tensor, letters: str) -> Tensor:
-    """The gradient of an output of these sizes where there is none."""
+    """A zero gradient for an output of these sizes that has none."""
     return x.new_zeros([x.shape["BD".index(letter)] for letter in letters])
 
 

@@ -1,9 +1,9 @@
-"""Puts the operators into networks that were written without them.
+"""Puts the operators into existing networks.
 
-`swap_squeeze_excite(model)` and `swap_second_order(model)` change a model in place: the very same
-Parameters, the same names in its state_dict, the same outputs. What a block computes is found out
-on a copy of it with random weights, and only a block whose outputs and gradients are those of its
-replacement is changed; docs/swapping.md is the guide.
+`swap_squeeze_excite(model)` and `swap_second_order(model)` change a model in place. Its Parameters,
+the names in its state_dict and its outputs stay the same. What a block computes is determined on a
+copy with random weights, and a block is replaced only if its outputs and gradients equal those of
+its replacement. docs/swapping.md is the guide.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ Recognise = Callable[[str, nn.Module], recognise.Found | None]
 
 @dataclass(frozen=True)
 class Replaced:
-    """A block that was replaced: its names in the model, its class, and how it is computed now.
+    """A block that was replaced: its names in the model, its class, and its computation now.
 
-    That is so while the attributes that its code reads have the values in `attributes`, and in the
-    dtypes that it lists, if not in all; else its own forward runs.
+    The replacement runs while the attributes that the block's code reads have the values in
+    `attributes`, and for the dtypes listed, if not for all. Otherwise the block's own forward runs.
     """
 
     names: tuple[str, ...]
@@ -59,7 +59,7 @@ class Replaced:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A block that looked like a candidate and was left as it is: its names, its class, why."""
+    """A candidate block that was left unchanged: its names, its class, and the reason."""
 
     names: tuple[str, ...]
     original: str
@@ -68,10 +68,10 @@ class Skipped:
 
 @dataclass
 class SwapReport:
-    """What a swap did; `print(report)` says it in words.
+    """What a swap did; `print(report)` describes it.
 
     new_parameters are those that the swap created (second_order=True), by their names in the
-    model. An optimiser that was built before does not know them.
+    model. An optimiser built before the swap does not update them.
     """
 
     replaced: list[Replaced] = field(default_factory=list)
@@ -99,24 +99,25 @@ def swap_squeeze_excite(
 ) -> SwapReport:
     """Replaces the squeeze-and-excitation blocks of a model, in place.
 
-    Takes timm's SEModule, SqueezeExcite and EffectiveSEModule, torchvision's SqueezeExcitation, and
-    any other module that computes x * gate(layers(mean of x)) with one or two 1x1 convolutions or
-    linear layers, whatever its activation, gate and normalisation: nested blocks, shared ones and
-    the model itself. Such a block stays the same object and gets a subclass of its class, so that
-    Parameters, buffers, names, hooks, mode, device and dtype stay. Maps (B, D, H, W) alone go to
-    the operators; every other call goes to its own forward, as before, and so do all once an
-    attribute that its code reads has another value. All else is left alone; what has the name of
-    such a block and is none, or is one on some maps only, is in the report, with the reason.
+    Supports timm's SEModule, SqueezeExcite and EffectiveSEModule, torchvision's SqueezeExcitation,
+    and any other module that computes x * gate(layers(mean of x)) with one or two 1x1 convolutions
+    or linear layers, whatever its activation, gate and normalisation: nested blocks, shared blocks
+    and the model itself. A replaced block stays the same object but gets a subclass of its class:
+    Parameters, buffers, names, hooks, mode, device and dtype are kept. Only calls with just a map
+    (B, D, H, W) use the operators. Every other call runs the block's own forward, as before, and so
+    do all calls once an attribute that its code reads has changed. Everything else is left alone. A
+    module that is named like such a block but is not one, or is one only for some maps, appears in
+    the report with the reason.
 
     Args:
-        second_order: adds a child `second` to each replaced block, also to those of an earlier
-            call: a bottleneck over the covariance squeeze whose logits are zero until it is
-            trained, so that outputs do not change at first. Its parameters are the report's
-            new_parameters.
+        second_order: adds a child `second` to each replaced block, including those of an earlier
+        call: a bottleneck over the covariance squeeze whose logits are zero until it is
+        trained, so outputs do not change at first. Its parameters are the report's
+        new_parameters.
         iterations: Newton-Schulz iterations of that squeeze, 1 to 10.
-        layouts: how blocks compute that are not recognised by themselves: a mapping from classes to
-            AttentionLayout, or a function of name and module that returns one or None. They are
-            verified like the others.
+        layouts: the layouts of blocks that are not recognised automatically: a mapping from classes
+        to AttentionLayout, or a function of name and module that returns one or None. They are
+        verified like the others.
 
     Raises TypeError for a model that is not a module, ValueError for iterations out of range, and
     for second_order in a DistributedDataParallel, which would not average the new gradients.
@@ -144,17 +145,17 @@ def swap_squeeze_excite(
 def swap_second_order(model: nn.Module, layouts: Layouts | None = None) -> SwapReport:
     """Replaces SOCA-like layers and iSQRT-COV heads of a model, in place.
 
-    Takes channel attention over the covariance squeeze (SAN's SOCA, with its central window of 1000
-    positions) and modules that take the root of the covariance (fast-MPN-COV's MPNCOV with and
-    without its dimension reduction, and its ports) and give the mean over its columns, its upper
-    triangle or all of it. The number of iterations is read from the module, or found by trying.
-    A network that calls such functions inside a larger forward has no module to replace, and is in
-    the report as skipped. Otherwise as `swap_squeeze_excite`.
+    Supports channel attention over the covariance squeeze (SAN's SOCA, with its central window of
+    1000 positions) and modules that take the root of the covariance (fast-MPN-COV's MPNCOV with and
+    without its dimension reduction, and its ports) and return the mean over its columns, its upper
+    triangle or all of it. The number of iterations is read from the module or found by trial. A
+    network that calls such functions inside a larger forward has no module to replace, so the
+    report lists it as skipped. Otherwise as `swap_squeeze_excite`.
 
     Args:
-        layouts: how blocks compute that are not recognised by themselves: a mapping from classes to
-            AttentionLayout or PoolingLayout, or a function of name and module that returns one or
-            None. They are verified like the others.
+        layouts: the layouts of blocks that are not recognised automatically: a mapping from classes
+        to AttentionLayout or PoolingLayout, or a function of name and module that returns one
+        or None. They are verified like the others.
 
     Raises TypeError for a model that is not a module.
     """
@@ -162,10 +163,10 @@ def swap_second_order(model: nn.Module, layouts: Layouts | None = None) -> SwapR
 
 
 def unswap(model: nn.Module) -> list[str]:
-    """Gives every block that a swap replaced its own class back, in place; their names.
+    """Gives every replaced block its own class back, in place, and returns their names.
 
-    Raises TypeError for a model that is not a module, and ValueError, before anything is changed,
-    where a block has a second-order branch (second_order=True), which its class knows nothing of.
+    Raises TypeError for a model that is not a module. Raises ValueError, before anything changes,
+    if a block has a second-order branch (second_order=True), which its own class cannot compute.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"unswap: model is a {type(model).__name__}; expected torch.nn.Module")
@@ -222,7 +223,7 @@ def _found(
 
 
 def _names(model: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
-    """Every module once, parents first, with all the names that it has."""
+    """Every module once, parents first, with all of its names."""
     names: dict[nn.Module, tuple[str, ...]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names[module] = (*names.get(module, ()), name)

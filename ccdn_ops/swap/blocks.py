@@ -1,4 +1,4 @@
-"""How blocks compute that can be replaced."""
+"""The layouts of blocks that can be replaced."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class AttentionLayout:
         gate: the steps of the gate; more than one is unusual.
         squeeze: the mean over the positions, or the covariance squeeze (eq. 2 of CCDN).
         iterations: Newton-Schulz iterations of the covariance squeeze.
-        window: the covariance is that of the central window of a larger map; None: of all.
+        window: the covariance covers the central window of a larger map; None: all of it.
     """
 
     layers: tuple[Step, ...]
@@ -65,11 +65,11 @@ Layout = AttentionLayout | PoolingLayout
 
 
 class Unfit(Exception):  # noqa: N818 - no error: the reason why a block is left as it is
-    """A block is not, or cannot be, what it was taken for; the message says why."""
+    """A block is not what it was taken for, or cannot be verified; the message says why."""
 
 
 class NearMiss(Unfit):
-    """A block computes a layout on the first maps that are tried, and not in general."""
+    """A block computes a layout on the first maps tried, but not in general."""
 
 
 def _spoken(steps: tuple[Step, ...]) -> str:

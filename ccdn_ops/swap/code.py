@@ -1,9 +1,9 @@
-"""Reads what the code of a block depends on, besides its input and its children.
+"""Reads what the code of a block depends on, apart from its input and its children.
 
-A replacement runs none of that code. So what it reads has to be known: attributes, which can be
-watched, like constants of its module, and numbers, which may be sizes from which on it does
-something else. What cannot be watched (the environment, a clock, another object) or is changed by
-it speaks against it.
+A replacement runs none of that code, so everything that the code reads must be known: attributes
+and constants of its module, which can be watched, and numbers, which may be sizes at which it
+starts to do something else. A block whose code reads what cannot be watched (the environment, a
+clock, another object), or that changes something, is not replaced.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _EFFECTS = {
 _DEVICES = {"cuda", "cpu", "mps", "xpu"}
 _DEVICE_TESTS = {"is_cuda", "is_cpu", "is_mps", "is_xpu"}
 _MISSING = object()
-# A value of these is what it is; a name that it has may get another.
+# Values of these types never change; a name may be bound to another value.
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, enum.Enum)
 
 
@@ -105,7 +105,7 @@ class Reading:
         self._use(read)
 
     def _attribute(self, owner: _Name, attribute: str) -> _Name | None:
-        """What an attribute of a module or a class is; None where it is of no concern."""
+        """What an attribute of a module or a class is; None if it does not matter."""
         value, name = owner.value, f"{owner.name}.{attribute}"
         if isinstance(value, ModuleType):
             if _pure(value.__name__):
@@ -121,7 +121,7 @@ class Reading:
         return _Name(name, getattr(value, attribute, _MISSING), None)
 
     def _use(self, read: _Name | None) -> None:
-        """A value that is read by a name that is no attribute of the block."""
+        """A value that is read by a name that is not an attribute of the block."""
         if read is None or read.value is _MISSING:
             return
         value, name = read.value, read.name
@@ -169,7 +169,7 @@ class Reading:
         return True
 
     def value(self, value: object, name: str) -> None:
-        """The numbers in a plain value, which stands in an attribute or a default argument."""
+        """The numbers in a plain value of an attribute or a default argument."""
         for part in _flat([value]):
             self.number(part, name)
             if callable(part):
@@ -184,7 +184,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class _Name:
-    """What a name in code stands for, and the module that it can be looked up in, if any."""
+    """What a name in code refers to, and the module that it can be looked up in, if any."""
 
     name: str
     value: object
@@ -202,7 +202,7 @@ def _global(name: str, scope: dict[str, Any]) -> _Name:
 
 
 def _free(name: str, cells: dict[str, Any]) -> _Name:
-    """A variable of an enclosing function; a local one of the same name has no value here."""
+    """A variable of an enclosing function; a local of the same name has no value here."""
     if name not in cells:
         return _Name(name, _MISSING, None)
     try:

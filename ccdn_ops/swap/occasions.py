@@ -19,7 +19,7 @@ from .swapped import convert
 from .watch import Conditions
 
 _INTERNAL = set(vars(nn.Module()))
-# Weights that hide a difference (a dead unit, a saturated gate) are not all of these.
+# Not all of these draws have weights that hide a difference (a dead unit, a saturated gate).
 _DRAWS = ((0, False), (1, True), (2, False), (3, True))
 _MUCH = 2**18  # numbers
 _SCALES = (1e-3, 30.0, 1e3)
@@ -34,7 +34,7 @@ def check_everywhere(
 ) -> tuple[torch.dtype, ...]:
     """The dtypes in which the replacement gives the block's outputs wherever the block gives any.
 
-    NearMiss, unless it does in the block's own.
+    Raises NearMiss if the block's own dtype is not one of them.
 
     The numbers are those that its code reads, with their places. Gradients and the first sizes are
     compared by `probe.check_same`.
@@ -109,7 +109,7 @@ def _forms(x: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def _odd(x: Tensor) -> Iterator[Tensor]:
-    """Values for which the published second order has NaN, or overflows."""
+    """Values for which published second-order code gives NaN or overflows."""
     yield torch.zeros_like(x)
     for odd in (float("nan"), float("inf")):
         other = x.clone()
@@ -150,7 +150,7 @@ def _compare(found: nn.Module, wanted: nn.Module, x: Tensor, layout: Layout, wha
 
 
 def _state(module: nn.Module) -> bytes:
-    """The plain attributes of a block and its parts; nothing where they cannot be written."""
+    """The plain attributes of a block and its parts; empty if they cannot be written."""
     plain = {
         name: {key: value for key, value in vars(part).items() if key not in _INTERNAL}
         for name, part in module.named_modules()

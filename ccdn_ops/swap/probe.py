@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from .blocks import Layout, PoolingLayout, Unfit
 from .swapped import convert
 
-# Relative. Two ways to compute the same in float32 agree to 1e-6 at 64 channels and, where the full
-# matrix is iterated, to 5e-6 at 256; what computes something else is off by 1e-3 and more.
+# Relative. Two ways to compute the same result in float32 agree to 1e-6 at 64 channels and, if the
+# full matrix is iterated, to 5e-6 at 256; a different computation is off by 1e-3 or more.
 OUTPUT_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
 _SEEDS = 12
@@ -41,7 +41,7 @@ def quiet() -> Iterator[None]:
 def random_copy(module: nn.Module, seed: int = 0) -> nn.Module:
     """A copy with random weights and no hooks, in float32 (float64 stays), on the same device.
 
-    Random weights, because those of a block may hide what it computes: after a last layer of zeros
+    Random weights, because a block's own may hide what it computes: if its last layer is zero,
     every squeeze gives the same gate.
     """
     for tensor in (*module.parameters(), *module.buffers()):
@@ -76,8 +76,8 @@ def _randomise(module: nn.Module, seed: int) -> None:
 def features(module: nn.Module, *shape: int) -> Tensor:
     """Random features (B, D, H, W), correlated as a network's are, for a random_copy of the module.
 
-    Independent channels would give a covariance that one Newton-Schulz step already takes to
-    its root, so that no output could tell how many there are.
+    With independent channels, one Newton-Schulz step would already take the covariance to its root,
+    and no output could reveal the number of steps.
     """
     batch, channels, height, width = shape
     random = torch.Generator("cpu").manual_seed(2)
@@ -92,7 +92,7 @@ def features(module: nn.Module, *shape: int) -> Tensor:
 
 
 def run(module: nn.Module, x: Tensor) -> Tensor:
-    """The module's output; Unfit where it raises or gives no tensor."""
+    """The module's output; Unfit if it raises or returns no tensor."""
     try:
         out = module(x)
     except Exception as error:
@@ -119,7 +119,7 @@ def check_same(module: nn.Module, layout: Layout, channels: int) -> None:
 def matching(module: nn.Module, candidates: Sequence[L], *inputs: Tensor) -> list[L]:
     """Which of the layouts give the module's output.
 
-    More than one may with weights that hide the difference: others are drawn until one is left.
+    Several may, if the weights hide the difference: new weights are drawn until one is left.
     """
     left = list(candidates)
     for seed in range(_SEEDS):
@@ -156,7 +156,8 @@ def long_features(module: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
 def _compare(found: nn.Module, wanted: nn.Module, x: Tensor, factor: float) -> bool:
     """Outputs, gradients of x and of every parameter, and buffers, or Unfit.
 
-    Whether that says anything: a gate that is saturated, or behind dead units, agrees with all.
+    Returns whether that proves anything: a saturated gate, or one behind dead units, agrees with
+    every layout.
     """
     leaf_found, leaf_wanted = (x.clone().requires_grad_() for _ in range(2))
     out_found, out_wanted = run(found, leaf_found), run(wanted, leaf_wanted)
@@ -171,7 +172,7 @@ def _compare(found: nn.Module, wanted: nn.Module, x: Tensor, factor: float) -> b
     out_found.backward(upstream)
     named = [("x", leaf_found.grad, leaf_wanted.grad)]
     others = dict(wanted.named_parameters())
-    # The gradient of a bias in front of a batch norm is rounding, however large relative to itself.
+    # The gradient of a bias before a batch norm is only rounding, with a large relative error.
     least = 1e-2 * max(_size(p.grad) for p in [leaf_wanted, *others.values()])
     named += [(name, p.grad, others[name].grad) for name, p in found.named_parameters()]
     for name, grad, other in named:
@@ -193,7 +194,7 @@ def require(found: Tensor, wanted: Tensor, tolerance: float, what: str, least: f
 
 
 def difference(found: Tensor, wanted: Tensor, least: float = 0) -> float:
-    """Relative to wanted's size, or to `least` where that is more; inf for another shape."""
+    """The error relative to the norm of wanted, or to `least` if larger; inf for another shape."""
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
         return float("inf")
     return _size(found.detach().double() - wanted.detach().double()) / (

@@ -23,7 +23,7 @@ from .probe import L
 
 Found = tuple[Layout, watch.Conditions]
 
-# Names that squeeze and excitation goes by: a block with one of them is reported when skipped.
+# Common names of squeeze and excitation: a block with one of them is reported when skipped.
 _SE_CLASS = re.compile(
     r"squeeze_?(and_?)?excit|^effectivese|channel_?att|^ca(layer|module)$"
     r"|^e?se(module|layer|block|unit|withnorm|attention)?(cl)?$",
@@ -44,7 +44,7 @@ _LEAVES = 12  # more than any published block has
 _ACTIVATIONS: tuple[tuple[Step, ...], ...] = ((), (F.relu,), (F.silu,), (F.gelu,), (F.hardswish,))
 _GATES: tuple[tuple[Step, ...], ...] = ((torch.sigmoid,), (F.hardsigmoid,), (torch.tanh,))
 
-# What a class may define for its instances to lose nothing with another class.
+# What a class may define without its instances losing anything under another class.
 _HARMLESS = {"__init__", "forward", "extra_repr", "__repr__", "_get_name"}
 _API = {name for name, value in vars(nn.Module).items() if isinstance(value, FunctionType)}
 _API |= {"__getstate__", "__reduce__", "__reduce_ex__", "__deepcopy__", "__copy__", "__slots__"}
@@ -54,7 +54,7 @@ _API |= {"__getattribute__", "__init_subclass__", "__set_name__"}
 def squeeze_excite(name: str, module: nn.Module) -> Found | None:
     """The layout of a squeeze-and-excitation block, and when it holds.
 
-    None for anything else, and Unfit with the reason where the name says that it should be one.
+    None for anything else; raises Unfit with the reason if its name says that it should be one.
     """
     if isinstance(module, _CONTAINERS) or next(module.parameters(), None) is None:
         return None
@@ -98,13 +98,13 @@ def second_order(name: str, module: nn.Module) -> Found | None:
 
 
 def given(module: nn.Module, layout: Layout) -> Found:
-    """A layout that the caller knows, verified like one that was recognised."""
+    """A layout that the caller gives, verified like one that was recognised."""
     _check_class(module)
     return _verified(module, layout, _input_channels(module))
 
 
 def _verified(module: nn.Module, layout: Layout, channels: int) -> Found:
-    """Unfit, unless a replacement by the layout computes all that the module does."""
+    """Raises Unfit unless a replacement by the layout computes all that the module does."""
     _check_hooks(module, layout)
     conditions, numbers = watch.read(module, layout)
     probe.check_same(module, layout, channels)
@@ -268,7 +268,7 @@ def _output_kind(shape: tuple[int, ...], channels: int) -> tuple[Output, int]:
 
 
 def _iterations(module: nn.Module) -> list[int]:
-    """The number that the module states, else all that are possible."""
+    """The number that the module states, else all possible ones."""
     for name in _ITERATIONS:
         stated = getattr(module, name, None)
         if type(stated) is int and 1 <= stated <= 10:
@@ -293,7 +293,7 @@ def _widths(module: nn.Module) -> tuple[int, int]:
 
 
 def _check_class(module: nn.Module) -> None:
-    """Unfit, where another class would lose more than the forward."""
+    """Raises Unfit if another class would lose more than the forward."""
     if isinstance(module, torch.jit.ScriptModule):
         raise Unfit("it is a TorchScript module; swap before torch.jit.script")
     if "forward" in vars(module):
@@ -315,7 +315,7 @@ def _check_class(module: nn.Module) -> None:
 
 
 def _check_hooks(module: nn.Module, layout: Layout) -> None:
-    """Unfit, where a part has hooks that is no longer called."""
+    """Raises Unfit if a part with hooks is no longer called."""
     if isinstance(layout, PoolingLayout):
         return
     called = {step for step in (*layout.layers, *layout.gate) if isinstance(step, str)}
@@ -340,7 +340,7 @@ def _own_classes(module: nn.Module) -> Iterator[type]:
 
 
 def _code(module: nn.Module) -> Iterator[CodeType]:
-    """The code of a module's methods, but for what only runs once and what is overridden."""
+    """The code of a module's methods, except for what runs only once and what is overridden."""
     hidden = {"__init__"}
     for cls in _own_classes(module):
         methods = {n: v.__code__ for n, v in vars(cls).items() if isinstance(v, FunctionType)}

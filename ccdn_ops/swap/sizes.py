@@ -1,7 +1,8 @@
-"""Finds sizes at which a block may begin to do something else.
+"""Finds sizes at which a block may start to do something else.
 
-Two sources: the numbers that its code reads, and its own decisions. Run on a map of symbolic sizes,
-a block tells every comparison of sizes that it makes, however the number behind it came about.
+There are two sources: the numbers that its code reads, and its own decisions. Run on a map of
+symbolic sizes, a block reveals every comparison of sizes that it makes, wherever the number comes
+from.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ _ELEMENTS = 2**23
 
 
 class Limits:
-    """How large a map may be that a block of this layout is tried on."""
+    """The largest map that a block of this layout is tried on."""
 
     def __init__(self, layout: Layout, channels: int) -> None:
         self.channels = channels
         self.second = isinstance(layout, PoolingLayout) or layout.squeeze == "covariance"
 
     def work(self, size: Size) -> int:
-        """How many numbers the largest tensor has that belongs to it."""
+        """How many numbers its largest tensor has."""
         batch, height, width = size
         positions = height * width
         if not self.second:
@@ -76,12 +77,12 @@ _known: dict[tuple[object, ...], tuple[list[Size], bool]] = {}
 
 
 def forget() -> None:
-    """Forgets the decisions of blocks that were seen."""
+    """Forgets the decisions of blocks seen before."""
     _known.clear()
 
 
 def decisions(module: nn.Module, limits: Limits, conditions: str) -> tuple[list[Size], bool]:
-    """Sizes at which a comparison turns out otherwise; and whether all comparisons are known.
+    """Sizes at which a comparison gives another result, and whether all comparisons are known.
 
     Blocks of one class, of the same parts and under the same conditions decide alike.
     """
@@ -151,10 +152,10 @@ def _outcome(comparison: Any, dimensions: dict[Any, int], size: Size) -> bool | 
 def _comparisons(
     module: nn.Module, channels: int, hint: Size, training: bool
 ) -> tuple[list[tuple[Any, dict[Any, int]]], bool]:
-    """The comparisons of sizes that a forward pass makes, each with what its symbols stand for.
+    """The comparisons of sizes that a forward pass makes, each with the meaning of its symbols.
 
-    False with them where the pass could not be followed to its end. NearMiss for a block that looks
-    at values: which way it goes then is no question of sizes, and no probe can answer it.
+    Also returns False if the pass could not be followed to its end. Raises NearMiss for a block
+    that branches on values: sizes do not decide its branch, and no probe can find it.
     """
     from torch._subclasses import fake_tensor
     from torch.fx.experimental.symbolic_shapes import (

@@ -1,9 +1,9 @@
 """What a replaced block is: the same object under a subclass of its own class.
 
-The subclass's forward takes the calls that were tried, a map (B, D, H, W) alone, and gives them to
-the operators. Everything else goes to the block's own forward, as before the swap: more arguments,
-maps of other ranks, what torch.fx and TorchScript trace or compile, and all calls once something
-has changed that the replacement does not read.
+The subclass's forward sends the kind of call that was tried, with just a map (B, D, H, W), to the
+operators. Everything else runs the block's own forward, as before the swap: calls with more
+arguments, maps of other ranks, what torch.fx and TorchScript trace or compile, and all calls once
+something that the replacement does not read has changed.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from .watch import Conditions
 
 
 def convert(module: nn.Module, layout: Layout, conditions: Conditions | None = None) -> None:
-    """Makes a module compute its layout with the operators, as long as the conditions hold.
+    """Makes a module compute its layout with the operators while the conditions hold.
 
-    Only its class changes. That replaces it everywhere at once, as the root of a model, in several
-    parents, in lists and closures that no search would find, and leaves Parameters, hooks, mode and
-    every name of its state_dict as they are.
+    Only its class changes. That replaces it everywhere at once: as the root of a model, in several
+    parents, and in lists and closures that no search would find. Parameters, hooks, mode and all
+    names in its state_dict stay as they are.
     """
     kind: type[Swapped]
     if isinstance(layout, PoolingLayout):
@@ -59,7 +59,7 @@ def add_second_order(block: SwappedSqueezeExcite, iterations: int) -> SecondOrde
     steps = block._swap_steps(layout.layers)
     weights = [s.weight for s in steps if isinstance(s, (nn.Conv2d, nn.Linear))]
     channels = weights[-1].shape[0]
-    # One layer has no bottleneck whose width could be taken over.
+    # A single layer has no bottleneck whose width could be adopted.
     hidden = weights[0].shape[0] if len(weights) > 1 else max(channels // 16, 1)
     branch = SecondOrderBranch(channels, hidden, weights[0].device, weights[0].dtype)
     _become(block, SwappedSqueezeExciteOfSecondOrder, block._swap_original)
@@ -124,7 +124,7 @@ class SwappedSqueezeExcite(Swapped):
 
 
 class SwappedSqueezeExciteOfSecondOrder(SwappedSqueezeExcite):
-    """The same with a branch that its own forward knows nothing of, so that it cannot stand in."""
+    """The same with a branch that the block's own forward cannot compute, so it is no fallback."""
 
     def _swap_call(
         self,
@@ -185,7 +185,7 @@ class SwappedISqrtCovPool(Swapped):
 
 
 def _takes(x: Any, dtypes: tuple[torch.dtype, ...]) -> bool:
-    """Whether a call is of the kind that was tried, which the operators serve."""
+    """Whether a call is of the kind that was tried, so that the operators serve it."""
     return (
         isinstance(x, Tensor)
         and not torch.jit.is_tracing()

@@ -1,4 +1,4 @@
-"""What a replacement assumes of the block besides its layers, and checks at every call."""
+"""What a replacement assumes about the block beyond its layers, and checks at every call."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MANY = 32
 
 @dataclass(frozen=True)
 class Conditions:
-    """When a replacement computes what its block did; else the block's own forward runs.
+    """When a replacement computes what its block did; otherwise the block's own forward runs.
 
     attributes are the plain ones that its code reads, as (path, value); constants those of modules,
     as (module, name, value); parts are the modules that are not called any more, as (path, class,
@@ -142,7 +142,7 @@ def _plain(
 def _definitions(
     part: nn.Module, name: str, kind: Any = FunctionType
 ) -> Iterator[tuple[type, Any]]:
-    """What the classes of a module define under a name, as far as super() leads."""
+    """What the classes of a module define under a name, as far as super() reaches."""
     for cls in type(part).__mro__:
         if cls is nn.Module:
             return
@@ -180,7 +180,7 @@ def _leaves(
 
 
 def _is_record(value: Any) -> bool:
-    """Whether an object is its attributes and nothing else."""
+    """Whether an object consists of its attributes alone."""
     cls = type(value)
     return cls is SimpleNamespace or (
         cls.__module__ != "builtins"

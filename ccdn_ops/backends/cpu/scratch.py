@@ -7,15 +7,15 @@ import threading
 import torch
 from torch import Tensor
 
-# Scratch up to this size is kept for the thread's next call: fresh memory costs a page fault for
-# every 4 KiB, which at small maps is more than the arithmetic.
+# Scratch up to this size is kept for the thread's next call. Fresh memory costs a page fault per
+# 4 KiB, which takes longer than the arithmetic when maps are small.
 KEPT_SCRATCH = 64 << 20
 
 _kept = threading.local()
 
 
 def scratch_memory(size: int) -> Tensor:
-    """At least `size` bytes of whatever; the same ones for the thread's next call."""
+    """At least `size` uninitialised bytes; the thread's next call gets the same ones."""
     kept: Tensor | None = getattr(_kept, "scratch", None)
     if kept is not None and kept.numel() >= size:
         return kept

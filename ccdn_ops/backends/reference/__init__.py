@@ -1,1 +1,1 @@
-"""Plain PyTorch, written to be read along with the paper; differentiable by autograd."""
+"""Plain PyTorch, written to be read next to the paper; differentiable by autograd."""

@@ -15,8 +15,8 @@ def gradients(
 ) -> tuple[Tensor, ...]:
     """The gradients of the inputs through function(*inputs), one or several tensors.
 
-    grads are those of the outputs, None where there is none. An input that does not matter has
-    gradient zero.
+    grads holds the gradient of each output, or None. An input that no output depends on gets a zero
+    gradient.
     """
     with _recording(), torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in inputs]
@@ -36,8 +36,8 @@ def gradients(
 def _recording() -> Iterator[None]:
     """Makes autograd record inside an operator's kernel.
 
-    A kernel may run below autograd (under a dispatch mode, for instance), where it is switched off
-    by excluding its dispatch keys and enable_grad alone would do nothing.
+    A kernel may run below autograd (under a dispatch mode, for instance). There the dispatch keys
+    of autograd are excluded, and enable_grad alone would do nothing.
     """
     keys = torch._C.DispatchKeySet(torch._C.DispatchKey.AutogradFunctionality)
     keys = keys.add(torch._C.DispatchKey.ADInplaceOrView)

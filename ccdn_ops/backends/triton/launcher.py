@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ccdn_ops.names import PACKAGE
 
-# Of a thread, all there are: left to itself ptxas spills a few so that more threads run at once.
+# Registers per thread, the maximum: by default ptxas spills a few so that more threads can run.
 REGISTERS = 255
 
-# Whose kernels lie next to this file, because operators share them.
+# Kernels that several operators share; they are in the folder of this file.
 SHARED = ("features",)
 
 
@@ -30,7 +30,7 @@ def interpreted() -> bool:
 
 
 def supports(x: Tensor, *options: Any) -> str | None:
-    """Why these kernels cannot serve a call with x first; None when they can."""
+    """Why these kernels cannot serve a call with this first tensor x; None if they can."""
     if x.dtype == torch.float64:
         return "the Triton kernels have no float64; use the cuda, cpu or reference backend"
     if x.device.type == "cuda":
@@ -48,12 +48,12 @@ def supports(x: Tensor, *options: Any) -> str | None:
 
 
 def captured(device: torch.device) -> bool:
-    """Whether what is launched on the device now goes into a CUDA graph."""
+    """Whether launches on the device are being captured into a CUDA graph."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def architecture(x: Tensor) -> int:
-    """The device's major compute capability; that of Hopper, 9, where there is no device."""
+    """The device's major compute capability; 9 (Hopper) if there is no device."""
     return torch.cuda.get_device_capability(x.device)[0] if x.is_cuda else 9
 
 
@@ -69,13 +69,13 @@ def kernels(operator: str) -> ModuleType:
 
 
 def operator_of(module: str) -> str:
-    """Whose kernels the module of this name holds: kernels() the other way round."""
+    """The operator whose kernels the module of this name holds: the inverse of kernels()."""
     *_, folder, name = module.split(".")
     return folder if name == "triton_kernels" else name.removesuffix("_kernels")
 
 
 def launch(kernel: Any, programs: int | tuple[int, int], *arguments: Any, **options: Any) -> None:
-    """Run a kernel with so many programs on the device of its tensors; with none, nothing.
+    """Run a kernel with this many programs on the device of its tensors; zero programs do nothing.
 
     Options are the kernel's constants and Triton's, such as num_warps.
     """

@@ -24,13 +24,13 @@ from ccdn_ops.ops.covariance_pool.triton import (
     tile_of,
 )
 
-# No matrix is needed seven slots after its own, so that few suffice where none is kept.
+# No matrix is needed seven slots after its own, so few slots suffice when none is kept.
 LIVE = 7
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step, or two at once; the numbers are slots of matrices, None where there is none.
+    """One step, or two at once. Numbers are the slots of matrices; None: no such matrix.
 
     w, e, x, v: of two steps, v where it is needed; y and y_out: Y (or R) before and after, y is w
     where Y = W and None where R = 0; w_out where a step follows; z: Z = z 1 + R before.

@@ -21,20 +21,21 @@ if TYPE_CHECKING:
 def cocs_loss(features: Tensor | Sequence[Tensor], group: ProcessGroup | None = None) -> Tensor:
     """The cross-order cross-semantic loss (eqs. 5 and 6), in O(B P D).
 
-    features (B, P, D), one vector for each sample and excitation, not yet normalised -> a scalar;
-    a sequence of such tensors, the levels, each with its own D -> (L,), one loss a level, all with
-    one dtype, which is the result's. Computed in float32 for 16-bit features.
+    features (B, P, D), one vector per sample and excitation, not yet normalised -> a scalar. A
+    sequence of L such tensors, one per level, each with its own D and all of one dtype -> (L,), one
+    loss per level in that dtype. 16-bit features are computed in float32.
 
-    Without a group the loss is that of this process's samples. With a process group it is that of
-    all its processes' samples, by one all-reduce of P x D numbers a level, and the gradient is W
-    (the group's size) times this process's share of it: DistributedDataParallel averages gradients
-    over the processes, so that the average is the gradient of one process with all samples.
+    Without a group the loss covers the samples of this process. With a process group it covers the
+    samples of all processes in the group, which costs one all-reduce of P x D numbers per level.
+    The gradient is then W (the group's size) times this process's share: DistributedDataParallel
+    averages gradients over the processes, and the average equals the gradient that one process
+    would compute from all samples.
 
-    P = 1 gives 0 and so do features that are all zero, both without gradient; a zero vector among
-    others counts as zero. Every process of a group must call with the same shapes but for B.
+    P = 1 gives 0 and zero gradient, and so do features that are all zero; a zero vector among
+    others contributes zero. Every process of a group must pass the same shapes, except for B.
 
-    Raises TypeError for a dtype that is not floating, ValueError for another rank, no level, levels
-    of different dtypes or devices, and P or D of 0.
+    Raises TypeError for a dtype that is not floating, and ValueError for any other rank, an empty
+    sequence, levels of different dtypes or devices, and P or D of 0.
     """
     single = isinstance(features, Tensor)
     levels = [features] if isinstance(features, Tensor) else _listed(features)
@@ -85,8 +86,8 @@ def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 def _backward(grad_losses: Tensor, *arguments: Any) -> list[Tensor]:
-    """Without communication: what arrives is the same on every process, because each computes the
-    same losses of the same sums."""
+    """Needs no communication: every process receives the same grad_losses, because each computes
+    the same losses from the same sums."""
     *features, sums, group = arguments
     if group is not None:
         grad_losses = grad_losses * group.size()

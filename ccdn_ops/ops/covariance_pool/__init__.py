@@ -14,11 +14,12 @@ def covariance_pool(x: Tensor) -> Tensor:
 
     x (B, D, H, W) or (B, D, N), float32, float64, bfloat16 or float16, in any memory format ->
     (B, D, D) in x's dtype, symmetric. 16-bit inputs are accumulated in float32. A sample without
-    variance, also one position alone, has covariance 0 and zero gradient; samples do not influence
-    each other.
+    variance (a single position, for example) has covariance 0 and zero gradient. Samples do not
+    influence each other.
 
-    Raises TypeError for another dtype, ValueError for another rank and empty D or N. Differentiable
-    once, in reverse: a second derivative and forward mode raise NotImplementedError.
+    Raises TypeError for any other dtype, and ValueError for any other rank or an empty D or N.
+    Differentiable once, in reverse mode: second derivatives and forward mode raise
+    NotImplementedError.
     """
     check_map("covariance_pool", "x", x)
     (covariance,) = _covariance_pool(x)

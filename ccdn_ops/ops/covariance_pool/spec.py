@@ -25,7 +25,7 @@ from ccdn_ops.work import Call, Work
 
 
 def outputs(x: Tensor) -> tuple[Tensor, Tensor]:
-    """What a forward pass gives, to be filled: backends make it so, and the fake kernel."""
+    """Empty outputs of a forward pass, for backends to fill and for the fake kernel."""
     batch, channels = x.shape[:2]
     wide = accumulation_dtype(x.dtype)
     return x.new_empty(batch, channels, channels), x.new_empty(batch, dtype=wide)

@@ -19,13 +19,13 @@ def ctm(x: Tensor, weights: Sequence[Tensor], iterations: int = 5) -> tuple[Tens
     x (B, D, H, W) and weights = (reduce_weight (P, O, R, D), reduce_bias (P, O, R), expand_weight
     (P, O, D, R), expand_bias (P, O, D)) -> excited (B, P, D, H, W) and pooled (B, P, D), both in
     x's dtype. Every excited[b, p] has the memory format of x. pooled is the mean of each excited
-    map, not normalised; it costs no look at the maps, because the mean of gate * X is gate *
-    kappa_st. With O = 1 only the first squeeze is computed. 16-bit maps are computed in float32;
-    weights may have a dtype of their own, and their gradients have it.
+    map, not normalised; it is computed without reading the maps, because the mean of gate * X is
+    gate * kappa_st. With O = 1 only the first squeeze is computed. 16-bit maps are computed in
+    float32. The weights may have their own dtype, which their gradients share.
 
-    Raises TypeError and ValueError as dual_squeeze and excitation_gates do, also for other than
-    four weights. Differentiable once, in reverse: a second derivative and forward mode
-    raise NotImplementedError.
+    Raises TypeError and ValueError as dual_squeeze and excitation_gates do, and ValueError unless
+    there are four weights. Differentiable once, in reverse mode: second derivatives and forward
+    mode raise NotImplementedError.
     """
     check_map("ctm", "x", x, ranks=(4,))
     check_iterations("ctm", iterations)

@@ -1,4 +1,4 @@
-"""ctm: schema, fake kernel, and the composition that serves it where no backend has it whole.
+"""ctm: schema, fake kernel, and the composition that serves it if no backend has it whole.
 
 x (B, D, H, W), any strides, and the weights of excitation_gates -> excited (B, P, D, H, W), as
 multi_excite makes it, and pooled (B, P, D), both in x's dtype. What its parts save, all in the
@@ -17,10 +17,10 @@ A backend may provide ctm as a whole,
 and gets B >= 1, x and grad_excited with any strides, either gradient perhaps None, and everything
 else contiguous and in the accumulation dtype, in which it gives the weights' gradients.
 
-Else each of its parts is served by the backend that serves the operator of that name. Between them
-everything stays in the accumulation dtype, but for second and the gradients of the squeezes, which
-dual_squeeze takes and gives in x's; and pooled, the GAP of the excited maps, is gates * mean:
-without reading the maps.
+Otherwise the backend that serves the operator of each part's name serves that part. Between the
+parts everything stays in the accumulation dtype, except for second and the gradients of the
+squeezes, which dual_squeeze takes and returns in x's dtype. pooled, the GAP of the excited maps, is
+gates * mean, computed without reading the maps.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ PARTS = ("dual_squeeze", "excitation_gates", "multi_excite")
 
 
 def work(x: Tensor, call: Call) -> Work:
-    """The operations of its parts; but x, the excited maps and their gradients move once."""
+    """The operations of its parts; x, the excited maps and their gradients move only once."""
     batch, channels = x.shape[:2]
     size, wide = x.element_size(), accumulation_dtype(x.dtype).itemsize
     networks = excitation_gates.networks_work(batch, channels, accumulation_dtype(x.dtype), call)

@@ -17,14 +17,14 @@ def dual_squeeze(x: Tensor, iterations: int = 5) -> tuple[Tensor, Tensor]:
     mean over the columns of the square root of the covariance, by `iterations` (1 to 10) coupled
     Newton-Schulz steps between trace normalisation and compensation.
 
-    16-bit inputs are accumulated in float32. A sample without variance, also one position alone,
-    has second = 0 and, for it, zero gradient; one whose covariance overflows, from values of about
-    1e18 in float32, has a second and a gradient that are not finite. Samples do not influence each
-    other.
+    16-bit inputs are accumulated in float32. A sample without variance (a single position, for
+    example) has second = 0, and zero gradient through it. A sample whose covariance overflows
+    (values of about 1e18 in float32) has a second and a gradient that are not finite. Samples do
+    not influence each other.
 
-    Raises TypeError for another dtype or a non-int `iterations`, ValueError for another rank, empty
-    D or N and `iterations` out of range. Differentiable once, in reverse: a second derivative and
-    forward mode raise NotImplementedError.
+    Raises TypeError for any other dtype or a non-int `iterations`, and ValueError for any other
+    rank, an empty D or N, or `iterations` out of range. Differentiable once, in reverse mode:
+    second derivatives and forward mode raise NotImplementedError.
     """
     check_map("dual_squeeze", "x", x)
     check_iterations("dual_squeeze", iterations)

@@ -33,11 +33,11 @@ from ccdn_ops.work import Call, Work
 
 
 def outputs(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What a forward pass gives, to be filled."""
+    """Empty outputs of a forward pass, to be filled."""
     batch, channels, positions = sizes(x)
     wide = accumulation_dtype(x.dtype)
-    # The smaller matrix. Sizes that a graph holds open are symbols: to compare them would be a
-    # guard, and the graph would serve the sizes on one side of it alone.
+    # The smaller matrix. Sizes that a graph holds open are symbols: comparing them would add a
+    # guard, and the graph would serve only the sizes on one side of it.
     n = torch.sym_min(channels, positions)
     return (
         x.new_empty(batch, channels),
@@ -92,7 +92,7 @@ def _planned_operations(
     gram = n * (n + 1) * m  # half of a symmetric product
     recurrence = 2 * (plan.terms - 1) * n * n
     ends = (2 if plan.root else 4) * channels * positions
-    # The gradient by one n x n matrix, made of thin factors, or by the thin factors themselves.
+    # The gradient, by one n x n matrix made of thin factors or by the thin factors themselves.
     thin = 8 * (plan.rank + (0 if plan.root else 1)) * n * m
     dense = 4 * plan.rank * n * n + 2 * n * n * m
     gradient = dense if plan.dense_gradient else thin

@@ -22,12 +22,12 @@ def excitation_gates(
     first, second (B, D); reduce_weight (P, O, R, D), reduce_bias (P, O, R), expand_weight
     (P, O, D, R), expand_bias (P, O, D) -> gates (B, P, D) in first's dtype, each between 0 and O.
     With O = 1 (FCDN, plain squeeze and excitation) second is None. float32, float64, bfloat16 or
-    float16; 16-bit inputs are computed in float32. Weights may have a dtype of their own, and their
-    gradients have it.
+    float16; 16-bit inputs are computed in float32. The weights may have their own dtype, which
+    their gradients share.
 
-    Raises TypeError for another dtype, ValueError for empty shapes (but B), shapes or devices that
-    do not agree, and for a second that is missing or superfluous. Differentiable once, in reverse:
-    a second derivative and forward mode raise NotImplementedError.
+    Raises TypeError for any other dtype, and ValueError for empty sizes other than B, for shapes or
+    devices that do not agree, and for a second that is missing or superfluous. Differentiable once,
+    in reverse mode: second derivatives and forward mode raise NotImplementedError.
     """
     operator = "excitation_gates"
     check_tensor(operator, "first", first)
@@ -72,7 +72,10 @@ def check_weights(
     expand_weight: Tensor,
     expand_bias: Tensor,
 ) -> int:
-    """The weights of the bottlenecks for D = channels; their O. TypeError or ValueError else."""
+    """Checks the bottlenecks' weights for D = channels and returns their O.
+
+    Raises TypeError or ValueError for weights that do not fit.
+    """
     check_tensor(operator, "reduce_weight", reduce_weight)
     shape = tuple(reduce_weight.shape)
     if len(shape) != 4 or shape[1] not in (1, 2) or shape[0] < 1 or shape[2] < 1:

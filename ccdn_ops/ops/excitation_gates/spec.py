@@ -10,9 +10,9 @@ A backend provides
   forward(first, second, reduce_weight, reduce_bias, expand_weight, expand_bias)
       -> gates, hidden, scales
   backward(grad_gates, first, second, reduce_weight, reduce_bias, expand_weight, expand_bias,
-           hidden, scales) -> the gradients of the six inputs, None for a second that is None
+           hidden, scales) -> the gradients of the six inputs; None for second if it is None
 
-and gets and gives everything contiguous and in the accumulation dtype, with B >= 1.
+and receives and returns everything contiguous and in the accumulation dtype, with B >= 1.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def outputs(
     expand_weight: Tensor,
     expand_bias: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What a forward pass gives, to be filled: backends make it so, and the fake kernel."""
+    """Empty outputs of a forward pass, for backends to fill and for the fake kernel."""
     p, o, r, d = reduce_weight.shape
     batch, wide = first.shape[0], accumulation_dtype(first.dtype)
     return (

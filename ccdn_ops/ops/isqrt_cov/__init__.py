@@ -11,20 +11,20 @@ from ccdn_ops.ops.newton_schulz_sqrt import will_differentiate
 
 
 def isqrt_cov(x: Tensor, iterations: int = 5, triu: bool = False) -> Tensor:
-    """The square root of the covariance, newton_schulz_sqrt(covariance_pool(x)) in one (eq. 2).
+    """The square root of the covariance: newton_schulz_sqrt(covariance_pool(x)) in one (eq. 2).
 
     x (B, D, H, W) or (B, D, N), float32, float64, bfloat16 or float16, in any memory format ->
-    (B, D, D) in x's dtype, symmetric, by `iterations` (1 to 10) Newton-Schulz steps; with `triu`
-    (B, D (D + 1) / 2), its upper triangle row by row, the vector of iSQRT-COV. With fewer positions
-    than channels no D x D matrix is iterated.
+    (B, D, D) in x's dtype, symmetric, by `iterations` (1 to 10) Newton-Schulz steps. With `triu`
+    the result is its upper triangle, row by row, (B, D (D + 1) / 2): the vector of iSQRT-COV. With
+    fewer positions than channels, no D x D matrix is iterated.
 
-    16-bit inputs are computed in float32. A sample without variance, also one position alone, has
-    root 0 and zero gradient; one whose covariance overflows, from values of about 1e18 in float32,
-    has neither finite. Samples do not influence each other.
+    16-bit inputs are computed in float32. A sample without variance (a single position, for
+    example) has root 0 and zero gradient. A sample whose covariance overflows (values of about 1e18
+    in float32) has a root and a gradient that are not finite. Samples do not influence each other.
 
-    Raises TypeError for another dtype, a non-int `iterations` or a non-bool `triu`, ValueError for
-    another rank, empty D or N and `iterations` out of range. Differentiable once, in reverse: a
-    second derivative and forward mode raise NotImplementedError.
+    Raises TypeError for any other dtype, a non-int `iterations` or a non-bool `triu`, and
+    ValueError for any other rank, an empty D or N, or `iterations` out of range. Differentiable
+    once, in reverse mode: second derivatives and forward mode raise NotImplementedError.
     """
     operator = "isqrt_cov"
     check_map(operator, "x", x)

@@ -27,11 +27,11 @@ from ccdn_ops.work import Call, Work
 
 
 def outputs(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """What a forward pass gives, to be filled: backends make it so, and the fake kernel."""
+    """Empty outputs of a forward pass, for backends to fill and for the fake kernel."""
     batch, channels, positions = sizes(x)
     wide = accumulation_dtype(x.dtype)
     saved = nothing_saved(batch)
-    if save:  # else no size decides on anything, so that a graph may hold it open
+    if save:  # otherwise no size decides anything, so a graph may hold it open
         plan = newton_schulz_plan(channels, positions, iterations, x.dtype, save)
         saved = plan.saved_shape(batch, positions if plan.side == "positions" else channels)
     root = (batch, channels * (channels + 1) // 2) if triu else (batch, channels, channels)

@@ -14,12 +14,12 @@ def multi_excite(x: Tensor, gates: Tensor) -> Tensor:
 
     x (B, D, H, W), gates (B, P, D) -> (B, P, D, H, W) in x's dtype. Every out[b, p] has the memory
     format of x: for x channels_last, out.flatten(0, 1) is. float32, float64, bfloat16 or float16;
-    16-bit inputs are multiplied and accumulated in float32. gates may have a dtype of their own,
-    and their gradient has it.
+    16-bit inputs are multiplied and accumulated in float32. gates may have their own dtype, which
+    their gradient shares.
 
-    Raises TypeError for another dtype, ValueError for shapes or devices that do not agree and for
-    empty D, H or W. Differentiable once, in reverse: a second derivative and forward mode raise
-    NotImplementedError.
+    Raises TypeError for any other dtype, and ValueError for shapes or devices that do not agree or
+    an empty D, H or W. Differentiable once, in reverse mode: second derivatives and forward mode
+    raise NotImplementedError.
     """
     operator = "multi_excite"
     check_map(operator, "x", x, ranks=(4,))

@@ -15,13 +15,13 @@ def newton_schulz_sqrt(a: Tensor, iterations: int = 5) -> Tensor:
 
     a (B, D, D), float32, float64, bfloat16 or float16 -> (B, D, D) in a's dtype, symmetric: the
     iterate after `iterations` (1 to 10) coupled steps between trace normalisation and compensation,
-    as iSQRT-COV has it. a counts as (a + a^T) / 2, and so its gradient is symmetric. 16-bit inputs
-    are computed in float32. A matrix of trace 0 has root 0 and zero gradient; samples do not
-    influence each other.
+    as in iSQRT-COV. a is taken as (a + a^T) / 2, so its gradient is symmetric. 16-bit inputs are
+    computed in float32. A matrix of trace 0 has root 0 and zero gradient. Samples do not influence
+    each other.
 
-    Raises TypeError for another dtype or a non-int `iterations`, ValueError for matrices that are
-    not square or empty and `iterations` out of range. Differentiable once, in reverse: a second
-    derivative and forward mode raise NotImplementedError.
+    Raises TypeError for any other dtype or a non-int `iterations`, and ValueError for matrices that
+    are empty or not square, or `iterations` out of range. Differentiable once, in reverse mode:
+    second derivatives and forward mode raise NotImplementedError.
     """
     operator = "newton_schulz_sqrt"
     check_tensor(operator, "a", a)
@@ -35,7 +35,7 @@ def newton_schulz_sqrt(a: Tensor, iterations: int = 5) -> Tensor:
 
 
 def will_differentiate(x: Tensor) -> bool:
-    """Whether a gradient may be asked for, so that it pays to keep what it needs."""
+    """Whether a gradient may be requested, so that saving what it needs pays off."""
     if torch.compiler.is_exporting():  # an exported graph is the forward pass alone
         return False
     if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():

@@ -2,9 +2,9 @@
 
 a (B, D, D), taken as (a + a^T) / 2 -> root (B, D, D) in a's dtype; trace (B,) of a and iterates,
 both in the accumulation dtype (float64 for float64, else float32). iterates are matrices of the
-iteration in column panels, (B, slots, panels, D, columns); which ones, and how many of them, says
-newton_schulz_plan (newton_schulz_plan.py): none without `save`, and the backward pass computes
-them again where there are none. A matrix of trace 0 has root 0 and gradient 0.
+iteration in column panels, (B, slots, panels, D, columns); newton_schulz_plan
+(newton_schulz_plan.py) decides which ones and how many. Without `save` there are none, and the
+backward pass recomputes them. A matrix of trace 0 has root 0 and gradient 0.
 
 A backend provides
 
@@ -29,11 +29,11 @@ from ccdn_ops.work import Call, Work
 
 
 def outputs(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """What a forward pass gives, to be filled: backends make it so, and the fake kernel."""
+    """Empty outputs of a forward pass, for backends to fill and for the fake kernel."""
     batch, size = a.shape[:2]
     wide = accumulation_dtype(a.dtype)
     saved = nothing_saved(batch)
-    if save:  # else no size decides on anything, so that a graph may hold it open
+    if save:  # otherwise no size decides anything, so a graph may hold it open
         saved = newton_schulz_plan(size, None, iterations, a.dtype, save).saved_shape(batch, size)
     return (
         a.new_empty(a.shape),
@@ -88,7 +88,7 @@ def iteration_work(
         return f"{count} products of {n} x {n}", (forward, 3 * forward)
     count = products(call.iterations, polynomial)
     half = n * n * (n + 1)  # of a symmetric product
-    # The derivative of a product takes two; where nothing is saved the iteration comes first.
+    # The derivative of a product takes two; if nothing is saved, the iteration comes first.
     again = 0 if saved else count * half
     return f"{count} symmetric products of {n} x {n}", (count * half, 2 * count * half + again)
 

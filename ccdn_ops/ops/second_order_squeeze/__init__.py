@@ -15,15 +15,15 @@ def second_order_squeeze(x: Tensor, iterations: int = 5) -> Tensor:
     x (B, D, H, W) or (B, D, N), float32, float64, bfloat16 or float16, in any memory format ->
     (B, D) in x's dtype: the mean over the columns of the square root of the covariance, by
     `iterations` (1 to 10) coupled Newton-Schulz steps between trace normalisation and compensation.
-    It is dual_squeeze's second; the mean comes with it for nothing.
+    This is the second output of dual_squeeze, which computes the mean at no extra cost.
 
-    A sample without variance, also one position alone, has 0 and zero gradient; one whose
-    covariance overflows, from values of about 1e18 in float32, has neither finite. Samples do not
-    influence each other.
+    A sample without variance (a single position, for example) gives 0 and zero gradient. A sample
+    whose covariance overflows (values of about 1e18 in float32) gives a result and a gradient that
+    are not finite. Samples do not influence each other.
 
-    Raises TypeError for another dtype or a non-int `iterations`, ValueError for another rank, empty
-    D or N and `iterations` out of range. Differentiable once, in reverse: a second derivative and
-    forward mode raise NotImplementedError.
+    Raises TypeError for any other dtype or a non-int `iterations`, and ValueError for any other
+    rank, an empty D or N, or `iterations` out of range. Differentiable once, in reverse mode:
+    second derivatives and forward mode raise NotImplementedError.
     """
     check_map("second_order_squeeze", "x", x)
     check_iterations("second_order_squeeze", iterations)
