@@ -186,6 +186,18 @@ def test_the_sdist_holds_what_a_build_and_the_tests_need(built: Built) -> None:
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
 
 
+def test_the_manifest_has_every_folder_and_file() -> None:
+    """The rest setuptools finds itself: the packages, and what it reads."""
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("not a clone, or no git")
+    tracked = run(git, "ls-files", cwd=ROOT).stdout.split("\n")
+    listed = re.findall(r"^(?:graft|include) (.*)$", (ROOT / "MANIFEST.in").read_text(), re.M)
+    known = {name for line in listed for name in line.split()} | {"", "ccdn", "ccdn_ops"}
+    known |= {"MANIFEST.in", "pyproject.toml", "setup.py", ".gitignore"}
+    assert {path.split("/")[0] for path in tracked} <= known
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_the_packages_alone(built: Built) -> None:
     with zipfile.ZipFile(built.wheel) as archive:

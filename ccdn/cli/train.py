@@ -220,7 +220,7 @@ def _train(
         if team.first:
             print(
                 f"ccdn train: stopped by {stop} after step {trainer.step}; {out / 'last.pt'} is"
-                f" saved. Go on with:\n  ccdn train --resume --out {out}",
+                f" saved. Resume with:\n  ccdn train --resume --out {out}",
                 file=sys.stderr,
             )
         return 130 if stop.signum == signal.SIGINT else 143
@@ -257,7 +257,7 @@ def _plan(
     if resume and has_checkpoint(out):
         checkpoint, source, wrong = load_last(out)
         if wrong is not None:
-            print(f"{wrong}; going on from {source} instead", file=sys.stderr, flush=True)
+            print(f"{wrong}; resuming from {source} instead", file=sys.stderr, flush=True)
         if config is None:
             values = config_to_dict(checkpoint.config)
             config = config_from_dict(values, str(source), _overrides(options))

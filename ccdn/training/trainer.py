@@ -1,4 +1,4 @@
-"""The training loop: steps, epochs, checkpoints, and going on where a run stopped."""
+"""The training loop: steps, epochs, checkpoints, and resuming where a run stopped."""
 
 from __future__ import annotations
 

@@ -104,6 +104,19 @@ def test_opcheck(backend: str, operator: Operator, dtype: torch.dtype) -> None:
 
 
 @every
+@pytest.mark.filterwarnings("ignore")  # torch's own: it has no gradient of a raw operator
+def test_a_raw_operator_takes_parameters(backend: str, operator: Operator) -> None:
+    """As an exported program calls it: with gradients enabled, for tensors that have some."""
+    if operator.raw is None:
+        pytest.skip("no raw operator of its own")
+    inputs, options = operator.raw(*(t.detach().requires_grad_() for t in operator.tensors()))
+    found = getattr(torch.ops.ccdn, operator.name)(*inputs, *options)
+    with torch.no_grad():
+        wanted = getattr(torch.ops.ccdn, operator.name)(*inputs, *options)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
+@every
 @pytest.mark.parametrize(
     "sizes",
     [{}, {"D": 8, "R": 8, "H": 2, "W": 2}, {"D": 20, "H": 5, "W": 7}],

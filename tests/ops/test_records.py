@@ -72,6 +72,11 @@ def test_what_does_not_fit_is_named(changes: dict, lacks: str) -> None:
         define(replace(OPERATORS["multi_excite"], name="nameless", **changes))
 
 
+def test_every_folder_has_a_record() -> None:
+    folders = {path.parent.name for path in (ROOT / "ccdn_ops" / "ops").glob("*/__init__.py")}
+    assert folders == set(OPERATORS)
+
+
 def text(file: str) -> str:
     return (ROOT / file).read_text(encoding="utf-8")
 

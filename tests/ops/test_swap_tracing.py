@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,11 +16,54 @@ from harness import err
 from published import MPNCOV, SOCA
 from se_blocks import BLOCKS, CHANNELS, EffectiveSE, SELayer, SEModule, SqueezeExcitation, network
 from torch import Tensor, nn
+from torch.jit._builtins import _get_builtin_table
 
 from ccdn_ops import covariance_pool, swap_second_order, swap_squeeze_excite
 from ccdn_ops.nn import CTM, ISqrtCovPool, SecondOrderAttention, SqueezeExcite
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own: of TorchScript, and of tracing
+
+
+def freed_operators() -> list[int]:
+    """Addresses under which TorchScript finds an operator that is no longer there.
+
+    It looks up by its address whether an object is an operator (torch.jit._builtins). A second
+    overload of an operator of Python replaces its object and frees the first, whose address stays:
+    whatever comes to lie there, a list of a convolution's, "cannot be used as a value".
+    """
+    found = []
+    for address, name in list(_get_builtin_table().items()):
+        namespace, _, operator = name.partition("::")
+        if namespace not in ("aten", "prim"):  # torch's own are never replaced
+            packet = getattr(getattr(torch.ops, namespace), operator, None)
+            if packet is None or id(packet._op) != address:
+                found.append(address)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_freed_operators() -> None:
+    for address in freed_operators():
+        del _get_builtin_table()[address]
+
+
+def test_quantisation_frees_operators() -> None:
+    """Once torch cleans up itself, the fixture above can go."""
+    code = (
+        "from test_swap_tracing import freed_operators\n"
+        "assert not freed_operators()\n"
+        "import torch.ao.quantization.quantize_fx\n"
+        "assert freed_operators()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def images(batch: int = 2, size: int = 9) -> Tensor:

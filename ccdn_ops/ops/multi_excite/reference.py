@@ -23,7 +23,9 @@ def multi_excite(x: Tensor, gates: Tensor) -> Tensor:
 
 def _forward(x: Tensor, gates: Tensor) -> Tensor:
     out = empty_maps(x, *gates.shape[:2])
-    return torch.mul(x.unsqueeze(1), gates[..., None, None], out=out)
+    # An exported program calls this with gradients enabled, where torch refuses out=.
+    with torch.no_grad():
+        return torch.mul(x.unsqueeze(1), gates[..., None, None], out=out)
 
 
 def _backward(grad_out: Tensor, x: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:

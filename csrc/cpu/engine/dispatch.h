@@ -1,4 +1,4 @@
-// Which of the instruction sets that the kernels were compiled for (cpu/isa.h) this machine runs.
+// Which of the instruction sets that the kernels were compiled for (isa.h) this machine runs.
 #pragma once
 
 namespace ccdn {
