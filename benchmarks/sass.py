@@ -24,6 +24,7 @@ from cubin import Code
 _LINE = re.compile(r"\s+/\*([0-9a-f]{4,})\*/\s+(?:@(!?U?P\w+)\s+)?([A-Z][\w.]*)\s*(.*?)\s*;")
 _LABEL = re.compile(r"^(\.L_x_\d+):")
 _TARGET = re.compile(r"`\((\.L_x_\d+)\)")
+_LEFT = re.compile(r",\s*0x([0-9a-f]+)")
 _NO_SCOREBOARD = 7
 
 PRODUCTS = ("HMMA", "DMMA", "IMMA", "QMMA", "HGMMA", "UTCHMMA", "UTCQMMA")
@@ -37,6 +38,8 @@ FENCES = ("MEMBAR", "FENCE")
 BARRIER = 384  # as many loads, or twice the multiply-adds, count as much as a barrier
 DEEPER = 8
 WAIT = 30  # clocks of an access of shared memory, of a shuffle, of a root: about
+STAGES = 6  # turns before the one that is counted, more than any pipeline of copies is long
+LONGEST_TRIP = 1000  # clocks: what covers more of a trip than this covers no other one
 _BULK = ("UBLKCP", "UTMALDG", "UTMASTG")
 
 
@@ -92,6 +95,12 @@ class Instruction:
         return self.name in LOADS
 
     @property
+    def left_under_way(self) -> int:
+        """Groups of copies that DEPBAR.LE SB0, 0x2 does not wait for: the last two."""
+        found = _LEFT.search(self.operands)
+        return int(found[1], 16) if found else 0
+
+    @property
     def ends(self) -> bool:
         """Whether nothing follows it in its place."""
         return self.name in ("EXIT", "RET", "BRA", "BRX", "JMP", "BRK") and (
@@ -114,7 +123,8 @@ class Turn:
         waits: for shared memory, other lanes and slow arithmetic.
         trips: round trips to memory, one after another.
         covered: clocks between asking for the loads of a trip and waiting for them, over the trips,
-            as far as `clocks` and `waits` tell.
+            as far as `clocks` and `waits` tell, LONGEST_TRIP at most for each. Copies of a pipeline
+            are asked for several turns before.
         loads: bytes and count of the loads and asynchronous copies from global memory.
         products: instructions of tensor cores.
         tensor: their multiply-adds a warp, those of TF32 counted twice: they take twice as long.
@@ -415,25 +425,33 @@ def _way(
 
 
 def _waiting(way: Sequence[Instruction]) -> tuple[int, int, int, int]:
-    """waits, trips, covered and arrivals of a turn; the one before has left its loads under way."""
+    """waits, trips, covered and arrivals of a turn; loads of STAGES others are under way."""
     asked: dict[int, int] = {}  # when, by scoreboard, of loads from global memory
     near: set[int] = set()  # scoreboards of anything else
-    copies: int | None = None  # when the first asynchronous copy was asked for
+    copies: int | None = None  # when the first asynchronous copy of a group was asked for
+    groups: list[int] = []  # of copies on their way, when each was asked for
     clock = waits = trips = covered = arrivals = 0
-    for turn in range(2):
+    for turn in range(STAGES + 1):
+        counts = turn == STAGES
         for i in way:
             boards = {board for board in range(6) if i.waits >> board & 1}
-            arrivals += turn * (i.is_arrival and copies is None)
+            arrivals += counts and i.is_arrival and copies is None
             since = [asked[board] for board in boards & asked.keys()]
-            if copies is not None and (i.name == "DEPBAR" or i.is_arrival):
+            if i.name == "LDGDEPBAR":
+                groups.append(clock if copies is None else copies)
+                copies = None
+            elif i.name == "DEPBAR" and len(groups) > i.left_under_way:
+                since.append(groups[-1 - i.left_under_way])
+                del groups[: len(groups) - i.left_under_way]
+            elif i.is_arrival and copies is not None:
                 since.append(copies)
                 copies = None
             if since:
-                trips += turn
-                covered += turn * (clock - min(since))
+                trips += counts
+                covered += counts * min(clock - min(since), LONGEST_TRIP)
                 asked.clear()  # what was asked for before has arrived with it, or nearly
             elif boards & near:
-                waits += turn
+                waits += counts
                 clock += WAIT
             near -= boards
             if i.is_load and i.name not in ("LDGSTS", *_BULK):

@@ -308,6 +308,22 @@ def test_asynchronous_copies_are_waited_for_at_their_barrier(load: Load) -> None
     assert (turn.trips, turn.loads, turn.covered) == (1, ((16, 1),), 11)
 
 
+def test_copies_of_a_pipeline_were_asked_for_turns_before(load: Load) -> None:
+    """A turn waits for all copies but those of the last two groups, and asks for one group more."""
+    sass = load("sass")
+    loop = [
+        ".L_x_0",
+        ("DEPBAR.LE SB0, 0x2", 1, 7, 1),
+        ("LDGSTS.E.BYPASS.128 [R3], desc[UR4][R2.64]", 1, 7, 0),
+        ("LDGDEPBAR", 1, 0, 0),
+        ("HMMA.1688.F32.TF32 R24, R4, R8, R24", 9, 7, 0),
+        ("@P0 BRA `(.L_x_0)", 5, 7, 0),
+        ("EXIT", 5, 7, 0),
+    ]
+    turn = sass.figures(code_of(load, *loop)).loop
+    assert (turn.trips, turn.covered) == (1, 3 * 17 - 1)
+
+
 def test_of_two_ways_the_wide_one_is_followed(load: Load) -> None:
     """And the other one is `narrow`: the same bytes in more instructions."""
     sass = load("sass")
