@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_ARCHS = "80,90,100,120"
@@ -276,6 +277,19 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
     return "\n".join(lines) + "\n"
 
 
+class FreshPackages(build_py):
+    """Without the modules that an earlier build has left in the build folder and that the tree no
+    longer has: setuptools would install them too, and ccdn_ops.ops imports whatever folder it has.
+    """
+
+    def run(self) -> None:
+        folder = Path(self.build_lib).resolve()
+        if folder != ROOT:
+            for package in {name.partition(".")[0] for name in self.packages or ()}:
+                shutil.rmtree(folder / package, ignore_errors=True)
+        super().run()
+
+
 class NinjaBuild(build_ext):
     """Writes build.ninja into the build folder and runs it; its failure is the build's."""
 
@@ -329,4 +343,6 @@ def native_modules() -> list[Extension]:
 
 
 if __name__ == "__main__":
-    setup(ext_modules=native_modules(), cmdclass={"build_ext": NinjaBuild})
+    setup(
+        ext_modules=native_modules(), cmdclass={"build_ext": NinjaBuild, "build_py": FreshPackages}
+    )

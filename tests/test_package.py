@@ -316,6 +316,12 @@ def test_a_compiler_that_fails_fails_the_build(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_native_off(tmp_path: Path) -> None:
-    done = wheel(source_tree(tmp_path / "tree"), tmp_path, CCDN_NATIVE="off")
+    tree = source_tree(tmp_path / "tree")
+    gone = tree / "build" / "lib" / "ccdn_ops" / "gone.py"  # of a build before
+    gone.parent.mkdir(parents=True)
+    gone.touch()
+    done = wheel(tree, tmp_path, CCDN_NATIVE="off")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert only(tmp_path, "*-py3-none-any.whl")
+    with zipfile.ZipFile(only(tmp_path, "*-py3-none-any.whl")) as archive:
+        assert "ccdn_ops/__init__.py" in archive.namelist()
+        assert "ccdn_ops/gone.py" not in archive.namelist()

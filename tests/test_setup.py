@@ -121,6 +121,21 @@ def test_a_build_that_is_killed_leaves_the_module_before(
     assert [path.name for path in output.parent.iterdir()] == ["_C.so"]
 
 
+def test_a_build_has_no_module_of_the_one_before(
+    setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("ccdn/kept.py", "lib/ccdn/gone.py", "lib/others/kept.py"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+    monkeypatch.chdir(tmp_path)
+    build = setup_py.FreshPackages(Distribution({"packages": ["ccdn"], "script_name": "setup.py"}))
+    build.build_lib = "lib"
+    build.ensure_finalized()
+    build.run()
+    found = {str(path.relative_to("lib")) for path in Path("lib").rglob("*.py")}
+    assert found == {"ccdn/kept.py", "others/kept.py"}
+
+
 def test_an_editable_installation_reuses_the_objects_of_the_one_before(
     setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
