@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Predictor", "load"]
 
-# OpenCV reads it as it is loaded, which is after this package is: without it, a picture of a few
-# megabytes may take 6 GB. `ccdn.data.image_types` says why so many.
+# OpenCV reads this variable when it is loaded, which happens after this package. Without it, a
+# picture of a few megabytes may take 6 GB. `ccdn.data.image_types` explains the number.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 28))
 
 
@@ -39,14 +39,17 @@ def load(
     device: str | torch.device = "cpu",
     expected: str | Config | None = None,
 ) -> CCDN:
-    """The trained network of a file: `ccdn.load("model.safetensors")`.
+    """Load a trained network: `ccdn.load("model.safetensors")`.
 
     path: a safetensors file of `ccdn export`, or a checkpoint of `ccdn train`.
-    The network takes crops (B, 3, S, S), float in [0, 1], S = its `config.input_size`, and is in
-    evaluation mode. expected: a configuration, a preset's name or a YAML file whose network the
-    file must hold. Nothing in the file is executed. Raises ccdn.checkpoint.state.CheckpointError
-    for a file that is neither, or that holds the network of another configuration: the message
-    names the fields that differ. Raises ccdn.config.ConfigError for a device that is not there.
+    expected: a configuration, the name of a preset or a YAML file; the file must then hold that
+    network.
+
+    The network is in evaluation mode and takes crops (B, 3, S, S), float in [0, 1], with S its
+    `config.input_size`. Nothing in the file is executed. Raises
+    ccdn.checkpoint.state.CheckpointError for any other file, and for a file that holds the network
+    of another configuration: the message names the fields that differ. Raises
+    ccdn.config.ConfigError for a device that is not available.
     """
     from ccdn.checkpoint.load import load_model
     from ccdn.checkpoint.state import check_same_model

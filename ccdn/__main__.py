@@ -1,4 +1,4 @@
-"""`python -m ccdn`, which is the command `ccdn`."""
+"""`python -m ccdn`: the same as the command `ccdn`."""
 
 import sys
 

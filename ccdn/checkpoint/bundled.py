@@ -1,7 +1,7 @@
-"""The weights bundled with the package: for a first use, trained on generated faces alone.
+"""The weights bundled with the package, for trying it out; trained on generated faces alone.
 
-Nobody's photographs are in them, so that they may be used for anything; how good they are on real
-faces is measured and said. Weights trained on 300W would be for research only.
+No photographs went into them, so they may be used for anything. Their error on real faces is
+measured and documented. Weights trained on 300W could be used for research only.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ DEFAULT_WEIGHTS = FOLDER / "synthetic.safetensors"
 class About:
     """What the bundled weights are.
 
-    generator: version of the faces they were trained on; faces: how many an epoch has, epochs: how
-    many there were, fresh: whether each had faces of its own; commit: of the code that trained
-    them. helen_nme: inter-ocular, percent, on the 330 test faces of Helen, in boxes around the true
-    landmarks; mean_shape_nme: that of the mean shape alone, in the same boxes.
+    generator: version of the training faces; faces: number per epoch; epochs: how many; fresh:
+    whether each epoch had its own faces; commit: of the code that trained them. helen_nme:
+    inter-ocular, in percent, on the 330 test faces of Helen, in boxes around the true landmarks;
+    mean_shape_nme: the same for the mean shape alone.
     """
 
     config: str
@@ -49,5 +49,5 @@ class About:
 
 
 def about() -> About:
-    """What the bundled weights are, and how good."""
+    """Where the bundled weights come from, and how good they are."""
     return About(**json.loads((FOLDER / "synthetic.json").read_text("utf-8")))

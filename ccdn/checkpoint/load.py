@@ -1,4 +1,4 @@
-"""A trained network from its file, whichever of the two formats it has."""
+"""Loading a trained network from a file of either format."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """What a checkpoint's pickle would build, counted before it is built.
 
-torch reads pickles with `weights_only`, so nothing in them is executed. But tuples that hold each
-other, ten times over at every level, are a billion values for whoever looks at all of them, and
-Python does so where a tuple is the key of a dictionary: it hangs there, or, where they are nested
-100 000 deep, it ends the process.
+torch reads pickles with `weights_only`, so nothing in them is executed. But nested tuples that each
+repeat the next one ten times stand for a billion values. Python visits all of them when it hashes a
+tuple that is the key of a dictionary: it hangs, or, if tuples are nested 100 000 deep, it crashes.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _Size = tuple[int, int]  # values, and how deep tuples are nested in them
 
 
 def check_pickle(content: bytes) -> None:
-    """Raise ValueError for a pickle that is damaged, or that stands for too many values."""
+    """Raise ValueError for a pickle that is damaged or stands for too many values."""
     stack: list[Any] = []
     memo: dict[Any, _Size] = {}
     for code, argument, _ in pickletools.genops(content):
@@ -44,7 +43,7 @@ def _top(stack: list[Any]) -> _Size:
 
 
 def _take(stack: list[Any], code: pickletools.OpcodeInfo) -> list[_Size]:
-    """Take from the stack what an instruction uses."""
+    """Take the operands of an instruction from the stack."""
     used: list[_Size] = []
     count = len(code.stack_before)
     if _MARK in code.stack_before:

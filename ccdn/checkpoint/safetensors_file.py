@@ -1,7 +1,7 @@
-"""Trained weights as one safetensors file that carries its configuration: to use, not to resume.
+"""Trained weights as one safetensors file with its configuration: for use, not for resuming.
 
-Tensors are the weights to use (the averaged ones where the run averaged them), by their names in
-the network, and `mean_shape`. The metadata holds what `Checkpoint` knows besides, as JSON.
+Tensors are the weights to use (the averaged ones if the run averaged them), by their names in the
+network, and `mean_shape`. The metadata holds the other fields of `Checkpoint` as JSON.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ _PLAIN = {"epoch": int, "step": int, "faces": int, "best": dict, "data": dict}
 def save_portable(path: Path, checkpoint: Checkpoint, half: bool = False) -> None:
     """Write a checkpoint's weights and configuration, atomically. Raises OSError.
 
-    half: matrices and kernels as float16, half the size; loading gives float32 again. Vectors
-    (biases, batch statistics) are small, and a variance may be beyond float16.
+    half: stores matrices and kernels as float16, at half the size; loading gives float32 again.
+    Vectors (biases, batch statistics) stay float32: they are small, and a variance may overflow
+    float16.
     """
     with atomic_write(path) as file:
         file.write(to_bytes(checkpoint, half))
@@ -84,7 +85,7 @@ def from_bytes(content: bytes, path: Path, device: str | torch.device = "cpu") -
         tensors = safetensors.torch.load(content)
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
     except Exception as error:
-        # SafetensorError, ValueError, KeyError, TypeError, RuntimeError: it depends on the damage
+        # SafetensorError, ValueError, KeyError, TypeError, RuntimeError, depending on the damage
         raise CheckpointError(
             f"{path}: expected a safetensors file of ccdn export, found another kind of file or a"
             f" truncated one ({len(content)} bytes)"

@@ -1,4 +1,4 @@
-"""The state of a run, and what can be wrong with it."""
+"""The state of a run, and the errors it can have."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from ccdn.config import Config, differences
 
 
 class CheckpointError(ValueError):
-    """A file that is not the checkpoint that was expected; the message is one line."""
+    """A file is not the expected checkpoint; the message is one line."""
 
 
 @dataclass
 class Checkpoint:
     """The state of a run after `step` optimiser steps.
 
-    epoch, step_in_epoch: where the next batch is taken. mean_shape: (L, 2) float32 in [0, 1] of the
-    crop, the mean of the training faces. scaler: of the loss, in fp16. running, epoch_sums: sums
-    behind the log's next lines. best: the best held-out score so far. data: what the faces were.
-    threads: torch's, on which the last bits depend; processes: how many trained together. There is
-    no state of random generators: all draws follow from the seed and the place in the run.
+    epoch, step_in_epoch: the position of the next batch. mean_shape: (L, 2) float32 in [0, 1] of
+    the crop, the mean of the training faces. scaler: of the loss, in fp16. running, epoch_sums:
+    sums for the next lines of the log. best: the best held-out score so far. data: a description
+    of the faces. threads: torch's, which affect the last bits; processes: how many trained
+    together. No random generator has state: all draws follow from the seed and the position in
+    the run.
     """
 
     config: Config
@@ -49,12 +50,12 @@ class Checkpoint:
     created: str = ""
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights to use: the averaged ones where the run averaged them."""
+        """The weights to use: the averaged ones if the run averaged them."""
         return self.model if self.averaged is None else self.averaged
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that a result depends on."""
+    """The versions of Python and the libraries that a result depends on."""
     versions = {"python": platform.python_version()}
     for name in ("ccdn", "torch", "numpy", "opencv-python", "opencv-python-headless"):
         try:
@@ -104,7 +105,7 @@ def check_weights(own: dict[str, Tensor], weights: dict[str, Tensor], source: Pa
 
 
 def check_same_model(expected: Config, found: Config, source: Path) -> None:
-    """Raise CheckpointError, naming the fields, where two configurations are of two networks."""
+    """Raise CheckpointError, naming the fields, if two configurations differ in their network."""
     named = [
         f"{name} is {theirs!r}, expected {ours!r}"
         for name, (ours, theirs) in differences(expected, found).items()

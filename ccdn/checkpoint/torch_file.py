@@ -1,4 +1,4 @@
-"""Checkpoints as torch saves them: one file with all that a run needs to resume."""
+"""Checkpoints as torch saves them: one file with everything a run needs to resume."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ccdn.runtime.quiet import no_warnings
 from ccdn.runtime.untrusted import check_archive, check_plain
 
 FORMAT = "ccdn-checkpoint-1"
-_LATER = {"scaler", "processes"}  # fields that older files have not
+_LATER = {"scaler", "processes"}  # fields that older files lack
 _MOST = (
     1_000_000  # values of all kinds in a file; a network's tensors and their optimiser: thousands
 )
@@ -64,11 +64,11 @@ def from_bytes(content: bytes, path: Path, device: str | torch.device = "cpu") -
     """The checkpoint in a file's content; `path` is for messages. Raises CheckpointError."""
     buffer = io.BytesIO(content)
     try:
-        with no_warnings():  # what torch says of foreign pickles is not for users
+        with no_warnings():  # torch's message about foreign pickles is not meant for users
             _check_sums(buffer)
             found = torch.load(buffer, map_location=device, weights_only=True)
     except Exception as error:
-        # RuntimeError, EOFError, OSError, UnpicklingError, ...: it depends on where the damage is
+        # RuntimeError, EOFError, OSError, UnpicklingError, ..., depending on where the damage is
         raise CheckpointError(
             f"{path}: expected a checkpoint of ccdn train, found another kind of file or a"
             f" truncated or damaged one ({len(content)} bytes)"
@@ -100,7 +100,7 @@ def from_bytes(content: bytes, path: Path, device: str | torch.device = "cpu") -
 
 
 def _check_sums(buffer: io.BytesIO) -> None:
-    """Raise if a part of the archive does not match its checksum; torch does not check."""
+    """Raise if a part of the archive does not match its checksum, which torch does not check."""
     with zipfile.ZipFile(buffer) as archive:
         check_archive(archive, len(buffer.getbuffer()), stored=True)
         damaged = archive.testzip()
@@ -113,8 +113,8 @@ def _check_sums(buffer: io.BytesIO) -> None:
 
 
 def _check_tensors(content: Any, size: int) -> None:
-    """Raise ValueError where a tensor has more numbers than a file of that size can hold: one that
-    repeats them, by strides of 0, takes its whole memory when it is copied.
+    """Raise ValueError if a tensor has more numbers than a file of that size can hold. A tensor
+    that repeats numbers by strides of 0 takes its full memory when it is copied.
     """
     waiting = [content]
     while waiting:

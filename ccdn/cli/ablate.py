@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> int:
             print(f"{cell.name}  {done}  {' '.join([*grid.overrides, *cell.overrides()])}")
         return 0
     waiting = list(enumerate(todo, 1))
-    for _ in range(2):  # what another command had in hand at the first look may be free by now
+    for _ in range(2):  # runs that another command held at first may be free by now
         busy = []
         for number, cell in waiting:
             print(f"run {number} of {len(todo)}: {cell.name}", file=sys.stderr, flush=True)
@@ -111,8 +111,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _tables(grid: Grid, out: Path) -> Table:
-    """Write the tables, one command at a time: none that knows less comes after one that knows
-    more.
+    """Write the tables, one command at a time, so that a command that has seen fewer results never
+    overwrites the tables of one that has seen more.
     """
     with Lock(out / CLAIM) as claim:
         claim.take(wait=60.0)
@@ -124,7 +124,7 @@ def _cell(cell: Cell, grid: Grid, out: Path, options: argparse.Namespace) -> int
 
     folder = out / cell.name
     results = folder / "results.json"
-    # Also of a run that is done: training refuses to resume with another configuration.
+    # Even for a finished run: training refuses to resume with another configuration.
     arguments = ["--config", grid.config, "--out", str(folder), "--resume"]
     arguments += ["--data", options.data] if options.data else []
     arguments += [*grid.overrides, *cell.overrides()]
@@ -141,9 +141,9 @@ def _cell(cell: Cell, grid: Grid, out: Path, options: argparse.Namespace) -> int
 
 
 def _call(arguments: Sequence[str]) -> int:
-    """Run a command in a session of its own, so that SIGINT and SIGTERM reach it from here only:
-    passed on once, and waited for until its checkpoint is saved. Returns its exit code, or the
-    signal's. Raises OSError for a command that is not there.
+    """Run a command in its own session, so that SIGINT and SIGTERM reach it only from here. A
+    signal is passed on once, and then the command may save its checkpoint. Returns its exit code,
+    or the signal's. Raises OSError for a command that does not exist.
     """
     from ccdn.runtime.signals import handling
 
@@ -163,17 +163,17 @@ def _call(arguments: Sequence[str]) -> int:
         code = child.wait()
     if wish:
         return 128 + wish
-    return code if code >= 0 else 128 - code  # as a shell says it of what a signal ended
+    return code if code >= 0 else 128 - code  # as a shell reports a process that a signal ended
 
 
 def _signal(child: subprocess.Popen[bytes], signum: int) -> None:
-    # Windows sends no Ctrl-C to a process; it got that of the console itself.
+    # Windows cannot send Ctrl-C to one process, but the process got it from the console.
     with suppress(ValueError):
         child.send_signal(signum)
 
 
 def _is_of(results: Path, weights: Path) -> bool:
-    """Whether results are those of the weights as they are: a run may have gone on to a larger
+    """Whether results belong to the current weights: the run may have continued to a larger
     train.epochs since. Raises DataError for damaged results.
     """
     from ccdn.checkpoint.load import load_checkpoint

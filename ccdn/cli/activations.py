@@ -28,7 +28,7 @@ exit codes: 0 done, 2 wrong usage, weights or picture, 3 no face found, 130 inte
 """
 
 
-class NoFace(Exception):  # noqa: N818  (an outcome with an exit code of its own)
+class NoFace(Exception):  # noqa: N818  (an outcome with its own exit code)
     """A picture in which the detector found no face."""
 
 

@@ -1,4 +1,4 @@
-"""Values of command lines, and what argparse says of others."""
+"""Types of command-line values, with argparse's messages for wrong ones."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1."""
+    """An integer of at least 1."""
     if not is_whole(text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
     return int(text)
 
 
 def whole(text: str) -> int:
-    """A whole number from 0."""
+    """An integer of at least 0."""
     if not is_whole(text):
         raise argparse.ArgumentTypeError(f"expected a whole number from 0, found {text!r}")
     return int(text)
@@ -38,7 +38,7 @@ def number(text: str) -> float:
 
 
 def parse_box(text: str) -> np.ndarray:
-    """A box x0,y0,x1,y1 of the command line, (4,); argparse tells what is wrong with another."""
+    """A box x0,y0,x1,y1 from the command line, (4,); argparse reports what is wrong with others."""
     import numpy as np
 
     try:

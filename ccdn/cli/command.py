@@ -1,4 +1,4 @@
-"""How a command ends: with an exit code and, where something was wrong, one line."""
+"""How a command ends: with an exit code and, after an error, one line."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Arguments = ParamSpec("Arguments")
 Main = Callable[Arguments, int]
 
 WRONG = 2
-INTERRUPTED, UNREAD = 130, 141  # as a shell says them of what SIGINT and SIGPIPE end
-# Of writing into a pipe whose reader has gone; the second is Windows'.
+INTERRUPTED, UNREAD = 130, 141  # as a shell reports processes that SIGINT and SIGPIPE ended
+# Errors of writing to a pipe without a reader; the second is Windows'.
 _PIPE_ERRORS = (errno.EPIPE, errno.EINVAL)
 
 
 def command(name: str, *wrong: type[Exception]) -> Callable[[Main[Arguments]], Main[Arguments]]:
     """Make the main function of a command end with an exit code instead of a traceback.
 
-    Its own; 2 after an error of `wrong`, reported in one line with the command's `name`; 130
-    after Ctrl-C, said too, also where it waits for what never comes; and 141 where the reader of
-    what it prints has gone, as `head` does: nobody is there to be told.
+    The code is the function's own; 2 after an error of type `wrong`, reported in one line with the
+    command's `name`; 130 after Ctrl-C, also reported, even during a wait that never ends; and 141,
+    without a message, if the reader of its output has gone, as with `head`.
     """
     caught: tuple[type[Exception], ...] = (BrokenPipeError, *wrong)
 
@@ -61,8 +61,8 @@ def command(name: str, *wrong: type[Exception]) -> Callable[[Main[Arguments]], M
 
 
 def plain_output() -> None:
-    """Print for the user: a warning is one line, without the place in the source, and characters
-    that the terminal does not have, as a file's name may hold them, are escaped.
+    """Print for users: a warning is one line without its place in the source, and characters that
+    the terminal cannot show, for example in a file's name, are escaped.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -74,7 +74,7 @@ def plain_output() -> None:
 
 
 def _drop_what_nobody_reads() -> None:
-    """What is still to be written would fail when Python ends, with a message."""
+    """Drop unwritten output: flushing it when Python exits would fail with a message."""
     for stream in _unread():
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -82,14 +82,14 @@ def _drop_what_nobody_reads() -> None:
 
 
 def _unread() -> list[TextIO]:
-    """Which of stdout and stderr is a pipe whose reader has gone."""
+    """Which of stdout and stderr are pipes without a reader."""
     return [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
 
 
 def _has_no_reader(stream: TextIO | None) -> bool:
     if stream is None:
         return False
-    if not hasattr(select, "poll"):  # Windows: what cannot be written says it
+    if not hasattr(select, "poll"):  # Windows: a failing write reveals it
         try:
             stream.flush()
         except OSError as error:

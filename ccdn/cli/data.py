@@ -1,4 +1,4 @@
-"""Look at data on disk or at generated faces, or write those as a benchmark: `ccdn data --help`."""
+"""Inspect data on disk or generated faces, or write those as a benchmark: `ccdn data --help`."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _inspect(options: argparse.Namespace) -> None:
     for split in splits:
         try:
             with warnings.catch_warnings():
-                # The counts below say the same, with found and expected.
+                # The counts below report the same, with found and expected values.
                 warnings.simplefilter("ignore" if split in benchmark.sizes else "default")
                 faces = _open(kind, split, options)
         except DataError as error:
@@ -144,14 +144,14 @@ def _print_counts(faces: FaceSet, benchmark: Benchmark, split: str) -> None:
 
 
 def _print_orientations(faces: FaceSet, everything: Sequence[Face]) -> None:
-    """How many pictures have an EXIF orientation, and what is made of it."""
+    """How many pictures have an EXIF orientation, and how it is treated."""
     turned: dict[Path, bool] = {}
     for face in everything:
         try:
             if face.path is not None and picture_header(face.path).orientation != 1:
                 upright = getattr(faces, "orient", True) if face.upright is None else face.upright
                 turned[face.path] = upright
-        except DataError:  # whoever reads the picture says so
+        except DataError:  # reading the picture reports it
             continue
     if turned:
         count = sum(turned.values())

@@ -121,7 +121,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _run_in(team: Processes, options: argparse.Namespace) -> None:
-    """Measure, the networks' part shared by the team; the first process alone writes."""
+    """Measure; the processes share the networks' work, and only the first one writes."""
     from ccdn.evaluation.output import Circumstances, write_all
     from ccdn.evaluation.protocols import protocol_of
     from ccdn.runtime.device import pick_device
@@ -145,7 +145,7 @@ def _run_in(team: Processes, options: argparse.Namespace) -> None:
 
 
 def _named(texts: Sequence[str], taken: Sequence[str], first: str | None) -> dict[str, Path]:
-    """Names and files of [NAME=]FILE; without a name it is `first`, else the file's own."""
+    """Names and files of [NAME=]FILE; the default name is `first`, or else the file's own."""
     found: dict[str, Path] = {}
     for text in texts:
         name, equals, rest = text.partition("=")
@@ -187,7 +187,7 @@ def _files(options: argparse.Namespace, taken: Sequence[str]) -> dict[str, Predi
 
 
 def _standard(files: dict[str, PredictionFile]) -> Config:
-    """A configuration where no weights bring one: the points are those of the files."""
+    """A configuration for when no weights provide one: the number of points is the files'."""
     config = Config()
     config.model.points = next(iter(files.values())).predicted.shape[1]
     return config
@@ -198,7 +198,7 @@ def _protocol(options: argparse.Namespace) -> Protocol | None:
 
 
 def _by_itself(options: argparse.Namespace, files: dict[str, PredictionFile]) -> Measured:
-    """Score files on the truth that the first of them holds."""
+    """Score files against the ground truth in the first of them."""
     from ccdn.evaluation.run import measure
 
     protocol = _protocol(options)
@@ -235,7 +235,7 @@ def _measure(
     device: torch.device,
     team: Processes,
 ) -> list[Measured]:
-    """Open every split once, warn of what was seen in training, and measure."""
+    """Open every split once, warn about faces seen in training, and measure."""
     from ccdn.evaluation.protocols import one_pass, protocol_of
     from ccdn.evaluation.run import measure, reference_of
     from ccdn.plan.faces import describe, open_split
@@ -285,7 +285,7 @@ def _config(trained: Config, options: argparse.Namespace) -> Config:
     changes = list(options.overrides)
     values = config_to_dict(trained)
     if options.data is not None:
-        # Another folder may be of another kind, and its splits have other names.
+        # Another folder may hold another benchmark, whose splits have other names.
         values["data"].update(root=options.data, kind="auto", eval_splits=[])
     protocol = _protocol(options)
     if protocol is not None:
@@ -311,8 +311,8 @@ def _flip_of(points: int) -> Any:
 def _seen(trained: Config, data: DataConfig, split: str, faces: FaceSet) -> int:
     """How many faces of a split are in the training split too, held out or not.
 
-    Files are compared by their paths; generated faces, which depend on their seed and number, by
-    the seed. What was moved since the training cannot be recognised.
+    Files are compared by path; generated faces, which depend on their seed and number, by seed.
+    Files that were moved since the training are not recognised.
     """
     from ccdn.data import DataError
     from ccdn.plan.faces import open_split
@@ -327,7 +327,7 @@ def _seen(trained: Config, data: DataConfig, split: str, faces: FaceSet) -> int:
     try:
         with no_warnings():
             trained_on = open_split(before, before.train_split, trained.model.points)
-    except DataError:  # no longer there
+    except DataError:  # deleted since
         return 0
     paths = {
         path.resolve()

@@ -1,4 +1,4 @@
-"""Take a trained network elsewhere: `ccdn export --weights W --out model.onnx`."""
+"""Export a trained network: `ccdn export --weights W --out model.onnx`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ exit codes: 0 done, 1 the result differs from the network, 2 wrong usage or weig
 """
 FORMATS = ("onnx", "pt2", "safetensors")
 OPSET = 18
-OPSETS = range(18, 24)  # torch's exporter writes 18 where less is asked for
+OPSETS = range(18, 24)  # torch's exporter writes 18 if less is requested
 # Of a coordinate, in [0, 1] of the crop; --half is a quarter of a pixel of 128.
 TOLERANCE, HALF_TOLERANCE = 1e-4, 2e-3
 

@@ -9,7 +9,7 @@ from importlib import import_module
 
 from ccdn.cli.command import WRONG, command
 
-# Of each: what its line in the list says. `ccdn NAME` is the main function of ccdn.cli.NAME.
+# The help line of each command. `ccdn NAME` runs the main function of ccdn.cli.NAME.
 COMMANDS = {
     "train": "train a network, or resume a run",
     "evaluate": "measure networks and files of predictions; the paper's tables and figures",

@@ -41,7 +41,7 @@ others are processed), 2 wrong usage or weights, no window for --show, or no res
 written, 3 no face found, 130 interrupted, 143 terminated: finished results are written
 """
 
-TERMINATED = 143  # as a shell says it of what SIGTERM ends
+TERMINATED = 143  # as a shell reports a process that SIGTERM ended
 
 
 @command("ccdn predict", ValueError, OSError)
@@ -115,7 +115,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace, group: Processes) -> int:
-    """Input i is the work of process i modulo their number; the first writes what holds all."""
+    """Process i modulo their number handles input i; the first one writes the common files."""
     from ccdn.checkpoint.bundled import about
     from ccdn.inference.output_names import check_writable, result_names, spare
     from ccdn.inference.pipeline import OutputOptions, Tally, predict_stills, predict_stream, say
@@ -171,7 +171,7 @@ def _given_boxes(options: argparse.Namespace, found: Sequence[Source]) -> list[n
 
 
 def _check_kinds(options: argparse.Namespace, found: Sequence[Source]) -> None:
-    """Raise ConfigError for what does not go with the inputs, and where nothing can be shown."""
+    """Raise ConfigError for options that do not fit the inputs, and if no window can be shown."""
     from ccdn.inference.window import check_window
 
     streams = any(source.is_stream for source in found)

@@ -52,11 +52,11 @@ wrong usage or data, 130 and 143 interrupted (a checkpoint is saved first)
 """
 
 LOCK = ".lock"
-# Seconds that a run waits for the one before it in its folder to end; longer under torchrun, where
-# the one before may have been on a machine that went dark, whose locks the disk keeps for a while.
+# Seconds that a run waits for the previous one in its folder to end. Longer under torchrun, where
+# the previous run may have been on a machine that died, whose locks the disk keeps for a while.
 PATIENCE, PATIENCE_OF_TORCHRUN = 10.0, 120.0
 CLOCKS = 2.0  # seconds that the clocks of two machines may differ
-# What a run writes, and what it may have written besides; --overwrite replaces both.
+# What a run always writes, and what it may write in addition; --overwrite replaces both.
 RUN_FILES = (
     "last.pt",
     "previous.pt",
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except BrokenPipeError:
-        raise  # perhaps nobody reads what is printed: `command` knows
+        raise  # perhaps the reader of the output has gone: `command` checks
     except _user_errors() as error:
         if os.environ.get("RANK", "0") == "0" or not getattr(error, "told", False):
             print(f"ccdn train: {error}", file=sys.stderr)
@@ -102,8 +102,8 @@ def _user_errors() -> tuple[type[Exception], ...]:
 
 
 def _is_lost_process(error: RuntimeError) -> bool:
-    """Whether gloo or NCCL says that a process they wait for has ended; gloo's errors in a backward
-    pass have no type of their own.
+    """Whether gloo or NCCL reports that a process they wait for has ended; gloo's errors in a
+    backward pass have no distinct type.
     """
     import torch
 
@@ -183,7 +183,7 @@ def _train(
     writes = team.first and not (options.dry_run or options.print_config)
     age = max(team.gather(agent_age()))
 
-    # One process looks at the folder and the others do as it says: they may not even see it.
+    # One process reads the folder and tells the others what to do: they may not even see it.
     plan: tuple[Config, Checkpoint | None] | Exception | None = None
     if team.first:
         try:
@@ -199,7 +199,7 @@ def _train(
     if plan is None:
         return 0
     config, checkpoint = plan
-    if options.dry_run:  # writes nothing
+    if options.dry_run:  # nothing is written
         config = replace(config, data=replace(config.data, cache_dir=None))
     faces = open_training_faces(config)
     trainer = Trainer(plan_training(config, faces, out, checkpoint, team))
@@ -211,7 +211,7 @@ def _train(
             print(report)
         return 0
     if team.first:
-        lock.take()  # of a folder that is new
+        lock.take()  # of a new folder
         _prepare_folder(out, config, checkpoint, team.size, options.overwrite)
         _announce(trainer, config, resumed=checkpoint is not None)
     try:
@@ -230,7 +230,7 @@ def _train(
 
 
 def _take(lock: Lock) -> None:
-    """Hold a run's lock, waiting for the process before. Raises BusyError."""
+    """Hold a run's lock, waiting for the previous process. Raises BusyError."""
     from ccdn.runtime.processes import run_id
 
     try:
@@ -290,7 +290,7 @@ def _plan(
 
 
 def _begun_by_this_torchrun(out: Path, age: float) -> bool:
-    """Whether the run in the folder was begun by the torchrun that started this process: it has the
+    """Whether the torchrun that started this process also began the run in the folder: it has the
     same --rdzv-id, and one of its agents was alive then.
     """
     from ccdn.runtime.processes import run_id
@@ -325,7 +325,7 @@ def _prepare_folder(
             path.unlink()
     if checkpoint is not None:
         set_aside_damaged(out)
-    # First: what torchrun starts anew knows its run by this.
+    # First, because processes that torchrun restarts recognise their run by this.
     record_start(out, config, 0 if checkpoint is None else checkpoint.step, processes)
     with atomic_write(out / "config.yaml") as file:
         file.write(config_to_yaml(config).encode())

@@ -1,4 +1,4 @@
-"""What fits together in a configuration, beyond the types of its fields."""
+"""Checks of a configuration that go beyond the types of its fields."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ccdn.config.run import Config
 from ccdn.config.train import check_train_config
 from ccdn.runtime.errors import ConfigError
 
-# What a field may hold, beyond its type. A tuple lists values, a function says what is expected.
+# Allowed values of fields, beyond their types: a list, the lowest value, and a value not reached.
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "data.box": ("provided", "gt", "detector"),
     "data.missing_box": ("error", "gt"),
@@ -35,7 +35,7 @@ _BELOW: dict[str, float] = {
 
 
 def check_values(config: Config) -> None:
-    """Raise ConfigError, naming the field, for a value that no run can use."""
+    """Raise ConfigError, naming the field, for a value with which no run can work."""
 
     def value(key: str) -> Any:
         found: Any = config

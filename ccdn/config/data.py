@@ -1,4 +1,4 @@
-"""Which faces a run is given: the `data` section of a configuration."""
+"""The faces of a run: the `data` section of a configuration."""
 
 from __future__ import annotations
 

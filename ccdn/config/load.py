@@ -51,7 +51,7 @@ def config_from_dict(
     except ValueError as error:
         raise ConfigError(f"{source}: {error}") from error
     for name, value in _leaves(values):
-        # What a run has saved is resolved; in the file of a stranger it would read the environment.
+        # Saved configurations are resolved already; doing so here would read the environment.
         if "${" in repr(value):
             raise ConfigError(f"{source}: {name}: found the reference {value!r}, expected a value")
     merged = _merge(OmegaConf.structured(Config), dict(values), source)
@@ -96,13 +96,13 @@ def _read_chain(name: str, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict[
 
 def read_yaml(path: Path, expected: str) -> dict[Any, Any]:
     """The mapping in a YAML file. Raises ConfigError, in one line, for a file that cannot be read
-    or holds anything else than what is `expected`.
+    or holds anything other than what is `expected`.
     """
     try:
         text = path.read_text("utf-8")
         check_yaml(text)
         values = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
-    # ValueError: no UTF-8, or a number that is none
+    # ValueError: invalid UTF-8 or an invalid number
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{path}: not a readable YAML file: {_one_line(error)}") from error
     if not isinstance(values, dict) or not values:
@@ -141,7 +141,7 @@ def _parse_override(known: DictConfig, text: str) -> dict[str, Any]:
         parsed = {"value": value}
     assert isinstance(parsed, dict)
     nested: Any = parsed["value"]
-    # To YAML 2024_11_24 is a number, "a: b" a mapping and "a #1" an "a" with a comment.
+    # YAML reads 2024_11_24 as a number, "a: b" as a mapping and "a #1" as "a" with a comment.
     if nested is not None and value[:1] not in ("'", '"') and _holds_text(known, path):
         nested = value
     for part in reversed(path):
@@ -150,7 +150,7 @@ def _parse_override(known: DictConfig, text: str) -> dict[str, Any]:
 
 
 def _holds_text(known: Any, path: Sequence[str]) -> bool:
-    """Whether the field of that name holds a text, such as the path of a folder."""
+    """Whether the field of that name is a string, such as a folder's path."""
     for part in path:
         if not isinstance(known, DictConfig):
             return False
@@ -176,7 +176,7 @@ def _check_keys(known: DictConfig, values: Mapping[str, Any], source: str, prefi
             raise ConfigError(f"{source}: unknown key {full!r}{_closest(str(key), full, known)}")
         below = known[key]
         if full == "data.augmentation_fields":
-            continue  # its keys are the augmentation's own, checked where it is made
+            continue  # its keys belong to the augmentation, which checks them itself
         if isinstance(below, DictConfig):
             if not isinstance(value, Mapping):
                 raise ConfigError(
@@ -192,7 +192,7 @@ def _closest(key: str, full: str, known: DictConfig) -> str:
     if here:
         prefix = full[: len(full) - len(key)]
         return f"; did you mean {prefix}{here[0]}?"
-    # Of fields with the same last name the one nearest to the top, then the first: model.points.
+    # Among fields with the same last name: the one nearest to the top, then the first.
     by_leaf: dict[str, str] = {}
     for name in sorted(everywhere, key=lambda name: name.count(".")):
         by_leaf.setdefault(name.rsplit(".", 1)[-1], name)

@@ -1,7 +1,7 @@
 """The network's configuration: every choice that the paper leaves open is a field here.
 
-Each default is the decision that docs/models.md gives its reason for; Baseline, FCDN and CCDN are
-values of these fields.
+docs/models.md gives the reason for each default. Baseline, FCDN and CCDN are values of these
+fields.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _AT_LEAST_ONE = (
 
 
 def check_model_config(config: ModelConfig) -> None:
-    """Raise ValueError, naming the field, what fits and what was found, if one does not fit."""
+    """Raise ValueError for a bad value, naming the field and what was expected and found."""
     for name, allowed in MODEL_CHOICES.items():
         found = getattr(config, name)
         if found not in allowed:

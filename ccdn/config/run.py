@@ -11,7 +11,7 @@ from ccdn.config.train import TrainConfig
 
 @dataclass
 class Config:
-    """Everything that a run needs; saved with it."""
+    """Everything that a run needs; it is saved with the run."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

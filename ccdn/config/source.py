@@ -1,4 +1,4 @@
-"""Where the faces of a configuration are: what `data.kind: auto` stands for."""
+"""Where the faces of a configuration are: how `data.kind: auto` is resolved."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from ccdn.runtime.errors import ConfigError
 
 
 def resolve_data(data: DataConfig) -> DataConfig:
-    """A copy in which `kind` and `eval_splits` are settled, looking at the folder where kind is
-    auto.
+    """A copy with `kind` and `eval_splits` resolved; for kind auto it looks at the folder.
 
-    auto: `root` "synthetic" is the embedded generator; what a folder or file holds tells the
-    benchmark (`ccdn.data.detect_kind`); any other is a folder of pictures. Raises ConfigError
-    without a root, or where it is neither.
+    auto: `root` "synthetic" is the embedded generator; otherwise the contents of the folder or
+    file determine the benchmark (`ccdn.data.detect_kind`); anything else is a folder of pictures.
+    Raises ConfigError without a root, or if the root is none of these.
     """
     from ccdn.data import BENCHMARKS, detect_kind
 

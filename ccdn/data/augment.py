@@ -1,4 +1,4 @@
-"""Random changes of a training face: which there are, how strong, and how they are drawn."""
+"""Random changes of a training face: their kinds, their strengths, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Augmentation:
 
     @property
     def is_geometric(self) -> bool:
-        """Whether any draw may move pixels other than by mirroring."""
+        """Whether a draw may move pixels in any way but mirroring."""
         if self.distribution == "uniform":
             return (
                 self.rotation > 0 or self.shift > 0 or (self.scale_low, self.scale_high) != (1, 1)
@@ -101,7 +101,7 @@ class Augmentation:
 
 PRESETS = {
     "none": Augmentation(),
-    # The paper says "Gaussian" and gives no values; these are those of the stacked hourglass.
+    # The paper says "Gaussian" without values; these are the stacked hourglass's.
     "newell": Augmentation(rotation=30.0, scale=0.25, flip=0.5),
     "mmdn": Augmentation(
         distribution="uniform", rotation=30.0, scale_low=0.9, scale_high=1.2, shift=0.1, flip=0.5
@@ -181,7 +181,7 @@ class Change:
 
 
 def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The random numbers of one face in one epoch: they depend on nothing but the arguments."""
+    """The random numbers of one face in one epoch; they depend only on the arguments."""
     mask = (1 << 64) - 1
     key = np.array([seed & mask, ((epoch << 32) ^ index) & mask], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key))
@@ -190,8 +190,8 @@ def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
 def sample_change(chosen: Augmentation, random: np.random.Generator) -> Change:
     """Sample one change.
 
-    It always takes the same amount of random numbers, so that a change of one field leaves the
-    draws of the others as they were.
+    It always consumes the same number of random numbers, so changing one field leaves the draws of
+    the others unchanged.
     """
     normal = random.standard_normal(10)
     uniform = random.random(14)
@@ -237,7 +237,7 @@ def sample_change(chosen: Augmentation, random: np.random.Generator) -> Change:
 
 
 def change_pixels(crop: np.ndarray, drawn: Change) -> np.ndarray:
-    """Apply what a change says of the pixels to a crop (S, S, 3) uint8; may write into it.
+    """Apply the pixel part of a change to a crop (S, S, 3) uint8; may write into it.
 
     In turn: resolution, then one table from old to new values (gamma about [0, 1], contrast about
     mid-grey with the channel's gain, brightness), then the occluder.
@@ -275,7 +275,7 @@ def _occlude(crop: np.ndarray, thing: Occluder) -> None:
     paint_occluder(crop, thing.kind, place, skin, random, random.uniform(0.6, 1.1))
 
 
-# The rectangle hides without looking like anything; it comes as often as each of the others.
+# The rectangle hides without looking like anything; it is as frequent as each of the others.
 OCCLUDERS = ("rectangle", *KINDS)
 _SKIN = np.array([236.0, 192.0, 168.0])
 

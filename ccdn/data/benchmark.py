@@ -1,4 +1,4 @@
-"""A benchmark is one record, from which all that is known of it elsewhere derives."""
+"""A benchmark is one record, from which everything else about it derives."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ccdn.data.images import DataError
 
 @dataclass(frozen=True)
 class PaperTable:
-    """What the paper reports of a benchmark.
+    """What the paper reports for a benchmark.
 
-    protocol: its name, of `ccdn evaluate --protocol`. table: by its name in published.yaml. splits:
-    measured; the first holds all the others.
+    protocol: its name for `ccdn evaluate --protocol`. table: its name in published.yaml. splits:
+    those measured; the first contains all the others.
     """
 
     protocol: str
@@ -33,15 +33,15 @@ class Benchmark:
     read: opens a split, (root, split=, skip_bad=, missing_points=, orientation=) and, where
     `reads_points`, the number of points expected; None: generated, not read.
 
-    sizes: faces of the official splits. inspected: splits that `ccdn data inspect` counts (default:
-    those of `sizes`, else train). measured: the default of `data.eval_splits`. notes: what to say
-    of a split's size.
+    sizes: face counts of the official splits. inspected: splits that `ccdn data inspect` counts
+    (default: those of `sizes`, else train). measured: the default of `data.eval_splits`. notes:
+    remarks about a split's size.
 
-    markers: files and folders of which any tells the benchmark from others. recognises: more than
-    names is needed for that; called with the root. suffixes: of a root that is a single file.
+    markers: files and folders, any of which identifies the benchmark. recognises: a function of the
+    root, for benchmarks that names do not identify. suffixes: of a root that is a single file.
 
-    groups: of each split, the `Face.group` of its faces. attributes: subsets of the split test, by
-    attributes of the faces. paper: what the paper reports, if it does.
+    groups: for each split, the `Face.group` of its faces. attributes: subsets of the split test, by
+    attributes of the faces. paper: what the paper reports, if anything.
     """
 
     name: str
@@ -96,10 +96,10 @@ class Benchmark:
         return faces
 
     def holds(self, outer: str, inner: str) -> bool:
-        """Whether a split has all faces of another one, which then need not be opened."""
+        """Whether a split contains all faces of another one, which then is not opened."""
         if outer in self.groups and inner in self.groups:
             one, other = set(self.groups[inner]), set(self.groups[outer])
-            # Two names for the same faces (full and test): one of them is opened.
+            # Two names for the same faces (full and test): only one is opened.
             return one < other or (one == other and outer < inner)
         return outer == "test" and inner in self.attributes
 

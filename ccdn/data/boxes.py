@@ -1,4 +1,4 @@
-"""The square box that a face is cropped by, from the data, its landmarks, or a face detector."""
+"""The square box around a face's crop, from the data, its landmarks, or a face detector."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def face_box(
     half.
     """
     name = face.where
-    lenient = kind == "gt"  # two points one above the other make a face, too
+    lenient = kind == "gt"  # two points, one above the other, still make a face
     if kind == "gt":
         box = landmark_box(face.landmarks)
     elif kind == "provided":
@@ -87,7 +87,7 @@ def _no_box(box: np.ndarray) -> ValueError:
 
 
 def _square(box: np.ndarray, margin: float) -> np.ndarray:
-    """As `square_box`; the box, of landmarks on a line, may be without a width or a height."""
+    """As `square_box`, but the box of landmarks on a line may have no width or no height."""
     x0, y0, x1, y1 = (float(value) for value in box)
     if not (np.isfinite([x0, y0, x1, y1]).all() and x0 <= x1 and y0 <= y1 and (x0, y0) != (x1, y1)):
         raise _no_box(box)
@@ -112,11 +112,11 @@ def mean_shape(faces: FaceSet, box: str, margin: float = 0.0) -> np.ndarray:
 def detect_faces(image: np.ndarray, smallest: float = 0.06) -> list[np.ndarray]:
     """Find faces in an RGB uint8 image (H, W, 3): square boxes (4,) float64, largest first.
 
-    Uses the frontal cascade that comes with OpenCV: upright faces, turned by up to about 30
-    degrees. The boxes are moved and scaled to what the landmark box of a face would be on average,
-    so that a network trained with box gt or provided meets crops of the kind it knows.
-    `smallest` is the least side of a face, as a fraction of the image's longer side. Faces of one
-    size come from top to bottom. Several threads may search at the same time.
+    Uses OpenCV's frontal cascade, which finds upright faces turned by up to about 30 degrees. The
+    boxes are moved and scaled to where a face's landmark box would be on average, so that a network
+    trained with box gt or provided gets crops of the kind it knows. `smallest` is the smallest side
+    of a face, as a fraction of the image's longer side. Faces of equal size are ordered from top to
+    bottom. Several threads may search at the same time.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     shrink = min(1.0, 1024 / max(grey.shape))
@@ -134,7 +134,7 @@ def detect_faces(image: np.ndarray, smallest: float = 0.06) -> list[np.ndarray]:
                 grey, scaleFactor=1.03, minNeighbors=6, minSize=(least, least)
             )
     boxes = []
-    # OpenCV gives them in the order in which its threads came by them.
+    # OpenCV returns them in the order in which its threads found them.
     rectangles = [tuple(int(value) for value in rectangle) for rectangle in found]
     for x, y, width, height in sorted(rectangles, key=lambda r: (-r[2] * r[3], r[1], r[0])):
         # A rectangle of whole pixels covers [x - 0.5, x + width - 0.5].
@@ -165,22 +165,22 @@ def _detect_this(face: Face, image: np.ndarray) -> np.ndarray:
     return best
 
 
-# A classifier keeps the picture that it searches, so that no two threads can use one at a time:
-# each call takes one from here, and makes one (5 ms) where all are in use. There are never more
-# than were in use at once. Taking and giving back are atomic, without a lock that a process forked
-# meanwhile would find locked for ever.
+# A classifier keeps the picture that it searches, so two threads cannot share one. Each call takes
+# one from this pool, and makes a new one (5 ms) if all are in use. The pool never holds more than
+# were in use at the same time. Taking and returning are atomic and need no lock, which a process
+# forked meanwhile could find locked forever.
 _idle: deque[cv2.CascadeClassifier] = deque()
 
 
 @contextmanager
 def _cascade() -> Iterator[cv2.CascadeClassifier]:
-    """A face cascade that nobody else uses in the block."""
+    """A face cascade for exclusive use in the block."""
     try:
         cascade = _idle.pop()
     except IndexError:
         cascade = _load_cascade()
     yield cascade
-    _idle.append(cascade)  # not after an error: who knows what it left
+    _idle.append(cascade)  # not after an error: its state is unknown
 
 
 def _load_cascade() -> cv2.CascadeClassifier:

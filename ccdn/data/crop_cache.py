@@ -1,14 +1,14 @@
-"""Regions of faces on disk, so that a photograph is decoded once and not in every run.
+"""Regions of faces on disk, so that a photograph is decoded once instead of in every run.
 
-A folder holds one small file for each face, which the processes that read it map into memory: they
-share its pages, and nothing is copied before the warp. Layout of a file:
+A folder holds one small file for each face. The processes that read it map it into memory and share
+its pages; nothing is copied before the warp. Layout of a file:
 
     MAGIC | length of the header, 4 bytes, little-endian | header, JSON | zeros | pixels
 
-The pixels begin at a multiple of _ALIGN. The header says from what they were made (size and time of
-the photograph, and a digest of everything else that decides them) and how they are to be read; it
-carries check sums of itself and of the pixels. Files are written elsewhere and renamed, so that
-workers and processes may fill one folder at the same time: whoever is last has written the same.
+The pixels begin at a multiple of _ALIGN. The header states their origin (size and time of the
+photograph, and a digest of everything else that determines them) and how to read them, and carries
+checksums of itself and of the pixels. Files are written under a temporary name and renamed, so
+workers and processes may fill one folder at the same time: they all write the same.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ log = logging.getLogger(__name__)
 
 MAGIC = b"ccdn region 1\n"
 _ALIGN = 64
-_TOLD = 3  # damaged files named in the log; the others are counted
+_TOLD = 3  # damaged files named in the log; further ones are counted
 
 
 @dataclass(frozen=True)
 class Region:
-    """What any random change of a face may need.
+    """The pixels of a face that any random change may need.
 
     pixels uint8 (H, W, 3); the matrix (2, 3) float64 from the image to them, which only scales and
-    moves; the square box (4,) float64, margin included; and whether that box is of the landmarks
-    because a detector found none.
+    moves; the square box (4,) float64, margin included; and whether that box is the landmarks'
+    because the detector found none.
     """
 
     pixels: np.ndarray
@@ -57,10 +57,10 @@ class _DamagedError(Exception):
 class CropCache:
     """The regions of one set of faces in a folder, each checked when it is first read.
 
-    `settings` are the parameters of the crops, as plain values: another value, another file. A
-    file that is damaged, or made from another photograph or annotation than there is now, is
+    `settings` are the parameters of the crops as plain values; other values give other files. A
+    file that is damaged, or was made from a photograph or annotation that has since changed, is
     reported and not used, and `save` replaces it. A folder that cannot be written to is reported
-    once; what it holds is still read.
+    once; its files are still read.
     """
 
     def __init__(self, folder: str | Path, settings: dict[str, Any]) -> None:
@@ -76,9 +76,7 @@ class CropCache:
             self._give_up(error)
 
     def load(self, face: Face) -> Region | None:
-        """The region of a face, its pixels mapped from the disk and read-only; None where it has to
-        be made.
-        """
+        """The region of a face, with read-only pixels mapped from disk; None if it must be made."""
         source = _source(face)
         if source is None:
             return None
@@ -93,7 +91,7 @@ class CropCache:
             return None
         try:
             made_from = self._made_from(face, source)
-        except OSError:  # whoever reads the photograph will say so
+        except OSError:  # reading the photograph will report it
             return None
         try:
             header, pixels = _parse(content)
@@ -112,7 +110,7 @@ class CropCache:
             return None
 
     def save(self, face: Face, region: Region) -> None:
-        """Put the region of a face into the folder, if it has a file to be checked against."""
+        """Put the region of a face into the folder, if there is a file to check it against."""
         source = _source(face)
         if source is None or not self.writable:
             return
@@ -138,7 +136,7 @@ class CropCache:
         return self.folder / f"{_digest(self._settings, _identity(face))[:32]}.region"
 
     def _made_from(self, face: Face, source: Path) -> dict[str, Any]:
-        """What the header says of the photograph and the annotation. Raises OSError."""
+        """The header's description of the photograph and the annotation. Raises OSError."""
         found = source.stat()
         box = b"" if face.box is None else np.asarray(face.box, np.float64).tobytes()
         landmarks = np.asarray(face.landmarks, np.float64).tobytes()
@@ -167,7 +165,7 @@ class CropCache:
 
 
 def has_source(face: Face) -> bool:
-    """Whether a face has a file that its region can be checked against."""
+    """Whether there is a file to check a face's region against."""
     return _source(face) is not None
 
 

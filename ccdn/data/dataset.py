@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 Sample = dict[str, Any]
 
-# A box so many times as long as the image shows no face, and would ask for huge averages.
+# A box this many times longer than the image shows no face, and would need huge averages.
 BOX_LIMIT = 20
 
-# Cached pixels over the box for each pixel of the crop: enough for the magnifications that are
-# drawn often, and 3148 faces of full-size photographs then fit into a gigabyte.
+# Cached pixels across the box per pixel of the crop: enough for the magnifications that are drawn
+# often, and 3148 faces of full-size photographs then fit in a gigabyte.
 CACHE_DETAIL = 1.25
 
-# Systems let a process map some 65 thousand files; beyond this many they are mapped at each use.
+# Systems let a process map about 65 thousand files; any beyond this number are mapped at each use.
 MAPS_LIMIT = 30_000
 
 
@@ -40,8 +40,8 @@ class CropDataset(Dataset[Sample]):
     An item is a dictionary: `image` uint8 (3, S, S) RGB; `landmarks` float32 (L, 2), in unit
     coordinates of the crop (see `ccdn.data.crop`); `visible` bool (L,), True where the
     annotation does not say; `index` int; `matrix` float32 (2, 3), from image pixels to crop
-    pixels. Random draws depend on (seed, epoch, index) only, whatever the
-    order and the number of workers. A dataset holds its epoch, so that one thread trains with it.
+    pixels. Random draws depend only on (seed, epoch, index), not on the order or the number of
+    workers. A dataset has a current epoch, so only one thread can train with it.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class CropDataset(Dataset[Sample]):
     ) -> None:
         """`train=False` switches every random change off.
 
-        `cache` keeps, of each face, the pixels that any draw may need, at a resolution that suits
-        the crop, up to `cache_limit` bytes. `cache_dir` is a folder where they are kept for
-        other runs and processes (`ccdn.data.crop_cache`); faces without a file of their own, as
-        generated ones, are not, and a warning says so. `missing_box` is what happens where box
-        detector finds no face: error, or gt, which takes the landmark box and counts it in
-        `missing_boxes`. Without a known mirror permutation the faces are not mirrored, and a
-        warning says so; `layout` may give one. Raises DataError or ValueError for bad arguments,
-        and at once when the data have no box of the kind wanted.
+        `cache` keeps, for each face, the pixels that any draw may need, at a resolution that suits
+        the crop, up to `cache_limit` bytes. `cache_dir` is a folder that keeps them for other runs
+        and processes (`ccdn.data.crop_cache`); faces without their own file, such as generated
+        ones, are not kept there, and a warning reports it. `missing_box` decides what happens when
+        box detector finds no face: error, or gt, which uses the landmark box and counts it in
+        `missing_boxes`. Without a known mirror permutation faces are not mirrored, and a warning
+        reports it; `layout` can provide one. Raises DataError or ValueError for bad arguments, and
+        immediately if the data lack a box of the requested kind.
         """
         if size < 8:
             raise ValueError(f"found a crop size of {size}, expected at least 8")
@@ -92,12 +92,12 @@ class CropDataset(Dataset[Sample]):
         self.missing_boxes: set[int] = set()
         self._flip = None if self.layout.flip is None else np.array(self.layout.flip)
         self.epoch = 0
-        renewed = getattr(faces, "fresh", False)  # other faces in every epoch: none comes again
+        renewed = getattr(faces, "fresh", False)  # other faces in every epoch: none is seen again
         self._cache: dict[int, Region] | None = {} if cache and not renewed else None
         self._cache_left = cache_limit
         self.disk = None if cache_dir is None else self._open_disk(cache_dir)
         if box != "detector":
-            for index in range(len(faces)):  # microseconds a face; a bad box speaks before training
+            for index in range(len(faces)):  # microseconds per face; finds bad boxes early
                 face_box(faces.face(index), box, margin)
 
     def __len__(self) -> int:
@@ -116,8 +116,8 @@ class CropDataset(Dataset[Sample]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose random numbers are drawn.
 
-        It holds in this process, and in worker processes started afterwards: workers that live
-        over several epochs must be told in the worker. Raises ValueError for a negative epoch.
+        It takes effect in this process and in worker processes started afterwards. Workers that
+        outlive an epoch must call it themselves. Raises ValueError for a negative epoch.
         """
         if epoch < 0:
             raise ValueError(f"found epoch {epoch}, expected 0 or more")
@@ -132,13 +132,13 @@ class CropDataset(Dataset[Sample]):
 
     def region(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What any draw of a face may need: pixels uint8 (H, W, 3), the matrix (2, 3) from the
-        image to them, which only scales and moves, and the square box, margin included.
+        image to them, which only scales and moves, and the square box including its margin.
         """
         found = self._region(index, self.faces.face(index))
         return found.pixels, found.matrix, found.box
 
     def batch(self, indices: Sequence[int]) -> Sample:
-        """The items of several indices, stacked: as `collate` of them, without a loader."""
+        """The items of several indices, stacked as by `collate`, without a loader."""
         return collate([self[int(index)] for index in indices])
 
     def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -198,13 +198,13 @@ class CropDataset(Dataset[Sample]):
             return None
         how: dict[str, Any] = {"size": self.size, "box": self.box, "margin": self.margin}
         how |= {"detail": CACHE_DETAIL, "missing_box": self.missing_box}
-        # The changes decide no more than how far around the box pixels are needed.
+        # The changes only determine how far around the box pixels are needed.
         how["reach"] = self.augmentation.reach if self.augmentation.is_geometric else None
         how["orient"] = getattr(self.faces, "orient", None)
         return CropCache(folder, how)
 
     def _box(self, face: Face, image: np.ndarray) -> tuple[np.ndarray, bool]:
-        """The square box, and whether it is of the landmarks because a detector found none."""
+        """The square box, and whether it is the landmarks' because the detector found none."""
         try:
             return face_box(face, self.box, self.margin, image=lambda: image), False
         except NoFaceFoundError as error:
@@ -240,7 +240,7 @@ class CropDataset(Dataset[Sample]):
         return Region(pixels, to_region, box, missing)
 
     def _keep(self, index: int, region: Region, mapped: bool) -> None:
-        """Keep a region in memory, within the limits; what is mapped costs no memory of ours."""
+        """Keep a region in memory, within the limits; mapped regions do not count."""
         assert self._cache is not None
         if mapped:
             if len(self._cache) < MAPS_LIMIT:
@@ -258,7 +258,7 @@ class CropDataset(Dataset[Sample]):
             self._cache_left = 0
 
     def _cut(self, image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The part of the image within reach, as it is or, where it is much finer, resampled."""
+        """The part of the image within reach, resampled if it is much finer than needed."""
         side = float(box[2] - box[0])
         reach = self.augmentation.reach
         centre = (box[:2] + box[2:]) / 2
@@ -290,7 +290,7 @@ def collate(samples: Sequence[Sample]) -> Sample:
 
 
 def _after(matrix: np.ndarray, to_region: np.ndarray) -> np.ndarray:
-    """The map from the region to the crop, where the region is only scaled and moved."""
+    """The map from the region to the crop, when the region is only scaled and moved."""
     scale_x, scale_y = to_region[0, 0], to_region[1, 1]
     back = np.array(
         [

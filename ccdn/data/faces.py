@@ -1,4 +1,4 @@
-"""What every data set gives: faces with landmarks, and their images.
+"""What every data set provides: faces with landmarks, and their images.
 
 Landmarks are (L, 2) float32 in pixels, x then y, 0-based, the centre of a pixel at integers. Boxes
 are (x0, y0, x1, y1) in the same coordinates.
@@ -27,10 +27,10 @@ class Face:
 
     `name` is unique in its data set; `group` names the part it came from, for reports.
     `visible` (L,) bool says which points can be seen, None where the annotation does not.
-    `attributes` are the face's properties by name (WFLW: pose, blur, ...). `source` is where
-    it was read: the annotation file and the row. `container` is the file that holds the image
-    where it has none of its own, which would be `path`. `upright` says whether the picture is
-    turned as its EXIF orientation says, None where that is so for all of the set or for none.
+    `attributes` are the face's properties by name (WFLW: pose, blur, ...). `source` says where the
+    face was read: annotation file and row. `path` is the image's own file; an image without one is
+    inside the file `container`. `upright` says whether to turn the picture by its EXIF orientation;
+    None if one answer holds for the whole set.
     """
 
     name: str
@@ -46,16 +46,16 @@ class Face:
 
     @property
     def where(self) -> str:
-        """How an error names the face: its image, else its name, and the row it was read from."""
+        """The face's name in errors: its image, else its name, and the row it was read from."""
         name = str(self.path or self.name)
-        if len(name.splitlines()) > 1:  # an error is one line, whatever a file says its picture is
+        if len(name.splitlines()) > 1:  # an error stays one line whatever name a file contains
             name = repr(name)
         return f"{name} ({self.source})" if self.source else name
 
 
 @dataclass
 class Skipped:
-    """What `skip_bad` left out: how many, and each with its reason."""
+    """What `skip_bad` left out: the number of entries, and the reason for each."""
 
     reasons: list[str] = field(default_factory=list)
 
@@ -89,8 +89,8 @@ class FaceSet(Protocol):
         ...
 
 
-# A landmark this far outside the image, in sides of its box, is an error in the data: real
-# annotations do guess points beyond the border of the photograph, but near it.
+# A landmark this far outside the image, in sides of its box, is an error in the data. Real
+# annotations do guess points beyond the border of the photograph, but close to it.
 OUTSIDE_LIMIT = 0.5
 
 
@@ -112,7 +112,7 @@ def check_landmarks_inside(face: Face, width: int, height: int, side: float | No
 
 @contextmanager
 def naming_the_row(face: Face) -> Iterator[None]:
-    """Around reading a face's image: a DataError about the file names the annotation's row too."""
+    """For reading a face's image: a DataError about the file also names the annotation's row."""
     try:
         yield
     except DataError as error:
@@ -122,12 +122,12 @@ def naming_the_row(face: Face) -> Iterator[None]:
         raise DataError(face.where + text.removeprefix(file)) from None
 
 
-# What float32 cannot hold is as bad as infinity, and no picture is nearly so large.
+# A number beyond float32 is as bad as infinity, and no picture is nearly that large.
 COORDINATE_LIMIT = 1e9
 
 
 def is_coordinate(value: float) -> bool:
-    """Whether a number can be one of pixels: finite, and less than COORDINATE_LIMIT."""
+    """Whether a number can be a pixel coordinate: finite and less than COORDINATE_LIMIT."""
     return abs(value) < COORDINATE_LIMIT
 
 
@@ -145,7 +145,7 @@ def checked_box(values: Sequence[float] | np.ndarray, where: str) -> np.ndarray:
 
 
 def checked_landmarks(values: np.ndarray, where: str) -> np.ndarray:
-    """Landmarks (L, 2) float32. Raises DataError, naming `where`, where one is not finite."""
+    """Landmarks (L, 2) float32. Raises DataError, naming `where`, if one is not finite."""
     points = np.asarray(values, np.float64).reshape(-1, 2)
     bad = ~(np.abs(points) < COORDINATE_LIMIT).all(1)
     if bad.any():
@@ -177,9 +177,9 @@ class ImageFaces:
         orient: bool = True,
         chosen: bool = True,
     ) -> None:
-        """`orient`: see `read_image`. Where it is False without having been `chosen`, a warning
-        names the first picture for which that matters. Raises DataError when empty or of mixed
-        point counts.
+        """`orient`: see `read_image`. If it is False but was not `chosen`, a warning names the
+        first picture for which that matters. Raises DataError if there are no faces or point counts
+        differ.
         """
         self.name = name
         self.skipped = skipped if skipped is not None else Skipped()

@@ -143,8 +143,8 @@ def check_overrides(grid: Grid) -> None:
 
 
 def read_scores(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """split -> norm -> the scores in %, of a cell's results.json; empty where there is none. Raises
-    DataError for a file that is damaged.
+    """split -> norm -> the scores in % from a cell's results.json; empty if there is no such file.
+    Raises DataError for a damaged file.
     """
     path = folder / "results.json"
     if not path.exists():

@@ -298,7 +298,7 @@ def _numbers(values: Any, path: Path, what: str) -> Array:
 
 
 def _by_name(given: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
-    """Where the wanted names are among the given ones; None where one is missing."""
+    """The positions of the wanted names among the given ones; None if one is missing."""
     places = {name: i for i, name in enumerate(given)}
     found = [places.get(name, -1) for name in wanted]
     return None if -1 in found else found

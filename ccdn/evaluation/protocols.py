@@ -31,7 +31,7 @@ PROTOCOLS = {
 
 
 def protocol_of(kind: str) -> Protocol | None:
-    """The protocol of a kind of data, None where the paper has none."""
+    """The protocol of a kind of data; None if the paper has none."""
     return next((found for found in PROTOCOLS.values() if found.kind == kind), None)
 
 

@@ -40,7 +40,7 @@ class PublishedTable:
 
 @lru_cache(maxsize=1)
 def published() -> dict[str, PublishedTable]:
-    """The paper's tables by name, table2 to table7, with what does not add up said in the notes."""
+    """The paper's tables by name, table2 to table7; notes explain what does not add up."""
     content = yaml.safe_load((Path(__file__).parent / "published.yaml").read_text("utf-8"))
     notes: dict[str, str] = content["notes"]
 

@@ -59,7 +59,7 @@ class Table:
 
 def score_table(results: Sequence[SplitResult]) -> Table:
     """Every method on every split: NME by every norm, then failure rates and AUC by the norms that
-    the layout has eyes for (face size, and said so, where it has none). All in %.
+    need eyes (for layouts without eyes: by face size, which is stated). All in %.
     """
     measured = [norm for norm in NORMS if any(_first(result)[norm] for result in results)]
     by = [norm for norm in measured if norm != "face_size"] or ["face_size"]

@@ -22,10 +22,9 @@ def activation_maps(model: CCDN, crops: Tensor) -> Tensor:
     The regressor is linear on GAP(X_G^p): coordinate c is its bias plus the sum over p of the mean
     over the map of M_c^p = sum over d of w_c,p,d X_G^p,d (Zhou et al. 2016). So the maps' means,
     summed over p, and the bias are the landmarks (of `head: sum`, the fused head's share of them).
-    Of `head: integral` the maps also have each position's share in moving the landmark from the
-    prior's mean, which takes the bias's place (`IntegralHead.shifts`): their means are the
-    landmarks as well. The Baseline has P = 1 and the maps of T. The model is used in the mode it is
-    in.
+    With `head: integral` the maps also include each position's share in moving the landmark from
+    the prior's mean, which takes the place of the bias (`IntegralHead.shifts`): again their means
+    are the landmarks. The Baseline has P = 1 and the maps of T. The model keeps its mode.
     """
     import torch
 
@@ -44,11 +43,11 @@ def activation_maps(model: CCDN, crops: Tensor) -> Tensor:
 
 
 def face_maps(maps: Tensor) -> Tensor:
-    """One map for each excitation, (B, P, H, W): the sizes of those of all coordinates, averaged.
+    """One map for each excitation, (B, P, H, W): the mean magnitude over all coordinates' maps.
 
-    maps: (B, P, L, 2, H, W). Each coordinate's map is measured from its own mean over the face's
-    positions, since what is the same everywhere says nothing about where; signs are dropped, since
-    what pulls one landmark left pulls another one right, and an average of both would be empty.
+    maps: (B, P, L, 2, H, W). Each coordinate's map is taken relative to its own mean over the
+    positions, because a constant says nothing about the place. Signs are dropped, because what
+    pulls one landmark left pulls another one right, and the two would cancel.
     """
     return (maps - maps.mean((4, 5), keepdim=True)).abs().mean((2, 3))
 
@@ -69,8 +68,8 @@ def draw_map(crop: np.ndarray, heat: np.ndarray, strength: float = 0.55) -> np.n
 def activation_sheet(
     model: CCDN, crops: np.ndarray, shown: Sequence[np.ndarray], layout: Layout, name: str = ""
 ) -> np.ndarray:
-    """A row for each face: its landmarks, a map for each excitation, and their mean where there are
-    several; uint8 RGB.
+    """A row for each face: its landmarks, a map for each excitation, and, if there are several, the
+    mean of these maps; uint8 RGB.
 
     crops: uint8 (B, S, S, 3), the network's input; shown: the same crops, square, at the size to
     draw them. name: of the network, for the first caption.

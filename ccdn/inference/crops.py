@@ -49,11 +49,10 @@ def crop_to_image(landmarks: Array, matrix: Array, size: int) -> Array:
 
 @torch.no_grad()
 def predict_crops(model: nn.Module, images: Tensor, flip: Sequence[int] | None = None) -> Tensor:
-    """Landmarks (B, L, 2) in [0, 1] of uint8 crops (B, 3, S, S); the mean with the mirrored crop's
-    if `flip`.
+    """Landmarks (B, L, 2) in [0, 1] of uint8 crops (B, 3, S, S); with `flip`, averaged with those
+    of the mirrored crops.
 
-    flip: the permutation of the landmarks under mirroring, (L,). The model is used in the mode it
-    is in.
+    flip: the permutation of the landmarks under mirroring, (L,). The model keeps its mode.
     """
     x = images.to(_dtype(model)).div_(255)
     landmarks: Tensor = model(x).landmarks

@@ -25,9 +25,9 @@ def predict_shared(
     flip_test: bool = False,
     progress: Callable[[Iterable[int]], Iterable[int]] | None = None,
 ) -> Predictions:
-    """`predict_faces` of all crops, each process doing its share; every one gets the whole.
+    """`predict_faces` of all crops; each process does its share and gets the whole result.
 
-    progress: of the first process. Other arguments and errors are those of `predict_faces`.
+    progress: used by the first process. Other arguments and errors are those of `predict_faces`.
     """
     mine = processes.share(len(crops))
     part: Any = crops if processes.group is None else Subset(crops, mine)  # type: ignore[arg-type]

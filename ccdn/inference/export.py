@@ -27,7 +27,7 @@ Landmarks = Callable[[np.ndarray], np.ndarray]
 
 
 class ExportError(RuntimeError):
-    """A result that is not the network, or cannot be made; the message is one line."""
+    """The export differs from the network or cannot be made; the message is one line."""
 
 
 def export(
@@ -39,11 +39,11 @@ def export(
     half: bool = False,
     opset: int = 18,
 ) -> float:
-    """Write the network of a checkpoint to `out` and return how far its landmarks are off.
+    """Write the network of a checkpoint to `out` and return the largest error of its landmarks.
 
     kind: onnx | pt2 | safetensors; opset is that of onnx. Raises ExportError, and writes nothing,
-    where what was made differs from the network by more than `tolerance` of the crop;
-    CheckpointError for weights that are none; ModuleNotFoundError where packages are missing.
+    if the result differs from the network by more than `tolerance` of the crop; CheckpointError
+    for invalid weights; ModuleNotFoundError if packages are missing.
     """
     from ccdn.checkpoint.load import load_model
     from ccdn.runtime.files import atomic_write
@@ -179,10 +179,10 @@ def _onnx(model: CCDN, checkpoint: Checkpoint, opset: int) -> bytes:
 
 
 def _simplify(proto: Any) -> None:
-    """Write the graph in words that OpenCV's importer takes, too.
+    """Rewrite the graph so that OpenCV's importer accepts it, too.
 
-    What depends on weights alone is computed, because the importer has no shapes for it; and an
-    Unsqueeze of several axes becomes one for each.
+    Nodes that depend only on weights are computed, because the importer has no shapes for them, and
+    an Unsqueeze of several axes becomes one for each axis.
     """
     from onnx import helper, numpy_helper
 
@@ -282,7 +282,7 @@ def _compare(model: CCDN, run: Landmarks) -> float:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch's exporters say of themselves and of packages that are not used."""
+    """Silence torch's exporters about themselves and about packages that are not used."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     with no_warnings(), contextlib.redirect_stdout(io.StringIO()):

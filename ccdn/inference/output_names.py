@@ -1,4 +1,4 @@
-"""What the results of predictions are called, and what they must not replace."""
+"""The names of prediction results, and the files that they must not replace."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ccdn.inference.sources import PICTURE_SUFFIXES, Source
 from ccdn.inference.writers import COORDINATES
 from ccdn.runtime.errors import ConfigError
 
-_LONGEST = 180  # bytes of a name, which leaves room for what is added to it
+_LONGEST = 180  # bytes of a name; leaves room for additions
 
 
 def result_names(found: Sequence[Source]) -> list[str]:
-    """A name for the results of each input: its own, with its suffix where two share it, numbered
-    where they share that too; letters of two cases are the same, as on many disks.
+    """A name for the results of each input: its own; with its suffix if two inputs share the name;
+    and numbered if they share that too. Case is ignored, as on many disks.
 
-    A picture with several faces has results NAME_face1, NAME_face2, ...: a picture of such a name
-    takes its suffix into its name as well, and so does a film called landmarks, whose table would
-    be that of all pictures. A name of more than 180 bytes is cut and gets a check sum.
+    A picture with several faces has results NAME_face1, NAME_face2, ...: so a picture with a name
+    of that form also keeps its suffix, and so does a film called landmarks, whose table would
+    replace that of all pictures. A name of more than 180 bytes is cut and gets a checksum.
     """
     stems = Counter(source.path.stem.casefold() for source in found)
     names: list[str] = []
@@ -56,9 +56,9 @@ def _shortened(name: str) -> str:
 def spare(
     found: Sequence[Source], names: Sequence[str], out: Path, formats: set[str], pts: str | None
 ) -> None:
-    """Raise ConfigError where results would replace an input, or annotations that lie next to it.
+    """Raise ConfigError if results would replace an input or annotations next to it.
 
-    Annotations: .pts files, and .json and .csv files that are no results of this command.
+    Annotations are .pts files, and .json and .csv files that this command did not write.
     """
     folder = os.path.realpath(out)
     files = [source.path for source in found if source.camera is None]
@@ -79,7 +79,7 @@ def spare(
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a .json or .csv file is a result of this command."""
+    """Whether this command wrote a .json or .csv file."""
     if path.suffix == ".pts" or not path.is_file():
         return False
     with path.open("rb") as file:
@@ -88,8 +88,8 @@ def _is_ours(path: Path) -> bool:
 
 
 def check_writable(out: Path) -> None:
-    """Raise OSError, naming it, where files cannot be made in the output folder, or the folder
-    itself cannot; writes nothing that stays.
+    """Raise OSError, naming the output folder, if it or files in it cannot be created; leaves no
+    files behind.
     """
     folder = Path(os.path.abspath(out))
     while not os.path.lexists(folder):
@@ -102,7 +102,7 @@ def check_writable(out: Path) -> None:
 
 
 def strangers(out: Path, found: Sequence[Source]) -> frozenset[str]:
-    """Names, without suffix, of the pictures in the output folder that are no inputs."""
+    """Names, without suffix, of the pictures in the output folder that are not inputs."""
     if not out.is_dir():
         return frozenset()
     inputs = {os.path.realpath(source.path) for source in found}

@@ -1,4 +1,4 @@
-"""Pictures, films and cameras through a network, and what becomes of each of them."""
+"""Runs a network on pictures, films and cameras, and writes the results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HELD_BYTES = 1 << 28  # of pictures that wait for the network
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What becomes of the inputs.
+    """What to do with the inputs.
 
     out: the folder of the results. write: some of `ccdn.inference.writers.FORMATS`. batch_size:
     faces that go through the network at once. frames: at most so many of a video or camera. show:
@@ -45,7 +45,7 @@ class OutputOptions:
 
 @dataclass
 class Tally:
-    """What became of the inputs. faces: found in all of them."""
+    """Counts of what happened to the inputs. faces: found in all of them."""
 
     faces: int = 0
     written: int = 0
@@ -81,7 +81,7 @@ class Tally:
 
 
 def say(text: str) -> None:
-    """A line of its own, also where a file's name has line breaks."""
+    """Print one line, even if a file's name has line breaks."""
     print(f"ccdn predict: {one_line(text)}", file=sys.stderr)
 
 
@@ -101,7 +101,7 @@ def predict_stills(
     wish: StopRequest,
     group: Processes,
 ) -> None:
-    """Pictures one after the other, their faces through the network in batches."""
+    """Process pictures one after the other, and their faces in batches."""
     if all(source.is_stream for source in found):
         return
     out = options.out
@@ -172,7 +172,7 @@ class _Waiting:
         )
 
     def flush(self) -> None:
-        """Write what the network finds in them. A picture is let go once it is written."""
+        """Write what the network finds in them. A picture is released once it is written."""
         found = self.predictor.landmarks(
             [image for _, _, image, _ in self.pictures], [boxes for *_, boxes in self.pictures]
         )
@@ -214,8 +214,8 @@ def predict_stream(
     tally: Tally,
     wish: StopRequest,
 ) -> None:
-    """The frames of a video or camera; what was done is finished also where it does not end well,
-    which is reported.
+    """Process the frames of a video or camera. If it ends with an error, that is reported, and the
+    results so far are still completed.
     """
     try:
         stream = Stream(source)
@@ -270,8 +270,8 @@ class _Frames:
         self.waiting: list[Frame] = []
 
     def do(self, most: int | None, window: Window | None) -> None:
-        """All frames, `most` of them at most, until the user wishes to stop."""
-        # A camera's picture is shown at once; a file's faces go through the network in batches.
+        """Process all frames, at most `most`, until the user asks to stop."""
+        # A camera's picture is shown immediately; a file's faces are processed in batches.
         together = 1 if window is not None or self.stream.is_camera else self.batch_size
         counts = [count for count in (self.stream.count, most) if count is not None]
         total, name = min(counts, default=None), one_line(self.results.name)
@@ -287,10 +287,10 @@ class _Frames:
         finally:
             if window is not None:
                 window.close()
-            self._flush(None)  # also of a film that cannot be read to its end
+            self._flush(None)  # even for a film that cannot be read to its end
 
     def _flush(self, window: Window | None) -> bool:
-        """Returns whether the next frames are wanted."""
+        """Returns whether to continue with the next frames."""
         frames, self.waiting = self.waiting, []
         wanted = True
         found = self.predictor.landmarks(

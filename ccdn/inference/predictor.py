@@ -1,4 +1,4 @@
-"""A trained network as a function of pictures: `ccdn.Predictor(weights)(image_bgr)`."""
+"""A trained network that takes pictures: `ccdn.Predictor(weights)(image_bgr)`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Faces(NamedTuple):
 
 
 class Predictor:
-    """A trained network, ready for pictures: `landmarks, boxes = Predictor(weights)(image_bgr)`.
+    """A trained network that takes pictures: `landmarks, boxes = Predictor(weights)(image_bgr)`.
 
     weights: a checkpoint of ccdn train or a safetensors file of ccdn export; None: the bundled
-    ones, which `ccdn.checkpoint.bundled.about()` describes. batch_size: faces that go through the
-    network at once. Several threads may share one. Raises CheckpointError for a file that is
-    neither.
+    weights, which `ccdn.checkpoint.bundled.about()` describes. batch_size: the number of faces in
+    one forward pass. Several threads may share a predictor. Raises CheckpointError for any other
+    file.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class Predictor:
         self.flip = self.layout.flip if flip_test else None
 
     def __call__(self, image_bgr: np.ndarray, boxes: Sequence[np.ndarray] | None = None) -> Faces:
-        """Every face of a picture, uint8 (H, W, 3) in OpenCV's order of channels.
+        """Every face of a picture, uint8 (H, W, 3) in OpenCV's channel order (BGR).
 
-        boxes: (4,) x0 y0 x1 y1 in pixels around each face, brows to chin; None asks the detector.
-        Raises ValueError for another array, and for a box that is empty, not finite, outside the
-        picture, or far larger.
+        boxes: (4,) x0 y0 x1 y1 in pixels around each face, brows to chin; None runs the detector.
+        Raises ValueError for any other array, and for a box that is empty, not finite, outside the
+        picture, or far larger than it.
         """
         check_image(image_bgr)
         image = np.ascontiguousarray(image_bgr[:, :, ::-1])
@@ -69,7 +69,7 @@ class Predictor:
     def detect(self, image: np.ndarray) -> list[np.ndarray]:
         """Boxes of the faces that the detector finds in a picture, uint8 RGB, largest first.
 
-        Raises ValueError for another array.
+        Raises ValueError for any other array.
         """
         from ccdn.data import detect_faces
 
@@ -81,8 +81,8 @@ class Predictor:
     ) -> list[Faces]:
         """Landmarks of the faces in boxes of several pictures, uint8 RGB, in batches of faces.
 
-        Raises ValueError for other arrays and other numbers of pictures and lists of boxes, and for
-        boxes as a call does.
+        Raises ValueError for any other arrays, if the numbers of pictures and lists of boxes
+        differ, and for bad boxes, as a call does.
         """
         import torch
 

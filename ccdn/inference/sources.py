@@ -1,4 +1,4 @@
-"""What is predicted on: pictures, folders of pictures, video files, cameras."""
+"""The inputs of prediction: pictures, folders of pictures, video files, cameras."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ccdn.data.images import IMAGE_SUFFIXES, cv2, readable
 from ccdn.inference.video_writer import FRAME_RATE, opencv_path, told_rate
 from ccdn.runtime.numbers import is_whole
 
-# Of a folder all of these are read; a picture that is named itself may have any suffix.
+# All of these are read from a folder; a picture given by name may have any suffix.
 PICTURE_SUFFIXES = (
     *IMAGE_SUFFIXES,
     *(".jfif", ".jpe", ".dib", ".jp2", ".gif", ".avif"),
     *(".pbm", ".pgm", ".ppm", ".pnm", ".pam", ".pfm", ".hdr", ".pic", ".ras", ".sr"),
 )
-# Pictures that OpenCV does not decode: a folder's are counted, not passed over in silence.
+# Pictures that OpenCV does not decode: those in a folder are counted, not silently ignored.
 OTHER_PICTURES = (
     *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".tga", ".psd", ".xcf", ".svg", ".exr", ".ico"),
     *(".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
@@ -37,7 +37,7 @@ VIDEO_SUFFIXES = (
 )
 _SIDES = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
 CAMERA = "camera:"
-_GAP = 10.0  # seconds between two frames that are believed, whatever the file tells of its length
+_GAP = 10.0  # seconds between two frames that are accepted, whatever length the file states
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Source:
 def sources(inputs: Sequence[str], say: Callable[[str], None] = lambda line: None) -> list[Source]:
     """The sources of the command line's inputs; a folder stands for the pictures in it.
 
-    say: is given a line for each folder that holds what is left out: films, subfolders, pictures
-    that OpenCV does not decode. Raises DataError for a folder without pictures, a camera without a
-    number and an address.
+    say: called with a line for each folder with entries that are left out: films, subfolders,
+    pictures that OpenCV does not decode. Raises DataError for a folder without pictures, a camera
+    without a number, and an address.
     """
     found: list[Source] = []
     for name in inputs:
@@ -109,10 +109,10 @@ class Frame(NamedTuple):
 
 
 class Stream:
-    """The frames of a video file or a camera, and how many a second it tells (`rate`; None where
-    that cannot be).
+    """The frames of a video file or a camera, and its stated frame rate (`rate`; None if that is
+    impossible).
 
-    Raises DataError, naming it, when it cannot be opened or holds no frame.
+    Raises DataError, naming the source, if it cannot be opened or holds no frame.
     """
 
     def __init__(self, source: Source) -> None:
@@ -125,7 +125,7 @@ class Stream:
         what = "a camera" if self.is_camera else "a video that OpenCV can read"
         try:
             self.capture = self._open()
-        except cv2.error:  # a camera's number that is none
+        except cv2.error:  # an invalid camera number
             raise DataError(f"{source.path}: expected {what}, it cannot be opened") from None
         if not self.capture.isOpened():
             raise DataError(f"{source.path}: expected {what}, it cannot be opened")
@@ -140,7 +140,7 @@ class Stream:
         count = self.capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.count = int(count) if not self.is_camera and 0 < count < 1e12 else None
         self.done = 0
-        self.ended = False  # by itself: a camera that was unplugged, a file's end
+        self.ended = False  # ended by itself: a camera was unplugged, or a file ended
         self._first = self._last = 0.0
 
     def _open(self) -> Any:
@@ -150,12 +150,12 @@ class Stream:
             return cv2.VideoCapture(place)
 
     def frames(self, most: int | None = None) -> Iterator[Frame]:
-        """The frames, `most` of them at most.
+        """The frames, at most `most` of them.
 
-        Of a camera each has the time at which it came, by a clock that never goes back; of a file
-        the time that the file tells, or where that is none, does not increase, or jumps beyond what
-        the file tells of its length, the time before and one interval of its rate (of 25 frames/s
-        where it tells none).
+        A camera's frame has the time at which it arrived, by a monotonic clock. A file's frame has
+        the time stated by the file; if that is missing, does not increase, or jumps beyond the
+        file's stated length, it is the previous time plus one interval of the file's rate (25
+        frames/s if it states none).
         """
         while most is None or self.done < most:
             try:
@@ -174,8 +174,8 @@ class Stream:
             raise DataError(f"{self.source.path}: found no frame that can be read")
 
     def shortfall(self) -> str | None:
-        """What to say where frames are missing at the end: of a camera that stopped, of a file
-        that has less than it tells (by more than a twentieth: many only estimate).
+        """The message for frames missing at the end: a camera that stopped, or a file that has
+        fewer frames than stated (by more than a twentieth: many files only estimate).
         """
         if not self.ended:
             return None
@@ -201,20 +201,20 @@ class Stream:
         found = told - self._first
         if self._last < found <= max(self._last + _GAP, 1.1 * length):
             return found
-        if not abs(found - self._last) <= 1.0:  # the file counts anew from here
+        if not abs(found - self._last) <= 1.0:  # the file's clock restarts here
             self._first = told - guess if math.isfinite(told) else self._first
         return guess
 
     def close(self) -> None:
-        """Let the file or the camera go."""
+        """Release the file or the camera."""
         self.capture.release()
 
 
 def _check_film(path: Path) -> None:
-    """Raise DataError for what is no film by its first bytes, such as a list of other files."""
+    """Raise DataError if the first bytes are not a film's, as in a list of other files."""
     with readable(path, "a film"), path.open("rb") as file:
         start = file.read(256)
-    if start and not is_film(start):  # OpenCV says of an empty one that it cannot be opened
+    if start and not is_film(start):  # OpenCV reports that an empty one cannot be opened
         raise DataError(
             f"{path}: expected a video that OpenCV can read ({FILMS}), found another kind"
         )

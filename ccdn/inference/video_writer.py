@@ -18,17 +18,17 @@ import numpy as np
 
 from ccdn.data.images import cv2
 
-FRAME_RATE = 25.0  # where a file or a camera tells none that can be
-SLOWEST, FASTEST = 0.01, 1000.0  # frames a second that are believed
-_CAMERA = 60.0  # the most that is written of a camera that tells no rate
+FRAME_RATE = 25.0  # if a file or a camera states no possible rate
+SLOWEST, FASTEST = 0.01, 1000.0  # frames per second that are accepted
+_CAMERA = 60.0  # the highest rate written for a camera that states none
 _HELD_SECONDS, _HELD_FRAMES, _HELD_BYTES = 1.0, 16, 1 << 27
-_LARGEST = 65535  # MPEG-4 counts a second in so many ticks at most
+_LARGEST = 65535  # the most ticks into which MPEG-4 divides a second
 _LONGEST_SIDE = 8190  # pixels of a film's side, by MPEG-4
-_LOOK = 32  # frames between two looks at the disk
+_LOOK = 32  # frames between two checks of the disk
 
 
 def told_rate(rate: float) -> float | None:
-    """The rate that a file or a camera tells, or None where it cannot be: not a number, below
+    """The rate that a file or a camera states, or None if it is impossible: not a number, below
     SLOWEST or above FASTEST.
     """
     return float(rate) if SLOWEST <= rate <= FASTEST else None
@@ -44,7 +44,7 @@ def film_rate(rate: float) -> float:
     if not SLOWEST <= rate <= FASTEST:
         raise ValueError(f"found {rate} frames/s, expected {SLOWEST} to {FASTEST}")
     wanted = rate * max(1, math.ceil(1 / rate))
-    while (found := _nearest(wanted)) != wanted:  # what is asked for is what is written
+    while (found := _nearest(wanted)) != wanted:  # the request is exactly what is written
         wanted = found
     return wanted
 
@@ -65,8 +65,8 @@ def _nearest(rate: float) -> float:
 def camera_rate(times: list[float], told: float | None) -> float:
     """The rate of a camera's film, from the seconds at which its first frames came.
 
-    The middle interval, without the first one, in which the network starts up. Within 15 % of the
-    rate that the camera tells it is that one, and it is never above.
+    The median interval, without the first one, in which the network starts up. If the result is
+    within 15 % of the camera's stated rate, it is that rate; it never exceeds it.
     """
     most = _CAMERA if told is None else told
     gaps = [b - a for a, b in pairwise(times)]
@@ -78,10 +78,10 @@ def camera_rate(times: list[float], told: float | None) -> float:
 
 @contextmanager
 def opencv_path(path: Path) -> Iterator[str]:
-    """A file's path as OpenCV's videos take it.
+    """A file's path in the form that OpenCV's videos accept.
 
-    Absolute: FFmpeg would read `10:30.mp4` as an address. And text: OpenCV ends the process where
-    a name is none, so that such a file gets a link in a temporary folder for the block.
+    Absolute, because FFmpeg would read `10:30.mp4` as an address. And valid text: OpenCV crashes on
+    other names, so such a file gets a link in a temporary folder for the block.
     """
     place = os.path.abspath(path)
     if is_text(place):
@@ -95,7 +95,7 @@ def opencv_path(path: Path) -> Iterator[str]:
 
 
 def is_text(name: str) -> bool:
-    """Whether a file's name, which is bytes, is text."""
+    """Whether a file's name, which is bytes, is valid text."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -104,15 +104,15 @@ def is_text(name: str) -> bool:
 
 
 class Film:
-    """An .mp4 that shows frames at their times; it is PATH.partial.mp4 until it is whole.
+    """An .mp4 that shows frames at their times; named PATH.partial.mp4 until it is complete.
 
-    A frame that comes late by more than one place of the film's rate lets the one before fill the
-    places between, and one that comes as early is left out, as recorders do: the film lasts as
-    long as what it shows, to a frame. `rate` is what the source tells, None where that cannot be.
-    Of a `camera` it is not believed: the first frames are held until they span a second (16 frames
-    or 128 MB at most), and `camera_rate` tells.
+    If a frame is late by more than one place of the film's rate, the previous one fills the places
+    between; if it is that early, it is left out. Recorders do the same, and the film lasts as long
+    as what it shows, to within a frame. `rate` is what the source states, None if that is
+    impossible. A `camera`'s stated rate is not trusted: the first frames are held until they span a
+    second (at most 16 frames or 128 MB), and `camera_rate` measures it.
 
-    MPEG-4's table comes last in the file: a film of a process that was killed cannot be played.
+    MPEG-4's table is last in the file, so the film of a killed process cannot be played.
     """
 
     def __init__(self, path: Path, rate: float | None, camera: bool = False) -> None:
@@ -127,10 +127,10 @@ class Film:
         self._writer: Any = None
 
     def add(self, image: np.ndarray, time: float) -> None:
-        """Show a picture, uint8 (H, W, 3) RGB, from `time` on, in seconds after the first one.
+        """Show a picture, uint8 (H, W, 3) RGB, from `time`, in seconds after the first one.
 
-        Frames of another size than the first are fitted into it, with black borders. Raises
-        OSError, naming the film, where it cannot be written.
+        Frames that differ in size from the first one are fitted into it with black borders. Raises
+        OSError, naming the film, if it cannot be written.
         """
         frame = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         if self.rate is not None:
@@ -143,7 +143,7 @@ class Film:
             self._measure()
 
     def _measure(self) -> None:
-        """Take the rate from the frames that are held, and write them."""
+        """Determine the rate from the held frames, and write them."""
         self.rate = camera_rate([time for _, time in self._held], self.told)
         held, self._held = self._held, []
         for frame, time in held:
@@ -165,7 +165,7 @@ class Film:
     def _write(self, frame: np.ndarray) -> None:
         self._writer.write(frame)
         self.written += 1
-        # OpenCV does not tell of a full disk.
+        # OpenCV does not report a full disk.
         if self.written % _LOOK == 0 and not shutil.disk_usage(self.path.parent).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
@@ -180,20 +180,20 @@ class Film:
         if not self._writer.isOpened():
             self._writer = None
             self.partial.unlink(missing_ok=True)
-            with self.partial.open("wb"):  # says why, where it is the disk
+            with self.partial.open("wb"):  # explains it if the disk is the cause
                 pass
             self.partial.unlink()
             raise OSError(f"{self.path}: OpenCV cannot write an .mp4 video here")
 
     def finish(self, whole: bool = True) -> None:
-        """End the film and look whether it has all its frames. Raises OSError, naming it, where it
-        has not; nothing of it stays then. One that is not `whole` stays partial.
+        """End the film and check that it has all its frames. If not, removes it and raises OSError,
+        naming it. A film that is not `whole` keeps its partial name.
         """
         try:
             if self._held:
                 self._measure()
             if whole and self._last is not None and self.told is not None and self.told < 1:
-                for _ in range(math.ceil(1 / self.told) - 1):  # the last one is shown as long
+                for _ in range(math.ceil(1 / self.told) - 1):  # the last frame lasts as long
                     self._write(self._last)
         finally:
             self._release()
@@ -226,7 +226,7 @@ def _count(path: Path) -> int:
 
 
 def _fitted(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A frame in the middle of a film's picture, as large as it goes."""
+    """A frame in the middle of a film's picture, as large as possible."""
     height, width = frame.shape[:2]
     if (width, height) == size:
         return frame

@@ -1,4 +1,4 @@
-"""A window that shows a stream, where there is a screen for one."""
+"""A window that shows a stream, if there is a screen."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from ccdn.data.images import cv2
 from ccdn.runtime.errors import ConfigError
 
-SECONDS = 30.0  # for a window of another process to open
-# OpenCV's windows end the process where no display can be reached: another one tries first.
+SECONDS = 30.0  # for the window of another process to open
+# OpenCV's windows crash if no display can be reached, so another process tries first.
 _TRIAL = """
 try:
     import resource
@@ -31,7 +31,7 @@ except cv2.error as error:
 
 
 def check_window() -> None:
-    """Raise ConfigError, with the reason, where no window can be shown."""
+    """Raise ConfigError, with the reason, if no window can be shown."""
     try:
         trial = subprocess.run(
             [sys.executable, "-c", _TRIAL],
@@ -55,7 +55,7 @@ def check_window() -> None:
 
 
 def _display() -> str:
-    """The display in words, as the environment names it; empty where there is none."""
+    """A description of the display that the environment names; empty if it names none."""
     for variable in ("WAYLAND_DISPLAY", "DISPLAY"):
         if os.environ.get(variable):
             return f"the display {variable}={os.environ[variable]}"
@@ -76,9 +76,9 @@ class Window:
             return False
         try:
             visible = cv2.getWindowProperty(self.name, cv2.WND_PROP_VISIBLE) >= 1
-        except cv2.error:  # some of OpenCV's windows are unknown once they are closed
+        except cv2.error:  # some OpenCV backends do not know a closed window
             visible = False
-        self._seen = self._seen or visible  # some never tell
+        self._seen = self._seen or visible  # some never report it
         return visible or not self._seen
 
     def close(self) -> None:

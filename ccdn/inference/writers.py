@@ -1,4 +1,4 @@
-"""Where predictions go: drawn pictures and films, JSON, CSV, .pts files."""
+"""Writes predictions: drawn pictures and films, JSON, CSV, .pts files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StillResults:
     or NAME_face1.pts, NAME_face2.pts, ... of several), and one landmarks.csv for all.
 
     strangers: names, without suffix, of pictures in `out` that are not inputs. A .pts file next to
-    one of them would be read as its landmarks.
+    such a picture would be read as its landmarks.
     """
 
     def __init__(
@@ -46,15 +46,15 @@ class StillResults:
         self.out, self.formats, self.layout, self.box_source = out, formats, layout, box_source
         self.group, self.strangers = group, strangers
         self.table: CsvRows | None = None
-        self.rows: list[tuple[int, bytes]] = []  # of several processes: the first writes the table
+        self.rows: list[tuple[int, bytes]] = []  # the first process writes the table
         self._held = ExitStack()
         if "csv" in formats:
             lock = self._held.enter_context(Lock(out / ".landmarks.csv.lock"))
             self.table = CsvRows(out / "landmarks.csv", layout.points, "image", lock)
 
     def add(self, path: Path, place: int, name: str, image: np.ndarray, faces: Faces) -> None:
-        """Write what belongs to one picture, which comes at this place among all. Raises OSError
-        where that cannot be.
+        """Write the results of one picture, which has this position among all. Raises OSError if
+        that is impossible.
         """
         records = face_records(faces)
         if "pts" in self.formats:
@@ -93,8 +93,8 @@ class StillResults:
                 self.table.add(lines)
 
     def close(self, interrupted: bool = False) -> None:
-        """Finish what holds all pictures; of several processes the first writes it, unless they
-        are `interrupted`. Raises OSError where that cannot be.
+        """Finish the files about all pictures; with several processes the first writes them, unless
+        they are `interrupted`. Raises OSError if that is impossible.
         """
         with self._held:
             if self.table is None:
@@ -117,10 +117,10 @@ class StreamResults:
     counted from 0. Memory does not grow with the frames.
 
     JSON and CSV are written frame by frame as NAME.json.partial and NAME.csv.partial and get their
-    names at the end: what a killed process did is there. A partial JSON file is a line of its own
-    for each frame and lacks the last line, its end.
+    names at the end, so the work of a killed process is kept. A partial JSON file has one line for
+    each frame and lacks only the last line.
 
-    rate: frames a second that the stream tells. camera: it is measured instead.
+    rate: the stream's stated frames per second. camera: the rate is measured instead.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class StreamResults:
 
     def _begin(self, width: int, height: int) -> None:
         lock = self._held.enter_context(Lock(self.out / f".{self.name}.lock"))
-        lock.take()  # of another process that predicts on a stream of that name
+        lock.take()  # of another process that predicts on a stream with that name
         self.size = (width, height)
         if "picture" in self.formats:
             path = self.out / f"{self.name}_landmarks.mp4"
@@ -158,8 +158,8 @@ class StreamResults:
             self.table = CsvRows(path, self.layout.points, "frame", lock, last="time")
 
     def add(self, image: np.ndarray, faces: Faces, time: float | None = None) -> np.ndarray:
-        """Take the next frame, uint8 RGB (H, W, 3), of this time in seconds after the first one;
-        None: by the rate. Returns it drawn. Raises OSError where it cannot be written.
+        """Take the next frame, uint8 RGB (H, W, 3), at this time in seconds after the first one
+        (None: by the rate). Returns the drawn frame. Raises OSError if it cannot be written.
         """
         if time is None:
             time = self.count / (self.rate or FRAME_RATE)
@@ -183,8 +183,8 @@ class StreamResults:
         return drawn
 
     def close(self, source: Path, whole: bool = True) -> None:
-        """Finish the files; those that are not `whole`, because one could not be written, stay
-        partial. Raises OSError, of the first that cannot be finished, after trying all.
+        """Finish the files; unless they are `whole`, because one could not be written, they stay
+        partial. After trying all, raises the OSError of the first that cannot be finished.
         """
         faults: list[OSError] = []
         with self._held:
@@ -226,7 +226,7 @@ class CsvRows:
     """A CSV file that grows: whose picture or frame, the face's number from 0, its box, x0, y0,
     ..., and what comes last.
 
-    Its lock is held from the first row on. Raises OSError where it cannot be written.
+    Its lock is held from the first row on. Raises OSError if the file cannot be written.
     """
 
     def __init__(self, path: Path, points: int, first: str, lock: Lock, last: str = "") -> None:
@@ -257,8 +257,8 @@ class CsvRows:
             raise
 
     def finish(self, whole: bool = True) -> None:
-        """Give the file its name, unless a row is missing or it is not `whole`; a table without a
-        row has its header only.
+        """Give the file its name, unless a row is missing or it is not `whole`; a table without
+        rows has only its header.
         """
         if whole and not self._failed:
             self.add(b"")
@@ -271,7 +271,7 @@ class CsvRows:
 def _csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    # Names of files are bytes; those that are no text come out as they are.
+    # File names are bytes; names that are not valid text are written unchanged.
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 

@@ -29,7 +29,7 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Count:
-    """Of each part of PARTS: weights, and multiply-adds of the forward pass of one crop.
+    """For each part of PARTS: weights, and multiply-adds of the forward pass of one crop.
 
     iteration: multiply-adds that the second-order squeezes would take as Newton-Schulz iterations
     of D x D matrices, beyond those that they take here. Counted are convolutions, linear layers,
@@ -62,7 +62,7 @@ def count(config: ModelConfig) -> Count:
 
 
 class _NoInitialValues(TorchFunctionMode):
-    """Leaves out what fills tensors: on the meta device that takes longer than all the rest."""
+    """Skips filling tensors, which takes longer than everything else on the meta device."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -101,7 +101,7 @@ def _dual_squeeze_flops(x: Sequence[int], iterations: int = 5, **_: Any) -> int:
 
 
 def _squeeze_flops(x: Sequence[int], iterations: int, literal: bool) -> int:
-    # The count depends on the device through the plan; this is that of the CPU kernels.
+    # The plan makes the count depend on the device; this is the count of the CPU kernels.
     maps = torch.empty(1).expand(*x)
     return dual_squeeze.work(maps, Call(iterations=iterations, literal=literal)).operations[0]
 

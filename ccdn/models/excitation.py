@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Excitation(CTM):
-    """CTM (eqs. 1 to 4) with what the paper leaves open: whose weights, which covariance.
+    """CTM (eqs. 1 to 4) with the choices that the paper leaves open: shared weights, covariance.
 
     x (B, D, H, W) -> excited (B, P, D, H, W), pooled (B, P, D). At the defaults this is
     `ccdn_ops.nn.CTM` and one call of `ccdn_ops.ctm`.
@@ -49,8 +49,8 @@ class Excitation(CTM):
         return ccdn_ops.multi_excite(x, gates), gates * x.mean((2, 3)).unsqueeze(1)
 
     def squeezes(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the gates see of x (B, D, H, W): kappa_st and kappa_nd, (B, D) each; with one order
-        None is the second.
+        """The gates' inputs from x (B, D, H, W): kappa_st and kappa_nd, (B, D) each; with one order
+        the second is None.
         """
         if self.orders == 1:
             return self._normalised(x.mean((2, 3))), None
@@ -63,7 +63,7 @@ class Excitation(CTM):
         return self._normalised(first), self._normalised(second)
 
     def gate_weights(self, positions: int) -> list[Tensor]:
-        """W_V, its bias, W_U and its bias, of all P and orders, for maps of so many positions."""
+        """W_V, its bias, W_U and its bias for all P and orders, for maps of this many positions."""
         weights: list[Tensor] = [
             self.reduce_weight,
             self.reduce_bias,
@@ -73,8 +73,8 @@ class Excitation(CTM):
         if weights[0].shape[1] != self.orders:
             weights = [w.expand(-1, self.orders, *w.shape[2:]) for w in weights]
         if self.orders == 2 and self.unbiased and not self.normalised:
-            # kappa_nd is proportional to the root of the covariance, so its factor may stand in
-            # the weights that it meets first.
+            # kappa_nd is proportional to the root of the covariance, so its factor can go into the
+            # first weights that it meets.
             factor = (positions / max(positions - 1, 1)) ** 0.5
             weights[0] = torch.stack((weights[0][:, 0], weights[0][:, 1] * factor), 1)
         return weights

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Standard deviation of the prior about the mean shape, as a share of the crop: wide enough for a
-# face that the crop is turned or shifted about, and no more than a start that training overrules.
+# Standard deviation of the prior about the mean shape, as a share of the crop: wide enough for
+# rotated or shifted faces, and only a starting point that training overrides.
 PRIOR_SPREAD = 0.2
-# Least distance of the prior's mean from the crop's border, as a share of the crop: nearer to it
+# Minimum distance of the prior's mean from the crop's border, as a share of the crop: any nearer,
 # hardly any other position would have a chance.
 BORDER = 0.08
 
@@ -36,8 +36,8 @@ class IntegralHead(nn.Module):
     def set_mean_shape(self, landmarks: Tensor, height: int, width: int) -> None:
         """Centre the prior so that its mean on a grid of (height, width) cells is a shape (L, 2).
 
-        A Gaussian that the border cuts off has another mean than its centre. Means nearer to the
-        border than BORDER, or than a cell, become those at that distance.
+        The mean of a Gaussian that is cut off at the border differs from its centre. Means nearer
+        to the border than BORDER, or than one cell, are moved to that distance.
         """
         for axis, cells in ((0, width), (1, height)):
             self.centre[:, axis] = _centre(landmarks[:, axis], cells).to(self.centre)
@@ -94,7 +94,7 @@ def _log_gaussian(centre: Tensor, cells: int) -> Tensor:
 
 
 def _centre(mean: Tensor, cells: int) -> Tensor:
-    """Centres (L,) of Gaussians whose means on a grid are those wanted, by Newton's method.
+    """Centres (L,) of Gaussians that have the given means on a grid, by Newton's method.
 
     The mean's derivative by the centre is the variance over PRIOR_SPREAD^2, so it only rises.
     """

@@ -28,8 +28,8 @@ class Output(NamedTuple):
             normalised; empty for the Baseline, which has no excitation.
         intermediate: landmarks (B, L, 2) of each hourglass but the last, where those are supervised
             and while training; else empty.
-        spread: (B, L), the error of x and of y that the network expects of each point, the mean of
-            its size in [0, 1] of the crop; None where the configuration has none.
+        spread: (B, L), the mean absolute error of x and y that the network expects for each point,
+        in [0, 1] of the crop; None if the configuration has no spread.
     """
 
     landmarks: Tensor

@@ -163,8 +163,8 @@ def evaluation_crops(faces: FaceSet, config: Config, data: DataConfig | None = N
 
 
 def size_boxes(faces: FaceSet) -> np.ndarray:
-    """The boxes of the norm face_size, (N, 4): those of the data, or around the landmarks where
-    it has none.
+    """The boxes of the norm face_size, (N, 4): those of the data, or else boxes around the
+    landmarks.
     """
     boxes = []
     for index in range(len(faces)):

@@ -1,1 +1,1 @@
-"""What the operating system gives: files, locks, signals, processes, devices, a terminal."""
+"""Operating system services: files, locks, signals, processes, devices, the terminal."""

@@ -8,8 +8,9 @@ from ccdn.runtime.errors import ConfigError
 
 
 def pick_device(name: str, local_rank: int = 0, field: str = "device") -> torch.device:
-    """The device of a name; auto is the CUDA device of this process's number, or the CPU. Raises
-    ConfigError for one that is not there; `field` is what the user called it.
+    """The device with this name; auto is the CUDA device with this process's number, or the CPU.
+    Raises ConfigError for a device that is not available; `field` is the user's name for the
+    option.
     """
     if name == "auto":
         if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Errors of settings, whoever reads them: a file, the command line, an argument."""
+"""Errors in settings, from a file, the command line or an argument."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, never half of each."""
+"""Atomic writes: a file is either the old one or the new one, never a mixture."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from typing import Any, BinaryIO
 
 @contextmanager
 def atomic_write(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` that takes its place when the block ends without an
-    error.
+    """Open a temporary file next to `path` that replaces it when the block ends without an error.
 
-    The content is flushed to the disk before the change of names, so that a crash at any moment
-    leaves a complete file. After an error the temporary file is removed and `path` is as it was;
-    an OSError, e.g. of a full disk, names `path`. Without `sync` nothing waits for the disk: for
-    files that are checked when they are read.
+    The content is flushed to disk before the rename, so a crash at any moment leaves a complete
+    file. After an error the temporary file is removed and `path` is unchanged; an OSError, e.g. of
+    a full disk, names `path`. Without `sync` nothing waits for the disk, which suits files that are
+    checked when they are read.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile's, which only the owner can read: to ask for the umask is to change it for all
+    # Not tempfile's, which only the owner can read; and reading the umask would change it for all
     # threads.
     name = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     unfinished = name.open("xb")
@@ -52,10 +51,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 class GrowingFile:
-    """A file that is written piece by piece as `PATH.partial` and becomes `path` when it is whole.
+    """A file that is written piece by piece as `PATH.partial` and renamed to `path` when complete.
 
-    Each piece is with the system when `add` returns: a process that is killed leaves all of them,
-    and only a crash of the machine can take the last ones. A partial file of before is replaced.
+    When `add` returns, the operating system has the piece: a killed process leaves all of them, and
+    only a crash of the machine can lose the last ones. An earlier partial file is replaced.
     OSError, e.g. of a full disk, names `path`.
     """
 
@@ -67,7 +66,7 @@ class GrowingFile:
         self._whole = 0  # bytes of whole pieces
 
     def add(self, piece: bytes) -> None:
-        """Write one piece; where that fails, the file is cut behind the piece before."""
+        """Write one piece; if that fails, the file is truncated after the previous piece."""
         left = memoryview(piece)
         try:
             while left:
@@ -82,7 +81,7 @@ class GrowingFile:
         self._whole += len(piece)
 
     def finish(self) -> None:
-        """The file is whole: it reaches the disk and gets its name."""
+        """The file is complete: flush it to disk and give it its name."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -93,20 +92,20 @@ class GrowingFile:
         _sync_folder(self.path.parent)
 
     def leave(self) -> None:
-        """The file stays partial; with nothing in it, it goes."""
+        """The file stays partial; an empty one is removed."""
         self._file.close()
         if not self._whole:
             self.partial.unlink(missing_ok=True)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files that a killed process left when it was writing `path`."""
+    """Remove the temporary files that a process killed while writing `path` left behind."""
     for leftover in Path(path).parent.glob(f".{Path(path).name}.*.tmp"):
         leftover.unlink(missing_ok=True)
 
 
 def remove_old_leftovers(folder: Path, seconds: float = 3600.0) -> None:
-    """Remove the temporary files in a folder that no process has written to for so long."""
+    """Remove temporary files in a folder that no process has written to for this long."""
     for leftover in Path(folder).glob(".*.tmp"):
         with suppress(FileNotFoundError):
             if time.time() - leftover.stat().st_mtime > seconds:

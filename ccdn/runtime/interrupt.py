@@ -1,9 +1,8 @@
-"""Ctrl-C also ends a wait that Python does not come back from: for other processes, a camera, a
-disk.
+"""Lets Ctrl-C end a wait that never returns to Python: for other processes, a camera, a disk.
 
-Python notes a signal and calls its handler when the library that it is in returns, which a wait for
-a process that never comes does not. A thread of its own is told of the signal at once, and ends the
-process where the handler is not called in time.
+Python notes a signal and calls its handler when the current library call returns, but a wait for a
+process that never comes does not return. So a separate thread learns of the signal immediately, and
+ends the process if the handler is not called in time.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-PATIENCE = 10.0  # seconds; no call of a library that ends is longer, but for steps of a training
-# Seconds that the thread may learn of a signal after its handler was called.
+PATIENCE = 10.0  # seconds; no library call that returns takes longer, except training steps
+# Seconds by which the thread may learn of a signal later than its handler is called.
 LATE = 5.0
 
 Handler = Callable[[int, FrameType | None], Any]
 
 
 class _Watch:
-    """The signals of the command that runs, and when a handler was last called."""
+    """The signals of the running command, and when a handler was last called."""
 
     def __init__(self) -> None:
         self.active = False
@@ -39,7 +38,7 @@ _watch = _Watch()
 
 
 def answering(handler: Handler) -> Handler:
-    """A handler of a signal that counts as the answer to it."""
+    """A signal handler that counts as an answer to the signal."""
 
     def answer(signum: int, frame: FrameType | None) -> Any:
         _watch.answered = time.monotonic()
@@ -50,7 +49,7 @@ def answering(handler: Handler) -> Handler:
 
 @contextmanager
 def patience(seconds: float) -> Iterator[None]:
-    """For the block, so long may a call take in which no signal is answered."""
+    """For the block, the longest call during which a signal may stay unanswered."""
     before, _watch.patience = _watch.patience, seconds
     try:
         yield
@@ -60,11 +59,11 @@ def patience(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def ended_by_signals(name: str) -> Iterator[None]:
-    """For the block, a signal that is not answered ends the process, with a line of the command's
-    `name` and the exit code of the signal.
+    """For the block, an unanswered signal ends the process, with a line that has the command's
+    `name` and with the exit code of the signal.
 
-    It does nothing where this is not the main thread, another block is active, or somebody else is
-    told of signals already.
+    It does nothing outside the main thread, while another block is active, or if other code already
+    receives the signals.
     """
     before = signal.getsignal(signal.SIGINT)
     main = threading.current_thread() is threading.main_thread()
@@ -90,7 +89,7 @@ def ended_by_signals(name: str) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         signal.set_wakeup_fd(-1)
         _watch.active = False
-        tell.close()  # which the thread reads as the end
+        tell.close()  # which tells the thread to end
         thread.join()
         told.close()
 

@@ -22,10 +22,10 @@ try:
 except ImportError:  # everything else
     msvcrt = None  # type: ignore[assignment]
 
-# Windows lets nobody read what is locked, so there the lock is on a byte far behind the text.
+# Windows forbids reading locked bytes, so there the lock is on a byte far beyond the text.
 _FAR = 1 << 30
 
-# The system's locks are between processes: one would let go of its own on opening the file again.
+# System locks work between processes: opening the file again would release this process's own.
 _held_here: set[Path] = set()
 _among_threads = fork_safe_lock()
 if hasattr(os, "register_at_fork"):  # a child holds none of them
@@ -39,10 +39,10 @@ class BusyError(OSError):
 class Lock:
     """A file that one process at a time can hold, also of machines that share the disk.
 
-    `with Lock(path) as lock: lock.take()` holds it to the end of the block, or of the process,
-    however that ends: the system lets go, so nothing is left to clear away after SIGKILL. Processes
-    that are forked meanwhile do not hold it, and a second lock of the same process waits as one of
-    another process would.
+    `with Lock(path) as lock: lock.take()` holds it to the end of the block or of the process,
+    however that ends: the system releases it, so SIGKILL leaves nothing to clean up. Processes
+    forked meanwhile do not hold it, and a second lock in the same process waits like one in another
+    process.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,10 +55,10 @@ class Lock:
         return self
 
     def take(self, wait: float = 0.0) -> None:
-        """Hold the lock from now on; taken already, it stays so. Makes the folder it is in.
+        """Take the lock, unless it is held already. Creates its folder.
 
-        wait: seconds to wait for the process that holds it. Raises BusyError after that, OSError
-        where the file cannot be written. On a system or a disk that has no locks it warns and takes
+        wait: seconds to wait for the process that holds it, after which BusyError is raised. Raises
+        OSError if the file cannot be written. On a system or disk without locks it warns and takes
         none.
         """
         if self._file is not None:
@@ -90,13 +90,13 @@ class Lock:
             self._file.close()
             self._file = None
             return
-        if msvcrt is not None:  # Windows removes no file that is open
+        if msvcrt is not None:  # Windows cannot remove an open file
             self._file.close()
         try:
-            self.path.unlink(missing_ok=True)  # while it is held, so it is nobody else's
+            self.path.unlink(missing_ok=True)  # while it is held, so no other process has it
         except PermissionError:
             if msvcrt is None:
-                raise  # on Windows the next one has it open already
+                raise  # on Windows the next process has it open already
         finally:
             self._file.close()
             self._file = None
@@ -104,7 +104,7 @@ class Lock:
                 _held_here.discard(self._name)
 
     def _try(self) -> str | None:
-        """Take the lock if it is free; else say who has it."""
+        """Take the lock if it is free; else return who holds it."""
         with _among_threads:
             if self._name in _held_here:
                 return f"process {os.getpid()} on {socket.gethostname()}"
@@ -143,8 +143,8 @@ class Lock:
 
 
 def _lock(file: BinaryIO) -> None:
-    """Lock an open file. Raises BlockingIOError or PermissionError where another process has it,
-    another OSError where the disk has no locks; a system that has none is told about once.
+    """Lock an open file. Raises BlockingIOError or PermissionError if another process holds it, and
+    another OSError if the disk has no locks. On a system without locks it warns once.
     """
     if fcntl is not None:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

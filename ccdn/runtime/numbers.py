@@ -1,4 +1,4 @@
-"""Numbers as text holds them: Python takes more for one than any program that writes landmarks."""
+"""Numbers in text: Python accepts more forms than any program that writes landmarks uses."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _WHOLE = re.compile(r"[0-9]+")
 _BLANKS = " \t\r\n"
-# Longer than any that is meant, and Python refuses to convert thousands of digits.
+# Longer than any real number; and Python refuses to convert thousands of digits.
 _DIGITS = 99
 
 
 def parse_number(text: str) -> float:
-    """The number that a field holds; nan and inf are given as such.
+    """The number in a field; nan and inf are accepted.
 
-    Raises ValueError for anything else, also for what only Python takes for a number: 1_0.5 and
-    digits of other scripts.
+    Raises ValueError for anything else, including forms that only Python accepts: 1_0.5 and digits
+    of other scripts.
     """
     stripped = text.strip(_BLANKS)
     if not (_NUMBER.fullmatch(stripped) or _NOT_FINITE.fullmatch(stripped)):
@@ -25,5 +25,5 @@ def parse_number(text: str) -> float:
 
 
 def is_whole(text: str) -> bool:
-    """Whether a text is a whole number from 0, in the digits 0 to 9 and without a sign."""
+    """Whether a text is a non-negative integer in the digits 0 to 9, without a sign."""
     return len(text) <= _DIGITS and _WHOLE.fullmatch(text) is not None

@@ -1,9 +1,9 @@
-"""The processes of one training, as torchrun starts them, and what they tell each other.
+"""The processes of one training, as torchrun starts them, and their communication.
 
-Plain torch.distributed: DistributedDataParallel, autocast, GradScaler and torchrun's elastic agent
-are kept well by torch itself. What accelerate or Lightning Fabric would add is the choice of a
-device and a wrapped data loader; here the order of the samples and the process group of COCS must
-be exact, so both would be worked around, for a dependency more.
+This is plain torch.distributed: torch itself maintains DistributedDataParallel, autocast,
+GradScaler and torchrun's elastic agent. accelerate or Lightning Fabric would add device selection
+and a wrapped data loader. Here the order of the samples and the process group of COCS must be
+exact, so we would have to work around both, at the cost of a dependency.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run. group is None where it is alone."""
+    """This process among those of the run. group is None if it is alone."""
 
     rank: int = 0
     size: int = 1
@@ -72,10 +72,10 @@ class Processes:
                 dist.broadcast(buffer, src=0, group=self.group)
 
     def share(self, count: int) -> list[int]:
-        """The indices 0..count-1 that are this process's to evaluate, equally many on each.
+        """This process's share of the indices 0..count-1 to evaluate, equally many on each process.
 
-        A few come twice where count is no multiple; the metrics of `ccdn.evaluation.running` count
-        a face once.
+        If count is not a multiple, a few indices are repeated; the metrics of
+        `ccdn.evaluation.running` count each face once.
         """
         rounds = -(-count // self.size)
         return [(self.rank + i * self.size) % count for i in range(rounds)]
@@ -85,20 +85,20 @@ ALONE = Processes()
 
 
 def launched() -> bool:
-    """Whether torchrun, or what sets the same variables, started this process."""
+    """Whether torchrun, or a launcher that sets the same variables, started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def run_id() -> str | None:
-    """torchrun's --rdzv-id, which outlives its agents; None where torchrun did not start this."""
+    """torchrun's --rdzv-id, which outlives its agents; None if torchrun did not start this."""
     return os.environ.get("TORCHELASTIC_RUN_ID")
 
 
 def agent_age() -> float:
     """Seconds since torchrun's agent on this machine, the parent of this process, was started.
 
-    It starts its processes anew whenever one of them dies and whenever agents come or go, and
-    counts the former only: where the system does not tell an age, the count says whether the agent
+    The agent restarts its processes whenever one of them dies and whenever agents come or go, but
+    counts only the former. If the system does not report an age, the count shows whether the agent
     is older than its processes, and the age is infinity or zero.
     """
     try:
@@ -114,11 +114,11 @@ def _restarts() -> int:
 
 
 def _store_is_older() -> bool:
-    """Whether the processes meet in a store that those before them have met in.
+    """Whether the processes meet in a store that earlier processes have used.
 
-    A single agent keeps its store when it starts its processes anew (torch 2.13), and one that is
-    early reads the address of a process that is gone there. Several agents do not count their
-    restarts alike: a prefix by the count would part them.
+    A single agent keeps its store when it restarts its processes (torch 2.13), and a process that
+    is early reads the address of a dead process there. Several agents do not count restarts alike,
+    so a prefix with the count would separate them.
     """
     of_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return of_agent and os.environ.get("GROUP_WORLD_SIZE") == "1" and _restarts() > 0
@@ -126,7 +126,7 @@ def _store_is_older() -> bool:
 
 @contextmanager
 def processes(device: str = "auto", timeout: timedelta | None = None) -> Iterator[Processes]:
-    """Join the processes that torchrun started, for the block; ALONE where it did not.
+    """For the block, join the processes that torchrun started; ALONE if it started none.
 
     device: train.device; nccl where each process has a GPU, else gloo.
     """
@@ -135,7 +135,7 @@ def processes(device: str = "auto", timeout: timedelta | None = None) -> Iterato
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = device != "cpu" and torch.cuda.is_available()
-    if cuda and local < torch.cuda.device_count():  # with too few, `pick_device` says so
+    if cuda and local < torch.cuda.device_count():  # if there are too few, `pick_device` reports it
         torch.cuda.set_device(local)
     backend = "nccl" if cuda else "gloo"
     if _store_is_older():

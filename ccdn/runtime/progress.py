@@ -1,4 +1,4 @@
-"""Progress on a terminal as a bar, elsewhere as a line now and then."""
+"""Progress: a bar on a terminal, an occasional line elsewhere."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Progress:
             )
 
     def step(self, done: int, text: str) -> None:
-        """`done` optimiser steps are done; `text` says the state, e.g. the epoch and the loss."""
+        """Report `done` optimiser steps; `text` is the state, e.g. the epoch and the loss."""
         if self.bar is not None:
             self.bar.set_postfix_str(f"{text}, {self.rate(done):.0f} images/s", refresh=False)
             self.bar.update(done - self.bar.n)
@@ -60,7 +60,7 @@ class Progress:
             )
 
     def say(self, text: str) -> None:
-        """Print a line of its own."""
+        """Print a separate line."""
         if self.bar is not None:
             self.bar.write(text, file=self.stream)
         else:
@@ -79,9 +79,9 @@ class Progress:
 def bar(
     items: Iterable[Item], name: str, total: int | None = None, seconds: float = 15.0
 ) -> Iterator[Item]:
-    """Pass `items` on, with a tqdm bar on a terminal and elsewhere a line every `seconds`.
+    """Yield `items`, with a tqdm bar on a terminal or else a line every `seconds`.
 
-    total: how many there are, where `len` does not tell.
+    total: how many there are, if `len` is not available.
     """
     if sys.stderr.isatty():
         yield from tqdm(items, desc=name, total=total, leave=False)

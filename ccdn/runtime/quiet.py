@@ -1,4 +1,4 @@
-"""Silence for what libraries say of themselves."""
+"""Silences the chatter of libraries."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _caught: warnings.catch_warnings[None] | None = None
 def no_warnings() -> Iterator[None]:
     """No warnings in the block, in any thread.
 
-    As `warnings.catch_warnings`, which puts back what it found: two threads that use that one
-    together may leave the process silent for ever. Here the first to enter makes it silent and the
-    last to leave ends it.
+    `warnings.catch_warnings` restores the state that it found, so two threads that use it together
+    may leave the process silent forever. Here the first thread to enter silences the process and
+    the last one to leave ends the silence.
     """
     if getattr(sys.flags, "context_aware_warnings", False):  # Python 3.14: each thread has its own
         with warnings.catch_warnings():
@@ -48,7 +48,7 @@ def _enter() -> None:
 def _leave() -> None:
     global _inside
     with _lock:
-        _inside = max(0, _inside - 1)  # a child that was forked in the block has left it
+        _inside = max(0, _inside - 1)  # a child forked inside the block is outside it
         if _inside == 0:
             _end()
 
@@ -61,5 +61,5 @@ def _end() -> None:
         _caught = None
 
 
-if hasattr(os, "register_at_fork"):  # of a child no other thread will come to leave
+if hasattr(os, "register_at_fork"):  # in a child, no other thread will ever leave
     os.register_at_fork(after_in_child=_end)

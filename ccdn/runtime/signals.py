@@ -15,16 +15,16 @@ import torch
 from ccdn.runtime.interrupt import answering
 from ccdn.runtime.processes import Processes
 
-# Seconds in which more signals are the same wish: a batch system signals every process of a job,
-# and torchrun passes on to its processes what they got themselves.
+# Seconds in which further signals count as the same request: a batch system signals every process
+# of a job, and torchrun passes signals on to processes that already got them.
 SAME_WISH = 3.0
-# Seconds in which processes that were asked to stop do another step, to stop together.
+# Seconds in which processes that were asked to stop may do another step, to stop together.
 TOGETHER = 10.0
 
 
 @contextmanager
 def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
-    """For the block, SIGINT and SIGTERM call `handler`; gives what they did before."""
+    """For the block, SIGINT and SIGTERM call `handler`; yields the previous handlers."""
     previous: dict[int, Any] = {}
     try:
         for which in (signal.SIGINT, signal.SIGTERM):
@@ -36,7 +36,7 @@ def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[
 
 
 class StopRequest:
-    """Whether this process was asked to stop, and by which signal; 0 where it was not."""
+    """Whether this process was asked to stop, and by which signal; 0 if it was not."""
 
     def __init__(self) -> None:
         self.signum = 0
@@ -44,8 +44,8 @@ class StopRequest:
 
     @contextmanager
     def listen(self) -> Iterator[None]:
-        """For the block, a signal becomes a wish, and so do those that follow; but a Ctrl-C that
-        comes SAME_WISH after the first signal does what it did before.
+        """For the block, a signal becomes a request to stop, and so do those that follow. But a
+        Ctrl-C more than SAME_WISH after the first signal does what it did before.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -63,10 +63,10 @@ class StopRequest:
             yield
 
     def ends_a_wait(self, processes: Processes) -> bool:
-        """Whether to wait no longer for what concerns this process alone.
+        """Whether to stop waiting for something that concerns only this process.
 
-        Of several it first waits with the others, which need it to continue: they agree to stop
-        after the step.
+        With several processes it first keeps waiting, because the others need it to continue: they
+        agree to stop after the step.
         """
         if not self.signum:
             return False

@@ -1,4 +1,4 @@
-"""What several threads of a process need to share something."""
+"""Sharing between the threads of a process."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import threading
 
 
 def fork_safe_lock() -> threading.Lock:
-    """A lock that a process which is forked while another thread holds it does not find locked for
-    ever: a fork waits for it. For the life of the process; what it guards must be short.
+    """A lock that a forked process never finds locked forever, because a fork waits for the thread
+    that holds it. It lives as long as the process, and must be held only briefly.
     """
     lock = threading.Lock()
     if hasattr(os, "register_at_fork"):

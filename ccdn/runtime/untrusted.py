@@ -1,4 +1,4 @@
-"""Bounds for files of strangers: a small one must not become hours of work or all of the memory."""
+"""Bounds for untrusted files: a small file must not take hours of work or all of the memory."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import yaml
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MOST_SETTINGS, DEEPEST = 10_000, 20  # values of a configuration, and lists in lists
-# Characters: what Python does with an integer takes a time that grows with the square.
+# Characters: the time of Python's integer conversion grows with their square.
 _LONGEST_NUMBER = 100
 
 
 def check_plain(values: Any, most: int = MOST_SETTINGS, deepest: int = DEEPEST) -> None:
-    """Raise ValueError where nested mappings and sequences are deeper or hold more than that.
+    """Raise ValueError if nested mappings and sequences are deeper or larger than this.
 
-    One that is there several times counts each time: what is written down once and referred to ten
-    times, nine times over, is a billion values for whoever copies it.
+    A repeated value counts each time: a value that is referenced ten times, nine levels deep, is a
+    billion values once it is copied.
     """
     waiting = [(values, 0)]
     while waiting:
@@ -34,8 +34,8 @@ def check_plain(values: Any, most: int = MOST_SETTINGS, deepest: int = DEEPEST) 
 
 
 def check_yaml(text: str) -> None:
-    """Raise ValueError for YAML whose aliases and merges stand for too many values, or that holds
-    an endless number, and yaml.YAMLError for what is no YAML.
+    """Raise ValueError for YAML whose aliases and merges stand for too many values or that has an
+    excessively long number, and yaml.YAMLError for invalid YAML.
     """
     sizes: dict[int, int] = {}
 
@@ -47,7 +47,7 @@ def check_yaml(text: str) -> None:
                 raise ValueError(f"found a number of {len(node.value)} characters")
             return 1
         if id(node) not in sizes:
-            sizes[id(node)] = MOST_SETTINGS  # inside itself it would have no end
+            sizes[id(node)] = MOST_SETTINGS  # a value inside itself would have no end
             parts = node.value
             if isinstance(node, yaml.MappingNode):
                 parts = [part for pair in node.value for part in pair]
@@ -59,8 +59,8 @@ def check_yaml(text: str) -> None:
 
 
 def check_archive(archive: ZipFile, largest: int, stored: bool = False) -> None:
-    """Raise ValueError for a zip archive whose parts are larger than that together; `stored`: or
-    where one is compressed.
+    """Raise ValueError for a zip archive whose parts are larger than this in total or, with
+    `stored`, compressed.
     """
     parts = archive.infolist()
     if stored and any(part.compress_type != ZIP_STORED for part in parts):

@@ -18,7 +18,7 @@ from ccdn.training.workers import Stop, by_processes, by_thread
 
 
 class TrainingCrops(Protocol):
-    """What the trainer needs of `ccdn.data.dataset.CropDataset`."""
+    """The part of `ccdn.data.dataset.CropDataset` that the trainer needs."""
 
     def __len__(self) -> int: ...
 
@@ -52,13 +52,14 @@ def batches(
     share: Share = WHOLE,
     stop: Stop = lambda: False,
 ) -> Generator[Batch, None, None]:
-    """Every batch from `first` on; the same ones whatever `workers` is.
+    """Every batch from `first` on; the same batches for any number of `workers`.
 
-    batch_size: images over all processes. share: which of them are this process's; together the
-    processes get the batch that one alone would get. workers 0: one thread of this process prepares
-    them; else so many processes. stop: asked while a batch is waited for; once it says True there
-    are no more. Close the iterator to stop them early. Raises BatchError for a face that cannot be
-    read, WorkerError for a process that has ended, ValueError for a batch that cannot be shared.
+    batch_size: images over all processes. share: this process's part of them; together the
+    processes get the batch that a single one would get. workers: the number of processes that
+    prepare batches; 0: one thread of this process. stop: polled during the wait for a batch; once
+    it returns True, no more batches follow. Close the iterator to stop early. Raises BatchError for
+    a face that cannot be read, WorkerError for a process that has ended, and ValueError for a batch
+    that cannot be shared.
     """
     keys = _Keys(len(crops), batch_size, seed, first, epochs, share)
     steps = steps_per_epoch(len(crops), usable_batch(len(crops), batch_size, share))
@@ -120,7 +121,7 @@ class _Prepare:
 
 
 class _PrepareArrays(_Prepare):
-    """The same as arrays, which cross a pipe as they lie in memory."""
+    """The same as arrays, whose memory crosses a pipe unchanged."""
 
     def prepared(self, place: Place, indices: list[int]) -> Any:
         found = super().prepared(place, indices)

@@ -1,6 +1,6 @@
-"""Training crops made where the network is: pixels resident, a batch warped at once.
+"""Training crops made on the network's device: pixels stay there, and a batch is warped at once.
 
-The host only draws the random changes, a few numbers a face, so that one core can feed a GPU.
+The host only draws the random changes, a few numbers per face, so one core can feed a GPU.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ SMALLEST = 0.5  # magnification below which a bilinear warp would skip pixels
 class DeviceCrops:
     """The items of a training `CropDataset`, the images made on `device`.
 
-    The draws and the landmarks are the host's; the pixels are its to the rounding of the warp.
-    Memory: about (1.25 reach S)^2 x 3 bytes a face, e.g. 0.3 MB with the paper's crop and
-    augmentation.
+    Draws and landmarks equal the host's; pixels equal them up to the rounding of the warp. Memory:
+    about (1.25 reach S)^2 x 3 bytes per face, e.g. 0.3 MB with the paper's crop and augmentation.
 
-    Raises ConfigError for changes that only the host makes: low_resolution, occlusion, crops of
-    pixels that would have to be averaged first.
+    Raises ConfigError for changes that only the host can make: low_resolution, occlusion, and crops
+    whose pixels would have to be averaged first.
     """
 
     def __init__(self, crops: CropDataset, device: torch.device) -> None:
@@ -51,7 +50,7 @@ class DeviceCrops:
         self.epoch = 0
         regions = [crops.region(index) for index in range(len(crops))]
         side = max(max(pixels.shape[:2]) for pixels, _, _ in regions)
-        # Beyond a face's own region is black, as beyond the picture.
+        # Outside a face's own region is black, as outside the picture.
         self._pixels = torch.zeros(len(crops), 3, side, side, dtype=torch.uint8, device=device)
         self._to_crop = np.empty((len(crops), 2, 3))
         self._boxes = []

@@ -17,7 +17,7 @@ from ccdn.training.precision import AUTOCAST, compute_dtype
 def to_device(
     model: nn.Module, config: TrainConfig, device: torch.device, processes: Processes = ALONE
 ) -> nn.Module:
-    """Move a network to its device, type and memory format, with its kind of batch normalisation.
+    """Move a network to its device, dtype and memory format, with its kind of batch normalisation.
 
     Weights keep their names. Raises ConfigError for synchronised statistics on a CPU.
     """
@@ -36,8 +36,8 @@ def to_device(
 def distribute(
     model: nn.Module, config: TrainConfig, device: torch.device, processes: Processes = ALONE
 ) -> nn.Module:
-    """What is called in the training step: the network, compiled, and averaging gradients over the
-    processes.
+    """The module that the training step calls: the network, compiled if requested, which averages
+    gradients over the processes.
     """
     if config.compile != "none":
         mixed = config.precision in AUTOCAST
@@ -60,7 +60,7 @@ def distribute(
 
 
 def train_mode(model: nn.Module, config: TrainConfig) -> None:
-    """Training mode; batch normalisation keeps its running statistics where they are frozen."""
+    """Training mode; frozen batch normalisation keeps its running statistics."""
     model.train()
     if config.batch_norm == "frozen":
         for module in model.modules():

@@ -14,13 +14,13 @@ from ccdn.training.schedule import learning_rate
 from ccdn.training.step import NotFiniteError
 from ccdn.training.trainer import Trainer, TrainingError
 
-TRIES = 3  # steps with the same batch; the first, which warms up, is not counted
+TRIES = 3  # steps with the same batch; the first is a warm-up and is not counted
 
 
 def dry_run(trainer: Trainer) -> str:
-    """Read a batch, do a few steps with it, and say what the run would take.
+    """Read a batch, do a few steps with it, and report what the run would take.
 
-    The trainer's weights are those of these steps afterwards. Raises TrainingError where a loss or
+    Afterwards the trainer has the weights of these steps. Raises TrainingError if a loss or
     gradient is not finite.
     """
     plan = trainer.plan
@@ -84,7 +84,7 @@ def _memory(device: torch.device) -> str:
         import resource
     except ImportError:  # Windows
         return "not known: this system does not tell a process's peak"
-    # Of this process, with everything that it imported; kilobytes but on macOS.
+    # Of this process with all of its imports; in kilobytes, except on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return f"{_bytes(peak)} at the peak of this process"

@@ -15,7 +15,7 @@ class MetricsLog:
     """Appends records to metrics.jsonl; each has the key `step`, the optimiser steps done so far.
 
     after_step: on resume, the step of the checkpoint; records of later steps, which the run will
-    write again, and a last line cut short by a crash are removed first. None begins a new file.
+    write again, and a last line truncated by a crash are removed first. None starts a new file.
     """
 
     def __init__(self, path: Path, after_step: int | None = None) -> None:
@@ -38,7 +38,7 @@ class MetricsLog:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def sync(self) -> None:
-        """Bring all records to the disk, before a checkpoint that counts on them."""
+        """Flush all records to disk, before a checkpoint that relies on them."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -47,7 +47,7 @@ class MetricsLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl, up to the first line that is not whole."""
+    """The records of a metrics.jsonl, up to the first incomplete line."""
     records = []
     for line in Path(path).read_bytes().splitlines():
         try:

@@ -23,6 +23,6 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 
 
 def rate_factor(config: TrainConfig, processes: int) -> float:
-    """What train.lr_scaling multiplies the learning rate by."""
+    """The factor by which train.lr_scaling multiplies the learning rate."""
     power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[config.lr_scaling]
     return float(processes) ** power

@@ -1,4 +1,4 @@
-"""The number formats of a training step, and whether its bits repeat."""
+"""The number formats of a training step, and bitwise reproducibility."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def compute_dtype(config: TrainConfig) -> torch.dtype:
-    """The type of weights and images; autocast lowers it where it is safe."""
+    """The dtype of weights and images; autocast lowers it where that is safe."""
     return torch.float64 if config.precision == "fp64" else torch.float32
 
 
@@ -24,12 +24,12 @@ def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManage
 
 
 def make_scaler(config: TrainConfig, device: torch.device) -> torch.amp.GradScaler:
-    """Scales losses, so that gradients in fp16 do not vanish; switched off elsewhere."""
+    """Scales losses so that fp16 gradients do not vanish; switched off for other formats."""
     return torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
 
 def use_deterministic_operators(config: TrainConfig) -> None:
-    """train.deterministic, for this process. cuBLAS reads its variable when it is first used."""
+    """Apply train.deterministic to this process. cuBLAS reads its variable at its first use."""
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False

@@ -1,4 +1,4 @@
-"""What the first process of a run shows and writes: progress, metrics.jsonl, pictures, events."""
+"""The output of a run's first process: progress, metrics.jsonl, pictures, events."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PICTURES_EVERY = 20.0  # seconds between two drawings of the curves and samples
 
 
 class Records:
-    """The records of a run in `folder`; every method does nothing where `active` is false.
+    """The records of a run in `folder`; if `active` is false, every method does nothing.
 
-    step: the optimiser steps done before; total: those of the whole run. tensorboard: also write
+    step: optimiser steps done so far; total: those of the whole run. tensorboard: also write
     TensorBoard events (see `check_tensorboard`).
     """
 
@@ -61,7 +61,7 @@ class Records:
                     self._events.add_scalar(f"{kind}/{key}", value, record["step"])
 
     def sync(self) -> None:
-        """Bring the records to the disk."""
+        """Flush the records to disk."""
         if self.active:
             self._log.sync()
 
@@ -71,12 +71,12 @@ class Records:
             self._progress.step(step, text)
 
     def say(self, text: str) -> None:
-        """Print a line of its own."""
+        """Print a separate line."""
         if self.active:
             self._progress.say(text)
 
     def draw(self, step: int, sample: Sample | None, always: bool = False) -> None:
-        """Draw curves.png and samples.png, now and then."""
+        """Draw curves.png and samples.png from time to time."""
         if not self.active or not (always or time.monotonic() - self._drawn > PICTURES_EVERY):
             return
         draw_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
@@ -134,5 +134,5 @@ def check_tensorboard() -> None:
 def _event_writer(folder: Path, step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
-    # Events of steps that a resumed run does again are hidden.
+    # Hides events of steps that a resumed run repeats.
     return SummaryWriter(str(folder), purge_step=step + 1)

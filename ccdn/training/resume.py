@@ -17,7 +17,7 @@ from ccdn.training.optimizer import rate_factor
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 WEIGHTS = "weights.safetensors"
 
-SAME_SHAPE = 1e-5  # of the crop: what rounding may move a mean shape by, and other faces exceed
+SAME_SHAPE = 1e-5  # of the crop: more than rounding moves a mean shape; other faces exceed it
 # Fields that may differ between a checkpoint and the run that resumes from it.
 _FREE = {
     "train.device",
@@ -36,7 +36,7 @@ _FREE = {
 
 
 def save_last(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write last.pt atomically; the one that was last becomes previous.pt. Raises OSError."""
+    """Write last.pt atomically; the old last.pt becomes previous.pt. Raises OSError."""
     last, previous = folder / LAST, folder / PREVIOUS
 
     def keep() -> None:
@@ -54,10 +54,10 @@ def save_last(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_last(folder: Path) -> tuple[Checkpoint, Path, str | None]:
-    """The newest whole checkpoint of a run, its file, and what was wrong with last.pt if that is
-    not it.
+    """The newest intact checkpoint of a run, its file, and, if that is not last.pt, what is wrong
+    with last.pt.
 
-    Raises CheckpointError, saying what is wrong with last.pt, when neither it nor previous.pt can
+    Raises CheckpointError, saying what is wrong with last.pt, if neither it nor previous.pt can
     be read.
     """
     last, previous = folder / LAST, folder / PREVIOUS
@@ -73,8 +73,8 @@ def load_last(folder: Path) -> tuple[Checkpoint, Path, str | None]:
 
 
 def finish(folder: Path, checkpoint: Checkpoint) -> bool:
-    """Write weights.safetensors of a run that is complete, from its last checkpoint, where a
-    process that was killed after that had no time to; says whether that was so. Raises OSError.
+    """Write weights.safetensors of a complete run from its last checkpoint, if a process was killed
+    before it could; returns whether that was the case. Raises OSError.
     """
     path = folder / WEIGHTS
     checkpoint = to_use(folder, checkpoint)
@@ -88,8 +88,8 @@ def finish(folder: Path, checkpoint: Checkpoint) -> bool:
 
 
 def to_use(folder: Path, last: Checkpoint) -> Checkpoint:
-    """The weights of a run: of its best epoch where a held-out part chooses, else its last. Raises
-    CheckpointError for a damaged best.pt.
+    """The weights of a run: those of its best epoch if a held-out part selects it, else of its
+    last. Raises CheckpointError for a damaged best.pt.
     """
     best = folder / BEST
     chosen = last.config.train.selection == "holdout" and best.exists()
@@ -112,11 +112,11 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def check_resumable(wanted: Config, checkpoint: Checkpoint, processes: int, source: Path) -> None:
-    """Raise CheckpointError, naming the fields, when a run with `wanted` on so many processes
-    cannot resume from a checkpoint.
+    """Raise CheckpointError, naming the fields, if a run with the configuration `wanted` on this
+    many processes cannot resume from a checkpoint.
 
-    train.epochs may change where the rate does not depend on it (schedule step or constant), and
-    train.batch_scope and batch_size where the batch of all processes stays the same.
+    train.epochs may change if the learning rate does not depend on it (schedule step or constant),
+    and train.batch_scope and batch_size if the batch of all processes stays the same.
     """
     saved, then = checkpoint.config, checkpoint.processes
     free = set(_FREE)
@@ -143,7 +143,7 @@ def check_resumable(wanted: Config, checkpoint: Checkpoint, processes: int, sour
 
 
 def _step_of(train: TrainConfig, processes: int) -> tuple[int, float]:
-    """The images of a step of all processes, and what their number multiplies the rate by."""
+    """The images per step over all processes, and the factor by which that scales the rate."""
     images = train.batch_size * (processes if train.batch_scope == "process" else 1)
     return images, rate_factor(train, processes)
 
@@ -151,7 +151,7 @@ def _step_of(train: TrainConfig, processes: int) -> tuple[int, float]:
 def check_fits(
     checkpoint: Checkpoint, config: Config, faces: TrainingFaces, processes: int, source: Path
 ) -> None:
-    """Raise CheckpointError when a run with these faces, on so many processes, cannot resume from a
+    """Raise CheckpointError if a run with these faces on this many processes cannot resume from a
     checkpoint whose configuration is resumable.
     """
     if checkpoint.optimizer is None:
@@ -177,7 +177,7 @@ def check_fits(
 
 
 def what_changed(checkpoint: Checkpoint, threads: int, processes: int) -> list[str]:
-    """What may change the last bits, or more, of a run that is resumed: a line for each."""
+    """A line for each difference that may change the last bits, or more, of a resumed run."""
     found = []
     if checkpoint.threads and checkpoint.threads != threads:
         found.append(

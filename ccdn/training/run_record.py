@@ -1,4 +1,4 @@
-"""run.json: every start of a run, with what its result depends on besides the configuration."""
+"""run.json: every start of a run, with what the result depends on beyond the configuration."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def record_start(folder: Path, config: Config, step: int, processes: int) -> Non
 
 
 def read_starts(folder: Path) -> list[dict[str, Any]]:
-    """The starts of the run in a folder; none where there is no run or its file is damaged."""
+    """The starts of the run in a folder; empty if there is no run or its file is damaged."""
     try:
         starts = json.loads((folder / FILE).read_text("utf-8"))["starts"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -50,7 +50,7 @@ def read_starts(folder: Path) -> list[dict[str, Any]]:
 
 
 def seconds_since(start: dict[str, Any]) -> float:
-    """Seconds since a start in run.json; infinity where its date cannot be read."""
+    """Seconds since a start in run.json; infinity if its date cannot be read."""
     try:
         date = datetime.fromisoformat(start["date"])
         return (datetime.now(timezone.utc) - date).total_seconds()
@@ -59,7 +59,7 @@ def seconds_since(start: dict[str, Any]) -> float:
 
 
 def git_commit() -> str | None:
-    """The commit of the project's sources, with "+" where they are changed; None outside git."""
+    """The commit of the project's sources, with "+" if they are modified; None outside git."""
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:

@@ -11,7 +11,7 @@ from ccdn.config import TrainConfig
 
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """The rate of optimiser step `step` (0-based); it has no state, so a resumed run needs none.
+    """The rate of optimiser step `step` (0-based). It has no state, so resuming needs none.
 
     step: lr times gamma for each milestone passed. cosine: from lr down to final_lr * lr at the
     end; flat_cosine: the same, after the share `flat` of the steps at lr. onecycle: up to lr over

@@ -17,7 +17,7 @@ from ccdn.training.batches import Batch
 from ccdn.training.distribution import distribute
 from ccdn.training.precision import autocast, compute_dtype, make_scaler
 
-SMALLEST_SCALE = 2.0**-10  # of the loss in fp16; below it nothing but overflow is left
+SMALLEST_SCALE = 2.0**-10  # of the loss in fp16; below it everything overflows
 
 
 class NotFiniteError(ArithmeticError):
@@ -40,9 +40,9 @@ class Sample(NamedTuple):
 
 
 class Step:
-    """Trains `model` by one batch a call; scaler is its state besides the optimiser's.
+    """Trains `model` on one batch per call; scaler is its only state besides the optimiser's.
 
-    The values it gives are means over all processes: loss, landmarks, cocs_t ..., gradient (its
+    The values it returns are means over all processes: loss, landmarks, cocs_t ..., gradient (its
     norm before clipping), nme in %.
     """
 
@@ -63,7 +63,7 @@ class Step:
     def __call__(self, batch: Batch, step: int, rate: float) -> dict[str, float]:
         """Do optimiser step `step` (0-based) at a learning rate. Raises NotFiniteError."""
         train = self.config.train
-        # For layers that draw, such as dropout: what they draw depends on step and process only.
+        # For random layers such as dropout: their draws depend only on step and process.
         torch.manual_seed(
             (train.seed * 1_000_003 + step + self.processes.rank * 7_919_000_003) % 2**63
         )
@@ -89,7 +89,7 @@ class Step:
             scaled = self.scaler.is_enabled() and self.scaler.get_scale() > SMALLEST_SCALE
             if not scaled:
                 raise NotFiniteError("gradient", found)
-            found["gradient"] = 0.0  # the scaler leaves this step out and halves the scale
+            found["gradient"] = 0.0  # the scaler skips this step and halves the scale
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return found

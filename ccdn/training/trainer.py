@@ -38,8 +38,8 @@ from ccdn.training.workers import WorkerError
 
 Item = TypeVar("Item")
 
-# Seconds after which one of several processes that was told to stop has waited in vain for the
-# others: no step of theirs takes so long.
+# Seconds that one of several processes that was asked to stop waits for the others: no step takes
+# that long.
 STEP_PATIENCE = 60.0
 
 
@@ -62,10 +62,10 @@ class Trainer:
     epoch-0010.pt ... (keep_epochs); at the end weights.safetensors; metrics.jsonl, curves.png and
     samples.png. The first process alone writes.
 
-    All that is random follows from (seed, epoch, index) and (seed, step, process), so a run that
-    resumes from a checkpoint ends, on one machine and thread count, with the weights of one that
-    never stopped. after_step is called with the number of steps done. Raises CheckpointError when
-    the plan's checkpoint does not fit the faces or the model, ConfigError for a model that cannot
+    All random draws follow from (seed, epoch, index) and (seed, step, process), so on one machine
+    and thread count a run that resumes from a checkpoint ends with the weights of one that never
+    stopped. after_step is called with the number of steps done. Raises CheckpointError if the
+    plan's checkpoint does not fit the faces or the model, and ConfigError for a model that cannot
     be built.
     """
 

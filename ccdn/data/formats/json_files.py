@@ -7,8 +7,8 @@ from typing import Any
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text holds. Raises ValueError for one that is none, naming a key that an object
-    has twice, and RecursionError for one that is nested without end.
+    """The value of a JSON text. Raises ValueError for invalid JSON and for an object with a
+    repeated key, naming the key, and RecursionError for nesting that is too deep.
     """
     return json.loads(text, object_pairs_hook=_object)
 

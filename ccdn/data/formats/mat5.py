@@ -179,7 +179,7 @@ class _Head:
 def _inflated(
     content: bytes, order: str, names: Sequence[str], budget: _Budget
 ) -> _Elements | None:
-    """The elements of a compressed matrix; None where it has none of these names."""
+    """The elements of a compressed matrix; None if it has none of these names."""
     stream = zlib.decompressobj()
     try:
         start = stream.decompress(content, _START)

@@ -77,7 +77,7 @@ def reading(
 
 def missing_point(landmarks: np.ndarray, first: int = 0) -> int | None:
     """The first of landmarks (L, 2), 0-based, that is 0 0 or -1 -1, in pixels or in the numbers of
-    a file whose first pixel is `first`; None where there is none.
+    a file whose first pixel is `first`; None if there is no such landmark.
     """
     marks = [mark - start for mark in _MARKS for start in {0, first}]
     marked = (landmarks[:, 0] == landmarks[:, 1]) & np.isin(landmarks[:, 0], marks)

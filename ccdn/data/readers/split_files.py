@@ -15,7 +15,7 @@ def find_split_file(root: Path, split: str, suffix: str, what: str) -> Path:
     In the folder or its subfolder `annotations` the name of the split must be the stem, its end
     (`face_landmarks_wflw_train`) or, if no file is so called, its beginning (`test_wflw`) or a word
     of it (`coco_wholebody_val_v1.0`).
-    Raises DataError when there is none or several.
+    Raises DataError unless there is exactly one.
     """
     if root.is_file():
         return root
