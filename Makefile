@@ -72,8 +72,8 @@ mutation: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --editable '.[mutation]'
 	for group in metrics readers references; do $(BIN)/python tests/mutation.py $$group --sample 300 || exit 1; done
 
-# timm and torchvision, with the torch that pip finds for them: the full CUDA build, about 6 GB, which no
-# device is needed for. Never in $(VENV), where torchvision would replace torch or fail beside it.
+# timm and torchvision with the torch that pip finds for them: the full CUDA build, about 6 GB; no device is
+# needed. Never in $(VENV), where torchvision would replace torch or fail with it.
 $(SWAP_VENV)/.installed: pyproject.toml setup.py csrc/bindings.py $(SOURCES)
 	test -x $(SWAP_VENV)/bin/python || $(PYTHON) -m venv $(SWAP_VENV)
 	PIP_CONSTRAINT= $(SWAP_VENV)/bin/python -m pip install --quiet 'torch>=2.10' torchvision timm numpy pytest
@@ -84,8 +84,8 @@ test-swap: $(SWAP_VENV)/.installed
 	$(SWAP_VENV)/bin/python -m pytest tests/swap tests/docs tests/ops/test_nn.py tests/ops/test_swap.py tests/ops/test_swap_left_alone.py tests/ops/test_swap_second_order.py
 
 # The operators' quick tests on a native module with AddressSanitizer and UndefinedBehaviorSanitizer (GCC), once for
-# each instruction set that this machine has. It lies in $(SANITIZE) beside a copy of the packages, where the tests are
-# started, so that no process imports the module of the tree. A fault ends the run with the sanitizer's message.
+# each instruction set that this machine has. The module is in $(SANITIZE) with a copy of the packages. The tests start
+# there, so no process imports the tree's module. A fault ends the run with the sanitizer's message.
 SANITIZE := build/sanitize
 CPU_FLAGS := $(shell sed -n '/^flags/{s/.*://p;q;}' /proc/cpuinfo 2>/dev/null)
 CPU_ISAS := base $(if $(filter avx2,$(CPU_FLAGS)),x86-64-v3) $(if $(filter avx512vl,$(CPU_FLAGS)),x86-64-v4)
@@ -103,8 +103,8 @@ sanitize: $(VENV)/.installed-dev
 	    --ignore-glob='$(CURDIR)/tests/ops/test_cuda*' --ignore-glob='$(CURDIR)/tests/ops/test_triton*' || exit 1; \
 	done
 
-# What needs a CUDA device. Neither command installs anything: a device's machine may have no network, so that they take
-# the Python of .venv where there is one, else $(PYTHON). CHECK and TRAIN are their options:
+# These need a CUDA device. Neither command installs anything, because the device's machine may have no network: they
+# use the Python of .venv if there is one, else $(PYTHON). CHECK and TRAIN hold their options:
 #     make gpu-check CHECK='--minutes 9 --out runs/gpu'
 GPU_PYTHON := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
@@ -144,8 +144,8 @@ docs: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	CCDN_BENCH_RESULTS=$${CCDN_BENCH_RESULTS-benchmarks/results} $(BIN)/python -m pytest benchmarks --benchmark-only
 
-# dist/*.tar.gz, and dist/*.whl built from it with the torch-free tools of $(VENV). The audit fails for a library that
-# not every Linux has.
+# dist/*.tar.gz, and dist/*.whl built from it with the torch-free tools of $(VENV). The audit fails if the wheel needs a
+# library that some Linux systems lack.
 AUDIT := import json, sys; found = json.load(sys.stdin); foreign = found.get("external_libs"); \
   print(found["wheel"], found.get("overall_tag", "pure"), foreign or "no foreign library"); sys.exit(bool(foreign))
 

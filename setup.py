@@ -44,7 +44,7 @@ def choice(name: str, *allowed: str) -> str:
 
 
 def find_cxx() -> list[str] | None:
-    """The C++ compiler as a command, or None. A CXX that names nothing is an error."""
+    """The C++ compiler as a command, or None. A CXX that does not exist is an error."""
     if os.environ.get("CXX"):
         command = shlex.split(os.environ["CXX"])
         if shutil.which(command[0]) is None:
@@ -64,7 +64,7 @@ class Cuda(NamedTuple):
     @property
     def gencode(self) -> list[str]:
         flags = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in self.archs]
-        # PTX of the last one, so that later devices are served too.
+        # PTX of the last one, so that later devices work too.
         return [*flags, f"-gencode=arch=compute_{self.archs[-1]},code=compute_{self.archs[-1]}"]
 
     @property
@@ -87,7 +87,7 @@ def find_nvcc() -> str | None:
 
 
 def find_cuda(sources: list[str]) -> Cuda | None:
-    """nvcc, where its static runtime lies, and the architectures that it can build."""
+    """nvcc, the location of its static runtime, and the architectures that it can build."""
     wanted = choice("CCDN_CUDA", "auto", "on", "off")
     if wanted == "off":
         return None
@@ -182,7 +182,7 @@ def escaped(path: str | Path) -> str:
 
 
 def targets_x86_64(cxx: list[str]) -> bool:
-    """Whether the compiler's output runs on x86-64: it may be a cross compiler."""
+    """Whether the compiler targets x86-64; it may be a cross compiler."""
     command = [*cxx, *shlex.split(os.environ.get("CXXFLAGS", "")), "-dM", "-E", "-x", "c++"]
     result = subprocess.run([*command, os.devnull], capture_output=True, text=True, check=False)
     return "#define __x86_64__ 1" in result.stdout
@@ -205,7 +205,7 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
     defines = ["-DNDEBUG"]
     # -fno-math-errno only frees sqrt of its errno branch; results are the same.
     common = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno"]
-    # How fast a loop is should not depend on what was linked before it: up to 10 % did.
+    # A loop's speed should not depend on what was linked before it, which changed it by up to 10 %.
     common.append("-falign-functions=64")
     warnings = ["-Wall", "-Wextra"]
     # csrc/cpu/engine/isa.h: *_kernels.cpp are compiled once for each instruction set.
@@ -235,7 +235,7 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
         "  depfile = $out.d",
         "  deps = gcc",
         "  description = c++ $in",
-        # Under another name first: a build that is killed leaves no half of a module.
+        # Under another name first, so that a killed build leaves no partial module.
         "rule link",
         f"  command = {quoted(cxx)} $in -o $out.partial {quoted([*link, *extra['LDFLAGS']])}"
         " && mv -f $out.partial $out",
@@ -291,7 +291,7 @@ class FreshPackages(build_py):
 
 
 class NinjaBuild(build_ext):
-    """Writes build.ninja into the build folder and runs it; its failure is the build's."""
+    """Writes build.ninja into the build folder and runs it; if ninja fails, so does the build."""
 
     def folder(self) -> Path:
         """Where the objects lie. An editable installation takes those of `build_ext --inplace`:

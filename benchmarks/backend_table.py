@@ -1,12 +1,12 @@
-"""The table of backends in docs/benchmarks.md, made from what is there.
+"""The table of backends in docs/benchmarks.md, generated from the tree.
 
     python benchmarks/backend_table.py            prints it
     python benchmarks/backend_table.py --write    puts it between that page's two markers
 
-A backend has an operator when the operator's folder has a module of the backend's name; every such
-module is tested: the CPU's as they are, Triton's in its interpreter and the CUDA kernels compiled
-for the CPU (tests/ops). What ran on a GPU, and what was measured, is what the files in
-benchmarks/results say: <device>.json of `make gpu-check`, and the summaries of `make bench`.
+A backend has an operator if the operator's folder has a module with the backend's name. Every such
+module is tested: the CPU's directly, Triton's in its interpreter, and the CUDA kernels compiled for
+the CPU (tests/ops). The files in benchmarks/results say what ran on a GPU and what was measured:
+<device>.json of `make gpu-check`, and the summaries of `make bench`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BACKENDS = {"cpu": "C++ on the CPU", "triton": "Triton", "cuda": "CUDA C++"}
 
 
 def operators() -> list[str]:
-    """Every public operator, as the references have them."""
+    """Every public operator, as listed by the references."""
     return sorted(path.parent.name for path in OPERATORS.glob("*/reference.py"))
 
 
@@ -93,7 +93,7 @@ def table() -> str:
 
 
 def replaced(page: str) -> str:
-    """The page with the table of now between its markers."""
+    """The page with the current table between its markers."""
     before, _, rest = page.partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:

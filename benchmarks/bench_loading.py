@@ -1,8 +1,8 @@
 """Training crops a second from photographs like 300W's: decoded each time, and from the caches.
 
-One process without workers, so that a core's worth of loading is seen. The photographs are
-generated faces before noise, a megapixel each, written as JPEG. Prints its own table: the baselines
-are ways to load, not formulations of an operator.
+One process without workers shows the loading rate of one core. The photographs are generated faces
+without noise, a megapixel each, written as JPEG. Prints its own table, because the baselines are
+ways to load, not formulations of an operator.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every operator without a bench_NAME.py of its own, by the example of its record, in float32."""
+"""Every operator without its own bench_NAME.py, on the example of its record, in float32."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A whole training step on the CPU: CCDN on the native operators and on the reference, and FCDN.
 
 Float32, batch 8, the paper's widths with stem_stride 2, P = 4: forward pass, objective and backward
-pass; the optimiser is the same for all. Prints its own table, for its baselines are networks and
-backends, not formulations of one operator. Needs about two minutes on two cores.
+pass; the optimiser is the same for all. Prints its own table, because its baselines are networks
+and backends, not formulations of one operator. Takes about two minutes on two cores.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def test_training_step(benchmark: Any, capsys: Any) -> None:
         "FCDN, native": step(network("paper-fcdn"), None, crops, target),
         "Baseline": step(network("paper-baseline"), None, crops, target),
     }
-    # Both backends give one loss and one gradient, or neither has a speed.
+    # Both backends must give the same loss and gradient before they are timed.
     found = []
     for name in ("CCDN, native", "CCDN, reference"):
         loss = steps[name]()

@@ -1,4 +1,4 @@
-"""A row of a benchmark: what is run, the check of its results, and what is measured.
+"""A row of a benchmark: what it runs, how results are checked, and what is measured.
 
 A bench_<op>.py describes cases and hands each to the fixture `bench`:
 
@@ -42,9 +42,9 @@ class Case:
     require a gradient are differentiated for random gradients of all outputs; without such inputs
     the row is the forward pass alone.
 
-    size        columns that say what this row is, in symbols: {"B": 8, "D": 256, "N": 64}
+    size        columns that identify this row, in symbols: {"B": 8, "D": 256, "N": 64}
     reference   ccdn_ops.reference's, differentiable by autograd
-    best_eager  the fastest that plain PyTorch does it; None: nothing is faster than the reference
+    best_eager  the fastest plain PyTorch; None: nothing is faster than the reference
     work        bytes if every tensor moved once, and multiplications and additions of ours, both
                 forward and backward: the function work() below
     eigh        the same through torch.linalg.eigh, where it computes the same
@@ -67,7 +67,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a case; ratios are of the fastest rounds, a baseline's over ours."""
+    """The measurements of a case; a ratio is a baseline's fastest round over ours."""
 
     operator: str
     size: dict[str, object]
@@ -89,7 +89,7 @@ class Row:
 def work(operator: str, *shape: int, **arguments: int) -> tuple[int, int]:
     """Bytes and operations of a float32 call, forward and backward, as ccdn_ops.explain has them.
 
-    The arguments are explain's; skips the row where the native kernels do not serve the call.
+    The arguments are explain's; skips the row if the native kernels do not serve the call.
     """
     found = ccdn_ops.explain(operator, *shape, **arguments)
     if found.backend != "cpu":
@@ -98,7 +98,7 @@ def work(operator: str, *shape: int, **arguments: int) -> tuple[int, int]:
 
 
 def features(batch: int, channels: int, positions: int) -> Tensor:
-    """Features (B, D, N) with one dominant direction, as networks make them."""
+    """Features (B, D, N) with one dominant direction, as in networks."""
     random = torch.Generator().manual_seed(0)
     direction = torch.randn(batch, channels, 1, generator=random)
     direction = direction * torch.randn(batch, 1, positions, generator=random)
@@ -109,7 +109,7 @@ def features(batch: int, channels: int, positions: int) -> Tensor:
 def network_weights(
     excitations: int, channels: int, orders: int = 2, reduction: int = 4
 ) -> list[Tensor]:
-    """The weights of excitation_gates, as large as a network's at its start."""
+    """The weights of excitation_gates, as large as in a network at initialisation."""
     random = torch.Generator().manual_seed(2)
     p, o, d, r = excitations, orders, channels, channels // reduction
     shapes = ((p, o, r, d), (p, o, r), (p, o, d, r), (p, o, d))

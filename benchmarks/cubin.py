@@ -24,7 +24,7 @@ _INSTRUCTION = 16  # bytes
 
 
 class NoDisassemblerError(RuntimeError):
-    """cuobjdump or nvdisasm is not there."""
+    """cuobjdump or nvdisasm was not found."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def _template_arguments(rest: str) -> list[str]:
 
 @cache
 def tool(name: str) -> str:
-    """The path of a tool: that of nvcc's toolkit where there is one, else Triton's.
+    """The path of a tool: nvcc's toolkit's if there is one, else Triton's.
 
-    Raises NoDisassemblerError where it is in neither.
+    Raises NoDisassemblerError if neither has it.
     """
     toolkit = shutil.which("nvcc")
     places = [Path(os.path.realpath(toolkit)).parent] if toolkit else []
@@ -177,7 +177,7 @@ def _sections(elf: bytes) -> dict[str, bytes]:
 
 
 def _max_threads(info: bytes) -> int:
-    """The product of EIATTR_MAX_THREADS; 1024 where the kernel has no launch bounds."""
+    """The product of EIATTR_MAX_THREADS; 1024 if the kernel has no launch bounds."""
     at = 0
     while at + 4 <= len(info):
         form, attribute, size = struct.unpack_from("<BBH", info, at)

@@ -60,9 +60,9 @@ FAILED, NO_DEVICE, NO_KERNELS = 1, 3, 4
 STOPPED = -int(signal.SIGKILL)
 # The criterion for dual_squeeze, next to what tests/ops/test_gpu.py asks of every operator.
 EXACT = {"cuda": "tests/ops/test_cuda_build.py", "triton": "tests/ops/test_triton.py"}
-# One test of each operator that takes little time and shows most faults: an odd map, both passes.
+# A short test of each operator that reveals most faults: an odd map, both passes.
 TELLING = "test_values and 3x2x65 and float32 and contiguous"
-# A shape that says nothing for so long has hung its kernel.
+# A shape without output for this long has a kernel that hangs.
 SILENCE = 90.0
 Run = Callable[..., "tuple[int, str]"]
 
@@ -87,7 +87,7 @@ def run(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        start_new_session=True,  # so that what it started ends with it
+        start_new_session=True,  # so that its children end with it
     ) as process:
         assert process.stdout is not None
         end, heard = time.monotonic() + seconds, time.monotonic()
@@ -134,9 +134,9 @@ def check(
     run: Run = run,
     written: Callable[[Record], object] = lambda record: None,
 ) -> Record:
-    """Takes the steps that the record does not have yet; `written` after every one.
+    """Runs the steps that the record lacks, and calls `written` after each.
 
-    Nothing starts after `minutes`, and what runs then is stopped.
+    After `minutes` nothing starts, and a running step is stopped.
     """
     end = time.monotonic() + 60 * minutes
 
@@ -163,7 +163,7 @@ def check(
 
 
 def build(step: Step, seconds: float, run: Run) -> str:
-    """Builds the native module into the tree, for this device, where there is none that serves."""
+    """Builds the native module into the tree for this device, unless one there supports it."""
     probe = [sys.executable, str(ROOT / "benchmarks" / "gpu_check.py"), "--probe"]
     code, output = run(probe, 60.0)
     if code == 0:
@@ -219,10 +219,10 @@ def targets(
     record: Record,
     written: Callable[[Record], object] = lambda record: None,
 ) -> str:
-    """Measures the shapes of suites; a process that ends before its last is started again.
+    """Measures the shapes of suites; a process that ends before its last shape is restarted.
 
-    The shape at which it ended is the one that failed: the others get their turn. Shapes that a
-    first look has measured already are not measured again.
+    The shape at which it ended failed, and the others are still measured. Shapes that a first look
+    has measured already are not measured again.
     """
     had = {gpu_record.key(row) for row in record.rows if "ms" in row}
     wanted = [
@@ -251,7 +251,7 @@ def targets(
         wanted = [pair for pair in wanted if pair not in seen]
         out_of_time = end - time.monotonic() <= 1
         if wanted and not out_of_time and not (rows and "failed" in rows[-1]):
-            # It ended without a word about the shape that it was at.
+            # It ended without reporting its current shape.
             name, shape = wanted.pop(0)
             row = {"suite": name, "operator": SUITES[name].operator, "backend": step.backend}
             record.add({**row, "shape": list(shape), "failed": last_line(output, code)})
@@ -294,7 +294,7 @@ def sanitize(step: Step, seconds: float, run: Run) -> str:
 
 
 def conditions() -> dict[str, str]:
-    """What the numbers depend on."""
+    """The conditions that the numbers depend on."""
     try:
         triton = version("triton")
     except PackageNotFoundError:
@@ -323,9 +323,9 @@ def probe() -> int:
 def rehearse(
     plan: Sequence[Step], minutes: float, jobs: int = JOBS, record: Record | None = None
 ) -> tuple[list[str], list[str]]:
-    """The plan in lines: when each step would begin, how long it should take, what it runs.
+    """The plan in lines: when each step would begin, how long it should take, and what it runs.
 
-    And the names of the steps that would not be done in time.
+    Also returns the names of the steps that would not finish in time.
     """
     lines, left_over, clock = [], [], 0.0
     for batch in gpu_plan.batches(plan):

@@ -1,7 +1,7 @@
-"""What the baselines of gpu_targets.py ask of a device: the operations that PyTorch would launch.
+"""The work of the baselines of gpu_targets.py on a device: the operations that PyTorch launches.
 
-The reference runs on meta tensors, which have sizes and no numbers; every operation that is not a
-view is one kernel, or several, that reads its inputs and writes its outputs.
+The reference runs on meta tensors, which have sizes but no data. Every operation that is not a view
+is one or more kernels that read its inputs and write its outputs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-# They make no kernel: memory, another look at it, or a number that the host has.
+# These launch no kernel: they allocate memory, view it, or return a number that the host has.
 FREE = {
     "alias", "as_strided", "detach", "diagonal", "empty", "empty_like", "empty_strided", "expand",
     "lift_fresh", "new_empty", "permute", "reshape", "select", "slice", "split", "squeeze", "t",

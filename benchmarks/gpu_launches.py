@@ -1,8 +1,8 @@
-"""The launches of every operator's calls, as the host code of csrc/cuda asks for them.
+"""The launches of every operator's calls, as the host code of csrc/cuda makes them.
 
 It runs that code compiled for the CPU (tests/ops/cuda_emulation) and lists the launches instead of
-running them, so that shapes may be as large as a device would have them. It needs g++, no device,
-and a minute or two of one core.
+running them, so shapes may be as large as on a device. It needs g++ and a minute or two of one
+core, but no device.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def sizes(operator: str, shape: Shape) -> dict[str, int]:
 
 
 def inputs(operator: str, shape: Shape, dtype: torch.dtype) -> list[Tensor]:
-    """Tensors of these sizes whose numbers nobody reads."""
+    """Tensors of these sizes whose numbers are never read."""
     size = sizes(operator, shape)
     each = list(OPERATORS[operator].tensors.values())
     if operator == "newton_schulz_sqrt":
@@ -118,7 +118,7 @@ def launches(emulated: Any, wanted: Sequence[Call]) -> dict[Call, list[Launch]]:
     """What every call launches, in order."""
     found: dict[Call, list[Launch]] = {}
     fills = torch.utils.deterministic.fill_uninitialized_memory
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nobody reads what is there
+    torch.utils.deterministic.fill_uninitialized_memory = False  # the contents are never read
     try:
         for operator, shape, dtype in dict.fromkeys(call[:3] for call in wanted):
             leaves = inputs(operator, shape, getattr(torch, dtype))

@@ -1,7 +1,7 @@
-"""One shape of an operator, measured on a device: right first, then how long it takes.
+"""Measures one shape of an operator on a device: first checks the result, then times it.
 
-Times are with cold caches (timing.py), ours and the baseline in turn, queued on a stream and
-replayed from a CUDA graph. `device` is "cuda"; tests pass "cpu" to see that everything can be
+Times are with cold caches (timing.py), ours and the baseline's in turn, queued on a stream and
+replayed from a CUDA graph. `device` is "cuda"; tests pass "cpu" to check that everything can be
 measured.
 """
 
@@ -170,7 +170,7 @@ def peak_megabytes(function: Step, device: str) -> float | None:
 
 
 def clocks(device: str) -> str:
-    """The multiprocessors' and the memory's clock in MHz, temperature and power, as now read."""
+    """The current multiprocessor and memory clocks in MHz, temperature and power."""
     if device != "cuda":
         return ""
     try:
@@ -182,6 +182,6 @@ def clocks(device: str) -> str:
         memory = pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM)
         degrees = pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)
         watts = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
-    except Exception as reason:  # a driver without NVML, a container that hides it
+    except Exception as reason:  # a driver without NVML, or a container that hides it
         return f"unknown ({type(reason).__name__})"
     return f"{sm}/{memory} MHz, {degrees} °C, {watts:.0f} W"

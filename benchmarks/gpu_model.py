@@ -310,7 +310,7 @@ WORK: dict[str, _Formula] = {
 
 @dataclass(frozen=True)
 class Part:
-    """A launch's share of a call. seconds: besides launching; bound: what takes the longest."""
+    """A launch's share of a call. seconds: without launching; bound: what takes the longest."""
 
     kernel: str
     seconds: float

@@ -93,7 +93,7 @@ def eager_seconds(
 
 
 def compiled_seconds(found: Sequence[gpu_eager.Operation], machine: Machine, dtype: str) -> float:
-    """torch.compile: products as they are, and one kernel beside each for all that lies between.
+    """torch.compile: products unchanged, plus one kernel for everything between two of them.
 
     That kernel moves a third of what its operations would, one after another; the host launches
     each in half of an operation's time.

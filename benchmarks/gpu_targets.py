@@ -130,7 +130,7 @@ def newton_schulz_sqrt(shape: Shape, device: str) -> Row:
 
 
 def covariance_pool(shape: Shape, device: str, matrix: int = 4096) -> Row:
-    """Forward alone, in bfloat16, beside the rate of a large matrix product in bfloat16."""
+    """Forward alone, in bfloat16, compared with the rate of a large matrix product in bfloat16."""
     x = features(shape, device, torch.bfloat16, grad=False)
     b, d, n = shape
     random = torch.Generator().manual_seed(5)

@@ -1,4 +1,4 @@
-"""How exact the covariance squeeze is, beside the iteration that it replaces.
+"""How accurate the covariance squeeze is, compared with the iteration that it replaces.
 
     python benchmarks/squeeze_error.py            measures, writes docs/squeeze_error.json and .svg
     python benchmarks/squeeze_error.py --draw     draws the .svg anew from the .json

@@ -54,7 +54,7 @@ SLOWEST = (
     " or compiles or global or few_channels or (no_variance and shape2)"
 )
 
-# The tests that ought to notice, the quickest first: of each module a list of pytest's arguments.
+# The tests that should notice, the quickest first: for each module a list of pytest's arguments.
 GROUPS: dict[str, dict[str, list[str]]] = {
     "metrics": {
         "ccdn/evaluation/metrics.py": [f"{EVALUATION}/test_metrics.py"],

@@ -1,4 +1,4 @@
-"""What people look for in a repository: workflows, templates, citation, version, changelog."""
+"""What people expect in a repository: workflows, templates, citation, version, changelog."""
 
 from __future__ import annotations
 

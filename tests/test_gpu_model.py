@@ -105,7 +105,7 @@ def test_the_cache_holds_the_latest(model: Any) -> None:
 
 
 def test_the_operations_of_eager_pytorch(load: Load) -> None:
-    """A product, a sum and a broadcast; a view is none, and what is broadcast is read once."""
+    """A product, a sum and a broadcast; views do not count, and broadcast inputs are read once."""
     eager = load("gpu_eager")
 
     def literal(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

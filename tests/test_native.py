@@ -1,4 +1,4 @@
-"""csrc/bindings.py: what it reads in csrc/common, what it makes of that, and that it is current."""
+"""csrc/bindings.py: what it reads in csrc/common, what it generates, and that this is current."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/reliability.md: every test that it names is there."""
+"""docs/reliability.md: every test that it names exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What setup.py makes of compilers, toolkits and variables; nothing is compiled."""
+"""How setup.py handles compilers, toolkits and variables; nothing is compiled."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def setup_py() -> ModuleType:
 
 @pytest.fixture
 def toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A wrapper named nvcc that speaks for a toolkit elsewhere, as it is met on real machines."""
+    """A wrapper named nvcc for a toolkit elsewhere, as found on real machines."""
     root = tmp_path / "tool kit"
     (root / "lib64").mkdir(parents=True)
     (root / "lib64" / "libcudart_static.a").touch()

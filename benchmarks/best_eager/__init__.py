@@ -1,8 +1,8 @@
-"""The operators as well as plain PyTorch can do them: the fairest baselines of the native kernels.
+"""The operators in the fastest plain PyTorch we know: the fairest baselines for native kernels.
 
-Each takes the algorithm of the kernels as far as PyTorch's own operators go, with a gradient by
-hand, so that what is left to the kernels is their arithmetic and their memory traffic. They take
-float32, trust their arguments, and know no constant samples; the benchmarks check their results.
+Each uses the algorithm of the kernels as far as PyTorch's own operators allow, with a hand-written
+gradient, so the kernels' remaining advantage is their arithmetic and memory traffic. They take
+float32, trust their arguments, and do not handle constant samples; the benchmarks check results.
 """
 
 from best_eager.cocs_loss import cocs_loss

@@ -1,4 +1,4 @@
-"""ctm in plain PyTorch: the best forms of its parts, and no look at the maps for their mean."""
+"""ctm in plain PyTorch: the best forms of its parts; the mean does not read the maps."""
 
 from __future__ import annotations
 

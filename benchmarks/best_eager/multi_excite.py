@@ -1,4 +1,4 @@
-"""multi_excite in plain PyTorch: the broadcast product, and a gradient that goes map by map.
+"""multi_excite in plain PyTorch: the broadcast product, and a gradient computed map by map.
 
 The gradient of the broadcast under autograd writes and reads two tensors of the size of all P
 outputs. Sums over P in place, and one product of the size of x that is used again and again, were

@@ -1,6 +1,4 @@
-"""Size and EXIF orientation of a picture, from its header: nothing is decoded where that can be
-spared.
-"""
+"""Size and EXIF orientation of a picture, from its header; pixels are decoded only if necessary."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ class Header(NamedTuple):
 
     @property
     def upright(self) -> tuple[int, int]:
-        """Width and height of the picture as its orientation says."""
+        """Width and height of the picture after applying its orientation."""
         return (self.height, self.width) if self.orientation > 4 else self.stored
 
 
@@ -63,7 +61,7 @@ def _parse(file: BinaryIO) -> Header | None:
         if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
             return _webp(start)
     except (struct.error, IndexError):
-        pass  # cut short: the decoder says so
+        pass  # truncated: the decoder reports it
     return None
 
 
@@ -117,7 +115,7 @@ def _webp(start: bytes) -> Header | None:
 
 
 def exif_orientation(tiff: bytes) -> int:
-    """The orientation in the first directory of EXIF data, 1 to 8; 1 where it has none."""
+    """The orientation in the first directory of EXIF data, 1 to 8; 1 if it has none."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
         return 1
@@ -129,12 +127,12 @@ def exif_orientation(tiff: bytes) -> int:
             if tag == _ORIENTATION:
                 return value if kind == _SHORT and 1 <= value <= 8 else 1
     except struct.error:
-        pass  # the directory is cut short
+        pass  # the directory is truncated
     return 1
 
 
 def _by_decoding(path: Path) -> Header:
-    """By reading the pixels both ways: which of the eight orientations OpenCV applies."""
+    """Which of the eight orientations OpenCV applies, found by reading the pixels both ways."""
     content = read_bytes(path)
     stored = decode(path, content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     upright = decode(path, content, cv2.IMREAD_COLOR)

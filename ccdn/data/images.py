@@ -1,4 +1,4 @@
-"""Reading images: uint8 RGB, and an error naming the file for whatever is not a whole image."""
+"""Reads images as uint8 RGB, with an error that names the file for anything but a whole image."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class DataError(ValueError):
 
 @contextmanager
 def readable(path: Path, what: str, *errors: type[Exception]) -> Iterator[None]:
-    """Around reading a file: DataError where that fails, or, by one of `errors`, it is not
-    `what`."""
+    """For reading a file: raises DataError if that fails or if one of `errors` shows that the file
+    is not `what`."""
     try:
         yield
     except errors as error:
@@ -82,8 +82,8 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode(path: Path, content: bytes, flags: int) -> np.ndarray:
-    """The pixels of an image file, BGR, by OpenCV's `flags`. Raises DataError naming the file when
-    it is no image or not a whole one.
+    """The pixels of an image file, BGR, by OpenCV's `flags`. Raises DataError naming the file if it
+    is not an image or not a whole one.
     """
     # Decoders paint the missing part of a truncated file grey and only print a warning.
     jpeg = parse_jpeg(content) if content.startswith(b"\xff\xd8") else None

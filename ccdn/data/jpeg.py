@@ -1,6 +1,4 @@
-"""Whether the pixels of a JPEG are all there: decoders paint what is missing grey and only print a
-warning.
-"""
+"""Whether a JPEG has all of its pixels: decoders paint missing ones grey and only warn."""
 
 from __future__ import annotations
 
@@ -71,9 +69,8 @@ def shows_grey(image: np.ndarray, step: int = 4) -> bool:
 def lacks_blocks(content: bytes, plain: bool) -> bool:
     """Whether coded bytes of a scan end before its last block.
 
-    Without a Huffman decoder of our own: restart markers are counted, and bytes that mean nothing
-    are appended to every run of coded bytes. A run that is whole does not heed them; where it is
-    not, another picture comes out.
+    It needs no Huffman decoder: it counts restart markers, and appends meaningless bytes to every
+    run of coded bytes. A complete run ignores them; an incomplete one decodes to another picture.
     """
     coded = _Coded()
     if not coded.walk(content) or coded.lacks_restarts:
@@ -173,7 +170,7 @@ def _digest(content: bytes, exact: bool) -> int | None:
 
     try:
         pixels: np.ndarray = np.asarray(JpegImageFile(io.BytesIO(content)))
-    except Exception:  # OSError, SyntaxError, struct.error: it depends on the damage
+    except Exception:  # OSError, SyntaxError, struct.error, depending on the damage
         return None
     height, width = pixels.shape[:2]
     if exact or max(height, width) <= _LAST:

@@ -1,4 +1,4 @@
-"""Landmark layouts: which point is which, how mirroring renumbers them, what a face is measured by.
+"""Landmark layouts: the meaning of points, their renumbering under mirroring, their normalisers.
 
 "Left" and "right" are those of the image, not of the person. Indices are 0-based.
 """
@@ -15,9 +15,8 @@ class Layout:
 
     `flip` is a permutation: point `i` of a mirrored face is point `flip[i]` of the original
     one; None when it is not known. `ocular` holds the two outer eye corners, `pupil` the two
-    groups of points whose means stand for the pupils; None where the layout has no such points.
-    `parts` are the runs of points that a drawing joins by lines; a closed run ends where it
-    began.
+    groups of points whose means serve as pupils; None if the layout has no such points. `parts`
+    are the runs of points that a drawing joins by lines; a closed run ends at its start.
     """
 
     name: str

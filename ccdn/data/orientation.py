@@ -1,9 +1,9 @@
-"""Which picture labels were drawn on: the pixels as stored, or as the EXIF orientation shows them.
+"""Which picture the labels belong to: pixels as stored, or as the EXIF orientation shows them.
 
-A phone stores what its sensor saw and says in EXIF by how much to turn it. Tools of today show
-pictures upright, programs in MATLAB and most in Python read them as stored, and landmarks on the
-other one of the two are landmarks on other pixels. A file that has the sizes of its pictures tells
-which of the two it means, where they differ.
+A phone stores what its sensor saw and records in EXIF how far to turn it. Current tools show
+pictures upright, while programs in MATLAB and most in Python read them as stored. Landmarks for one
+of the two fall on wrong pixels in the other. If a file states the sizes of its pictures, they
+reveal which one it means, provided that they differ.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Upright:
     def of(self, picture: Path, size: tuple[int, int] | None) -> bool:
         """Whether labels are of the upright picture, given the `size` (width, height) in the file.
 
-        Raises DataError where neither the stored nor the upright picture has that size, and where
-        nothing tells.
+        Raises DataError if neither the stored nor the upright picture has that size, and if nothing
+        decides it.
         """
         key = picture, size
         if key not in self._known:

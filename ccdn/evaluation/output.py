@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: results.json, tables, predictions and pictures."""
+"""The output of an evaluation: results.json, tables, predictions and pictures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MAP_FACES = 4
 
 @dataclass(frozen=True)
 class Circumstances:
-    """How it was measured, for the record."""
+    """How the evaluation was done, for the record."""
 
     config: Config
     networks: Sequence[Network]
@@ -55,7 +55,7 @@ class Circumstances:
 
 
 def write_all(out: Path, measured: Sequence[Measured], about: Circumstances) -> str:
-    """Write every file into the folder `out`; returns what is to be said of it."""
+    """Write every file into the folder `out`; returns the lines to print about it."""
     results = [result for one in measured for result in one.results]
     notes = remarks(measured, about)
     tables = [score_table(results)]
@@ -78,7 +78,7 @@ def write_all(out: Path, measured: Sequence[Measured], about: Circumstances) -> 
     if measured[0].runs:
         write_picture(out / "activations.png", draw_activations(measured[0]))
         written.append("activations.png")
-    # The folder may hold files of an evaluation before this one, of other sets of faces.
+    # The folder may hold files of an earlier evaluation of other sets of faces.
     content = record(measured, about, notes) | {"written": written}
     write_json(out / "results.json", content)
     said = "\n\n".join(as_text(table) for table in tables)
@@ -89,7 +89,7 @@ def write_all(out: Path, measured: Sequence[Measured], about: Circumstances) -> 
 
 
 def remarks(measured: Sequence[Measured], about: Circumstances) -> list[str]:
-    """What must be known to read the scores: boxes and faces, partial sets, faces left out."""
+    """What readers of the scores must know: boxes and faces, partial sets, faces left out."""
     notes = []
     data = about.config.data
     if about.networks:

@@ -36,10 +36,10 @@ def protocol_of(kind: str) -> Protocol | None:
 
 
 def one_pass(kind: str, splits: Sequence[str]) -> dict[str, list[str]]:
-    """The splits to open, each with those that are read off it (itself first where asked for).
+    """The splits to open, each with those read from it (itself first, if requested).
 
-    A split that another one of them holds is not opened: 300W's parts of full, WFLW's and AFLW's
-    subsets of test.
+    A split that another one contains is not opened: 300W's parts of full, WFLW's and AFLW's subsets
+    of test.
     """
     holds = BENCHMARKS[kind].holds
     wanted = list(dict.fromkeys(splits))

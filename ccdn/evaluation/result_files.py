@@ -1,6 +1,4 @@
-"""JSON and .npz files that others may have written, or a crash cut short: DataError for what is
-neither.
-"""
+"""JSON and .npz files that may be untrusted or truncated by a crash: DataError for bad ones."""
 
 from __future__ import annotations
 
@@ -59,7 +57,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
                 raise ValueError(f"found {array.size} values of {name}")
         return arrays
     except Exception as error:
-        # OSError, BadZipFile, zlib.error, ValueError, MemoryError: it depends on the damage
+        # OSError, BadZipFile, zlib.error, ValueError, MemoryError, depending on the damage
         raise DataError(f"{path}: not a readable .npz file: {_first_line(error)}") from None
 
 

@@ -1,4 +1,4 @@
-"""Several methods measured on the same faces: networks are run, files of predictions are read."""
+"""Measures several methods on the same faces: runs networks and reads files of predictions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Network:
 
 @dataclass(frozen=True)
 class NetworkRun:
-    """What a network said of a set of faces, the crops it saw, and how many faces a second."""
+    """A network's predictions for a set of faces, its crops, and the faces per second."""
 
     network: Network
     predictions: Predictions

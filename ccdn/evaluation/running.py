@@ -1,9 +1,9 @@
 """The metrics of `ccdn.evaluation.metrics` as torchmetrics metrics: gathered batch by batch, and
 over several processes exactly.
 
-A failure rate or an AUC of a whole set is not the mean of its parts', and samplers repeat faces so
-that every process gets as many. Each metric therefore keeps one error a face, with the face's
-index, and computes from all of them at the end, each face once.
+The failure rate or AUC of a whole set is not the mean over its parts, and samplers repeat faces to
+give every process equally many. So each metric keeps one error per face, with the face's index, and
+computes the result from all of them at the end, counting each face once.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class FaceErrors(Metric):
         return found
 
     def compute(self) -> Any:
-        """What `value` makes of the errors; NaN for a subset without faces."""
+        """The `value` of the errors; NaN for a subset without faces."""
         found = {
             name: torch.from_numpy(self.value(errors)).to(self.device)
             if len(errors)

@@ -1,1 +1,1 @@
-"""What a configuration says, settled: its faces opened, its batches shared, its device found."""
+"""Settles a configuration: opens its faces, divides its batches, finds its device."""

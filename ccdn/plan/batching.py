@@ -1,4 +1,4 @@
-"""Which faces each step takes, and which of them are a process's: arithmetic of (seed, epoch)."""
+"""Which faces each step takes and how processes share them: a function of (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def epoch_order(faces: int, seed: int, epoch: int) -> np.ndarray:
 def usable_batch(faces: int, batch_size: int, share: Share = WHOLE) -> int:
     """The images of a batch: batch_size, or as many of the faces as there are for all parts of it.
 
-    Raises ValueError where batch_size is no multiple of the parts, or there is no face for each.
+    Raises ValueError if batch_size is not a multiple of the parts, or there is no face for each.
     """
     pieces = share.size * share.parts
     named = f"{share.size} processes x {share.parts} accumulated parts"

@@ -1,6 +1,4 @@
-"""The faces of a run, opened as its configuration says: to train on, held out, or to be measured
-on.
-"""
+"""Opens the faces of a run as configured: for training, held out, or for evaluation."""
 
 from __future__ import annotations
 
@@ -211,8 +209,8 @@ def open_training_faces(config: Config) -> TrainingFaces:
         cache_dir=data.cache_dir,
         missing_box=data.missing_box,
     )
-    # Landmark boxes stand in for detections here: the mean only starts the regression, and to run
-    # the detector over all training pictures would cost more than it brings.
+    # Landmark boxes replace detections here: the mean only starts the regression, and running the
+    # detector over all training pictures would cost more than it gains.
     box = "gt" if data.box == "detector" else data.box
     return TrainingFaces(
         crops=crops,

@@ -1,4 +1,4 @@
-"""A training run, settled before anything is built."""
+"""The plan of a training run, settled before anything is built."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ccdn.runtime.processes import ALONE, Processes
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What the trainer is handed.
+    """The input of the trainer.
 
     config: what the checkpoints will hold. out: folder of the run. device: of this process. share:
     this process's part of each batch. batch_size: images of a step over all processes. steps: of an
@@ -48,8 +48,8 @@ def plan_training(
     resume: Checkpoint | None = None,
     processes: Processes = ALONE,
 ) -> TrainingPlan:
-    """Settle a run. Raises ConfigError for a device that is not there, for a batch that the
-    processes cannot share equally, and for fields that do not go together.
+    """Settle a run. Raises ConfigError for a device that is not available, for a batch that the
+    processes cannot share equally, and for fields that contradict each other.
     """
     train = config.train
     device = pick_device(train.device, processes.local_rank, "train.device")

@@ -1,4 +1,4 @@
-"""A folder of made-up faces and a configuration so small that a step takes milliseconds."""
+"""A folder of invented faces and a configuration so small that a step takes milliseconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs commands of ccdn as on a system without what Linux has and Windows has not.
+"""Runs commands of ccdn as on a system without the features that Linux has and Windows lacks.
 
 `python elsewhere.py FILE`; the file holds, as JSON, [[command, argument, ...], ...]. Ends with a
 line of JSON, the exit codes. Text that ccdn reads or writes in the encoding of the locale is an

@@ -1,4 +1,4 @@
-"""A system without fcntl, resource, select.poll and what else only Linux has: everything works."""
+"""Everything works on a system without fcntl, resource, select.poll and other Linux features."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_help(tmp_path: Path) -> None:
 
 
 def test_every_command(face_folder: Path, small: list[str], tmp_path: Path) -> None:
-    """A lock is taken twice in this, and that there is none is said once."""
+    """This takes a lock twice, and warns once that the system has none."""
     out = tmp_path / "run"
     grid = "config: tiny\nvariants: [fcdn]\nexcitations: [2]\nseeds: [0]\n"
     (tmp_path / "grid.yaml").write_text(grid, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A disk that is full and a folder that is read-only: one line, and no half of a file."""
+"""A full disk and a read-only folder: one line of error, and no partial file."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_full_disk_is_one_line(
     name, run = command
     with full_disk():
         code = run()
-    # A training that was going on cannot; the others could not be done.
+    # A running training cannot continue; the other commands could not start.
     assert code == {"train": 1, "ablate": 1}.get(name, 2)
     said = told(capsys)
     fault = [line for line in said if "File too large" in line or "is the disk full?" in line]

@@ -1,4 +1,4 @@
-"""The rooms of ccdn stand on floors: no import leads up, and no two modules import each other.
+"""The packages of ccdn form layers: no import points up, and no two modules import each other.
 
 Imports are read from the sources, those within functions and for type checkers too.
 """

@@ -1,4 +1,4 @@
-"""Compiles every Triton kernel that the operators launch, for devices that need not be there.
+"""Compiles every Triton kernel that the operators launch; needs no device.
 
 `python compile_triton.py [--all] 80 90 100` prints one JSON object for each cubin: operator,
 kernel, architecture, arguments, registers, stack bytes, local bytes, shared memory, and whether a
@@ -233,7 +233,7 @@ def _parsed(launch: Launch, arch: int) -> tuple[Any, Any, Any]:
 
 
 def chained(ttir: str) -> bool:
-    """Whether a product of float32 goes on in a sum: one chain of additions over all slices.
+    """Whether a float32 product continues a sum: one chain of additions over all slices.
 
     A product in three TF32 terms does not, though it says so here: its sum is added last.
     """

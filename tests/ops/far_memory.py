@@ -1,8 +1,9 @@
 """Tensors beyond 2^31 elements, of which only the pages that are touched take memory.
 
-Who reads or writes all of such a tensor would take minutes and a machine's memory, so a test picks
-the blocks of a launch that work on its end: `check_last_sample` and the gates' cases below say for
-a backend which ones those are, and compare what they make with the same numbers near the start.
+Reading or writing all of such a tensor would take minutes and all of the memory, so a test picks
+the blocks of a launch that work on its end. `check_last_sample` and the gates' cases below say
+which blocks those are for a backend, and compare their results with the same numbers near the
+start.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A row for every operator, made of its record (ccdn_ops/ops/operator.py), for tests that take all.
+"""A row for every operator, made from its record (ccdn_ops/ops/operator.py), for tests of all.
 
-No test lists operators: whoever defines one has its rows in test_operators.py, test_bad_input.py,
-test_explain.py, the tests of Triton, far memory, the emulated CUDA kernels and the device.
+No test lists operators. A new operator automatically gets rows in test_operators.py,
+test_bad_input.py, test_explain.py, and the tests of Triton, far memory, the emulated CUDA kernels
+and the device.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tensors that no operator can take: one clear error each, before any kernel sees them."""
+"""Tensors that operators must refuse, each with one clear error before any kernel sees them."""
 
 from __future__ import annotations
 

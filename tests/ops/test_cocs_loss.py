@@ -238,7 +238,7 @@ def test_zero_vectors_among_others(backend: str) -> None:
 
 
 def test_nearly_cancelling_features(backend: str) -> None:
-    # S of about 1e-20: its fourth powers are no float32 numbers, and L is none the worse.
+    # S of about 1e-20: its fourth powers underflow in float32, and L must still be exact.
     f = torch.eye(3, 5, dtype=torch.float32).unsqueeze(0)
     f = torch.cat([f, -f, f * 0 + 1e-32])
     value, grad = value_and_gradient(f)

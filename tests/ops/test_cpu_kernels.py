@@ -1,6 +1,6 @@
-"""What is special about the C++ kernels: threads, scratch memory, instruction sets, conversions.
+"""The C++ kernels' own features: threads, scratch memory, instruction sets, conversions.
 
-That they are right is tested in test_dual_squeeze.py, which runs on them where they are built.
+Their results are tested in test_dual_squeeze.py, which runs on them if they are built.
 """
 
 from __future__ import annotations

@@ -217,7 +217,7 @@ def test_long_series_of_matrices_in_registers(
 
 @pytest.mark.parametrize(("device", "compiled_for"), [(80, 80), (90, 80)])
 def test_without_clusters(emulation: Emulation, device: int, compiled_for: int) -> None:
-    """A device that has none, and one that has, with kernels from before there were any."""
+    """A device without clusters, and one with clusters but kernels that predate them."""
     x = features("dominant", 2, 150, 170)
     clusters = emulation.native.emulated_clusters
     before = clusters()

@@ -196,7 +196,7 @@ def test_a_launch_that_fails_says_why(emulation: Emulation) -> None:
     x, gates = torch.ones(1, 4, 2, 2), torch.ones(1, 3, 4)
     with (
         emulation.serving(),
-        mock.patch.object(native, "stream", return_value=1),  # which is none
+        mock.patch.object(native, "stream", return_value=1),  # which is invalid
         pytest.raises(RuntimeError, match=r"ccdn::multi_excite failed .* cudaError_t 400"),
     ):
         ccdn_ops.multi_excite(x, gates)

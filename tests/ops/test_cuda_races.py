@@ -98,7 +98,7 @@ def test_no_races(
 
 @pytest.mark.parametrize("iterations", range(1, 11))
 def test_matrices_that_share_memory(backend: str, racing: Emulation, iterations: int) -> None:
-    """Where no gradient is wanted few matrices are kept, one after another in the same place."""
+    """If no gradient is requested, few matrices are kept, one after another in the same place."""
     call = partial(ccdn_ops.isqrt_cov, iterations=iterations, triu=iterations % 2 == 0)
     for channels, positions in ((66, 70), (75, 66)):  # by channels and by positions
         x = features("noise", 1, channels, positions)

@@ -162,7 +162,7 @@ def test_it_sees_planted_faults(record: ModuleType, compiled: Path) -> None:
         sentences = record.behind(recorded, of(f"add {fault}", release))
         assert any(said in sentence for sentence in sentences), (fault, sentences)
         assert all(sentence.startswith("sm_90 add: ") for sentence in sentences)
-        # The other way round a kernel has become better, or as good.
+        # In the opposite direction the kernel has become better, or stayed as good.
         better = record.behind(of(f"add {fault}", release), recorded)
         assert not any(said.partition(",")[0] in sentence for sentence in better)
     # Another compiler may need a few instructions more, and may not spill.
@@ -256,7 +256,7 @@ def code_of(load: Load, *lines: tuple[str, int, int, int] | str) -> Any:
 
 
 def test_round_trips(load: Load) -> None:
-    """Loads under way together are one trip; a wait for shared memory is none."""
+    """Concurrent loads are one trip; a wait for shared memory is not a trip."""
     sass = load("sass")
     loop = [
         ".L_x_0",

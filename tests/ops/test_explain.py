@@ -175,7 +175,7 @@ def test_another_device() -> None:
     if not torch.cuda.is_available():
         assert found.backend == "reference"
         assert set(found.rejected) >= {"cuda", "triton"}
-        # The parts of ctm have one reason, which is said once.
+        # All parts of ctm have the same reason, which is given once.
         parts = explain("ctm", *SHAPES["ctm"], device="cuda")
         assert parts.rejected["cuda"] == found.rejected["cuda"]
 

@@ -1,4 +1,4 @@
-"""Every operator of the cuda and triton backends on a CUDA device; skipped where there is none.
+"""Every operator of the cuda and triton backends on a CUDA device; skipped without one.
 
 `make gpu-check` runs these: the values and gradients of each dtype and layout against the float64
 reference, a stream of the caller's, a captured CUDA graph, and two runs that must be bit-equal.

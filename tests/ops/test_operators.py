@@ -1,4 +1,4 @@
-"""What holds for every operator, and that no operator is left out of it.
+"""What must hold for every operator; no operator is left out.
 
 The numbers are judged in each operator's own tests. Here every test takes the row of every operator
 (operator_rows.py).
@@ -125,7 +125,7 @@ def test_a_raw_operator_takes_parameters(backend: str, operator: Operator) -> No
 def test_a_backward_pass_of_what_another_backend_saved(
     operator: Operator, sizes: dict[str, int]
 ) -> None:
-    """What a forward pass saves means the same on every backend: one may go on for another."""
+    """What a forward pass saves means the same on every backend: one may continue for another."""
     if operator.raw is None:
         pytest.skip("no raw operator of its own")
     inputs, options = operator.raw(*(t.detach() for t in operator.tensors(torch.float64, **sizes)))

@@ -1,4 +1,4 @@
-"""An operator is declared once: what its record or its folder lacks is named, not passed over."""
+"""An operator is declared once: tests name what its record or its folder lacks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ccdn_ops.ops.operator import OPERATORS, Operator, define
 
 ROOT = Path(__file__).parents[2]
 
-# Of the fields of a record those that no operator can do without, and a value that is none.
+# The fields of a record that every operator needs, each with an empty value.
 WITHOUT: list[tuple[str, object]] = [
     ("name", ""),
     ("first", ""),
@@ -34,7 +34,7 @@ WITHOUT: list[tuple[str, object]] = [
     ("backward_fake", None),
     ("options", {}),
 ]
-# What a record may leave out, each with a default that docs/extending.md tells.
+# What a record may leave out, each with a default that docs/extending.md states.
 OPTIONAL = {"outputs", "parts", "asked", "backward_operations", "arrange", "second_order"}
 OPTIONAL |= {"variants", "maps", "calls"}
 

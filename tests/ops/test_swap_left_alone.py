@@ -1,4 +1,4 @@
-"""What swap_squeeze_excite leaves as it is, and why: all that is not certain to be such a block."""
+"""What swap_squeeze_excite leaves alone, and why: everything that is not certainly such a block."""
 
 from __future__ import annotations
 

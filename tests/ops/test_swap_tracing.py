@@ -1,4 +1,4 @@
-"""What symbolic tracing, quantisation and TorchScript did with a network, they do after a swap."""
+"""Symbolic tracing, quantisation and TorchScript work after a swap as they did before it."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_the_modules_of_the_project_are_traced(name: str, use: str, tmp_path: Pa
     model(x).square().sum().backward()
     grads = dict(traced.named_parameters())
     largest = max(p.grad.norm().item() for p in model.parameters())
-    for key, parameter in model.named_parameters():  # a bias in front of a covariance has none
+    for key, parameter in model.named_parameters():  # a bias before a covariance gets no gradient
         assert (grads[key].grad - parameter.grad).norm().item() < 1e-3 * largest
     if use == "torch.jit.trace":
         torch.jit.save(traced, tmp_path / "model.pt")

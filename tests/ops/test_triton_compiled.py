@@ -1,4 +1,4 @@
-"""What Triton's compiler makes of every kernel, run on the CPU: as for a device, with its blocks.
+"""The compiled form of every Triton kernel, run on the CPU with a device's blocks.
 
 The interpreter runs a kernel's Python, the device what was compiled from it. Here the compiled form
 runs (ttir.py) and is judged against the float64 reference, as the kernels of every backend are.
@@ -82,7 +82,7 @@ def test_arguments_that_triton_specialises(operator: Operator, size: str) -> Non
     check(operator, size, torch.float32)
 
 
-# More terms, products in float64 and upper triangles, which the table of operators has not.
+# More terms, products in float64 and upper triangles, which the table of operators lacks.
 VARIANTS = [
     row(RECORDS["dual_squeeze"], iterations=7),
     row(RECORDS["newton_schulz_sqrt"], iterations=6),

@@ -1,7 +1,7 @@
 """Swapping in networks of timm and torchvision, with random weights: `make test-swap`.
 
-Neither library can be beside the CPU build of torch that the other tests use, so these have an
-environment of their own and skip elsewhere.
+Neither library works with the CPU build of torch that the other tests use, so these tests have
+their own environment and are skipped elsewhere.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def library(name: str) -> ModuleType:
     return pytest.importorskip(
         name,
         reason=f"{name} cannot be imported; `make test-swap` has an environment with it",
-        exc_type=Exception,  # type: ignore[arg-type] - beside a CPU torch it fails in many ways
+        exc_type=Exception,  # type: ignore[arg-type] - with a CPU torch it fails in many ways
     )
 
 

@@ -1,15 +1,14 @@
-"""Arrays of an HDF5 file of the kind that MATLAB writes as v7.3, read by Python alone.
+"""Reads arrays of HDF5 files as MATLAB writes them (v7.3), in pure Python.
 
-Read are the structures of HDF5's first format, which MATLAB and, unless told otherwise, h5py write:
-superblock 0 or 1, object headers of version 1, groups as B-trees, arrays in one piece or in chunks,
-zlib and shuffle; integers, floats, and references to objects of the same file.
+It reads the structures of HDF5's first format, which MATLAB and, by default, h5py write: superblock
+0 or 1, object headers of version 1, groups as B-trees, arrays in one piece or in chunks, zlib and
+shuffle; integers, floats, and references to objects in the same file.
 
-Why not h5py: a file may ask the HDF5 library to read any other file of the machine (external
-storage, external links, virtual arrays) or to load a program (filters), and its compiled code
-trusts what is in a damaged file, which can end the process. Here there is nothing that opens a
-file, and nothing is indexed outside what was read; whatever the bytes are, they give numbers or a
-ValueError. An array may have LARGEST bytes. Reading takes no lock and keeps no state, in threads
-and after a fork.
+Why not h5py: a file can make the HDF5 library read any other file on the machine (external storage,
+external links, virtual arrays) or load a program (filters), and its compiled code trusts damaged
+files, which can crash the process. The code here opens no other file and never indexes outside what
+was read; any bytes give numbers or a ValueError. An array may have up to LARGEST bytes. Reading
+takes no lock and keeps no state, so threads and forks are safe.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class Array:
     _filters: tuple[int, ...] = ()
 
     def read(self) -> np.ndarray:
-        """All of its values. Raises ValueError where they are not in the file, or too many."""
+        """All of its values. Raises ValueError if they are not in the file, or too many."""
         size = math.prod(self.shape) * self.dtype.itemsize
         if size == 0:
             return np.zeros(self.shape, self.dtype)
@@ -102,7 +101,7 @@ class Array:
         return values
 
     def _unpacked(self, content: bytes, left_out: int, size: int) -> bytes:
-        """A chunk's content without its filters but those of the mask `left_out`."""
+        """A chunk's content with its filters undone, except those in the mask `left_out`."""
         for number, name in reversed(list(enumerate(self._filters))):
             if left_out >> number & 1:
                 continue
@@ -123,8 +122,8 @@ class Array:
 
 
 class Hdf5File:
-    """The arrays of an open file. Raises ValueError, here and in every method, where it is damaged
-    or holds something else.
+    """The arrays of an open file. Raises ValueError, here and in every method, if the file is
+    damaged or holds something else.
     """
 
     def __init__(self, file: BinaryIO) -> None:

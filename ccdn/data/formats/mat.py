@@ -1,4 +1,4 @@
-"""Reading MATLAB files: one that is missing, damaged or of another content says so."""
+"""Reads MATLAB files, with clear errors if they are missing, damaged or have other content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def load_mat(path: Path, *names: str) -> list[np.ndarray]:
     """Read variables of a MATLAB file of version 5 to 7. Raises DataError naming the file and the
     variable.
 
-    Strings, cells and structs come as `read_mat5` gives them.
+    Strings, cells and structs are as `read_mat5` returns them.
     """
     with readable(_existing(path), "a whole MATLAB file", ValueError), path.open("rb") as file:
         found = read_mat5(file.read(LARGEST + 1), names)
@@ -31,7 +31,7 @@ def load_mat(path: Path, *names: str) -> list[np.ndarray]:
 def open_mat73(path: Path, *names: str) -> Iterator[tuple[Hdf5File, list[Array]]]:
     """Open a MATLAB v7.3 file, which is HDF5, and arrays in it; every one is transposed.
 
-    Raises DataError naming the file and the variable, also for what goes wrong while it is open.
+    Raises DataError naming the file and the variable, also for errors while it is open.
     """
     try:
         with _existing(path).open("rb") as content:
@@ -56,7 +56,7 @@ def checked_shape(
 ) -> np.ndarray:
     """A numeric array as float64. Raises DataError for another shape (None: any) or other content.
 
-    A single row or column that was squeezed is given back its axis.
+    A single row or column that was squeezed gets its axis back.
     """
     if len(shape) == 2 and array.ndim == 1 and shape[1] is not None:
         array = array.reshape(-1, shape[1]) if array.size % shape[1] == 0 else array
@@ -67,7 +67,7 @@ def checked_shape(
         wanted = " x ".join("any" if side is None else str(side) for side in shape)
         found = " x ".join(map(str, array.shape)) or "a single value"
         raise DataError(f"{path}: found {name} of {found}, expected {wanted}")
-    if array.dtype.kind not in "biuf":  # NumPy would make numbers of texts, and of complex ones
+    if array.dtype.kind not in "biuf":  # NumPy would convert texts and complex numbers
         raise DataError(f"{path}: found {name} of {array.dtype}, expected numbers")
     return array.astype(np.float64)
 

@@ -1,14 +1,14 @@
-"""Variables of a MATLAB file of version 5 to 7, read by Python alone.
+"""Reads variables of MATLAB files of version 5 to 7, in pure Python.
 
 A file is a header of 128 bytes and then elements, each a tag (type and number of bytes) and its
 content. A variable is an element MATRIX, which holds elements: class, dimensions, name and values;
 cells and fields of structs are again MATRIX. COMPRESSED is a MATRIX behind zlib.
 
-Why not scipy.io: its reader is compiled code that trusts dimensions and sizes, and a damaged file
-ends the process there. Here nothing is indexed outside what was read, so whatever the bytes are,
-they give values or a ValueError; and what a file may ask for is bounded by `_Budget`.
-Reading all of it in a process of its own would be safe as well, but COFW-68 is 507 files. What the
-data sets do not hold (functions, objects, sparse matrices) is not read.
+Why not scipy.io: its reader is compiled code that trusts dimensions and sizes, so a damaged file
+crashes the process. The code here never indexes outside what was read, so any bytes give values or
+a ValueError, and `_Budget` bounds what a file may request. Reading in a separate process would be
+safe as well, but COFW-68 has 507 files. Types that the data sets do not use (functions, objects,
+sparse matrices) are not read.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def read_mat5(content: bytes, names: Sequence[str]) -> dict[str, Any]:
 
 
 class _Budget:
-    """What is left of all that a file may ask for: a small one can be much when it is unpacked."""
+    """What a file may still request in total: a small file can be large when unpacked."""
 
     def __init__(self) -> None:
         self.left = {"bytes": LARGEST, "cells": _MOST, "characters": _LONGEST}
@@ -191,7 +191,7 @@ def _inflated(
             return None
         budget.take("bytes", size)
         whole = start + stream.decompress(stream.unconsumed_tail, max(1, 8 + size - len(start)))
-        # One byte more, so that the check sum at the end is looked at.
+        # One more byte, so that the checksum at the end is verified.
         more = stream.decompress(stream.unconsumed_tail, 1)
     except zlib.error as error:
         raise ValueError(f"a compressed variable is damaged: {error}") from None

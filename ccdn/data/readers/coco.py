@@ -1,4 +1,4 @@
-"""Landmarks as COCO's JSON holds keypoints, which mmpose's users have on disk.
+"""Landmarks in COCO's JSON format for keypoints, which mmpose uses.
 
 `annotations` have `keypoints` [x, y, v] * n and `bbox` x, y, width, height, and may have `center`,
 `scale` and `box_size`, which then are the box (see `ccdn.data.readers.hrnet`); a warning names the

@@ -1,8 +1,7 @@
-// Reading and writing elements of the features' type: the only code of the engine that knows it.
+// Reads and writes elements of the features' type; no other code of the engine knows that type.
 //
-// All other code is compiled for the types of the arithmetic alone, float and double, and reaches
-// the elements through a Codec. It is called for blocks of elements, so that the calls cost
-// nothing.
+// All other code is compiled only for the types of the arithmetic, float and double, and accesses
+// the elements through a Codec. A call handles a block of elements, so its cost is negligible.
 #pragma once
 
 #include <type_traits>

@@ -1,4 +1,4 @@
-// The engine of the CPU kernels. Which piece for what:
+// The engine of the CPU kernels, and when to use which piece:
 //
 //   threads     parallel_for (parallel.h)   work on torch's threads; the next two are made of it
 //               for_samples (samples.h)     a batch: a sample a thread, or all threads together on

@@ -3,8 +3,8 @@
 // setup.py compiles every csrc/cpu/ops/*_kernels.cpp once for each instruction set, with
 // CCDN_ISA_LEVEL 0 (the compiler's baseline: SSE2, NEON, or what the platform has), 3 (x86-64-v3:
 // AVX2, FMA) or 4 (x86-64-v4: AVX-512). Such a file includes this one first and puts everything
-// into the namespace CCDN_ISA; cpu/engine/dispatch.h picks one at run time. target_clones would do
-// the same in one word, were it not that GCC lowers vector arithmetic before it inlines.
+// into the namespace CCDN_ISA; cpu/engine/dispatch.h picks one at run time. target_clones would be
+// simpler, but GCC lowers vector arithmetic before it inlines.
 #pragma once
 
 #ifndef CCDN_ISA_LEVEL

@@ -1,9 +1,8 @@
 // Vectors and element types for kernels that are compiled once for each instruction set.
 //
-// CCDN_TARGET stands on every function, because GCC lowers vector arithmetic before it inlines: a
-// helper without it would be split into SSE2 pieces even inside an AVX-512 caller. Nothing outside
-// the namespace is compiled for more than the baseline, so no shared inline function carries AVX
-// code.
+// Every function needs CCDN_TARGET, because GCC lowers vector arithmetic before it inlines: without
+// it a helper would be split into SSE2 pieces even inside an AVX-512 caller. Code outside the
+// namespace is compiled for the baseline only, so no shared inline function contains AVX code.
 #pragma once
 
 #include <cstdint>

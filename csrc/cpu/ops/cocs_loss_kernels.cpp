@@ -1,7 +1,7 @@
 // The kernels of cocs_loss for one instruction set.
 //
-// All arithmetic is in double: at a few operations for each number that is read, it costs little,
-// and neither do squares overflow nor do sums over the batch lose digits.
+// All arithmetic is in double. With a few operations per number read it costs little; squares do
+// not overflow, and sums over the batch do not lose digits.
 #include "cpu/engine/simd.h"
 #include "cpu/ops/cocs_loss_job.h"
 

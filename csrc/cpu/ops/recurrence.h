@@ -1,8 +1,8 @@
 // t_j = T_j(M) v for M = 2 S / tr S - 1, with S in T, in panels, and the vectors in double.
 //
-// In float32 vectors the rounding of m products would reach the gradient undamped; the matrix alone
-// in float32 costs nothing that its own rounding has not cost already. The tail of the series is
-// another matter: its coefficients are small, and so is what rounding there does.
+// With float32 vectors the rounding of m products would reach the gradient undamped. A float32
+// matrix adds no error beyond its own rounding. The tail of the series may be rounded: its
+// coefficients are small, and so is the effect.
 #pragma once
 
 #include <cmath>
@@ -222,8 +222,8 @@ CCDN_TARGET inline double dot(const double* a, const double* b, int64_t count) {
   return total;
 }
 
-// Takes the mean out of the first `count` numbers. What lies over positions has none, because every
-// row of Xc has none; rounding leaves one that the gradient must not have.
+// Subtracts the mean of the first `count` numbers. A vector over positions has mean zero, because
+// every row of Xc has; rounding leaves a mean that must not reach the gradient.
 CCDN_TARGET inline void remove_mean(double* v, int64_t count) {
   double total = 0;
   for (int64_t i = 0; i < count; ++i) total += v[i];

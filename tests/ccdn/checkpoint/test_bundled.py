@@ -1,4 +1,4 @@
-"""The bundled weights: small, of generated faces alone, and as good as they say."""
+"""The bundled weights: small, trained on generated faces alone, and as good as documented."""
 
 from __future__ import annotations
 

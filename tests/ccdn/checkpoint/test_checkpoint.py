@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, and clear about what is wrong with a file."""
+"""Checkpoints: complete or absent, with clear errors about what is wrong with a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights as safetensors: with their configuration, read without executing, wrong ones named."""
+"""Weights as safetensors: with their configuration, never executed, and bad ones named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ccdn ablate`: each run once, whatever stops the grid, and tables over the seeds."""
+"""`ccdn ablate`: each run happens once, whatever stops the grid; tables over the seeds."""
 
 from __future__ import annotations
 

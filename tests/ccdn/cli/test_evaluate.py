@@ -1,4 +1,4 @@
-"""`ccdn evaluate` with a model that answers the mean shape."""
+"""`ccdn evaluate` with a model that always predicts the mean shape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is exported is the network, run by other means; what is not the network is not written."""
+"""Exports compute what the network computes in other runtimes; a wrong export is not written."""
 
 from __future__ import annotations
 

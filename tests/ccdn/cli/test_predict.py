@@ -417,7 +417,7 @@ def test_a_face_of_several_is_never_read_as_that_of_a_picture(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Beside the pictures, as readers of training data take .pts files."""
+    """Next to the pictures, where readers of training data expect .pts files."""
     boxes = [np.array([10.0, 10, 80, 90]), np.array([20.0, 20, 60, 60])]
     monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: boxes)
     picture = (face_folder / "face00.png").read_bytes()

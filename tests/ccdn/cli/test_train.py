@@ -1,4 +1,4 @@
-"""`ccdn train` as a user meets it."""
+"""`ccdn train` from a user's point of view."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_ctrl_c_says_how_to_resume(face_folder: Path, small: list[str], tmp_path
 def test_weights_that_a_killed_run_did_not_write(
     face_folder: Path, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Missing, or those of an earlier end: the run went on to more epochs."""
+    """Missing, or from an earlier end, because the run was continued to more epochs."""
     out = tmp_path / "run"
     weights = out / "weights.safetensors"
     given = ["--config", "tiny", "--data", str(face_folder), "--out", str(out), *small]
@@ -185,7 +185,7 @@ def test_a_folder_with_files_of_these_names_is_spared(
     code, _, err = run(capsys, *arguments)
     assert code == 2
     assert "config.yaml" in err
-    assert "--resume" not in err  # there is nothing to go on from
+    assert "--resume" not in err  # there is nothing to resume from
     assert own.read_text() == "base: tiny\n"
 
 
@@ -203,7 +203,7 @@ def test_what_torchrun_restarts_resumes_its_own_run_only(
     monkeypatch.setattr(train, "CLOCKS", -0.001)
     agent = "ccdn.runtime.processes.agent_age"
     assert run(capsys, *arguments)[0] == 0
-    # Its agent was there before the run's start: goes on, whatever else was asked for at first.
+    # Its agent was there before the run started: it resumes, whatever the first command requested.
     monkeypatch.setattr(agent, lambda: 1000.0)
     for more in ((), ("--overwrite",)):
         code, _, err = run(capsys, *arguments, *more)

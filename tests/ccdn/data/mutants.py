@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MEMORY = 1 << 30  # bytes that a reader may take besides what it has after the undamaged file
+MEMORY = 1 << 30  # bytes that a reader may use beyond its use for the undamaged file
 SECONDS = 20  # of a processor, for a mutant
 INTERESTING = (0, 1, 2, 4, 8, 14, 15, 16, 127, 128, 255, 256, 1 << 15, (1 << 16) - 1, 1 << 16)
 INTERESTING += (1 << 24, 1 << 28, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1)
@@ -37,7 +37,7 @@ Mutate = Callable[[bytes, random.Random], bytes]
 
 @dataclass(frozen=True)
 class Format:
-    """A file's undamaged content, how it is damaged besides at random, and how it is read."""
+    """A file's undamaged content, its damage beyond random changes, and how it is read."""
 
     name: str
     content: bytes

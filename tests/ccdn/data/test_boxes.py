@@ -1,4 +1,4 @@
-"""Boxes: which one, how large, and what is said where there is none."""
+"""Boxes: which one, how large, and the error if there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Crops kept on disk: the same bits, made again where they do not fit, and never in the way."""
+"""Crops kept on disk: bit-identical, remade if they do not fit, and never an obstacle."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FACES = 4
 
 @pytest.fixture
 def photographs(tmp_path: Path, write_face: Callable[..., np.ndarray]) -> Path:
-    """A folder of faces, and `kept` beside it for the cache."""
+    """A folder of faces, and next to it `kept` for the cache."""
     for number in range(FACES):
         write_face(tmp_path / "faces" / f"{number}.png", number)
     return tmp_path

@@ -1,4 +1,4 @@
-"""Landmarks move exactly with the pixels: read back from the pictures, to a thousandth of a pixel.
+"""Landmarks move exactly with the pixels, to a thousandth of a pixel, as read from the pictures.
 
 The picture is a smooth pattern of which every value is known. Of a crop the landmarks alone say
 which place of the pattern each pixel should show; how far the pixels are from that is found by

@@ -1,6 +1,6 @@
-"""Every fault that data may have, in every format that can have it: three faces, the second is bad.
+"""Every possible fault of data in every format that allows it: three faces, the second is bad.
 
-Each ends in a DataError that names the file and the row; with skip_bad the other two are read, and
+Each gives a DataError that names the file and the row; with skip_bad the other two are read, and
 the fault is logged and counted. Files that are wrong as a whole:
 test_bad_input.py, test_bad_mat_files.py.
 """

@@ -16,7 +16,7 @@ BOXES = "box_left,box_top,box_right,box_bottom"
 
 @pytest.fixture
 def table(tmp_path: Path, write_face: Callable) -> Callable[[str], Path]:
-    """table(text) writes a CSV beside two images, a.png and sub/b.jpg."""
+    """table(text) writes a CSV next to two images, a.png and sub/b.jpg."""
     write_face(tmp_path / "csv" / "a.png")
     write_face(tmp_path / "csv" / "sub" / "b.jpg")
     for path in (tmp_path / "csv").rglob("*.pts"):

@@ -71,7 +71,7 @@ def test_a_file_that_matlab_wrote() -> None:
     assert np.array_equal(read(MATLAB, "testdouble"), expected)
 
 
-# ---- COFW files of strangers -------------------------------------------------------------------
+# ---- untrusted COFW files ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

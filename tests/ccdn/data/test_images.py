@@ -1,4 +1,4 @@
-"""Reading images: RGB order, orientation, and files that are no whole image."""
+"""Reading images: RGB order, orientation, and files that are not whole images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What hides a generated face: the head itself, a mask, a scarf, or a thing before it."""
+"""What hides a generated face: the head itself, a mask, a scarf, or an object in front of it."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_cloth_follows_the_head(scarf: bool, yaw: float) -> None:
         changed = (picture != 128).any(axis=2)
         assert changed[hidden].mean() > 0.98
         assert picture[hidden].std(axis=0).max() > 2
-        # It lies on the head and little beside it.
+        # It lies mostly on the head.
         on_head = np.isfinite(layer.depth)
         assert (hidden & on_head).sum() > (0.35 if scarf else 0.6) * hidden.sum()
     assert np.mean(hidden_mouth) > 0.9

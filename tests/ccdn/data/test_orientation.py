@@ -50,7 +50,7 @@ def upright_picture(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
 
 
 def write_oriented(path: Path, orientation: int, width: int = WIDTH, height: int = HEIGHT) -> None:
-    """A JPEG that looks as `upright_picture` to whoever heeds its orientation."""
+    """A JPEG that looks like `upright_picture` once its orientation is applied."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = turned(upright_picture(width, height), _INVERSE.get(orientation, orientation))
     quality = [cv2.IMWRITE_JPEG_QUALITY, 98]

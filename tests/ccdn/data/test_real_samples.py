@@ -1,4 +1,4 @@
-"""Real photographs with real annotations, where they are at hand."""
+"""Real photographs with real annotations, if they are available."""
 
 from __future__ import annotations
 

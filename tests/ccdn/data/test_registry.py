@@ -1,4 +1,4 @@
-"""One record makes a benchmark known to everything: commands, configurations, tables."""
+"""One record is enough for every part to know a benchmark: commands, configurations, tables."""
 
 from __future__ import annotations
 

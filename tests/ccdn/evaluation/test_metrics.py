@@ -159,7 +159,7 @@ def test_bad_input_is_refused() -> None:
         normaliser(truth, "inter_ocular")
 
 
-# From the README beside the file: set -> NME ocular, NME pupil and, where given, FR@10 of both,
+# From the README next to the file: set -> NME ocular, NME pupil and, if given, FR@10 of both,
 # AUC@8, AUC@10, FR@8 (ocular). AUC to 0.02: the literature integrates a histogram.
 GOLDEN_300W = {
     "helen": {"ocular": 2.519, "pupil": 3.503},

@@ -1,4 +1,4 @@
-"""Scores of methods on whole sets and subsets, and the benchmarks' protocols of which there are."""
+"""Scores of methods on whole sets and subsets, and the benchmarks' protocols."""
 
 from __future__ import annotations
 

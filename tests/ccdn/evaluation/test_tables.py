@@ -1,4 +1,4 @@
-"""Published numbers, and tables of ours beside them in four formats."""
+"""Published numbers, and tables with ours next to them in four formats."""
 
 from __future__ import annotations
 

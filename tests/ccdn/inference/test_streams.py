@@ -1,4 +1,4 @@
-"""Films and cameras: times, rates, windows, memory, and what is left when one ends badly."""
+"""Films and cameras: times, rates, windows, memory, and what remains after an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that grows piece by piece: what is written is there, and its name comes last."""
+"""A file that grows piece by piece: written pieces are kept, and it gets its name last."""
 
 from __future__ import annotations
 

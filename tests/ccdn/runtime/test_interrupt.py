@@ -1,4 +1,4 @@
-"""A signal that Python does not come to answer ends the command all the same."""
+"""A signal ends the command even if Python cannot run its handler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lock of a folder: one process at a time, and nothing to clear away when it is killed."""
+"""The lock of a folder: one process at a time, and nothing to clean up after a kill."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ with Lock(Path(sys.argv[1])) as lock:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(2)] == ["held\n"] * 2
         process.send_signal(signal.SIGKILL)
-        os.waitpid(process.pid, 0)  # the child goes on until its input is closed
+        os.waitpid(process.pid, 0)  # the child runs until its input is closed
         with Lock(path) as lock:
             lock.take()
 

@@ -141,7 +141,7 @@ def test_generated_faces_are_shared() -> None:
     kept = threading.Barrier(THREADS)
 
     class Together(SyntheticFaces):
-        """All keep the picture that they have made, and then all go on."""
+        """All keep the picture that they have made, and then all continue."""
 
         def __setattr__(self, name: str, value: Any) -> None:
             super().__setattr__(name, value)

@@ -1,4 +1,4 @@
-"""Small files of strangers that would be hours of work, all of the memory, or another file."""
+"""Small untrusted files that would take hours of work or all memory, or read another file."""
 
 from __future__ import annotations
 

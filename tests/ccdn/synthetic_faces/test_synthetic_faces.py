@@ -363,7 +363,7 @@ def test_pictures_are_neither_empty_nor_alike() -> None:
 
 
 def test_picture_shows_the_landmarks() -> None:
-    """Pupils are darker than the white beside them: the painting lies where the landmarks say."""
+    """Pupils are darker than the white next to them: eyes are painted where the landmarks are."""
     darker = []
     faces = SyntheticFaces(120, seed=8, points=98, occlusion=0.0)
     for i in range(120):

@@ -1,4 +1,4 @@
-"""A lock of ccdn.runtime.locks in the hands of another process."""
+"""A lock of ccdn.runtime.locks that another process holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches are the same whoever prepares them and wherever a run goes on."""
+"""Batches are the same whoever prepares them and wherever a run resumes."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_crops_that_skip_pixels_are_refused(face_folder: Path, small: list[str])
 
 
 def test_a_run_with_resident_crops(face_folder: Path, small: list[str], tmp_path: Path) -> None:
-    """Goes on exactly, as the host's does."""
+    """Resumes exactly, as with the host's crops."""
     from ccdn.checkpoint.load import load_checkpoint
 
     config = configure(face_folder, small, "data.on_device=true")

@@ -1,4 +1,4 @@
-"""The loop: it learns, goes on exactly where it was killed, and stops for good reasons only."""
+"""The loop: it learns, resumes exactly where it was killed, and stops only for good reasons."""
 
 from __future__ import annotations
 

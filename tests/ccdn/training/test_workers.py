@@ -1,5 +1,5 @@
-"""Whatever ends a process that prepares batches ends the wait for it, with a line that helps; and a
-wish to stop ends every wait.
+"""If a process that prepares batches dies, the wait for it ends with a helpful line; and a request
+to stop ends every wait.
 """
 
 from __future__ import annotations

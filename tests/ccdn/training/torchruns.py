@@ -19,7 +19,7 @@ def free_port() -> int:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Processes that share two cores must not each want all of them."""
+    """Processes that share two cores must not each try to use all of them."""
     return {**os.environ, "OMP_NUM_THREADS": "1", **more}
 
 

@@ -147,7 +147,7 @@ class Block {
     for (;;) {
       if (thread_order > 1) std::shuffle(order.begin(), order.end(), random);
       for (unsigned t : order) resume(t);
-      // A warp goes on alone to the next barrier of the block.
+      // A warp continues alone to the next barrier of the block.
       for (unsigned t : order) {
         while (fibers_[t]->state == State::at_warp) {
           if (!release_warp(t / 32, threads)) return failed();
@@ -190,7 +190,7 @@ class Block {
     State state = State::running;
   };
 
-  // Whether all threads of the warp have met; they may go on then.
+  // Whether all threads of the warp have met; then they may continue.
   bool release_warp(unsigned warp, unsigned threads) {
     const unsigned first = warp * 32, end = std::min(first + 32, threads);
     for (unsigned t = first; t < end; ++t) {

@@ -73,7 +73,7 @@ auto table(std::integer_sequence<int, kNumbers...>) {
 
 }  // namespace
 
-// Runs the kernel of a fault on two blocks; false where there is none of this number.
+// Runs the kernel of a fault on two blocks; false if no fault has this number.
 extern "C" __attribute__((visibility("default"))) bool emulated_fault(unsigned number) {
   const auto kernels = table(std::make_integer_sequence<int, 12>());
   if (number >= kernels.size()) return false;
