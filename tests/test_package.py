@@ -99,6 +99,25 @@ def test_a_module_from_other_sources_is_refused(tmp_path: Path) -> None:
     assert "torch.Size([1, 2])" in done.stdout
 
 
+def test_a_module_from_other_sources_makes_room_for_the_installed_one(tmp_path: Path) -> None:
+    """In a clone that was built in place, updated, and then installed."""
+    clone, site = tmp_path / "clone", tmp_path / "site"
+    shutil.copytree(ROOT / "ccdn_ops", clone / "ccdn_ops", ignore=shutil.ignore_patterns("*.so"))
+    (clone / "ccdn_ops" / "_C.py").write_text("interface = 0\n")
+    (site / "ccdn_ops").mkdir(parents=True)
+    (site / "ccdn_ops" / "_C.py").write_text(
+        f"interface = {native.INTERFACE}\ndef set_parallel_for(address): pass\n"
+    )
+    about = site / f"ccdn-{ccdn_ops.__version__}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Name: ccdn\nVersion: {ccdn_ops.__version__}\n")
+    (about / "RECORD").write_text("ccdn_ops/_C.py,,\n")
+    code = "from ccdn_ops.backends import native; print(native.module().__file__)"
+    path = os.pathsep.join([str(clone), str(site), sysconfig.get_path("purelib")])
+    done = run(sys.executable, "-S", "-c", code, cwd=clone, PYTHONPATH=path)
+    assert done.stdout.strip() == str(site / "ccdn_ops" / "_C.py"), done.stdout + done.stderr
+
+
 def test_a_module_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     """As an interrupted installation leaves it; to load it would be a SIGBUS."""
     module = native.module()

@@ -33,13 +33,17 @@ def _import_native() -> tuple[ModuleType | None, ImportError | None]:
     """ccdn_ops._C: the one next to this package, else that of an installed copy of this version.
 
     In a clone, its own folder comes first on Python's path. So after `pip install .`, a command
-    started there imports the sources and would miss what was built from them.
+    started there imports the sources and would miss what was built from them. What an older build
+    has left in that folder is passed over.
     """
+    beside = None
     try:
         beside = importlib.util.find_spec("ccdn_ops._C")
         if beside is not None and beside.origin is not None:
             check_whole(beside.origin)
         from ccdn_ops import _C
+
+        check_interface(_C)
     except ImportError as error:
         missing = error
     else:
@@ -49,14 +53,19 @@ def _import_native() -> tuple[ModuleType | None, ImportError | None]:
             continue
         for file in distribution.files or ():
             path = str(distribution.locate_file(file))
+            if beside is not None and path == beside.origin:
+                continue
             if file.match("ccdn_ops/_C.*") and file.suffix != ".pyi" and os.path.exists(path):
-                spec = importlib.util.spec_from_file_location("ccdn_ops._C", path)
+                # pybind11 makes one module of a name: `ccdn_ops._C` may be the older one.
+                name = "ccdn_ops.installed._C"
+                spec = importlib.util.spec_from_file_location(name, path)
                 assert spec is not None
                 assert spec.loader is not None
                 try:
                     check_whole(path)
                     native = importlib.util.module_from_spec(spec)
                     spec.loader.exec_module(native)
+                    check_interface(native)
                 except ImportError as error:
                     return None, error
                 sys.modules["ccdn_ops._C"] = native
@@ -82,6 +91,13 @@ def check_whole(path: str) -> None:
             )
 
 
+def check_interface(native: ModuleType) -> None:
+    """Raise ImportError for a module of other sources, whose arguments are others."""
+    found = getattr(native, "interface", None)
+    if found != INTERFACE:
+        raise ImportError(f"{native.__file__} has interface {found}, expected {INTERFACE}")
+
+
 # Raised with every change of the interface in csrc/common; the build passes it to bindings.cpp.
 INTERFACE = 8
 
@@ -95,10 +111,6 @@ if os.environ.get("CCDN_CPU_ISA", CPU_ISAS[0]) not in CPU_ISAS:
 
 _C: Any
 _C, _import_error = _import_native()
-if _C is not None and getattr(_C, "interface", None) != INTERFACE:
-    found = getattr(_C, "interface", None)
-    _import_error = ImportError(f"{_C.__file__} has interface {found}, expected {INTERFACE}")
-    _C = None
 
 # csrc/common/status.h
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
