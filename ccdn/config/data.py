@@ -17,7 +17,7 @@ class SyntheticConfig:
     size: int = 160  # side of a picture in pixels
     pose: float = 30.0  # largest yaw in degrees
     occlusion: float = 0.2  # share of faces with something in front of them
-    fresh: bool = False  # True: no training face comes twice, every epoch has faces of its own
+    fresh: bool = False  # True: every epoch has its own training faces, none repeated
 
 
 @dataclass

@@ -75,11 +75,11 @@ class TrainConfig:
     compile: str = "none"  # none | inductor | aot_eager: torch.compile with this backend
     deterministic: bool = False  # only operators that give the same bits again, or an error
     device: str = "auto"  # auto | cpu | cuda | cuda:1 ...
-    checkpoint_steps: int = 0  # also save last.pt every so many steps; 0: after each epoch only
-    keep_epochs: int = 0  # also keep epoch-0010.pt every so many epochs; 0: none
-    log_steps: int = 10  # a line of metrics.jsonl every so many steps
+    checkpoint_steps: int = 0  # also save last.pt every N steps; 0: only after each epoch
+    keep_epochs: int = 0  # also keep epoch-0010.pt every N epochs; 0: none
+    log_steps: int = 10  # a line of metrics.jsonl every N steps
     tensorboard: bool = False  # the same numbers and samples.png as TensorBoard events
-    eval_epochs: int = 0  # score the held-out part every so many epochs; 0: only as selection needs
+    eval_epochs: int = 0  # score the held-out part every N epochs; 0: only as selection needs
     out: str = "runs/default"
 
 

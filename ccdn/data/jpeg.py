@@ -31,7 +31,7 @@ class Jpeg(NamedTuple):
 
 
 def parse_jpeg(content: bytes) -> Jpeg | None:
-    """The structure of a JPEG up to its first scan. None where it is cut short: it has no scan, or
+    """The structure of a JPEG up to its first scan. None if it is truncated: it has no scan, or
     no end marker behind it (a thumbnail in the header has its own).
     """
     position, frame, components = 2, 0, 0
@@ -112,7 +112,7 @@ class _Coded:
         return len(self.precise) == 64 * len(self.sampling)
 
     def walk(self, content: bytes) -> bool:
-        """Go through the markers; False where there is no end marker."""
+        """Go through the markers; False if there is no end marker."""
         position, coded, restarts = 2, False, 0
         while (found := _MARKER.search(content, position)) is not None:
             marker = found.group(1)[0]

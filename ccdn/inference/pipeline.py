@@ -32,7 +32,7 @@ class OutputOptions:
     """What to do with the inputs.
 
     out: the folder of the results. write: some of `ccdn.inference.writers.FORMATS`. batch_size:
-    faces that go through the network at once. frames: at most so many of a video or camera. show:
+    faces in one forward pass. frames: the most frames of a video or camera to process. show:
     a video or camera in a window.
     """
 

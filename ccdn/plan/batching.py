@@ -18,7 +18,7 @@ class Place(NamedTuple):
 class Share(NamedTuple):
     """The part of every batch that is one process's: that of `rank` of `size`.
 
-    parts: the batch is done in so many parts, one after the other, each by all processes together.
+    parts: the number of parts in which all processes together do the batch, one after the other.
     """
 
     rank: int = 0

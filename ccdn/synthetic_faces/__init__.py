@@ -1,6 +1,6 @@
 """Synthetic faces: a parametric head with exact landmarks, drawn with NumPy and OpenCV alone.
 
-`SyntheticFaces` is a data set like any other. From the drawing of numbers to the picture:
+`SyntheticFaces` is a data set like any other. The modules, from random numbers to the picture:
 parameters.py (what is random), anatomy.py (curves and landmarks in front view), head.py (the
 surface), camera.py (pose and the visible outline), look.py (colours, light), canvas.py and
 skin.py (painting), render.py (z-buffer), scene.py and occluders.py (what is behind and in front),

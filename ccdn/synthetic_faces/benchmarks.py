@@ -28,12 +28,12 @@ _PAIR_IN = 10  # of so many faces of WFLW two share a picture
 def write_protocol(
     protocol: str, root: str | Path, train: SyntheticFaces, test: SyntheticFaces | None = None
 ) -> int:
-    """Write faces as a benchmark lies on disk, and return how many were written.
+    """Write faces in a benchmark's layout on disk, and return how many were written.
 
     protocol: 300w, wflw, cofw or aflw (PROTOCOLS), of 68, 98, 29 and 19 points. `synthetic.json` in
     the root says how to make the same faces again. Raises ValueError for another protocol or number
-    of points, for two sets with the same seed, and where the root holds data already. After an
-    error or Ctrl-C nothing is left of what was written.
+    of points, for two sets with the same seed, and if the root already holds data. After an error
+    or Ctrl-C no written file remains.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"found protocol {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
@@ -55,7 +55,7 @@ def write_protocol(
         write(root, sets)
         about = {name: faces.describe() for name, faces in sets.items()}
         write_json(root / "synthetic.json", about)
-    except BaseException:  # of half of the files a reader would make a smaller benchmark
+    except BaseException:  # a reader would take half of the files for a smaller benchmark
         for path in list(root.iterdir()) if there else [root]:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -66,7 +66,7 @@ def write_protocol(
 
 
 def write_300w(root: str | Path, train: SyntheticFaces, test: SyntheticFaces | None = None) -> int:
-    """Write faces of 68 points as 300W lies on disk: `write_protocol`."""
+    """Write faces of 68 points in 300W's layout on disk, as `write_protocol`."""
     return write_protocol("300w", root, train, test)
 
 
@@ -141,7 +141,7 @@ def _write_cofw(root: Path, sets: dict[str, SyntheticFaces]) -> None:
     header += (0x0200).to_bytes(2, "little") + b"IM"
     for name, faces in sets.items():
         suffix = "Tr" if name == "train" else "T"
-        # In memory: HDF5 ends the process where a file on the disk cannot be finished.
+        # In memory, because HDF5 crashes if a file on disk cannot be finished.
         content = io.BytesIO()
         with h5py.File(content, "w", userblock_size=512) as file:
             cells = file.create_dataset(f"Is{suffix}", (1, len(faces)), h5py.ref_dtype)
@@ -168,7 +168,7 @@ def _write_cofw(root: Path, sets: dict[str, SyntheticFaces]) -> None:
 
 
 def _write_aflw(root: Path, sets: dict[str, SyntheticFaces]) -> None:
-    """One file for all faces, in an order of its own; `ra` puts the training faces first."""
+    """One file for all faces, in its own order; `ra` puts the training faces first."""
     every = [(name, index) for name, faces in sets.items() for index in range(len(faces))]
     order = np.random.default_rng(sets["train"].seed).permutation(len(every))
     count = len(every)

@@ -1,4 +1,4 @@
-"""From the head frame to the picture, and the landmarks as they are seen there."""
+"""Maps the head frame to the picture, with the landmarks as seen there."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Camera:
 
     def turned(self, points: np.ndarray) -> np.ndarray:
         """Points (..., 3) of the head frame in the camera's frame."""
-        # Not a matrix product: BLAS wakes its threads for so little, and may round by their number.
+        # Not a matrix product: BLAS would wake threads, whose number may change the rounding.
         flat = np.ascontiguousarray(points).reshape(-1, 1, 3)
         return cv2.transform(flat, self.rotation).reshape(points.shape)
 

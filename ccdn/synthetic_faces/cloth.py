@@ -68,8 +68,8 @@ def wear(
 
 
 def _taut(depth: np.ndarray) -> np.ndarray:
-    """Depths (n, n) of cloth drawn tight over these: between what stands out it is straight, and
-    its edge lies on. The obstacle problem, relaxed."""
+    """Depths (n, n) of cloth drawn tight over these: straight between protruding points, with its
+    edge touching. The obstacle problem, solved by relaxation."""
     cloth = depth.copy()
     for _ in range(8):
         inner = cv2.blur(cloth, (7, 7), borderType=cv2.BORDER_REPLICATE)[1:-1, 1:-1]

@@ -1,4 +1,4 @@
-"""`SyntheticFaces`: the set of faces that training, evaluation and export see."""
+"""`SyntheticFaces`: the data set that training, evaluation and export use."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SyntheticFaces:
     `size`, side of the square picture in pixels; `pose`, the largest yaw, pitch and roll to
     either side in degrees, or one number, that of yaw, with pitch and roll in proportion;
     `occlusion`, the share of faces with something in front of them; `fresh`, whether every epoch
-    has faces of its own: face i of epoch e is then face e * count + i. Raises ValueError for values
+    has its own faces: face i of epoch e is then face e * count + i. Raises ValueError for values
     outside these.
 
     The jaw's points lie on the visible outline of the face, as annotators put them; all others
@@ -116,7 +116,7 @@ class SyntheticFaces:
         return visible_of_98(self._picture(self._checked(index)).visible.copy(), self.points)
 
     def attributes(self, index: int) -> dict[str, bool]:
-        """What makes a face hard, by WFLW's names: pose, expression, illumination, makeup,
+        """The face's difficulties, by WFLW's names: pose, expression, illumination, makeup,
         occlusion, blur.
         """
         drawn = self.parameters(index)
@@ -168,7 +168,7 @@ class SyntheticFaces:
         identity, expression = sample_identity(draw), sample_expression(draw)
         pose = sample_pose(draw, self.pose)
         view = look_at(Head(Anatomy(identity, expression)), pose, self.size)
-        # Threads may come here together: each step is atomic, and no other thread's view is given.
+        # Several threads may run this: each step is atomic, and no thread gets another one's view.
         self._views[index] = view
         for oldest in list(self._views)[:-_KEPT]:
             self._views.pop(oldest, None)

@@ -1,11 +1,10 @@
-"""Items made in advance by a thread, or by processes that each make every n-th and send it through
-a pipe of their own.
+"""Items prepared in advance by a thread, or by n processes that each make every n-th item and send
+it through their own pipe.
 
-torch's DataLoader hands tensors over in shared memory, by a thread of the worker: where /dev/shm is
-full (docker gives a container 64 MB) that thread ends, the worker lives on, and the training waits
-for ever. Here a worker does one thing after the other and nothing lies in shared memory: an item
-arrives whole, or the worker's end of the pipe is closed, whatever ended it, and that is an error at
-once.
+A worker thread of torch's DataLoader passes tensors through shared memory. If /dev/shm is full
+(docker gives a container 64 MB), that thread ends, the worker lives on, and the training waits
+forever. Here a worker is sequential and uses no shared memory: either an item arrives whole, or the
+worker's end of the pipe closes, for whatever reason, and that is an error immediately.
 """
 
 from __future__ import annotations
@@ -151,7 +150,7 @@ class _Worker:
         )
         self.process.start()
         theirs.close()
-        # When Python ends: multiprocessing would ask politely and then wait for ever.
+        # When Python exits, multiprocessing would only request an end, and then wait forever.
         self._kill = Finalize(self, _kill, (self.process,), exitpriority=0)
 
     def received(self, stopped: threading.Event) -> Iterator[Any]:
@@ -175,7 +174,7 @@ class _Worker:
                 raise WorkerError(_why(self.process.exitcode)) from error
 
     def end(self, deadline: float) -> None:
-        """End the process: by itself, which it does when it finds that nobody listens, or not."""
+        """End the process: it ends by itself once its reader has gone, or else it is killed."""
         self.pipe.close()
         self.process.join(max(0.0, deadline - time.monotonic()))
         self._kill()
@@ -213,7 +212,7 @@ def _kill(process: BaseProcess) -> None:
 def _work(
     pipe: Connection, make: Make | None, number: int, workers: int, inherited: Sequence[Connection]
 ) -> None:
-    """What a worker does: to the end of the items, or until nobody listens."""
+    """The worker's loop: to the end of the items, or until the reader has gone."""
     import cv2
 
     # Ctrl-C and job schedulers signal the whole process group; the trainer alone answers.

@@ -299,7 +299,7 @@ def test_references_are_counted_by_their_products() -> None:
     assert counts(lambda: reference.isqrt_cov(x)) == {"bmm": COVARIANCE + ITERATION}
 
 
-# Whoever comes first -----------------------------------------------------------------------------
+# In any order of imports -------------------------------------------------------------------------
 
 COUNT = (
     "with FlopCounterMode(display=False) as counter:\n"

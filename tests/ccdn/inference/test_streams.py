@@ -247,7 +247,7 @@ def test_what_a_killed_process_did_can_be_read(
     assert (found["width"], found["height"]) == (60, 60)
     rows = list(csv.DictReader((tmp_path / "out/camera_0.csv.partial").open()))
     assert [row["frame"] for row in rows] == [str(i) for i in range(20)]
-    # What is left stands in nobody's way.
+    # The remains do not block a later run.
     scripted(times=(0.0, 0.1))
     more = ["--frames", "2", "--write", "json,csv", "--weights", weights]
     assert run("camera:0", *more, "--out", tmp_path / "out") == 0

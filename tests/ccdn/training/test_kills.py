@@ -137,7 +137,7 @@ def test_twenty_random_kills(face_folder: Path, small: list[str], tmp_path: Path
         call = command(killed, place, draw.randint(1, PLACES[place]))
         done = subprocess.run(call, env=environment(), capture_output=True, text=True, timeout=120)
         assert done.returncode == -signal.SIGKILL, done.stderr
-        for path in killed.glob("*.pt"):  # nothing half-written bears a checkpoint's name
+        for path in killed.glob("*.pt"):  # no partial file has a checkpoint's name
             load_checkpoint(path)
         done_steps = max(steps(killed) or {0: {}})
         saved = load_last(killed)[0].step if has_checkpoint(killed) else 0

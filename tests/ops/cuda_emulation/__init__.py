@@ -88,7 +88,7 @@ def build(folder: Path, *, races: bool = False) -> Path:
 
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compile_one, sources))
-    # The bindings name the CPU kernels, too, which are not here: nobody calls them.
+    # The bindings also name the CPU kernels, which are not here and are never called.
     _run(["objcopy", "--weaken", str(objects[0])])
     library = folder / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
     _run(["g++", "-shared", *map(str, objects), "-o", str(library)])

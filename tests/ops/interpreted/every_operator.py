@@ -1,4 +1,4 @@
-"""What is the Triton backend's own, for every operator: tests/ops/test_triton.py runs this file.
+"""The Triton backend's own tests for every operator: tests/ops/test_triton.py runs this file.
 
 Not collected by itself: TRITON_INTERPRET=1 must be set before anything imports triton. The numbers
 of the operators are judged in their own tests, which the interpreter runs too; here it runs with
