@@ -13,6 +13,8 @@
 // that is off by, where a term rounded as it is stored would be undamped. From n = 65 on and for up
 // to kRoundedTerms terms the error of value and gradient stays below half of what is allowed, on
 // the features that the tests have; small matrices and longer series are multiplied in float64.
+// What is multiplied in float32 has the units of nobody's features: matrix and terms are scaled by
+// powers of two to the size of 1, so that neither their products nor a gradient leave its range.
 //
 // A lane has four rows of the matrix, and of each packs of four entries kAcross packs apart. Sums
 // are made in an order that the form alone decides. There is no __syncthreads() where there are
@@ -21,6 +23,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <cuda/instructions.cuh>
 
 #include "dual_squeeze_kernels.cuh"
@@ -29,6 +32,20 @@
 namespace ccdn::cuda {
 
 constexpr int kRoundedTerms = 66;  // K = 7
+
+// The power of two that brings a number to the size of 1, as far as float32 has it.
+__device__ __forceinline__ double to_size_of_one(double value) {
+  constexpr int64_t kOne = 1023, kMost = 126;  // exponents
+  int64_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  int64_t exponent = (bits >> 52 & 2047) - kOne;
+  exponent = exponent < -kMost ? -kMost : exponent > kMost ? kMost : exponent;
+  bits = (kOne - exponent) << 52;
+  memcpy(&value, &bits, sizeof bits);
+  return value;
+}
+// 1 / a power of two of these.
+__device__ __forceinline__ double inverse(double power) { return to_size_of_one(power); }
 
 // kBlocks blocks for matrices of up to kLargest rows, held as Entry, kColumns columns a lane.
 template <typename Entry_, int kLargest_, int kBlocks_, int kThreads_, int kColumns_>
@@ -92,6 +109,15 @@ struct ResidentRows {
     }
     Acc* to = matrix.sum + b * n * n;
     each<1>(n, [&](int r, int c, int64_t at) { to[at] = Acc(entry[r][c]); });
+  }
+
+  // Multiplies by a power of two.
+  __device__ __forceinline__ void scale(double by) {
+#pragma unroll
+    for (int r = 0; r < Form::kRows; ++r) {
+#pragma unroll
+      for (int c = 0; c < Form::kColumns; ++c) entry[r][c] *= Entry(by);
+    }
   }
 
  private:
@@ -287,7 +313,7 @@ __device__ __forceinline__ void cluster_squeeze_sample(const SqueezeArguments<Ac
                                                        const Coefficients& coefficients,
                                                        Cluster<Form, 1>& cluster) {
   const int64_t n = p.n, place = b * p.channels;
-  const ResidentRows<Form> rows(p.matrix, b, int(n), cluster.first(), cluster.across());
+  ResidentRows<Form> rows(p.matrix, b, int(n), cluster.first(), cluster.across());
   const double trace = trace_of(p, b);
   if (cluster.rank() == 0 && threadIdx.x == 0) p.trace[b] = Acc(trace);
   if (trace == 0) {
@@ -298,10 +324,18 @@ __device__ __forceinline__ void cluster_squeeze_sample(const SqueezeArguments<Ac
     return;
   }
   const auto start = [&](int64_t i) { return p.start ? p.start[b * n + i] : 1.0; };
-  const double twice = 2 / trace, scale = 1 / (sqrt(trace) * double(p.channels));
+  const double shrink = to_size_of_one(trace);                      // of the matrix
+  const double unit = p.start ? to_size_of_one(sqrt(trace)) : 1.0;  // of the terms
+  rows.scale(shrink);
+  const double twice = 2 / trace * inverse(shrink);
+  // Of what leaves: sums with the matrix, or terms.
+  const double scale =
+      (p.second.data ? 1 / (sqrt(trace) * double(p.channels)) * inverse(shrink) : 1.0) *
+      inverse(unit);
   const bool inside = cluster.row() < n;
-  cluster.fill(0, n, start);
-  double last = inside ? start(cluster.row()) : 0.0, before = 0;
+  const auto scaled = [&](int64_t i) { return unit * start(i); };
+  cluster.fill(0, n, scaled);
+  double last = inside ? scaled(cluster.row()) : 0.0, before = 0;
   double result = coefficients.c[0] * last;
   cluster.barrier();
 #pragma unroll 1
@@ -320,7 +354,7 @@ __device__ __forceinline__ void cluster_squeeze_sample(const SqueezeArguments<Ac
     const double sum = cluster.product(rows, turn);
     if (cluster.copy() == 0 && inside) p.second.store(place + cluster.row(), Acc(scale * sum));
   } else if (cluster.copy() == 0 && inside) {
-    p.vectors[b * 3 * n + cluster.row()] = result;
+    p.vectors[b * 3 * n + cluster.row()] = scale * result;
   }
   cluster.barrier();  // before the next sample's vectors replace these, and before any block ends
 }
@@ -340,12 +374,12 @@ __global__ void __launch_bounds__(Form::kThreads, Form::kResident)
 
 // What combine_terms makes of the vectors' entry i, by the lanes that have left its sums: a lane
 // takes each kCopies-th row of the table. Returned to lanes of t, together: entry i of
-// (q + 2 t q')(A) v. Sixteen terms are asked for before the first
-// one is used.
+// (q + 2 t q')(A) v. Sixteen terms are asked for before the first one is used. `back` brings them
+// from their units to those of the features.
 template <int kCopies, typename Acc>
 __device__ __forceinline__ double combine_entry(const double* table, AdjointRows at, double* base,
                                                 PairRows<Acc> pair_rows, int64_t b, int64_t i,
-                                                bool of_s, int copy) {
+                                                bool of_s, int copy, double back) {
   constexpr int kTerms = 16;
   const GradientTable numbers = {at.terms, at.rank};
   const double* x = base + (of_s ? at.s(0) : at.t(0)) + i;
@@ -356,7 +390,7 @@ __device__ __forceinline__ double combine_entry(const double* table, AdjointRows
 #pragma unroll
     for (int j = 0; j < kTerms; ++j) {
       const double found = x[(j0 + (j < count ? j : 0)) * at.n];
-      value[j] = j < count ? found : 0.0;
+      value[j] = j < count ? back * found : 0.0;
     }
 #pragma unroll 1
     for (int r = copy; r < at.rank + (of_s ? 1 : 2); r += kCopies) {
@@ -380,6 +414,20 @@ __device__ __forceinline__ double combine_entry(const double* table, AdjointRows
   return radial;
 }
 
+// Of the vectors of a gradient: powers of two that bring t and s to the size of 1, and what the
+// upstream gradient is multiplied by to be s. Where t begins at a product with the features, it has
+// their size, and s that of the gradient over theirs.
+struct AdjointUnits {
+  double by, t, s;
+  template <typename Acc>
+  __device__ __forceinline__ AdjointUnits(const AdjointArguments<Acc>& p, double trace) {
+    const double scale = sqrt(trace) / double(p.channels);
+    by = p.start ? scale / (double(p.positions) * trace) : scale / 2;
+    t = p.start ? to_size_of_one(sqrt(trace)) : 1.0;
+    s = to_size_of_one(p.start ? by * sqrt(trace) : by);
+  }
+};
+
 // Piece: a sample. As chebyshev_gradient.
 template <typename Acc, typename Form>
 __device__ __forceinline__ void cluster_gradient_sample(const AdjointArguments<Acc>& p, int64_t b,
@@ -388,29 +436,32 @@ __device__ __forceinline__ void cluster_gradient_sample(const AdjointArguments<A
   using Working = Cluster<Form, 2>;
   const AdjointRows at = p.rows;
   const int64_t n = at.n;
-  const ResidentRows<Form> rows(p.matrix, b, int(n), cluster.first(), cluster.across());
+  ResidentRows<Form> rows(p.matrix, b, int(n), cluster.first(), cluster.across());
   const double trace = double(p.trace[b]);
   if (trace == 0) {
     if (cluster.rank() == 0 && threadIdx.x == 0) p.trace_gradient[b] = 0;
     return;
   }
   double* base = p.vectors + b * at.size();
-  const double twice = 2 / trace, scale = sqrt(trace) / double(p.channels);
   const bool inside = cluster.row() < n, of_s = cluster.vector() == 1;
   const bool writes = cluster.copy() == 0 && inside;
-  // t_0 and s_0, or what becomes s_0.
-  const auto start = [&](int64_t i) { return p.start ? p.start[b * n + i] : 1.0; };
+  const double shrink = to_size_of_one(trace);  // of the matrix
+  rows.scale(shrink);
+  const double twice = 2 / trace * inverse(shrink);
+  // t_0 and s_0, or what becomes s_0, in their units: as recurred and as they lie in `vectors`.
+  const AdjointUnits units(p, trace);
+  const auto start = [&](int64_t i) { return units.t * (p.start ? p.start[b * n + i] : 1.0); };
   const double* given = (p.start ? p.result_gradient : p.upstream) + b * n;
-  const double by = p.start ? scale / (double(p.positions) * trace) : scale / 2;
-  const auto gradient = [&](int64_t i) { return by * given[i]; };
+  const auto gradient = [&](int64_t i) { return units.s * (units.by * given[i]); };
   cluster.fill(0, n, start);
   cluster.fill(1, n, gradient);
   double last = !inside ? 0.0 : of_s ? gradient(cluster.row()) : start(cluster.row()), before = 0;
   cluster.barrier();
   if (!p.start) {
     if (writes && of_s) {
-      base[at.upstream() + cluster.row()] = last;
-      p.pair_rows.store(at, b, 2 * at.rank, cluster.row(), last);
+      const double value = inverse(units.s) * last;
+      base[at.upstream() + cluster.row()] = value;
+      p.pair_rows.store(at, b, 2 * at.rank, cluster.row(), value);
     }
     const double sum = cluster.product(rows, 0);
     if (of_s) last = twice * sum;
@@ -431,12 +482,15 @@ __device__ __forceinline__ void cluster_gradient_sample(const AdjointArguments<A
   __syncwarp();  // a lane reads what another one of its warp has written
   double radial = 0;
   if (inside) {
+    // Made again, so that the recurrence keeps no registers for it.
+    const AdjointUnits again(p, double(p.trace[made_here(int(b))]));
+    const double back = inverse(of_s ? again.s : again.t);
     const auto combine = [&](const double* table) {
       return combine_entry<Working::kCopies>(table, at, base, p.pair_rows, b, cluster.row(), of_s,
-                                             cluster.copy());
+                                             cluster.copy(), back);
     };
     radial = p.table ? combine(p.table) : combine(travelling.c);
-    radial *= base[at.s(0) + cluster.row()];
+    radial *= inverse(again.s) * base[at.s(0) + cluster.row()];
   }
   radial = sum_over_warp(radial);
   if (cluster.lane() == 0) {

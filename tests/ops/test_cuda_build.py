@@ -65,7 +65,7 @@ EXPECTED = {
         "add_gram_parts": ACCUMULATORS,
         "cluster_squeeze": FORMS,
         "cluster_gradient": FORMS,
-        "chebyshev_squeeze": FEATURES,
+        "chebyshev_squeeze": ACCUMULATORS,
         "squeeze_positions": FEATURES,
         "chebyshev_gradient": ACCUMULATORS,
         "store_numbers": ("",),

@@ -252,7 +252,7 @@ def test_commands_share_the_runs_of_a_grid(
     with held_by_another(out / "baseline_seed0" / CLAIM) as other:
         assert main(command) == 0
     said = capsys.readouterr()
-    assert f"baseline_seed0: process {other.pid} on " in said.err
+    assert f"baseline_seed0: folder is in use by process {other.pid} on " in said.err
     assert said.err.count("left to it") == 2  # looked at again when all else was done
     assert said.out.splitlines()[-1].endswith("will write the tables: baseline_seed0")
     assert (out / "fcdn_p2_seed0/results.json").exists()

@@ -242,7 +242,7 @@ def test_a_folder_in_which_another_process_trains_is_spared(
             assert code == 2
             waits, refused = err.splitlines()
             assert waits.endswith("waiting 0.2 s for it to end")
-            assert f"run: process {other.pid} on " in refused
+            assert f"run: folder is in use by process {other.pid} on " in refused
         assert {path: path.read_bytes() for path in before} == before
         # What writes nothing is free.
         assert run(capsys, *longer, "--dry-run")[0] == 0
