@@ -1,7 +1,7 @@
 """Kernels in Triton, for CUDA devices; on CPU tensors under TRITON_INTERPRET=1, for tests.
 
 ops/X/triton.py launches what triton_kernels.py next to it holds, whose head counts bytes and
-operations; launcher.py, features.py and newton_schulz.py are what several operators share.
+operations. Several operators share launcher.py, features.py, matrices.py and newton_schulz.py.
 
 ctm has no kernel of its own; it runs those of its parts (ops/ctm/spec.py). Two of these always read
 the maps from memory: the first, channel_means, and the last, `excite`, which writes all P maps at

@@ -21,7 +21,7 @@ from ccdn_ops.names import PACKAGE
 REGISTERS = 255
 
 # Kernels that several operators share; they are in the folder of this file.
-SHARED = ("features",)
+SHARED = ("features", "matrices")
 
 
 def interpreted() -> bool:
@@ -58,7 +58,7 @@ def architecture(x: Tensor) -> int:
 
 
 def kernels(operator: str) -> ModuleType:
-    """Those of an operator, or "features"; the first call imports triton."""
+    """Those of an operator or of SHARED; the first call imports triton."""
     if interpreted():
         from ccdn_ops.backends.triton.interpreter import repair_scalar_index
 

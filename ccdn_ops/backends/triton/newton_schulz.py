@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ccdn_ops.backends.triton import launcher
 from ccdn_ops.backends.triton.launcher import blocks, interpreted
-from ccdn_ops.ops.covariance_pool.triton import (
+from ccdn_ops.backends.triton.matrices import (
     PANEL,
     half,
     or_zero,

@@ -1,4 +1,4 @@
-"""cocs_loss in Triton; the kernels and their napkin are in cocs_loss_kernels.py."""
+"""cocs_loss in Triton; the kernels and their napkin are in triton_kernels.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""excitation_gates in Triton; the kernels and their napkin are in excitation_gates_kernels.py."""
+"""excitation_gates in Triton; the kernels and their napkin are in triton_kernels.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""isqrt_cov in Triton, in the kernels of covariance_pool and newton_schulz_sqrt.
+"""isqrt_cov in Triton, in the kernels of matrices.py and newton_schulz_sqrt.
 
 By channels the covariance S = Xc Xc^T / N is iterated: root = sqrt(tr) Y_K(S / tr). By positions
 M = Xc^T Xc / (N tr) is, which has the same eigenvalues but for zeros, and
@@ -22,6 +22,18 @@ from torch import Tensor
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.triton import features
 from ccdn_ops.backends.triton.launcher import supports
+from ccdn_ops.backends.triton.matrices import (
+    PANEL,
+    Operand,
+    centred,
+    empty_matrix,
+    gram,
+    multiply,
+    or_zero,
+    per_sample,
+    plain,
+    symmetrise,
+)
 from ccdn_ops.backends.triton.newton_schulz import (
     LIVE,
     Slots,
@@ -35,18 +47,6 @@ from ccdn_ops.backends.triton.newton_schulz import (
     write_rows,
 )
 from ccdn_ops.newton_schulz_plan import NewtonSchulzPlan, newton_schulz_plan
-from ccdn_ops.ops.covariance_pool.triton import (
-    PANEL,
-    Operand,
-    centred,
-    empty_matrix,
-    gram,
-    multiply,
-    or_zero,
-    per_sample,
-    plain,
-    symmetrise,
-)
 
 
 class _Case(NamedTuple):

@@ -1,4 +1,4 @@
-"""multi_excite in Triton; the kernels and their napkin are in multi_excite_kernels.py."""
+"""multi_excite in Triton; the kernels and their napkin are in triton_kernels.py."""
 
 from __future__ import annotations
 

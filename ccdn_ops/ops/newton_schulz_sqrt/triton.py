@@ -1,4 +1,4 @@
-"""newton_schulz_sqrt in Triton; the kernels and their napkin are in newton_schulz_sqrt_kernels.py.
+"""newton_schulz_sqrt in Triton; the kernels and their napkin are in triton_kernels.py.
 
 The steps are in newton_schulz.py.
 """
@@ -10,6 +10,12 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.triton.launcher import supports
+from ccdn_ops.backends.triton.matrices import (
+    empty_matrix,
+    or_zero,
+    per_sample,
+    symmetrise,
+)
 from ccdn_ops.backends.triton.newton_schulz import (
     LIVE,
     Slots,
@@ -20,12 +26,6 @@ from ccdn_ops.backends.triton.newton_schulz import (
     write_rows,
 )
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan
-from ccdn_ops.ops.covariance_pool.triton import (
-    empty_matrix,
-    or_zero,
-    per_sample,
-    symmetrise,
-)
 
 
 def _forward(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:

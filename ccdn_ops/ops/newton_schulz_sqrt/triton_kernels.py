@@ -7,7 +7,7 @@ the L2 cache still holds what the last product wrote, and 0.13 us of its TF32 ra
 about even, so the sums 1.5 Y - 0.5 Y P and their like are the epilogue of a product and no pass of
 their own. The derivative's products have two pairs of factors and twice of both.
 
-Matrices are in panels of PANEL columns (covariance_pool_kernels.py): a tile of either factor is
+Matrices are in panels of PANEL columns (matrices_kernels.py): a tile of either factor is
 BLOCK rows of one panel, 128 contiguous bytes each, and both factors are read by rows because they
 are symmetric. The accumulators of tensor cores round towards zero: the product of every
 slice of BLOCK_K starts from zero and is added in float32.
@@ -19,7 +19,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ccdn_ops.ops.covariance_pool.triton_kernels import (
+from ccdn_ops.backends.triton.matrices_kernels import (
     lower_tile,
     place,
     product,

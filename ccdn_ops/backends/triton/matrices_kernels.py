@@ -1,4 +1,4 @@
-"""The Triton kernels of covariance_pool, and the products of features that isqrt_cov needs.
+"""The Triton kernels of symmetric matrices: of features, of gradients, and times features.
 
 Napkin, for one sample (D, N) of s bytes a number: `gram` reads D N s bytes, writes D^2 s and takes
 D^2 N multiply-adds where only half of the tiles are computed. In bf16 at D = 256, N = 1024 that is
