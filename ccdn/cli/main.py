@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from ccdn.cli.command import WRONG, command
+from ccdn.cli.command import INTERRUPTED, WRONG, command
 
 # The help line of each command. `ccdn NAME` runs the main function of ccdn.cli.NAME.
 COMMANDS = {
@@ -27,9 +27,14 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the first argument names; returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words and words[0] in COMMANDS:
-        return int(import_module(f"ccdn.cli.{words[0]}").main(words[1:]))
-    return _without_command(words)
+    if not words or words[0] not in COMMANDS:
+        return _without_command(words)
+    try:
+        module = import_module(f"ccdn.cli.{words[0]}")
+    except KeyboardInterrupt:  # imports take seconds, and @command only covers what follows
+        print(f"ccdn {words[0]}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return int(module.main(words[1:]))
 
 
 @command("ccdn")

@@ -106,6 +106,25 @@ def test_every_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ccdn([name]) == 130
 
 
+@pytest.mark.parametrize(
+    ("words", "name", "imported"),
+    [(["ccdn", "evaluate"], "evaluate", "numpy"), (["ccdn.train"], "train", "omegaconf")],
+)
+def test_interrupted_while_it_imports(
+    words: list[str], name: str, imported: str, tmp_path: Path
+) -> None:
+    """Imports take seconds, in which people press Ctrl-C."""
+    (tmp_path / f"{imported}.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, "-m", *words, "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+    )
+    assert (done.returncode, done.stderr) == (130, f"ccdn {name}: interrupted\n")
+
+
 def test_every_module_of_a_command_is_in_the_list() -> None:
     """And `python -m` runs nothing but ccdn and, as it always did, ccdn.train."""
     modules = {
