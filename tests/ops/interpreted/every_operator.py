@@ -33,10 +33,9 @@ from triton.runtime import interpreter
 import ccdn_ops
 from ccdn_ops import reference
 from ccdn_ops.backends.triton import features as feature_means
-from ccdn_ops.backends.triton import launcher
+from ccdn_ops.backends.triton import launcher, matrices
 from ccdn_ops.backends.triton.launcher import blocks
 from ccdn_ops.ops.cocs_loss import triton as cocs_loss
-from ccdn_ops.ops.covariance_pool import triton as covariance_pool
 from ccdn_ops.ops.dual_squeeze import triton as dual_squeeze
 from ccdn_ops.ops.excitation_gates import triton as excitation_gates
 from ccdn_ops.ops.multi_excite import triton as multi_excite
@@ -55,7 +54,7 @@ def backend() -> Iterator[str]:
 def device_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (cocs_loss, dual_squeeze, excitation_gates, feature_means, multi_excite):
         monkeypatch.setattr(module, "INTERPRETER_BLOCKS", module.DEVICE_BLOCKS)
-    monkeypatch.setattr(covariance_pool, "INTERPRETER_BLOCKS", covariance_pool.DEVICE_BLOCKS[9])
+    monkeypatch.setattr(matrices, "INTERPRETER_BLOCKS", matrices.DEVICE_BLOCKS[9])
 
 
 @every
