@@ -58,7 +58,6 @@ SLOWEST = (
 GROUPS: dict[str, dict[str, list[str]]] = {
     "metrics": {
         "ccdn/evaluation/metrics.py": [f"{EVALUATION}/test_metrics.py"],
-        "ccdn/evaluation/running.py": [f"{EVALUATION}/test_running.py"],
         "ccdn/evaluation/scoring.py": [f"{EVALUATION}/test_scoring.py"],
         "ccdn/evaluation/protocols.py": [
             f"{EVALUATION}/test_scoring.py",
@@ -237,7 +236,6 @@ def preload(group: str, tree: Tree) -> None:
     os.environ.pop("CCDN_SHARED", None)
     names = [
         "torch.distributed",
-        "torchmetrics",
         "triton",
         "cv2",
         "h5py",

@@ -1,7 +1,6 @@
 """NME, failure rate, AUC and CED, exactly as they are defined; numpy only.
 
-Errors are fractions (0.03 is an NME of 3 %). `ccdn.evaluation.running` gathers the same numbers
-batch by batch and over several processes.
+Errors are fractions (0.03 is an NME of 3 %).
 """
 
 from __future__ import annotations

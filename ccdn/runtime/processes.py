@@ -74,8 +74,8 @@ class Processes:
     def share(self, count: int) -> list[int]:
         """This process's share of the indices 0..count-1 to evaluate, equally many on each process.
 
-        If count is not a multiple, a few indices are repeated; the metrics of
-        `ccdn.evaluation.running` count each face once.
+        If count is not a multiple, a few indices are repeated; `ccdn.inference.distributed` keeps
+        each once.
         """
         rounds = -(-count // self.size)
         return [(self.rank + i * self.size) % count for i in range(rounds)]

@@ -10,15 +10,13 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import torch
-from torch.utils.data import Subset
 
 from ccdn.checkpoint.safetensors_file import save_portable
 from ccdn.checkpoint.state import Checkpoint, CheckpointError, check_weights, load_weights
 from ccdn.checkpoint.torch_file import save_checkpoint
 from ccdn.data import CropDataset
-from ccdn.evaluation.metrics import best_norm
-from ccdn.evaluation.running import NME
-from ccdn.inference.crops import predict_faces
+from ccdn.evaluation.metrics import best_norm, nme
+from ccdn.inference.distributed import predict_shared
 from ccdn.models import build_model
 from ccdn.plan.batching import Place
 from ccdn.plan.training import TrainingPlan
@@ -304,20 +302,17 @@ class Trainer:
         if self.averaged is not None:
             self.model.load_state_dict(self.averaged.weights)
         self.plan.processes.same_buffers(self.model)
-        mine = self.plan.processes.share(len(holdout))
-        result = predict_faces(
-            self.model, Subset(holdout, mine), self.plan.faces.mean_shape.numpy(), self.plan.device
+        found = predict_shared(
+            self.plan.processes,
+            self.model,
+            holdout,
+            self.plan.faces.mean_shape.numpy(),
+            self.plan.device,
         )
         self.model.load_state_dict(own)
         train_mode(self.model, self.plan.config.train)
-        error = NME(best_norm(self.plan.config.model.points)).to(self.plan.device)
-        error.update(
-            torch.from_numpy(result.predicted),
-            torch.from_numpy(result.truth),
-            torch.tensor(mine),
-            torch.from_numpy(boxes[mine]),
-        )
-        return 100 * float(error.compute())
+        norm = best_norm(self.plan.config.model.points)
+        return 100 * float(nme(found.predicted, found.truth, norm, boxes).mean())
 
     def _not_finite(self, batch: Batch, error: NotFiniteError) -> str:
         name = (

@@ -15,9 +15,12 @@ import pytest
 import torch
 
 from ccdn.checkpoint.load import load_checkpoint
-from ccdn.checkpoint.state import Checkpoint, CheckpointError
+from ccdn.checkpoint.state import Checkpoint, CheckpointError, load_weights
 from ccdn.config import Config, load_config, resolve_data
 from ccdn.data import read_pts, write_pts
+from ccdn.evaluation.metrics import nme
+from ccdn.inference.crops import predict_faces
+from ccdn.models import build_model
 from ccdn.plan.faces import TrainingFaces, open_training_faces
 from ccdn.plan.training import plan_training
 from ccdn.runtime import signals
@@ -153,7 +156,13 @@ def test_the_best_held_out_epoch_is_kept(
     best = load_checkpoint(tmp_path / "run/best.pt")
     assert len(scores) == 3
     assert scores[float(best.epoch)] == min(scores.values())
-    held = {trainer.plan.faces.holdout.faces.face(i).name for i in range(4)}
+    holdout, mean = trainer.plan.faces.holdout, best.mean_shape.numpy()
+    model = build_model(best.config.model)
+    load_weights(model, best.weights(), tmp_path)
+    found = predict_faces(model, holdout, mean)
+    score = 100 * nme(found.predicted, found.truth).mean()
+    assert scores[float(best.epoch)] == pytest.approx(score, rel=1e-6)
+    held = {holdout.faces.face(i).name for i in range(4)}
     kept = {trainer.plan.faces.crops.faces.face(i).name for i in range(16)}
     assert len(held | kept) == 20
 
