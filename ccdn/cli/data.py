@@ -170,15 +170,17 @@ def _print_crops(faces: FaceSet, options: argparse.Namespace) -> None:
     """How many crops contain all of their landmarks."""
     if options.box == "detector":
         return
-    cut = []
+    cut, used = [], set()
     for index in range(len(faces)):
         face = faces.face(index)
         box = "gt" if face.box is None else options.box
+        used.add(box)
         matrix = crop_matrix(face_box(face, box, options.margin), 1)
         unit = to_unit(transform_points(matrix, face.landmarks.astype(np.float64)), 1)
         if unit.min() < 0 or unit.max() > 1:
             cut.append((max(-unit.min(), unit.max() - 1), face.where))
-    print(f"  {len(cut)} crops (box {options.box}, margin {options.margin:g}) cut landmarks off")
+    boxes = " or ".join(sorted(used, reverse=True))
+    print(f"  {len(cut)} crops (box {boxes}, margin {options.margin:g}) cut landmarks off")
     for beyond, where in sorted(cut, reverse=True)[:5]:
         print(f"    by {100 * beyond:.0f} % of the crop: {where}")
 

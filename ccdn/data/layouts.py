@@ -45,20 +45,20 @@ class Layout:
 
 
 def layout(points: int) -> Layout:
-    """Return the layout of a benchmark by its number of points: 68, 98, 29 or 19.
+    """Return the layout of a benchmark by its number of points, such as 68.
 
     Raises ValueError for any other number; `generic_layout` serves a user's own landmarks.
     """
-    found = _LAYOUTS.get(points)
+    found = LAYOUTS.get(points)
     if found is None:
-        known = ", ".join(f"{item.points} ({item.name})" for item in _LAYOUTS.values())
+        known = ", ".join(f"{item.points} ({item.name})" for item in LAYOUTS.values())
         raise ValueError(f"no layout with {points} points is known, expected one of {known}")
     return found
 
 
 def layout_or_none(points: int) -> Layout | None:
     """Return the layout of a benchmark with this number of points, or None."""
-    return _LAYOUTS.get(points)
+    return LAYOUTS.get(points)
 
 
 def generic_layout(points: int, flip: Sequence[int] | None = None) -> Layout:
@@ -70,7 +70,7 @@ def generic_layout(points: int, flip: Sequence[int] | None = None) -> Layout:
     """
     if flip is not None:
         return Layout("own", points, flip=tuple(int(i) for i in flip))
-    return _LAYOUTS.get(points) or Layout("own", points)
+    return LAYOUTS.get(points) or Layout("own", points)
 
 
 def _run(first: int, last: int) -> tuple[int, ...]:
@@ -199,4 +199,4 @@ _AFLW = Layout(
     ),
 )
 
-_LAYOUTS = {item.points: item for item in (_W300, _WFLW, _COFW, _AFLW)}
+LAYOUTS = {item.points: item for item in (_W300, _WFLW, _COFW, _AFLW)}

@@ -51,6 +51,17 @@ def test_every_public_name_of_ccdn_is_on_a_page(name: str) -> None:
     assert public(importlib.import_module(name)) - documented() == set()
 
 
+def test_every_kind_of_data_is_on_the_page_of_formats() -> None:
+    data = pytest.importorskip("ccdn.data", reason="ccdn is not installed, only ccdn_ops")
+    page = text_of(ROOT / "docs" / "formats.md")
+    _, read, rest = re.split(r"^## Faces, read|^### Pictures with", page, flags=re.MULTILINE)
+    orientations = rest.partition("\n###")[0]
+    assert re.findall(r"^\| `(\w+)` \|", read, re.MULTILINE) == list(data.BENCHMARKS)
+    named = " ".join(re.findall(r"^\| (`.+?) \|", orientations, re.MULTILINE))
+    kinds = {name for name, one in data.BENCHMARKS.items() if one.read is not None}
+    assert kinds <= set(re.findall(r"`(\w+)`", named))
+
+
 def test_the_numbers_of_chebyshev_terms() -> None:
     page = text_of(ROOT / "docs" / "operators.md")
     for precision in ("float32", "float64"):

@@ -50,7 +50,9 @@ def test_own_landmarks(
     write_face(tmp_path / "faces" / "a.png", 1, 7)
     code = main(["inspect", "folder", str(tmp_path / "faces"), "--out", str(tmp_path / "out")])
     assert code == 0
-    assert "1 faces of 7 points" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1 faces of 7 points" in printed
+    assert "0 crops (box gt, margin 0.25) cut landmarks off" in printed  # no box is provided
     assert (tmp_path / "out" / "train-newell.png").is_file()
 
 

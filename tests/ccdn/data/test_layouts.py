@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from ccdn.data import generic_layout, layout, layout_or_none, mean_shape, read_300w
-from ccdn.data.layouts import Layout
+from ccdn.data.layouts import LAYOUTS, Layout
 
-ALL = [68, 98, 29, 19]
+ALL = list(LAYOUTS)
 MEAN_FACES = {68: "data_300W", 98: "WFLW", 29: "COFW", 19: "AFLW"}
 
 
@@ -66,7 +66,7 @@ def test_unknown_and_own_layouts() -> None:
         Layout("empty", 0)
 
 
-@pytest.mark.parametrize("points", ALL)
+@pytest.mark.parametrize("points", MEAN_FACES)
 def test_flip_keeps_published_mean_faces(shared: Path, points: int) -> None:
     text = (shared / "samples" / "meanfaces" / MEAN_FACES[points] / "meanface.txt").read_text()
     mean = np.array(text.split(), dtype=float).reshape(points, 2)
