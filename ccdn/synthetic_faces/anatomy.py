@@ -14,12 +14,15 @@ import numpy as np
 
 from ccdn.synthetic_faces.parameters import Expression, Identity
 
-# Points of the 68 layout in the 98 layout: jaw every second, brows their upper edge, lids without
-# the middle of each, everything else as it is.
-SIXTY_EIGHT_OF_98 = np.array(
+# A face has the 98 points of WFLW and, after them, eight that only iBUG's 68 points have: WFLW
+# divides a lid in quarters, iBUG in thirds.
+ALL_POINTS = 106
+# Points of the 68 layout among them: jaw every second, brows their upper edge, thirds of the lids,
+# everything else as it is.
+SIXTY_EIGHT = np.array(
     [
         *(*range(0, 33, 2), *range(33, 38), *range(42, 47), *range(51, 60)),
-        *(60, 61, 63, 64, 65, 67, 68, 69, 71, 72, 73, 75),
+        *(60, 98, 99, 64, 100, 101, 68, 102, 103, 72, 104, 105),
         *range(76, 96),
     ]
 )
@@ -44,20 +47,20 @@ MEANS_OF_98: dict[int, tuple[tuple[int, ...], ...]] = {29: _TWENTY_NINE, 19: _NI
 LAYOUTS = (19, 29, 68, 98)
 
 
-def of_98(points: np.ndarray, count: int) -> np.ndarray:
-    """Points (98, k) in another layout: (count, k), of the same dtype."""
+def in_layout(points: np.ndarray, count: int) -> np.ndarray:
+    """All points of a face (106, k) in a layout: (count, k), of the same dtype."""
     if count == 98:
-        return points
+        return points[:98]
     if count == 68:
-        return points[SIXTY_EIGHT_OF_98]
+        return points[SIXTY_EIGHT]
     return np.stack([points[list(group)].mean(axis=0) for group in MEANS_OF_98[count]])
 
 
-def visible_of_98(visible: np.ndarray, count: int) -> np.ndarray:
-    """The same for visibility (98,) bool: a mean can be seen where all of its points can."""
+def visible_in_layout(visible: np.ndarray, count: int) -> np.ndarray:
+    """The same for visibility (106,) bool: a mean can be seen where all of its points can."""
     if count in MEANS_OF_98:
         return np.array([visible[list(group)].all() for group in MEANS_OF_98[count]])
-    return of_98(visible[:, None], count)[:, 0]
+    return in_layout(visible[:, None], count)[:, 0]
 
 
 JAW_POINTS = 33
@@ -65,10 +68,11 @@ JAW_POINTS = 33
 # Where the curves are sampled; the landmarks are among the samples.
 _LID_T = np.linspace(0, 1, 13)
 _LID_BOW = np.power(4 * _LID_T * (1 - _LID_T), 0.72)
-_UPPER_BOW = _LID_BOW * (1 + 0.18 * (_LID_T - 0.5))
 _BROW_T = np.linspace(0, 1, 9)
 _BROW_PEAK = 1 - ((_BROW_T - 0.38) / 0.62) ** 2
+# Thin at the tail, round at the head: there, too, the end of a brow is half-way up.
 _BROW_BODY = 0.25 + 0.75 * np.minimum(1.0, _BROW_T / 0.55)
+_BROW_BODY[-1] = 0.4
 LIP_T = np.linspace(-1, 1, 17)
 _LIP_GAP = np.power(1 - LIP_T**2, 0.6)
 _LIP_UPPER = np.power(1 - LIP_T**2, 0.8)
@@ -133,8 +137,12 @@ class Anatomy:
         """
         line = self._lids[side, upper].copy()
         if extra:
-            line[:, 1] += -extra * _UPPER_BOW if upper else extra * _LID_BOW
+            line[:, 1] += -extra * self._upper_bow if upper else extra * _LID_BOW
         return line
+
+    @cached_property
+    def _upper_bow(self) -> np.ndarray:
+        return _LID_BOW * (1 + self.identity.eye_peak * (_LID_T - 0.5))
 
     @cached_property
     def _lids(self) -> dict[tuple[int, bool], np.ndarray]:
@@ -151,7 +159,7 @@ class Anatomy:
             straight = outer + _LID_T[:, None] * (inner - outer)
             for upper in (True, False):
                 line = straight.copy()
-                line[:, 1] += high * _UPPER_BOW if upper else low * _LID_BOW
+                line[:, 1] += high * self._upper_bow if upper else low * _LID_BOW
                 lids[side, upper] = line
         return lids
 
@@ -179,7 +187,7 @@ class Anatomy:
         rise = 0.11 * e.raised
         arch = i.brow_arch * (1 + 0.5 * max(0.0, e.raised))
         y = i.brow_y - rise - arch * _BROW_PEAK + i.brow_tilt * (t - 0.5)
-        y += (0.09 * e.frown) * t**2 + 0.05 * (1 - t) ** 4
+        y += (0.09 * e.frown) * t**2 + 0.08 * (1 - t) ** 4
         brows = {}
         for side in (-1, 1):
             for upper in (True, False):
@@ -203,8 +211,8 @@ class Anatomy:
         return self.identity.nose_half * (1 + 0.10 * max(0.0, self.smile))
 
     def ridge(self) -> np.ndarray:
-        """Four points (4, 2) from between the eyes to the tip."""
-        y = np.linspace(0.0, self.tip_y, 4)
+        """Four points (4, 2) from the root, a little above the line of the eyes, to the tip."""
+        y = np.linspace(-0.05, self.tip_y, 4)
         return np.array([np.zeros(4), y]).T
 
     def nose_base(self) -> np.ndarray:
@@ -247,7 +255,7 @@ class Anatomy:
     # ---- points --------------------------------------------------------------------------------
 
     def features(self) -> np.ndarray:
-        """All points of the 98 layout but the jaw's: (65, 2), in its order from index 33."""
+        """All points but the jaw's: (73, 2), in order from index 33."""
         points = [
             self.brow(-1, True)[::2],
             self.brow(-1, False)[:0:-2],
@@ -264,9 +272,14 @@ class Anatomy:
         points += [
             lips["upper_outer"][[0, 3, 6, 8, 10, 13, 16]],
             lips["lower_outer"][[13, 10, 8, 6, 3]],
-            lips["upper_inner"][[1, 5, 8, 11, 15]],
-            lips["lower_inner"][[11, 8, 5]],
+            # Those beside the middle lie under the peaks of the upper lip.
+            lips["upper_inner"][[1, 6, 8, 10, 15]],
+            lips["lower_inner"][[10, 8, 6]],
             self.pupil(-1)[None],
             self.pupil(1)[None],
+            self.lid(-1, True)[[4, 8]],
+            self.lid(-1, False)[[8, 4]],
+            self.lid(1, True)[[8, 4]],
+            self.lid(1, False)[[4, 8]],
         ]
         return np.concatenate(points)

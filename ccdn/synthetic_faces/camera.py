@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ccdn.synthetic_faces.anatomy import of_98
+from ccdn.synthetic_faces.anatomy import in_layout
 from ccdn.synthetic_faces.head import Head
 from ccdn.synthetic_faces.parameters import Pose
 
@@ -48,16 +48,16 @@ class Camera:
 
 @dataclass(frozen=True)
 class View:
-    """A head before a camera, with its 98 landmarks."""
+    """A head before a camera, with all its landmarks."""
 
     head: Head
     camera: Camera
-    points: np.ndarray  # (98, 3) in the head frame
-    pixels: np.ndarray  # (98, 3) pixels and depth
+    points: np.ndarray  # (106, 3) in the head frame: `anatomy.ALL_POINTS`
+    pixels: np.ndarray  # (106, 3) pixels and depth
 
     def landmarks(self, count: int) -> np.ndarray:
         """The landmarks of a layout, (count, 2) float32, pixels; count is 19, 29, 68 or 98."""
-        return np.ascontiguousarray(of_98(self.pixels, count)[:, :2], dtype=np.float32)
+        return np.ascontiguousarray(in_layout(self.pixels, count)[:, :2], dtype=np.float32)
 
 
 def _outline(head: Head, camera: Camera, roll: float) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ccdn.data.faces import Face, Skipped
-from ccdn.synthetic_faces.anatomy import LAYOUTS, Anatomy, visible_of_98
+from ccdn.synthetic_faces.anatomy import LAYOUTS, Anatomy, visible_in_layout
 from ccdn.synthetic_faces.camera import View, look_at
 from ccdn.synthetic_faces.canvas import Canvas
 from ccdn.synthetic_faces.head import Head
@@ -35,7 +35,7 @@ _KEPT = 64  # views kept in memory
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and, for the 98 points, whether each can be seen in it; and those of WFLW's
+    """A picture and, for all 106 points, whether each can be seen in it; and those of WFLW's
     attributes that the drawing decides.
     """
 
@@ -113,7 +113,7 @@ class SyntheticFaces:
 
     def visible(self, index: int) -> np.ndarray:
         """Whether each landmark can be seen, (points,) bool: not behind head, hair or object."""
-        return visible_of_98(self._picture(self._checked(index)).visible.copy(), self.points)
+        return visible_in_layout(self._picture(self._checked(index)).visible.copy(), self.points)
 
     def attributes(self, index: int) -> dict[str, bool]:
         """The face's difficulties, by WFLW's names: pose, expression, illumination, makeup,
@@ -193,7 +193,8 @@ class SyntheticFaces:
         view = self._view(index)
         anatomy, size = view.head.anatomy, self.size
         draw = look_stream(self.seed, index)
-        look, light = sample_look(draw), sample_light(draw)
+        look = sample_look(draw)
+        light = sample_light(draw, look.skin)
         canvas = Canvas(view.head, float(np.clip(1.05 * view.camera.scale, 24, 220)), look.skin)
         cover = paint_face(canvas, anatomy, look, draw)
         layer = render_head(view, canvas, cover, look, light, size, draw)

@@ -316,7 +316,7 @@ class Head:
 
     @property
     def features(self) -> np.ndarray:
-        """The points of the 98 layout but the jaw's, (65, 3), on the surface."""
+        """All points but the jaw's, (73, 3), on the surface."""
         return self._annotated[1]
 
     @cached_property

@@ -17,10 +17,10 @@ def photograph(picture: np.ndarray, draw: RandomStream) -> tuple[np.ndarray, boo
     height, width = picture.shape[:2]
     # Exposure, contrast and tint in one table per channel.
     levels = np.arange(256, dtype=np.float32) / 255
-    gamma = float(np.exp(draw.normal(-0.08, 0.16)))
-    contrast, shift = draw.normal(1.04, 0.12), draw.normal(0.0, 0.04)
+    gamma = float(np.exp(draw.normal(-0.05, 0.2)))
+    contrast, shift = draw.normal(1.15, 0.2), draw.normal(0.0, 0.05)
     curve = (levels**gamma - 0.5) * contrast + 0.5 + shift
-    tint = np.array([1 + draw.normal(0, 0.03) for _ in range(3)])
+    tint = np.array([1 + draw.normal(0, 0.06) for _ in range(3)])
     table = np.clip(curve[:, None] * tint * 255, 0, 255).astype(np.uint8)
     picture = cv2.LUT(picture, table[None])
     if draw.chance(0.08):
@@ -46,15 +46,20 @@ def photograph(picture: np.ndarray, draw: RandomStream) -> tuple[np.ndarray, boo
         low = (max(8, round(width * share)), max(8, round(height * share)))
         small = cv2.resize(picture, low, interpolation=cv2.INTER_AREA)
         picture = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-    if draw.chance(0.6):
+    if draw.chance(0.15):
+        # Cameras sharpen: edges get a bright and a dark rim.
+        soft = cv2.GaussianBlur(picture, (0, 0), 1.0 * width / 160)
+        much = draw.uniform(0.3, 1.2)
+        picture = cv2.addWeighted(picture, 1 + much, soft, -much, 0)
+    if draw.chance(0.5):
         # Normal noise is dear: shift a fixed sheet of it, another way in every picture.
         sheet = _grain_sheet(height, width)
         row, column = draw.below(height), draw.below(width)
-        strength = min(12.0, float(np.exp(draw.normal(1.0, 0.6))))
+        strength = min(12.0, float(np.exp(draw.normal(0.8, 0.7))))
         grain = sheet[row : row + height, column : column + width] * np.float32(strength)
         picture = cv2.add(picture, cv2.merge((grain, grain, grain)), dtype=cv2.CV_8U)
-    if draw.chance(0.35):
-        quality = int(draw.uniform(25, 85))
+    if draw.chance(0.5):
+        quality = int(draw.uniform(25, 90))
         _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
         decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
         if decoded is None:

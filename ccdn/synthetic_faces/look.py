@@ -53,6 +53,18 @@ class Look:
     volume: float  # thickness of the hair, head units
     strands: float  # how much single strands stand out
     glint: float  # where lamps mirror in the eyes, share of the iris
+    glints: float  # how bright they are, 0..1
+    sclera: float  # how much of the white of the eye is white, 0..1
+    liner: float  # 0..1: how dark and thick the rims of the lids look
+    crease: float  # 0..1: how deep the fold over the lid is; 0 in eyes without one
+    socket: float  # 0..1: how dark the eye's hollow is
+    vermilion: float  # 0..1: how much the lips differ from the skin
+    moist: float  # 0..1: how much the lips shine
+    bite: float  # how low the upper teeth reach, head units
+    folds: float  # 0..1: how strongly the face creases where it moves
+    mottle: float  # 0..1: unevenness of the skin
+    neck: float  # half its width, head units
+    cap: Colour | None  # of a hat
 
 
 @dataclass(frozen=True)
@@ -115,29 +127,44 @@ def sample_look(draw: RandomStream) -> Look:
         style = draw.choose({"bald": 0.16, "short": 0.56, "parted": 0.20, "long": 0.08})
         kinds = {"none": 0.45, "stubble": 0.25, "moustache": 0.08, "goatee": 0.1, "full": 0.12}
         beard = draw.choose(kinds)
+    vermilion = draw.uniform(0.05, 1.0)
     thick = {"bald": 0.0, "short": 0.05, "parted": 0.09, "fringe": 0.10, "long": 0.10}[style]
     return Look(
         skin=skin,
         hair=shade(_HAIR[hair_name][1], draw.uniform(0.75, 1.3)),
-        lips=mix(shade(skin, 0.84), rosy, 0.30 + 0.35 * makeup + draw.uniform(0, 0.12)),
+        lips=mix(shade(skin, draw.uniform(0.66, 0.95)), rosy, vermilion * (0.5 + 0.3 * makeup)),
         iris=shade(_IRIS["brown" if tone > 2.6 else iris_name][1], draw.uniform(0.8, 1.2)),
-        teeth=(226, 220, 206),
+        teeth=shade((232, 226, 212), draw.uniform(0.72, 1.05)),
         shadow=(draw.uniform(50, 140), draw.uniform(40, 90), draw.uniform(60, 140)),
         style=style,
         beard=beard,
         stubble=draw.uniform(0.12, 0.5),
         age=draw.uniform(0, 1) ** 2,
         makeup=makeup,
-        brow=draw.uniform(0.55, 0.95),
+        brow=draw.uniform(0.25, 0.95),
         hairline=draw.normal(-0.90, 0.08) - (0.15 if style == "bald" else 0.0),
         volume=thick * draw.uniform(0.6, 1.6),
         strands=draw.uniform(0.08, 0.26),
         glint=draw.uniform(-0.4, 0.4),
+        glints=draw.uniform(0.2, 1.0) if draw.chance(0.75) else 0.0,
+        sclera=draw.uniform(0.25, 1.0),
+        liner=min(1.0, draw.uniform(0.0, 0.8) + 0.4 * makeup),
+        crease=draw.uniform(0.0, 1.0),
+        socket=draw.uniform(0.0, 1.0) ** 1.5,
+        vermilion=vermilion,
+        moist=draw.uniform(0.0, 1.0),
+        bite=draw.uniform(0.09, 0.15),
+        folds=draw.uniform(0.0, 1.0),
+        mottle=draw.uniform(0.2, 1.0),
+        neck=draw.normal(0.70, 0.10),
+        cap=any_colour(draw, 10, 210) if draw.chance(0.08) else None,
     )
 
 
-def sample_light(draw: RandomStream) -> Light:
-    """Draw the light: mostly soft and from the front, sometimes hard and from a side."""
+def sample_light(draw: RandomStream, skin: Colour) -> Light:
+    """Draw the light on a face with this skin: mostly soft and from the front, sometimes hard and
+    from a side.
+    """
 
     def towards(azimuth: float, elevation: float) -> np.ndarray:
         a, e = np.deg2rad(azimuth), np.deg2rad(elevation)
@@ -149,18 +176,19 @@ def sample_light(draw: RandomStream) -> Light:
     power = draw.uniform(0.75, 1.15) if hard else draw.uniform(0.3, 0.75)
     ambient = draw.uniform(0.15, 0.35) if hard else draw.uniform(0.35, 0.65)
     fill = draw.uniform(0.0, 0.3)
-    warm = draw.normal(0.0, 0.06)
-    cast = np.array([1.0 + draw.normal(0, 0.03) for _ in range(3)])
-    # Cameras expose for the scene: scale to about the same brightness from every direction.
+    warm = draw.normal(0.04, 0.10)
+    cast = np.array([1.0 + draw.normal(0, 0.05) for _ in range(3)])
+    # Cameras expose for the scene: scale to about the same brightness from every direction, and
+    # half of the way to the same brightness of every skin.
     reached = ambient + power * max(float(lamp[2]), 0.2) + 0.7 * fill
-    gain = draw.uniform(0.72, 1.06) / reached
+    gain = draw.uniform(0.75, 1.15) / reached * (150 / float(np.mean(skin))) ** 0.5
     return Light(
         towards=lamp,
         colour=np.array([1 + warm, 1.0, 1 - warm]) * power * gain,
         fill_towards=towards(-azimuth + draw.normal(0, 30.0), draw.uniform(-30.0, 30.0)),
         fill=fill * gain,
         ambient=cast * ambient * gain,
-        gloss=draw.uniform(0.0, 0.2),
+        gloss=draw.uniform(0.0, 1.0) ** 2 * 0.5,
         shadow=draw.uniform(0.3, 0.9) if hard else draw.uniform(0.0, 0.5),
         hard=hard,
     )

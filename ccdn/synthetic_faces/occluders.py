@@ -17,9 +17,9 @@ from ccdn.synthetic_faces.render import Layer
 def glasses(picture: np.ndarray, view: View, layer: Layer, draw: RandomStream) -> np.ndarray:
     """Put spectacles or sunglasses on one face in five; returns what they hide, (H, W) bool."""
     hidden = np.zeros(picture.shape[:2], bool)
-    if not draw.chance(0.2):
+    if not draw.chance(0.22):
         return hidden
-    dark = draw.chance(0.3)
+    dark = draw.chance(0.2)
     head, camera = view.head, view.camera
     i = head.anatomy.identity
     rx, ry = draw.uniform(0.24, 0.31), draw.uniform(0.15, 0.24)
@@ -87,9 +87,9 @@ def _put(ground: np.ndarray, colour: Colour, mask: np.ndarray, share: float) -> 
 
 # What is put before a face, and how often.
 SHARES = {
-    "mask": 0.24,
-    "hand": 0.28,
-    "scarf": 0.08,
+    "mask": 0.12,
+    "hand": 0.38,
+    "scarf": 0.10,
     "phone": 0.09,
     "cup": 0.08,
     "microphone": 0.07,

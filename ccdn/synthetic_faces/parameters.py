@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-VERSION = "1.4"
+VERSION = "1.5"
 """Version of the generator: any change that alters a landmark or a pixel changes it."""
 
 _SHAPE, _LOOK = 0, 1
@@ -82,10 +82,11 @@ class Identity:
     square: float  # exponent of the jaw's outline: large is square
     pointed: float  # second exponent: large is a pointed chin
     eye_x: float  # centre of an eye
-    eye_half: float  # half its width
+    eye_half: float  # half the length of its lids, without the corner of the tear
     eye_upper: float  # height of the open upper lid over the line of the corners
     eye_lower: float
     eye_tilt: float  # outer corner over inner corner
+    eye_peak: float  # where the upper lid is highest: positive towards the nose
     iris: float  # radius
     brow_y: float  # below the eye line, so negative
     brow_inner: float
@@ -145,68 +146,81 @@ class Pose:
 
 
 def sample_identity(draw: RandomStream) -> Identity:
-    """Draw the proportions of one head."""
+    """Draw the proportions of one head.
+
+    Means are those of surveys of adult faces (Farkas 1994; NIOSH 2003), over half the breadth at
+    the cheekbones; one head in six is a child's: large eyes, short nose and jaw, full cheeks.
+    """
     n = draw.normal
-    size = n(1.0, 0.035)
+    size = n(1.0, 0.045)
+    young = draw.uniform(0.4, 1.0) if draw.chance(0.16) else 0.0
+
+    def grown(less: float) -> float:
+        """A factor that a child's head has at full strength, 1 in adults."""
+        return 1 + (less - 1) * young
+
     return Identity(
-        width=n(1.0, 0.045),
-        depth=n(1.0, 0.05),
-        crown=n(1.60, 0.06),
-        square=n(2.35, 0.22),
-        pointed=n(0.50, 0.05),
-        eye_x=n(0.44, 0.022),
-        eye_half=n(0.203, 0.015) * size,
-        eye_upper=n(0.105, 0.018),
-        eye_lower=n(0.056, 0.010),
-        eye_tilt=n(0.018, 0.022),
-        iris=n(0.088, 0.005),
-        brow_y=n(-0.235, 0.035),
-        brow_inner=n(0.165, 0.03),
-        brow_outer=n(0.83, 0.03),
-        brow_arch=n(0.065, 0.028),
-        brow_tilt=n(0.01, 0.03),
-        brow_thick=n(0.085, 0.022),
-        nose_y=n(0.665, 0.05),
-        nose_tip=n(0.15, 0.025),
-        nose_half=n(0.245, 0.032),
-        nose_out=n(0.36, 0.05),
-        nose_ridge=n(0.45, 0.10),
-        mouth_gap=n(0.295, 0.035),
-        mouth_half=n(0.37, 0.032),
-        lip_upper=n(0.085, 0.024),
-        lip_lower=n(0.115, 0.028),
+        width=n(1.03, 0.06),  # cheeks and temples are softer than a caliper shows
+        depth=n(1.0, 0.06),
+        crown=n(1.60, 0.08),
+        square=n(1.95, 0.30),
+        pointed=n(0.50, 0.06),
+        eye_x=n(0.445, 0.026),
+        eye_half=n(0.179, 0.014) * size * grown(1.06),
+        eye_upper=n(0.108, 0.024) * grown(1.2),
+        eye_lower=n(0.056, 0.014) * grown(1.2),
+        eye_tilt=n(0.018, 0.028),
+        eye_peak=n(0.0, 0.25),
+        iris=n(0.084, 0.005) * grown(1.1),
+        brow_y=n(-0.245, 0.045),
+        brow_inner=n(0.175, 0.045),
+        brow_outer=n(0.83, 0.045),
+        brow_arch=n(0.065, 0.032),
+        brow_tilt=n(0.01, 0.035),
+        brow_thick=n(0.085, 0.028) * grown(0.75),
+        nose_y=n(0.655, 0.06) * grown(0.88),
+        nose_tip=n(0.15, 0.03),
+        nose_half=n(0.250, 0.036),
+        nose_out=n(0.36, 0.06) * grown(0.7),
+        nose_ridge=n(0.45, 0.13) * grown(0.7),
+        mouth_gap=n(0.295, 0.042) * grown(0.9),
+        mouth_half=n(0.365, 0.038) * grown(0.88),
+        lip_upper=n(0.102, 0.028),
+        lip_lower=n(0.138, 0.032),
         cupid=n(0.022, 0.010),
-        chin_gap=n(0.635, 0.05),
-        chin_out=n(0.08, 0.03),
-        cheek=n(0.06, 0.03),
-        brow_ridge=n(0.05, 0.025),
-        asymmetry=n(0.0, 0.012),
+        chin_gap=n(0.655, 0.075) * grown(0.85),
+        chin_out=n(0.08, 0.035),
+        cheek=n(0.06, 0.035) + 0.05 * young,
+        brow_ridge=n(0.05, 0.03) * grown(0.3),
+        asymmetry=n(0.0, 0.014),
     )
 
 
 def sample_expression(draw: RandomStream) -> Expression:
     """Draw one expression: mostly mild, with the strong ones that benchmarks contain."""
-    mouth = draw.choose({"rest": 0.34, "smile": 0.26, "grin": 0.16, "talk": 0.14, "shout": 0.10})
-    open_ = {"talk": (0.10, 0.40), "shout": (0.40, 1.0), "grin": (0.0, 0.28)}.get(mouth, (0, 0.02))
-    part = {"grin": (0.25, 0.75), "talk": (0.0, 0.4), "smile": (0.0, 0.12)}.get(mouth, (0.0, 0.04))
-    smile = {"smile": (0.2, 0.9), "grin": (0.45, 1.0), "rest": (-0.5, 0.25)}.get(mouth, (-0.4, 0.4))
+    mouth = draw.choose({"rest": 0.28, "smile": 0.18, "grin": 0.28, "talk": 0.15, "shout": 0.11})
+    open_ = {"talk": (0.04, 0.40), "shout": (0.35, 1.0), "grin": (0.0, 0.34)}.get(mouth, (0, 0.02))
+    part = {"grin": (0.2, 1.1), "talk": (0.0, 0.6), "smile": (0.0, 0.12), "shout": (0.0, 0.8)}
+    parted = part.get(mouth, (0.0, 0.04))
+    smile = {"smile": (0.2, 0.9), "grin": (0.3, 1.0), "rest": (-0.5, 0.25)}.get(mouth, (-0.4, 0.6))
     smiling = draw.uniform(*smile)
-    shut = draw.uniform(0.75, 1.0) if draw.chance(0.08) else max(0.0, draw.normal(0.03, 0.15))
-    shut = min(1.0, shut + 0.18 * max(0.0, smiling))
+    lids = draw.choose({"open": 0.74, "low": 0.18, "shut": 0.08})
+    shut = {"low": (0.15, 0.75), "shut": (0.8, 1.0)}.get(lids, (0.0, 0.15))
+    closed = min(1.0, draw.uniform(*shut) + 0.18 * max(0.0, smiling))
     wink = draw.uniform(0.0, 0.7) if draw.chance(0.06) else 0.0
     left_winks = draw.chance(0.5)
     return Expression(
         open=draw.uniform(*open_),
-        part=draw.uniform(*part),
+        part=draw.uniform(*parted),
         smile=smiling,
         pucker=draw.uniform(0.2, 1.0) if mouth in ("rest", "talk") and draw.chance(0.2) else 0.0,
-        raised=draw.uniform(0.3, 1.0) if draw.chance(0.25) else draw.normal(-0.05, 0.22),
-        frown=draw.uniform(0.2, 1.0) if draw.chance(0.2) else 0.0,
-        skew=draw.normal(0.0, 0.015),
-        close_left=min(1.0, shut + wink * left_winks),
-        close_right=min(1.0, shut + wink * (not left_winks)),
-        gaze_x=draw.normal(0.0, 0.28),
-        gaze_y=draw.normal(0.0, 0.16),
+        raised=draw.uniform(0.3, 1.0) if draw.chance(0.22) else draw.normal(-0.03, 0.22),
+        frown=draw.uniform(0.2, 1.0) if draw.chance(0.16) else 0.0,
+        skew=draw.normal(0.0, 0.02),
+        close_left=min(1.0, closed + wink * left_winks),
+        close_right=min(1.0, closed + wink * (not left_winks)),
+        gaze_x=draw.normal(0.0, 0.32),
+        gaze_y=draw.normal(0.0, 0.18),
     )
 
 
@@ -214,8 +228,8 @@ def sample_pose(draw: RandomStream, largest: tuple[float, float, float]) -> Pose
     """Draw pose and camera; `largest` bounds yaw, pitch and roll to either side, in degrees."""
 
     def angle(bound: float) -> float:
-        # Half of the faces near the front as in photographs, half spread over the whole range.
-        if draw.chance(0.5):
+        # Most faces near the front as in photographs, the others spread over the whole range.
+        if draw.chance(0.64):
             return bound * 0.5 * draw.normal(0.0, 0.5)
         return draw.uniform(-bound, bound)
 
@@ -224,7 +238,8 @@ def sample_pose(draw: RandomStream, largest: tuple[float, float, float]) -> Pose
         yaw=yaw,
         pitch=pitch,
         roll=roll,
-        distance=float(np.exp(draw.uniform(np.log(6.0), np.log(18.0)))),
+        # From an arm's length to three metres: nearer, the nose and the mouth look large.
+        distance=float(np.exp(draw.uniform(np.log(7.0), np.log(42.0)))),
         extent=draw.uniform(0.50, 0.64),
         offset_x=draw.normal(0.0, 0.03),
         offset_y=draw.normal(0.03, 0.03),

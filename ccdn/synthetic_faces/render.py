@@ -48,13 +48,14 @@ def render_head(
     head, camera = view.head, view.camera
     cell = canvas.mesh_cells
     mesh = head.mesh
-    if look.volume > 0:
+    volume = max(look.volume, 0.07 * (cover.cap is not None))
+    if volume > 0:
         width = 2 * round(0.10 * canvas.density) + 1
-        smooth = cv2.blur(cover.hair, (width, width))
+        smooth = cv2.blur(cover.volume, (width, width))
         thick = cv2.remap(smooth, *cell, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         # Hair thins out towards the neck.
         upper = np.minimum(np.maximum(1.2 - head.mesh_heights, 0), 1).astype(np.float32)[:, None]
-        thick = thick * (upper * np.float32(look.volume / 255)) + np.float32(1)
+        thick = thick * (upper * np.float32(volume / 255)) + np.float32(1)
         mesh = cv2.multiply(mesh, cv2.merge((thick, thick, thick)))
     seen = camera.turned(mesh)
     raster = rasterise(seen, camera, size, _REACH)
@@ -69,7 +70,7 @@ def render_head(
         return cv2.remap(source, *to_canvas, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
     albedo = find(_albedo(canvas, cover, look, span, draw))
-    hair = find(np.ascontiguousarray(cover.hair[:, span]))
+    hair = find(np.ascontiguousarray(cover.volume[:, span]))
     light_here = cv2.remap(
         brightness(normals(seen), light, *_shadows(view, light)), *to_mesh, cv2.INTER_LINEAR
     )
@@ -120,10 +121,15 @@ def _albedo(
         return cv2.blendLinear(top, skin, weight, 1 - weight)
 
     patches = grain(24, 28)
-    factor = 1 + np.float32(0.035) * patches
+    # Unevenness of every size, and redness that goes with none of them.
+    uneven = np.float32(0.05 * look.mottle)
+    factor = 1 + uneven * (
+        patches + np.float32(0.8) * grain(9, 10) + np.float32(0.6) * grain(60, 66)
+    )
+    red = factor * (1 + uneven * grain(14, 16))
     skin = cv2.multiply(
         np.ascontiguousarray(canvas.paint[:, span]),
-        cv2.merge((factor, factor, factor)),
+        cv2.merge((red, factor, factor)),
         dtype=cv2.CV_8U,
     )
     if cover.beard is not None:
@@ -143,6 +149,10 @@ def _albedo(
         strands = np.minimum(np.maximum(strands, 0.4), 1.6)
         weight = cover.hair[:, span] * np.float32(1 / 255)
         skin = cover_with(coloured(look.hair, strands), weight)
+    if cover.cap is not None and look.cap is not None:
+        woven = np.clip(1 + np.float32(0.08) * grain(60, 90) + np.float32(0.1) * patches, 0.5, 1.5)
+        weight = cover.cap[:, span] * np.float32(1 / 255)
+        skin = cover_with(coloured(look.cap, woven), weight)
     return skin
 
 

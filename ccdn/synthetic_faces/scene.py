@@ -15,13 +15,13 @@ from ccdn.synthetic_faces.render import Layer
 def background(draw: RandomStream, size: int) -> np.ndarray:
     """A background: a gradient or cloudy ground with shapes, in or out of focus; uint8."""
     rng = draw.rng
-    kind = draw.choose({"plain": 0.2, "cloudy": 0.3, "busy": 0.5})
-    ground = np.array(any_colour(draw), np.float32)
+    kind = draw.choose({"plain": 0.2, "cloudy": 0.2, "busy": 0.6})
+    ground = np.array(any_colour(draw, 4, 250), np.float32)
     if kind == "plain":
         corners = ground + rng.normal(0, 14, (2, 2, 1)) + rng.normal(0, 5, (2, 2, 3))
     else:
         n = int(rng.integers(3, 9))
-        corners = ground + rng.normal(0, 38, (n, n, 1)) + rng.normal(0, 12, (n, n, 3))
+        corners = ground + rng.normal(0, 38, (n, n, 1)) + rng.normal(0, 8, (n, n, 3))
     # Cubic where it is cheap, and linear to the full size.
     small = cv2.resize(corners.astype(np.float32), (32, 32), interpolation=cv2.INTER_CUBIC)
     small = np.clip(small, 0, 255).astype(np.uint8)
@@ -29,7 +29,9 @@ def background(draw: RandomStream, size: int) -> np.ndarray:
     if kind == "busy":
         for _ in range(3 + draw.below(10)):
             _shape(picture, draw, size)
-        side = 2 * round(draw.uniform(0.0, 0.05) * size) + 1
+        for _ in range(draw.below(3)):
+            _somebody(picture, draw, size)
+        side = 2 * round(draw.uniform(0.0, 1.0) ** 2 * 0.05 * size) + 1
         if side > 1:
             picture = cv2.blur(cv2.blur(picture, (side, side)), (side, side))
     return picture
@@ -60,6 +62,17 @@ def _shape(picture: np.ndarray, draw: RandomStream, size: int) -> None:
         cv2.line(picture, ends[0].tolist(), ends[1].tolist(), colour, thick, cv2.LINE_AA, SHIFT)
 
 
+def _somebody(picture: np.ndarray, draw: RandomStream, size: int) -> None:
+    """Another person's head, without a face, at some edge of the picture."""
+    skin = shade((214, 160, 128), draw.uniform(0.3, 1.1))
+    hair = shade((70, 52, 40), draw.uniform(0.3, 2.5))
+    x = (0.5 + (0.5 if draw.chance(0.5) else -0.5) * draw.uniform(0.6, 1.2)) * size
+    y, r = draw.uniform(0.1, 0.9) * size, draw.uniform(0.1, 0.35) * size
+    polygon(picture, _CIRCLE * (1.7 * r, 1.2 * r) + (x, y + 2.2 * r), any_colour(draw))
+    polygon(picture, _CIRCLE * (0.85 * r, 1.15 * r) + (x, y - 0.2 * r), hair)
+    polygon(picture, _CIRCLE * (0.7 * r, r) + (x, y + 0.1 * r), skin)
+
+
 def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: RandomStream) -> None:
     """Shoulders and neck, painted before the head."""
     camera = view.camera
@@ -71,23 +84,25 @@ def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: Random
     down /= np.linalg.norm(down)
     across = np.array([down[1], -down[0]])
     bright = light.level
-    neck = draw.normal(0.66, 0.06) * s
+    neck = look.neck * view.head.anatomy.identity.width * s
     end = top + down * (chin - 0.42) * s
-    skin = shade(look.skin, bright * 0.78)
+    skin = shade(look.skin, bright * draw.uniform(0.62, 1.0))
     flare = end + down * 0.5 * s
     ends = np.stack([top, end, flare])
     half = across * neck * _NECK
     polygon(picture, np.concatenate([ends - half, (ends + half)[::-1]]), skin)
     # The jaw's shadow on the neck.
     jaw = camera.project(view.head.jaw_paths[0][:, 0])[:, :2]
-    shadow = np.concatenate([jaw[4:-4] + down * 0.16 * s, jaw[-5:3:-1]])
+    shadow = np.concatenate([jaw[4:-4] + down * draw.uniform(0.05, 0.4) * s, jaw[-5:3:-1]])
     left, top_row = (max(int(edge) - 1, 0) for edge in shadow.min(axis=0))
     right, bottom_row = (max(int(edge) + 2, 0) for edge in shadow.max(axis=0))
     area = picture[top_row:bottom_row, left:right]
     if area.size:
         dark = area.copy()
-        polygon(dark, shadow - (left, top_row), shade(skin, 0.55))
-        area[:] = cv2.addWeighted(dark, 0.6, area, 0.4, 0)
+        polygon(dark, shadow - (left, top_row), shade(skin, 0.5))
+        soft = 2 * round(draw.uniform(0.0, 0.12) * s) + 1
+        share = draw.uniform(0.0, 0.9)
+        area[:] = cv2.addWeighted(cv2.blur(dark, (soft, soft)), share, area, 1 - share, 0)
     cloth = shade(any_colour(draw, 15, 225), min(bright, 1.0))
     wide = draw.normal(2.25, 0.2) * s
     collar = end + down * draw.uniform(0.0, 0.35) * s

@@ -74,7 +74,7 @@ def rays_blocked(view: View, pixels: np.ndarray, depth: np.ndarray) -> np.ndarra
 def test_what_the_head_hides_is_what_its_mesh_hides() -> None:
     """Ray by ray, wherever a pixel or two to any side do not change the answer."""
     found = {True: 0, False: 0}
-    for index in range(6):
+    for index in range(9):
         view = view_of(index, yaw=(-50.0, 0.0, 50.0)[index % 3], largest=40.0)
         nothing = np.zeros((SIZE, SIZE), bool)
         _, behind, _, _ = _hides(view.pixels, bare(view).depth, nothing, nothing)
@@ -97,7 +97,8 @@ def test_cloth_follows_the_head(scarf: bool, yaw: float) -> None:
     for index in range(5):
         view = view_of(index, yaw)
         layer, draw = bare(view), look_stream(5, index)
-        look, light = sample_look(draw), sample_light(draw)
+        look = sample_look(draw)
+        light = sample_light(draw, look.skin)
         picture = np.full((SIZE, SIZE, 3), 128, np.uint8)
         hidden = wear(picture, view, layer, look, light, draw, scarf)
         nothing = np.zeros((SIZE, SIZE), bool)

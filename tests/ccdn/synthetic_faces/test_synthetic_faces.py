@@ -16,7 +16,7 @@ from ccdn.config import DataConfig, SyntheticConfig
 from ccdn.data import CropDataset, Face, FaceSet, layout, read_300w
 from ccdn.plan.faces import open_split
 from ccdn.synthetic_faces import VERSION, SyntheticFaces, write_300w
-from ccdn.synthetic_faces.anatomy import SIXTY_EIGHT_OF_98, Anatomy
+from ccdn.synthetic_faces.anatomy import ALL_POINTS, SIXTY_EIGHT, Anatomy, in_layout
 from ccdn.synthetic_faces.camera import Camera, look_at, rotation
 from ccdn.synthetic_faces.head import Head
 from ccdn.synthetic_faces.parameters import (
@@ -191,8 +191,33 @@ def test_index_out_of_range() -> None:
 def test_layouts_agree_where_they_share_points() -> None:
     few, many = SyntheticFaces(8, seed=5), SyntheticFaces(8, seed=5, points=98)
     for i in range(8):
-        assert np.array_equal(few.face(i).landmarks, many.face(i).landmarks[SIXTY_EIGHT_OF_98])
+        shared = SIXTY_EIGHT < 98
+        assert shared.sum() == 60
+        assert np.array_equal(
+            few.face(i).landmarks[shared], many.face(i).landmarks[SIXTY_EIGHT[shared]]
+        )
         assert np.array_equal(few.image(i), many.image(i))
+
+
+def test_68_points_divide_a_lid_in_thirds_and_98_in_quarters() -> None:
+    """Both lie on the same painted curve: in front view their x divides the line of the corners."""
+    anatomy = Anatomy(identity(), RESTING)
+    points = np.concatenate([np.zeros((33, 2)), anatomy.features()])
+    assert len(points) == ALL_POINTS
+    few, many = in_layout(points, 68), in_layout(points, 98)
+    for side, corners, first, quarters in ((-1, (36, 39), 36, 60), (1, (42, 45), 42, 68)):
+        left, right = few[list(corners), 0]
+        at = np.array([0, 1, 2, 3, 2, 1]) / 3
+        np.testing.assert_allclose(few[first : first + 6, 0], left + at * (right - left))
+        at = np.array([0, 1, 2, 3, 4, 3, 2, 1]) / 4
+        np.testing.assert_allclose(many[quarters : quarters + 8, 0], left + at * (right - left))
+        for upper, chosen in (
+            (True, few[[first + 1, first + 2]]),
+            (False, few[first + 4 : first + 6]),
+        ):
+            edge = anatomy.lid(side, upper)
+            apart = np.linalg.norm(chosen[:, None] - edge[None], axis=2).min(axis=1)
+            assert apart.max() == 0
 
 
 @pytest.mark.parametrize("points", [68, 98])
@@ -236,7 +261,7 @@ def test_expression_moves_what_it_should() -> None:
         return Camera(np.eye(3), 1e6, 100.0, np.zeros(2)).project(head.lift(face_points(head)))
 
     def face_points(head: Head) -> np.ndarray:
-        return head.anatomy.features()[SIXTY_EIGHT_OF_98[17:] - 33]
+        return head.anatomy.features()[SIXTY_EIGHT[17:] - 33]
 
     rest = points()
     at = {name: number - 17 for name, number in
