@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
-import time
+import sys
 import warnings
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
-from ccdn.runtime.threads import fork_safe_lock
+from filelock import Timeout, UnixFileLock, WindowsFileLock
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-try:
-    import msvcrt
-except ImportError:  # everything else
-    msvcrt = None  # type: ignore[assignment]
-
-# Windows forbids reading locked bytes, so there the lock is on a byte far beyond the text.
-_FAR = 1 << 30
-
-# System locks work between processes: opening the file again would release this process's own.
-_held_here: set[Path] = set()
-_among_threads = fork_safe_lock()
-if hasattr(os, "register_at_fork"):  # a child holds none of them
-    os.register_at_fork(after_in_child=_held_here.clear)
+# What the system says of a disk without locks.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 class BusyError(OSError):
@@ -47,9 +32,12 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._file: BinaryIO | None = None
-        self._name = Path()
-        self._holder = 0
+        # Not `filelock.FileLock`, which falls back to files that outlive a killed process.
+        system = WindowsFileLock if sys.platform == "win32" else UnixFileLock
+        self._file = system(
+            self.path, thread_local=False, fallback_to_soft=False, on_acquired=_sign
+        )
+        self._warned = False
 
     def __enter__(self) -> Lock:
         return self
@@ -61,22 +49,28 @@ class Lock:
         OSError if the file cannot be written. On a system or disk without locks it warns and takes
         none.
         """
-        if self._file is not None:
+        if self._file.is_locked or self._warned:
             return
-        deadline = time.monotonic() + wait
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._name = self.path.resolve()
-        while (holder := self._try()) is not None:
-            if time.monotonic() >= deadline:
-                raise BusyError(
-                    f"{self.path.parent}: folder is in use by {holder} (its lock is {self.path})"
+        try:
+            self._file.acquire(timeout=wait)
+        except Timeout:
+            raise BusyError(
+                f"{self.path.parent}: folder is in use by {_signature(self.path)} (its lock is"
+                f" {self.path})"
+            ) from None
+        except OSError as error:
+            if error.errno == errno.ENOSYS:
+                _tell_no_locks()
+            elif error.errno in _NO_LOCKS:
+                warnings.warn(
+                    f"{self.path} cannot be locked ({error.strerror}): a second process in this"
+                    " folder would not be noticed",
+                    stacklevel=2,
                 )
-            time.sleep(0.05)
-        assert self._file is not None
-        self._holder = os.getpid()
-        self._file.truncate(0)
-        self._file.write(f"process {self._holder} on {socket.gethostname()}\n".encode())
-        self._file.flush()
+            else:
+                raise
+            self._warned = True
 
     def __exit__(
         self,
@@ -84,75 +78,32 @@ class Lock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._file is None:
+        if not self._file.is_locked:  # not taken, or taken by the process that forked this one
             return
-        if self._holder != os.getpid():  # a child that was forked meanwhile
-            self._file.close()
-            self._file = None
-            return
-        if msvcrt is not None:  # Windows cannot remove an open file
-            self._file.close()
         try:
-            self.path.unlink(missing_ok=True)  # while it is held, so no other process has it
-        except PermissionError:
-            if msvcrt is None:
-                raise  # on Windows the next process has it open already
+            if sys.platform != "win32":  # there an open file stays, and filelock removes it
+                self.path.unlink(missing_ok=True)  # while it is held, so no other process has it
         finally:
-            self._file.close()
-            self._file = None
-            with _among_threads:
-                _held_here.discard(self._name)
-
-    def _try(self) -> str | None:
-        """Take the lock if it is free; else return who holds it."""
-        with _among_threads:
-            if self._name in _held_here:
-                return f"process {os.getpid()} on {socket.gethostname()}"
-            _held_here.add(self._name)
-        try:
-            while self._file is None:
-                file = self.path.open("a+b")
-                try:
-                    _lock(file)
-                except (BlockingIOError, PermissionError):
-                    file.seek(0)
-                    holder = file.read(1000).decode(errors="replace").strip()
-                    file.close()
-                    return holder or "another process"
-                except OSError as error:
-                    warnings.warn(
-                        f"{self.path} cannot be locked ({error.strerror}): a second process in this"
-                        " folder would not be noticed",
-                        stacklevel=3,
-                    )
-                if self._is_at_its_path(file):
-                    self._file = file
-                else:  # its holder removed it between opening and locking
-                    file.close()
-            return None
-        finally:
-            if self._file is None:
-                with _among_threads:
-                    _held_here.discard(self._name)
-
-    def _is_at_its_path(self, file: BinaryIO) -> bool:
-        try:
-            return os.path.samestat(os.fstat(file.fileno()), self.path.stat())
-        except FileNotFoundError:
-            return False
+            self._file.release()
 
 
-def _lock(file: BinaryIO) -> None:
-    """Lock an open file. Raises BlockingIOError or PermissionError if another process holds it, and
-    another OSError if the disk has no locks. On a system without locks it warns once.
+def _sign(descriptor: int) -> None:
+    """Write who holds the lock into its file. Windows lets nobody else read the locked byte, which
+    is the first, so that byte says nothing.
     """
-    if fcntl is not None:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    elif msvcrt is not None:
-        file.seek(_FAR)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        _tell_no_locks()
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f" process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+
+def _signature(path: Path) -> str:
+    """Who holds a lock, as its file says."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(1)
+            holder = (file.read(1000) or b"").decode(errors="replace").strip()
+    except OSError:  # its holder has just removed it
+        holder = ""
+    return holder or "another process"
 
 
 @cache
@@ -160,5 +111,5 @@ def _tell_no_locks() -> None:
     warnings.warn(
         "this system has no locks of files: a second process in the same folder would not be"
         " noticed",
-        stacklevel=4,
+        stacklevel=3,
     )

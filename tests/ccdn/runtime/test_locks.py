@@ -27,7 +27,7 @@ def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
     with Lock(path) as lock:
         lock.take()
         lock.take()
-        assert path.read_text().startswith(f"process {os.getpid()} on ")
+        assert path.read_text().strip().startswith(f"process {os.getpid()} on ")
     assert not path.exists()
 
 
@@ -38,7 +38,7 @@ def test_waiting_for_the_one_before(tmp_path: Path) -> None:
         ends = threading.Timer(0.5, other.stdin.close)
         ends.start()
         lock.take(wait=60.0)
-        assert path.read_text().startswith(f"process {os.getpid()} on ")
+        assert path.read_text().strip().startswith(f"process {os.getpid()} on ")
         ends.join()
 
 
@@ -81,7 +81,7 @@ def test_a_disk_without_locks(number: int, tmp_path: Path, monkeypatch: pytest.M
     def no_locks(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     with Lock(tmp_path / ".lock") as lock, pytest.warns(UserWarning, match="cannot be locked"):
         lock.take()
 
