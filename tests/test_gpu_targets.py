@@ -36,6 +36,7 @@ def quick(load: Any, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return targets
 
 
+# Shapes whose sizes must fit together; a suite made of an operator's record takes any.
 SMALL = {
     "dual_squeeze": [(2, 8, 6), (2, 6, 9)],
     "dual_squeeze_compiled": [(2, 8, 6)],
@@ -51,8 +52,9 @@ SMALL = {
 
 
 def test_every_suite_can_be_measured(quick: ModuleType) -> None:
-    assert set(SMALL) == set(quick.SUITES)
-    for name, shapes in SMALL.items():
+    assert set(SMALL) <= set(quick.SUITES)
+    for name, suite in quick.SUITES.items():
+        shapes = SMALL.get(name, [tuple(range(2, 2 + len(suite.shapes[0])))])
         for row in quick.rows([name], "cpu", shapes=shapes):
             assert "failed" not in row, row
             assert min(row["ms"].values()) > 0
