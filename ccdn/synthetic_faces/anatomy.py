@@ -75,6 +75,7 @@ _BROW_BODY = 0.25 + 0.75 * np.minimum(1.0, _BROW_T / 0.55)
 _BROW_BODY[-1] = 0.4
 LIP_T = np.linspace(-1, 1, 17)
 _LIP_GAP = np.power(1 - LIP_T**2, 0.6)
+_LIP_CRESCENT = 1 - LIP_T**2
 _LIP_UPPER = np.power(1 - LIP_T**2, 0.8)
 _LIP_LOWER = np.power(1 - LIP_T**2, 0.7)
 _LIP_CUPID = np.exp(-((LIP_T / 0.13) ** 2)) - 0.6 * np.exp(-(((abs(LIP_T) - 0.26) / 0.2) ** 2))
@@ -230,15 +231,20 @@ class Anatomy:
         The keys are upper_outer, upper_inner, lower_inner and lower_outer; all meet in the corners.
         """
         i, e, t = self.identity, self.expression, LIP_T
-        lift = -0.13 * e.smile * (1 if e.smile > 0 else 0.7) + 0.45 * self.drop
+        smile = max(0.0, e.smile)
+        lift = -0.15 * e.smile * (1 if e.smile > 0 else 0.6) + 0.45 * self.drop
         corner = self.mouth_y + lift * t**2 + 0.6 * e.skew * t
-        pout = 1 + 0.3 * e.pucker - 0.25 * max(0.0, e.smile)
+        # A smile stretches the lips thin, the upper one more.
+        pout = 1 + 0.3 * e.pucker - 0.22 * smile
+        thin = 1 + 0.3 * e.pucker - 0.38 * smile
         up_gap = 0.045 * e.part + 0.10 * self.drop
-        down_gap = 0.085 * e.part * (1 + 0.3 * max(0.0, e.smile)) + 0.92 * self.drop
-        upper = corner - up_gap * _LIP_GAP
-        lower = corner + down_gap * _LIP_GAP
+        down_gap = 0.085 * e.part * (1 + 0.4 * smile) + 0.92 * self.drop
+        # An open mouth is round, a smiling one a crescent.
+        gap = _LIP_GAP + smile * (_LIP_CRESCENT - _LIP_GAP)
+        upper = corner - up_gap * gap
+        lower = corner + down_gap * gap
         edges = {
-            "upper_outer": upper - i.lip_upper * pout * _LIP_UPPER + i.cupid * _LIP_CUPID,
+            "upper_outer": upper - i.lip_upper * thin * _LIP_UPPER + i.cupid * _LIP_CUPID,
             "upper_inner": upper,
             "lower_inner": lower,
             "lower_outer": lower + i.lip_lower * pout * _LIP_LOWER,

@@ -20,6 +20,7 @@ WIDEST = 0.05  # height at which the head is widest
 ROWS, COLUMNS = 72, 80  # of the coarse mesh
 BEHIND = np.deg2rad(172.0)  # how far around the mesh goes
 JAW_ANGLE = np.deg2rad(83.0)  # where on the side the jaw's landmarks lie
+JAW_TOP = 0.0  # they begin at the height of the eyes
 RELIEF_DENSITY = 32.0  # cells of the relief map per head unit
 # The reach is a whole number of cells, so that the map is symmetric.
 _RELIEF_X, _RELIEF_TOP, _RELIEF_BOTTOM = 1.25, -1.125, 2.25
@@ -284,7 +285,7 @@ class Head:
     @cached_property
     def jaw(self) -> np.ndarray:
         """The jaw's outline in front view, (33, 2), evenly spaced from ear to ear over the chin."""
-        y = np.linspace(-0.04, self.anatomy.chin_y, 240)
+        y = np.linspace(JAW_TOP, self.anatomy.chin_y, 240)
         x = self.half_width(y) * np.sin(JAW_ANGLE)
         along = np.zeros(len(y) + 1)
         np.cumsum(np.hypot(x[1:] - x[:-1], y[1] - y[0]), out=along[1:-1])

@@ -148,7 +148,7 @@ def sample_look(draw: RandomStream) -> Look:
         glint=draw.uniform(-0.4, 0.4),
         glints=draw.uniform(0.2, 1.0) if draw.chance(0.75) else 0.0,
         sclera=draw.uniform(0.25, 1.0),
-        liner=min(1.0, draw.uniform(0.0, 0.8) + 0.4 * makeup),
+        liner=min(1.0, draw.uniform(0.0, 1.0) ** 1.5 * 0.8 + 0.4 * makeup),
         crease=draw.uniform(0.0, 1.0),
         socket=draw.uniform(0.0, 1.0) ** 1.5,
         vermilion=vermilion,

@@ -325,7 +325,7 @@ def test_jaw_follows_the_visible_outline(yaw: float) -> None:
             quad = mesh[row : row + 2, column : column + 2].reshape(4, 2)[[0, 1, 3, 2]]
             cv2.fillConvexPoly(mask, quad, 1, cv2.LINE_8, 4)
     # Along a row, because the outline is steep there. Turned farther, the nose would stand out.
-    far, near = (range(25, 32), range(1, 8)) if yaw > 0 else (range(1, 8), range(25, 32))
+    far, near = (range(26, 32), range(1, 7)) if yaw > 0 else (range(1, 7), range(26, 32))
 
     def depth_inside(point: np.ndarray) -> float:
         columns = np.flatnonzero(mask[round(float(point[1]))])
