@@ -327,14 +327,16 @@ def workspace(size: int, device: torch.device) -> Tensor:
 
 
 def launch(operator: str, function: Callable[..., int], *arguments: Any) -> None:
-    """Call a native function with tensors as addresses; raise when its status is not 0.
+    """Call a native function with tensors as addresses (None as 0); raise when its status is not 0.
 
     The caller's tensors stay referenced by `arguments` until the call returns: an address taken
     from a temporary, such as `g.contiguous().data_ptr()` of an expanded gradient, would dangle.
     Work on CUDA tensors runs on their device; a function that takes the stream is given
     `stream(tensor)`.
     """
-    addresses = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+    addresses = [
+        a.data_ptr() if isinstance(a, Tensor) else 0 if a is None else a for a in arguments
+    ]
     device = next((a.device for a in arguments if isinstance(a, Tensor)), None)
     if device is not None and device.type == "cuda":
         with torch.cuda.device(device):

@@ -41,17 +41,9 @@ from ccdn_ops.ops.raw import looped
 from ccdn_ops.precision import accumulation_dtype, no_autocast
 from ccdn_ops.work import Call, Work
 
-Forward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
-
-def _ctm_empty(
-    x: Tensor,
-    reduce_weight: Tensor,
-    reduce_bias: Tensor,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
-    iterations: int,
-) -> Forward:
+def _ctm_empty(x: Tensor, reduce_weight: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    iterations = arguments[-1]
     p, o, r, d = reduce_weight.shape
     batch, wide = x.shape[0], accumulation_dtype(x.dtype)
     mean = x.new_empty(batch, d, dtype=wide)
@@ -77,23 +69,16 @@ def _no_second(mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean.new_empty(0), mean.new_empty(0), mean.new_empty(0)
 
 
-def _ctm(
-    x: Tensor,
-    reduce_weight: Tensor,
-    reduce_bias: Tensor,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
-    iterations: int,
-) -> Forward:
-    weights = (reduce_weight, reduce_bias, expand_weight, expand_bias)
+def _ctm(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    *weights, iterations = arguments
     if x.shape[0] == 0:
-        return _ctm_empty(x, *weights, iterations)
+        return _ctm_empty(x, *arguments)
     wide = accumulation_dtype(x.dtype)
     whole = registry.offered("ctm", x, *weights, iterations)
     with no_autocast(x.device.type):
         if whole is not None:
             return whole.forward(x, *widened(wide, *weights), iterations)
-        if reduce_weight.shape[1] == 1:
+        if weights[0].shape[1] == 1:
             mean = x.mean((2, 3), dtype=wide)
             second, trace, gram = _no_second(mean)
         else:
@@ -110,29 +95,11 @@ def _ctm(
     return excited, pooled, mean, second, trace, gram, gates, hidden, scales
 
 
-Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-
-
 def _ctm_grads_empty(
-    grad_excited: Tensor | None,
-    grad_pooled: Tensor | None,
-    x: Tensor,
-    reduce_weight: Tensor,
-    reduce_bias: Tensor,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
-    mean: Tensor,
-    second: Tensor,
-    trace: Tensor,
-    gram: Tensor,
-    gates: Tensor,
-    hidden: Tensor,
-    scales: Tensor,
-    iterations: int,
-) -> Gradients:
-    weights = (reduce_weight, reduce_bias, expand_weight, expand_bias)
-    grads = [w.new_empty(w.shape) for w in weights]
-    return empty_maps(x, x.shape[0]), grads[0], grads[1], grads[2], grads[3]
+    grad_excited: Tensor | None, grad_pooled: Tensor | None, x: Tensor, *arguments: Any
+) -> tuple[Tensor, ...]:
+    weights = arguments[: len(excitation_gates.WEIGHTS)]
+    return empty_maps(x, x.shape[0]), *(w.new_empty(w.shape) for w in weights)
 
 
 def _ctm_backward(
@@ -151,11 +118,10 @@ def _ctm_backward(
     hidden: Tensor,
     scales: Tensor,
     iterations: int,
-) -> Gradients:
+) -> tuple[Tensor, ...]:
     weights = (reduce_weight, reduce_bias, expand_weight, expand_bias)
     if x.shape[0] == 0:
-        zeros = [w.new_zeros(w.shape) for w in weights]
-        return empty_maps(x, 0), zeros[0], zeros[1], zeros[2], zeros[3]
+        return empty_maps(x, 0), *(w.new_zeros(w.shape) for w in weights)
     # Under vmap a tensor without the mapped dimension arrives expanded: its stride there is 0.
     mean, trace, gram = mean.contiguous(), trace.contiguous(), gram.contiguous()
     gates = gates.contiguous()
@@ -200,8 +166,7 @@ def _ctm_backward(
             grad_x = empty_maps(x, x.shape[0]).copy_(from_squeezes)
         else:
             grad_x = in_order_of(x, from_squeezes)
-    grads = [grad.to(w.dtype) for w, grad in zip(weights, grad_weights, strict=True)]
-    return grad_x, grads[0], grads[1], grads[2], grads[3]
+    return grad_x, *(grad.to(w.dtype) for w, grad in zip(weights, grad_weights, strict=True))
 
 
 PARTS = ("dual_squeeze", "excitation_gates", "multi_excite")

@@ -2,60 +2,42 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
-from ccdn_ops.ops.excitation_gates.spec import outputs
+from ccdn_ops.ops.excitation_gates.spec import INPUTS, empty_gradients, outputs
 
 
 def _forward(
-    first: Tensor,
-    second: Tensor | None,
-    reduce_weight: Tensor,
-    reduce_bias: Tensor,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
+    first: Tensor, second: Tensor | None, *weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    weights = (reduce_weight, reduce_bias, expand_weight, expand_bias)
-    gates, hidden, scales = outputs(first, second, *weights)
-    module, shape = native.require(), native.excitation_gates_shape(first, reduce_weight)
+    found = outputs(first, second, *weights)
+    module, shape = native.require(), native.excitation_gates_shape(first, weights[0])
     native.launch(
         "excitation_gates",
         module.excitation_gates_forward_cpu,
         shape,
-        *(first, 0 if second is None else second),
-        *weights,
-        *(gates, hidden, scales),
+        *(first, second, *weights),
+        *found,
         scratch_memory(module.excitation_gates_workspace_cpu(shape, False)),
     )
-    return gates, hidden, scales
+    return found
 
 
-def _backward(
-    grad_gates: Tensor,
-    first: Tensor,
-    second: Tensor | None,
-    reduce_weight: Tensor,
-    reduce_bias: Tensor,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
-    hidden: Tensor,
-    scales: Tensor,
-) -> tuple[Tensor | None, ...]:
-    inputs = (first, second, reduce_weight, reduce_bias, expand_weight, expand_bias)
-    grads = tuple(None if x is None else torch.empty_like(x) for x in inputs)
-    module, shape = native.require(), native.excitation_gates_shape(first, reduce_weight)
+def _backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
+    inputs, saved = arguments[:INPUTS], arguments[INPUTS:]
+    grads = empty_gradients(*inputs)
+    module, shape = native.require(), native.excitation_gates_shape(inputs[0], inputs[2])
     native.launch(
         "excitation_gates_backward",
         module.excitation_gates_backward_cpu,
         shape,
-        grad_gates,
-        *(0 if x is None else x for x in inputs),
-        *(hidden, scales),
-        *(0 if grad is None else grad for grad in grads),
+        *(grad_gates, *inputs, *saved),
+        *grads,
         scratch_memory(module.excitation_gates_workspace_cpu(shape, True)),
     )
     return grads

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.reference.autograd import gradients
+from ccdn_ops.ops.excitation_gates.spec import INPUTS
 from ccdn_ops.precision import accumulation_dtype, no_autocast
 
 
@@ -54,18 +57,8 @@ def bottlenecks(
     return scales.sum(2), hidden.contiguous(), scales.contiguous()
 
 
-def _backward(
-    grad_gates: Tensor,
-    first: Tensor,
-    second: Tensor | None,
-    reduce_weight: Tensor,
-    reduce_bias: Tensor,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
-    hidden: Tensor,
-    scales: Tensor,
-) -> tuple[Tensor | None, ...]:
-    inputs = (first, second, reduce_weight, reduce_bias, expand_weight, expand_bias)
+def _backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
+    inputs = arguments[:INPUTS]
 
     def literal(*given: Tensor) -> Tensor:
         left = iter(given)

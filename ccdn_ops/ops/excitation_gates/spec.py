@@ -28,7 +28,13 @@ from ccdn_ops.ops.raw import looped
 from ccdn_ops.precision import accumulation_dtype, no_autocast
 from ccdn_ops.work import Call, Work
 
-Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+WEIGHTS = {
+    "reduce_weight": "PORD",
+    "reduce_bias": "POR",
+    "expand_weight": "PODR",
+    "expand_bias": "POD",
+}
+INPUTS = 2 + len(WEIGHTS)
 
 
 def outputs(
@@ -49,21 +55,14 @@ def outputs(
     )
 
 
-def _gates_grads_empty(
-    grad_gates: Tensor,
-    first: Tensor,
-    second: Tensor | None,
-    reduce_weight: Tensor,
-    reduce_bias: Tensor,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
-    hidden: Tensor,
-    scales: Tensor,
-) -> Six:
-    absent = first.new_empty(0) if second is None else torch.empty_like(second).contiguous()
-    weights = (reduce_weight, reduce_bias, expand_weight, expand_bias)
-    grads = [w.new_empty(w.shape) for w in weights]
-    return first.new_empty(first.shape), absent, grads[0], grads[1], grads[2], grads[3]
+def empty_gradients(*inputs: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Empty gradients of the inputs, for backends to fill."""
+    return tuple(None if x is None else torch.empty_like(x) for x in inputs)
+
+
+def _gates_grads_empty(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    first, inputs = arguments[0], arguments[:INPUTS]
+    return tuple(first.new_empty(0) if x is None else x.new_empty(x.shape) for x in inputs)
 
 
 def widened(wide: torch.dtype, *tensors: Tensor | None) -> list[Any]:
@@ -71,15 +70,8 @@ def widened(wide: torch.dtype, *tensors: Tensor | None) -> list[Any]:
     return [None if t is None else t.to(wide).contiguous() for t in tensors]
 
 
-def _gates(
-    first: Tensor,
-    second: Tensor | None,
-    reduce_weight: Tensor,
-    reduce_bias: Tensor,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    inputs = (first, second, reduce_weight, reduce_bias, expand_weight, expand_bias)
+def _gates(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    first = inputs[0]
     if first.shape[0] == 0:
         return outputs(*inputs)
     backend = registry.select("excitation_gates", *inputs)
@@ -89,30 +81,19 @@ def _gates(
     return gates.to(first.dtype), hidden, scales
 
 
-def _gates_backward(
-    grad_gates: Tensor,
-    first: Tensor,
-    second: Tensor | None,
-    reduce_weight: Tensor,
-    reduce_bias: Tensor,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
-    hidden: Tensor,
-    scales: Tensor,
-) -> Six:
-    inputs = (first, second, reduce_weight, reduce_bias, expand_weight, expand_bias)
+def _gates_backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    inputs, (hidden, scales) = arguments[:INPUTS], arguments[INPUTS:]
+    first = inputs[0]
     if first.shape[0] == 0:
-        grads = [first.new_empty(0) if x is None else x.new_zeros(x.shape) for x in inputs]
-    else:
-        backend = registry.select("excitation_gates", *inputs)
-        with no_autocast(first.device.type):
-            wide = widened(hidden.dtype, grad_gates, *inputs, hidden, scales)
-            found = backend.backward(*wide)
-        grads = [
-            first.new_empty(0) if x is None else grad.to(x.dtype)
-            for x, grad in zip(inputs, found, strict=True)
-        ]
-    return grads[0], grads[1], grads[2], grads[3], grads[4], grads[5]
+        return tuple(first.new_empty(0) if x is None else x.new_zeros(x.shape) for x in inputs)
+    backend = registry.select("excitation_gates", *inputs)
+    with no_autocast(first.device.type):
+        wide = widened(hidden.dtype, grad_gates, *inputs, hidden, scales)
+        found = backend.backward(*wide)
+    return tuple(
+        first.new_empty(0) if x is None else grad.to(x.dtype)
+        for x, grad in zip(inputs, found, strict=True)
+    )
 
 
 def work(x: Tensor, call: Call) -> Work:
@@ -145,13 +126,6 @@ def hidden_units(channels: int, call: Call) -> int:
     """R: that of the call, or the paper's D / 4."""
     return max(channels // 4, 1) if call.hidden is None else call.hidden
 
-
-WEIGHTS = {
-    "reduce_weight": "PORD",
-    "reduce_bias": "POR",
-    "expand_weight": "PODR",
-    "expand_bias": "POD",
-}
 
 OPERATOR = define(
     Operator(

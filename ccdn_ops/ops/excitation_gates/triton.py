@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.triton import launcher
 from ccdn_ops.backends.triton.launcher import blocks, interpreted, supports
-from ccdn_ops.ops.excitation_gates.spec import outputs
+from ccdn_ops.ops.excitation_gates.spec import INPUTS, empty_gradients, outputs
 
 
 class Blocks(NamedTuple):
@@ -30,16 +30,11 @@ def _blocks() -> Blocks:
 
 
 def _forward(
-    first: Tensor,
-    second: Tensor | None,
-    reduce_weight: Tensor,
-    reduce_bias: Tensor,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
+    first: Tensor, second: Tensor | None, *weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    reduce_weight, reduce_bias, expand_weight, expand_bias = weights
     p, o, r, d = reduce_weight.shape
     batch, block, kernels = first.shape[0], _blocks(), launcher.kernels("excitation_gates")
-    weights = (reduce_weight, reduce_bias, expand_weight, expand_bias)
     gates, hidden, scales = outputs(first, second, *weights)
     down = blocks(batch, block.samples)
     launcher.launch(
@@ -55,21 +50,12 @@ def _forward(
     return gates, hidden, scales
 
 
-def _backward(
-    grad_gates: Tensor,
-    first: Tensor,
-    second: Tensor | None,
-    reduce_weight: Tensor,
-    reduce_bias: Tensor,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
-    hidden: Tensor,
-    scales: Tensor,
-) -> tuple[Tensor | None, ...]:
+def _backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
+    inputs, (hidden, scales) = arguments[:INPUTS], arguments[INPUTS:]
+    first, second, reduce_weight, _, expand_weight, _ = inputs
     p, o, r, d = reduce_weight.shape
     batch, block, kernels = first.shape[0], _blocks(), launcher.kernels("excitation_gates")
-    inputs = (first, second, reduce_weight, reduce_bias, expand_weight, expand_bias)
-    grads = [None if x is None else torch.empty_like(x) for x in inputs]
+    grads = empty_gradients(*inputs)
     grad_first, grad_second, *grad_weights = grads
     grad_hidden = torch.empty_like(hidden)
     down, sizes = blocks(batch, block.samples), (batch, p, o, d, r)
@@ -89,7 +75,7 @@ def _backward(
         *grad_weights, *sizes,
         BLOCK_D=block.columns, BLOCK_R=block.columns, BLOCK_B=block.depth, num_warps=8,
     )  # fmt: skip
-    return tuple(grads)
+    return grads
 
 
 registry.register(

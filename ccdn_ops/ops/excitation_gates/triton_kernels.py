@@ -59,6 +59,21 @@ def logit_gradient(
 
 
 @triton.jit
+def layer(
+    x, weight, bias, sample, out, batch, inputs, outputs, stride_b,
+    BLOCK_B: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
+):  # fmt: skip
+    """x weight^T + bias at sample x out: x (B, inputs), samples stride_b apart."""
+    total = tl.zeros([BLOCK_B, BLOCK_OUT], tl.float32)
+    for i0 in range(0, inputs, BLOCK_IN):
+        i = i0 + tl.arange(0, BLOCK_IN).to(tl.int64)
+        left = load_samples(x, sample, i, batch, inputs, stride_b)
+        right = load_tile(weight, out, i, outputs, inputs)
+        total += slice_product(left, tl.trans(right))
+    return total + tl.load(bias + out, mask=out < outputs, other=0.0)[None, :]
+
+
+@triton.jit
 def hidden_layer(
     first, second, weight, bias, hidden, batch, excitations, orders, channels, units,
     BLOCK_B: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -73,14 +88,10 @@ def hidden_layer(
     kappa = first
     if pid // (across * down) % orders == 1:
         kappa = second
-    weight += network * units * channels
-    total = tl.zeros([BLOCK_B, BLOCK_R], tl.float32)
-    for d0 in range(0, channels, BLOCK_D):
-        d = d0 + tl.arange(0, BLOCK_D).to(tl.int64)
-        left = load_samples(kappa, sample, d, batch, channels, channels)
-        right = load_tile(weight, r, d, units, channels)
-        total += slice_product(left, tl.trans(right))
-    total += tl.load(bias + network * units + r, mask=r < units, other=0.0)[None, :]
+    total = layer(
+        kappa, weight + network * units * channels, bias + network * units, sample, r,
+        batch, channels, units, channels, BLOCK_B, BLOCK_R, BLOCK_D,
+    )  # fmt: skip
     total = tl.where(total < 0, 0.0, total)  # tl.maximum would lose a NaN
     store_samples(
         hidden + network * units, total, sample, r, batch, units, excitations * orders * units
@@ -103,13 +114,11 @@ def gates_layer(
     gate = tl.zeros([BLOCK_B, BLOCK_D], tl.float32)
     for order in range(0, orders):
         network = excitation * orders + order
-        total = tl.zeros([BLOCK_B, BLOCK_D], tl.float32)
-        for r0 in range(0, units, BLOCK_R):
-            r = r0 + tl.arange(0, BLOCK_R).to(tl.int64)
-            left = load_samples(hidden + network * units, sample, r, batch, units, networks * units)
-            right = load_tile(weight + network * channels * units, d, r, channels, units)
-            total += slice_product(left, tl.trans(right))
-        total += tl.load(bias + network * channels + d, mask=d < channels, other=0.0)[None, :]
+        total = layer(
+            hidden + network * units, weight + network * channels * units,
+            bias + network * channels, sample, d,
+            batch, units, channels, networks * units, BLOCK_B, BLOCK_D, BLOCK_R,
+        )  # fmt: skip
         scale = 1.0 / (1.0 + tl.exp(-total))
         at = scales + network * channels
         store_samples(at, scale, sample, d, batch, channels, networks * channels)
