@@ -188,15 +188,6 @@ def targets_x86_64(cxx: list[str]) -> bool:
     return "#define __x86_64__ 1" in result.stdout
 
 
-def interface() -> str:
-    """INTERFACE of ccdn_ops/backends/native.py, which bindings.cpp must have too."""
-    text = (ROOT / "ccdn_ops" / "backends" / "native.py").read_text(encoding="utf-8")
-    found = re.search(r"^INTERFACE = (\d+)$", text, re.MULTILINE)
-    if found is None:
-        raise SystemExit("ccdn_ops/backends/native.py has no line `INTERFACE = <number>`")
-    return found[1]
-
-
 def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Path) -> str:
     """The whole build as ninja text: compile each source, link one shared object."""
     includes = [f"-I{ROOT / 'csrc'}"]
@@ -218,7 +209,7 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
         defines.append(f'-DCCDN_CUDA_PTX="{cuda.archs[-1]}"')
     cflags = [*common, *warnings, *defines, *includes, *extra["CXXFLAGS"]]
     # Its work is done in Python: -O1 halves its time. -I. is for what csrc/bindings.py writes.
-    binding_flags = ["-O1", f"-DCCDN_INTERFACE={interface()}", "-I."]
+    binding_flags = ["-O1", "-I."]
     binding_flags += [flag for path in python for flag in ("-isystem", path)]
     if sys.platform == "darwin":
         link = ["-bundle", "-undefined", "dynamic_lookup"]
@@ -256,9 +247,9 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
         ]
     objects = []
     if "csrc/bindings.cpp" in sources:
-        headers = [escaped(path) for path in sorted((ROOT / "csrc" / "common").glob("*.h"))]
+        read = [ROOT / "csrc" / "bindings.cpp", *sorted((ROOT / "csrc" / "common").glob("*.h"))]
         script = escaped(ROOT / "csrc" / "bindings.py")
-        lines.append(f"build {BINDINGS}: bindings {script} | {' '.join(headers)}")
+        lines.append(f"build {BINDINGS}: bindings {script} | {' '.join(map(escaped, read))}")
     for source in sources:
         rule = "nvcc" if source.endswith(".cu") else "cxx"
         per_isa = source.endswith("_kernels.cpp")

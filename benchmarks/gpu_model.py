@@ -268,6 +268,7 @@ WORK: dict[str, _Formula] = {
     "chebyshev_squeeze": _recurrence_from_cache,
     "chebyshev_gradient": _recurrence_from_cache,
     "squeeze_positions": _streams(["x"], "lines"),
+    "store_numbers": lambda s, launch: Work((), (), 0),
     "pair_matrix": _tile(["vectors"], "dense", lambda s: s.pairs),
     "pair_projection": _tile(["x", "vectors"], "factor", lambda s: s.side),
     "expand_dense": _tile(["x", "dense"], "grad_x", lambda s: s.side),

@@ -2,8 +2,9 @@
 # a status (csrc/common/status.h). The functions with _cuda are there only when cuda_archs is not
 # empty.
 
+from typing import Literal
+
 compiler: str
-interface: int
 cuda_archs: tuple[str, ...]
 cuda_ptx: str | None
 
@@ -16,6 +17,8 @@ def has_parallel_for() -> bool: ...
 def cpu_isa() -> str: ...
 
 # From here on written by csrc/bindings.py.
+
+interface: Literal["a73eda53d618"]
 
 class CocsShape:
     def __init__(

@@ -11,12 +11,6 @@
 #include "cpu/engine/dispatch.h"
 #include "cpu/engine/parallel.h"
 
-// Counts the changes of what Python and this module tell each other, so that a module from older
-// sources is refused instead of crashing: INTERFACE of ccdn_ops/backends/native.py, from the build.
-#ifndef CCDN_INTERFACE
-#error "compile csrc/bindings.cpp with -DCCDN_INTERFACE=<INTERFACE of native.py>"
-#endif
-
 namespace py = pybind11;
 
 namespace {
@@ -32,8 +26,8 @@ using ReleaseGil = py::call_guard<py::gil_scoped_release>;
 
 }  // namespace
 
-// bind_operators(module), written by csrc/bindings.py from csrc/common/*.h: every struct with its
-// members as keywords, and every function.
+// Written by csrc/bindings.py from csrc/common/*.h: bind_operators(module), for every function and
+// for every struct, with its members as keywords; and CCDN_INTERFACE, a digest of the declarations.
 #include "bindings_operators.h"
 
 namespace {
@@ -72,6 +66,7 @@ const char* cpu_isa() {
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Native kernels of ccdn_ops, called through ccdn_ops.backends.native.";
+  // Python refuses a module with another digest than ccdn_ops/_C.pyi, instead of crashing in it.
   module.attr("interface") = CCDN_INTERFACE;
   module.attr("cuda_archs") = cuda_archs();
   module.attr("cuda_ptx") = cuda_ptx();

@@ -2,7 +2,8 @@
 
 The structs and functions that Python and the kernels share are declared there and nowhere else.
 `operators` makes the C++ that binds them, which the build includes in csrc/bindings.cpp; `stubs`
-makes their types, ccdn_ops/_C.pyi. After a change of a declaration, bring that up to date:
+makes their types, ccdn_ops/_C.pyi. Both hold the same digest of the declarations, by which Python
+refuses a module that was built from others. After a change of a declaration, update the types:
 
     python csrc/bindings.py --write
 
@@ -13,6 +14,7 @@ the kernels' own. A struct of nothing but `void*` is passed as its addresses, on
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from collections.abc import Iterator
@@ -136,11 +138,30 @@ def _passed(declared: Declarations, member: Member) -> str:
     return member.name
 
 
-def operators(declared: Declarations) -> str:
-    """The C++ function that binds all structs and functions."""
+def interface(declared: Declarations, paths: list[Path]) -> str:
+    """A digest of what Python and a module must agree on.
+
+    It covers all code of the headers and of csrc/bindings.cpp, thus the values of enums too, and
+    how arguments are passed. Comments and spacing do not matter.
+    """
+    digest = hashlib.sha256(_binding(declared).encode())
+    for path in (ROOT / "csrc" / "bindings.cpp", *paths):
+        code = re.sub(r"//.*", "", path.read_text(encoding="utf-8"))
+        digest.update(" ".join(code.split()).encode())
+    return digest.hexdigest()[:12]
+
+
+def operators(declared: Declarations, paths: list[Path]) -> str:
+    """The C++ that bindings.cpp includes: the digest, and the function that binds everything."""
     lines = ["// Written by csrc/bindings.py."]
-    lines += [f'#include "common/{path.name}"' for path in headers()]
-    lines += ["", "static void bind_operators(py::module_& module) {", "  using namespace ccdn;"]
+    lines += [f'#define CCDN_INTERFACE "{interface(declared, paths)}"']
+    lines += [f'#include "common/{path.name}"' for path in paths]
+    return "\n".join([*lines, "", _binding(declared)])
+
+
+def _binding(declared: Declarations) -> str:
+    """The C++ function that binds all structs and functions."""
+    lines = ["static void bind_operators(py::module_& module) {", "  using namespace ccdn;"]
     for name in declared.shown():
         members = declared.structs[name]
         taken = [f"{kind} {member.name}" for member, kind in _taken(declared, members)]
@@ -175,8 +196,8 @@ def operators(declared: Declarations) -> str:
     return "\n".join([*lines, "#endif", "}"]) + "\n"
 
 
-def stubs(declared: Declarations) -> str:
-    """The same as types: addresses and codes are int."""
+def stubs(declared: Declarations, paths: list[Path]) -> str:
+    """The digest and the types of structs and functions: addresses and codes are int."""
 
     def typed(members: list[Member], indent: str) -> list[str]:
         found = []
@@ -186,7 +207,8 @@ def stubs(declared: Declarations) -> str:
         return found
 
     shown = declared.shown()
-    lines = []
+    # ccdn_ops/backends/native.py reads it here.
+    lines = [f'interface: Literal["{interface(declared, paths)}"]', ""]
     for name in shown:
         inside = typed(declared.structs[name], " " * 8)
         head = [f"class {name}:", "    def __init__(", "        self,", "        *,"]
@@ -200,14 +222,14 @@ def stubs(declared: Declarations) -> str:
 def stub_file() -> str:
     """ccdn_ops/_C.pyi as it should be: its head as it is, and the rest."""
     head = STUBS.read_text(encoding="utf-8").partition(MARK)[0]
-    return head + MARK + "\n" + stubs(read(headers()))
+    return head + MARK + "\n" + stubs(read(headers()), headers())
 
 
 def main(arguments: list[str]) -> None:
     if arguments == ["--write"]:
         STUBS.write_text(stub_file(), encoding="utf-8")
     elif len(arguments) == 2 and arguments[0] == "--operators":
-        Path(arguments[1]).write_text(operators(read(headers())), encoding="utf-8")
+        Path(arguments[1]).write_text(operators(read(headers()), headers()), encoding="utf-8")
     else:
         raise SystemExit("usage: python csrc/bindings.py --write | --operators FILE")
 

@@ -63,10 +63,10 @@ def test_declarations_are_read(bindings: ModuleType, tmp_path: Path) -> None:
     assert declared.shown() == ["Shape"]
     members = {member.name: member.type for member in declared.structs["Shape"]}
     assert members == {"side": "Side", "batch": "int64_t", "size": "int64_t", "table": "double*"}
-    stubs = bindings.stubs(declared)
+    stubs = bindings.stubs(declared, [header])
     assert "class Shape:\n    def __init__(\n        self,\n        *,\n        side: int," in stubs
     assert "    weights_first: int,\n    weights_second: int,\n" in stubs
-    operators = bindings.operators(declared)
+    operators = bindings.operators(declared, [header])
     assert "made.side = static_cast<Side>(side);" in operators
     call = "twice_forward_cpu(shape, at<void>(x), {at(weights_first), at(weights_second)})"
     assert f"return static_cast<int>({call});\n  }}, ReleaseGil());" in operators
@@ -90,6 +90,34 @@ def test_what_is_not_understood_is_refused(
         bindings.read([header])
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("left = 0", "left = 1"),
+        ("int64_t batch, size;", "int64_t size, batch;"),
+        ("double* table", "float* table"),
+        ("*first, *second", "*second, *first"),
+        ("const void* x", "void* x"),
+    ],
+)
+def test_another_declaration_is_another_interface(
+    bindings: ModuleType, tmp_path: Path, old: str, new: str
+) -> None:
+    header = tmp_path / "twice.h"
+
+    def interface(text: str) -> str:
+        header.write_text(text)
+        return bindings.interface(bindings.read([header]), [header])
+
+    assert old in HEADER
+    found = interface(HEADER)
+    declared = bindings.read([header])
+    assert f'#define CCDN_INTERFACE "{found}"' in bindings.operators(declared, [header])
+    assert f'interface: Literal["{found}"]' in bindings.stubs(declared, [header])
+    assert interface(HEADER.replace(old, new)) != found
+    assert interface(HEADER.replace("// two", "// 2").replace("  ", " ")) == found
+
+
 def test_the_module_has_every_declared_function(bindings: ModuleType) -> None:
     module = native.module()
     if module is None:
@@ -105,6 +133,14 @@ def test_the_stubs_are_current(bindings: ModuleType) -> None:
     assert bindings.STUBS.read_text() == bindings.stub_file(), (
         "python csrc/bindings.py --write brings ccdn_ops/_C.pyi up to date"
     )
+
+
+def test_a_package_without_the_digest_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "backends" / "native.py"))
+    with pytest.raises(ImportError, match=r"_C\.pyi has no line `interface: Literal\["):
+        native.interface()
 
 
 def test_structs_are_made_by_name() -> None:

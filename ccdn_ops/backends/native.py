@@ -10,11 +10,13 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import os
+import re
 import struct
 import sys
 import threading
 from array import array
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -92,14 +94,25 @@ def check_whole(path: str) -> None:
 
 
 def check_interface(native: ModuleType) -> None:
-    """Raise ImportError for a module of other sources, whose arguments are others."""
-    found = getattr(native, "interface", None)
-    if found != INTERFACE:
-        raise ImportError(f"{native.__file__} has interface {found}, expected {INTERFACE}")
+    """Raise ImportError for a module from other sources, which takes other arguments."""
+    found, expected = getattr(native, "interface", None), interface()
+    if found != expected:
+        raise ImportError(f"{native.__file__} has interface {found}, expected {expected}")
 
 
-# Raised with every change of the interface in csrc/common; the build passes it to bindings.cpp.
-INTERFACE = 8
+def interface() -> str:
+    """The digest of the declarations that this package calls.
+
+    csrc/bindings.py writes it into _C.pyi and into the module. Raises ImportError if it is not in
+    _C.pyi.
+    """
+    stubs = Path(__file__).parents[1] / "_C.pyi"
+    text = stubs.read_text(encoding="utf-8") if stubs.exists() else ""
+    found = re.search(r'^interface: Literal\["(\w+)"\]$', text, re.MULTILINE)
+    if found is None:
+        raise ImportError(f'{stubs} has no line `interface: Literal["DIGEST"]`')
+    return found[1]
+
 
 # csrc/cpu/engine/dispatch.h
 CPU_ISAS = ("base", "x86-64-v3", "x86-64-v4")

@@ -13,7 +13,6 @@ import torch
 from cuda_emulation import Emulation, build, compiler
 from filelock import FileLock
 
-from ccdn_ops.backends import native
 from ccdn_ops.backends.cpu import scratch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +64,7 @@ def build_once(folder: Path) -> Path:
 def fingerprint() -> str:
     """Of everything that a build reads: sources, headers, flags, compiler and Python."""
     said = subprocess.run(["g++", "--version"], capture_output=True, check=True).stdout
-    digest = hashlib.sha256(said + f"{sys.version}{native.INTERFACE}{torch.__version__}".encode())
+    digest = hashlib.sha256(said + f"{sys.version}{torch.__version__}".encode())
     for root in (ROOT / "csrc", ROOT / "tests" / "ops" / "cuda_emulation"):
         for path in sorted(root.rglob("*")):
             if path.is_file() and path.suffix != ".pyc":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from test_cuda_build import EXPECTED
 
 import ccdn_ops
 from ccdn_ops import reference
@@ -101,6 +102,29 @@ def test_what_is_not_in_its_folder_is_there(name: str) -> None:
 
 def test_what_is_missing_elsewhere_is_named() -> None:
     assert missing("nameless") == list(ELSEWHERE)
+
+
+def unlisted(
+    operators: set[str], instances: Mapping[str, Iterable[str]], work: Container[str]
+) -> list[str]:
+    """What the tables of CUDA kernels lack of these operators and of their kernels."""
+    found = [
+        f"EXPECTED of tests/ops/test_cuda_build.py: {name}" for name in operators - {*instances}
+    ]
+    kernels = sorted({kernel for name in operators & {*instances} for kernel in instances[name]})
+    return found + [f"WORK of benchmarks/gpu_model.py: {k}" for k in kernels if k not in work]
+
+
+def test_cuda_kernels_are_listed(load: Callable[[str], ModuleType]) -> None:
+    served = {name for name, record in OPERATORS.items() if record.schema and record.has("cuda")}
+    assert unlisted(served, EXPECTED, load("gpu_model").WORK) == []
+
+
+def test_cuda_kernels_that_are_not_listed_are_named() -> None:
+    assert unlisted({"nameless", "peaks"}, {"peaks": ["peak"]}, {}) == [
+        "EXPECTED of tests/ops/test_cuda_build.py: nameless",
+        "WORK of benchmarks/gpu_model.py: peak",
+    ]
 
 
 @pytest.mark.parametrize("name", OPERATORS)

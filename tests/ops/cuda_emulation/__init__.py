@@ -70,7 +70,7 @@ def build(folder: Path, *, races: bool = False) -> Path:
     # the compiler likes; on the device they are fused.
     kernel_flags += ["-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas", "-x", "c++"]
     python = (pybind11.get_include(), sysconfig.get_path("include"))
-    binding_flags = ["-O0", '-DCCDN_CUDA_ARCHS="90"', f"-DCCDN_INTERFACE={native.INTERFACE}"]
+    binding_flags = ["-O0", '-DCCDN_CUDA_ARCHS="90"']
     binding_flags += [f"-I{folder}", *(f"-isystem{path}" for path in python)]
     written = str(folder / "bindings_operators.h")
     _run([sys.executable, str(ROOT / "csrc" / "bindings.py"), "--operators", written])
