@@ -147,22 +147,22 @@ def _call(arguments: Sequence[str]) -> int:
     """
     from ccdn.runtime.signals import handling
 
-    wish = 0
+    received = 0
     child: subprocess.Popen[bytes] | None = None
 
     def pass_on(signum: int, frame: FrameType | None) -> None:
-        nonlocal wish
-        if not wish and child is not None:
+        nonlocal received
+        if not received and child is not None:
             _signal(child, signum)
-        wish = wish or signum
+        received = received or signum
 
     with handling(pass_on):
         child = subprocess.Popen(arguments, start_new_session=True)
-        if wish:
-            _signal(child, wish)
+        if received:
+            _signal(child, received)
         code = child.wait()
-    if wish:
-        return 128 + wish
+    if received:
+        return 128 + received
     return code if code >= 0 else 128 - code  # as a shell reports a process that a signal ended
 
 

@@ -53,7 +53,7 @@ def command(name: str, *wrong: type[Exception]) -> Callable[[Main[Arguments]], M
                 print(f"{name}: {error}", file=sys.stderr)
                 return WRONG
             finally:
-                _drop_what_nobody_reads()
+                _discard_unread_output()
 
         return run
 
@@ -73,7 +73,7 @@ def plain_output() -> None:
     warnings.showwarning = show
 
 
-def _drop_what_nobody_reads() -> None:
+def _discard_unread_output() -> None:
     """Drop unwritten output: flushing it when Python exits would fail with a message."""
     for stream in _unread():
         null = os.open(os.devnull, os.O_WRONLY)

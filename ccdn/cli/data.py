@@ -133,9 +133,9 @@ def _print_counts(faces: FaceSet, benchmark: Benchmark, split: str) -> None:
             print(f"  {count:6d}  {group or '(top)'}{_of_part(benchmark, group, count)}")
     for name, mask in subset_masks(faces).items():
         print(f"  {int(mask.sum()):6d}  {name}")
-    told = [face.visible for face in everything if face.visible is not None]
-    if told:
-        print(f"  {100 * np.mean(np.concatenate(told)):.1f} % of the points are visible")
+    labelled = [face.visible for face in everything if face.visible is not None]
+    if labelled:
+        print(f"  {100 * np.mean(np.concatenate(labelled)):.1f} % of the points are visible")
     _print_orientations(faces, everything)
     boxes = sum(face.box is not None for face in everything)
     print(f"  {boxes} with a box of their own, {faces.skipped.count} skipped")

@@ -136,15 +136,15 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
     wanted = OutputOptions(
         Path(options.out), options.write, options.batch_size, options.frames, options.show
     )
-    tally, wish = Tally(), StopRequest()
-    with wish.listen():
-        predict_stills(predictor, found, boxes, wanted, names, tally, wish, group)
+    tally, request = Tally(), StopRequest()
+    with request.listen():
+        predict_stills(predictor, found, boxes, wanted, names, tally, request, group)
         for source, name in list(zip(found, names, strict=True))[group.rank :: group.size]:
-            if source.is_stream and not wish.signum:
-                predict_stream(predictor, source, wanted, name, tally, wish)
-    if wish.signum == signal.SIGINT:
+            if source.is_stream and not request.signum:
+                predict_stream(predictor, source, wanted, name, tally, request)
+    if request.signum == signal.SIGINT:
         raise KeyboardInterrupt
-    if wish.signum:
+    if request.signum:
         say("terminated")
         return TERMINATED
     tally = Tally.of_all(group.gather(tally))

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         raise  # perhaps the reader of the output has gone: `command` checks
     except _user_errors() as error:
-        if os.environ.get("RANK", "0") == "0" or not getattr(error, "told", False):
+        if os.environ.get("RANK", "0") == "0" or not getattr(error, "reported", False):
             print(f"ccdn train: {error}", file=sys.stderr)
         return 1 if type(error).__name__ in ("TrainingError", "WorkerError") else 2
     except RuntimeError as error:
@@ -194,7 +194,7 @@ def _train(
             plan = error
     plan = team.from_first(plan)
     if isinstance(plan, Exception):
-        plan.told = True  # type: ignore[attr-defined]  # once is enough, by the first process
+        plan.reported = True  # type: ignore[attr-defined]  # once is enough, by the first process
         raise plan
     if plan is None:
         return 0

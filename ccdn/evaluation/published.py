@@ -44,7 +44,7 @@ def published() -> dict[str, PublishedTable]:
     content = yaml.safe_load((Path(__file__).parent / "published.yaml").read_text("utf-8"))
     notes: dict[str, str] = content["notes"]
 
-    def told(entry: dict[str, Any]) -> tuple[str, ...]:
+    def notes_of(entry: dict[str, Any]) -> tuple[str, ...]:
         return tuple(" ".join(notes[name].split()) for name in entry.get("notes", ()))
 
     tables = {}
@@ -52,7 +52,7 @@ def published() -> dict[str, PublishedTable]:
         blocks = []
         for block in table["blocks"]:
             rows = tuple(
-                PublishedRow(row["method"], tuple(row["values"]), told(row))
+                PublishedRow(row["method"], tuple(row["values"]), notes_of(row))
                 for row in block["rows"]
             )
             for row in rows:
@@ -61,7 +61,7 @@ def published() -> dict[str, PublishedTable]:
                         f"{name}, {row.method}: found {len(row.values)} values, expected"
                         f" {len(table['columns'])}"
                     )
-            blocks.append(PublishedBlock(block["norm"], rows, told(block)))
+            blocks.append(PublishedBlock(block["norm"], rows, notes_of(block)))
         tables[name] = PublishedTable(
             table["title"], table["paper"], tuple(table["columns"]), tuple(blocks)
         )

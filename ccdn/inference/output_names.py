@@ -101,7 +101,7 @@ def check_writable(out: Path) -> None:
         raise OSError(error.errno, error.strerror, str(out)) from None
 
 
-def strangers(out: Path, found: Sequence[Source]) -> frozenset[str]:
+def other_pictures(out: Path, found: Sequence[Source]) -> frozenset[str]:
     """Names, without suffix, of the pictures in the output folder that are not inputs."""
     if not out.is_dir():
         return frozenset()

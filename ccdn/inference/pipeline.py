@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ccdn.data import DataError, read_image
-from ccdn.inference.output_names import strangers
+from ccdn.inference.output_names import other_pictures
 from ccdn.inference.predictor import Predictor, check_box
 from ccdn.inference.sources import Frame, Source, Stream
 from ccdn.inference.window import Window
@@ -98,7 +98,7 @@ def predict_stills(
     options: OutputOptions,
     names: Sequence[str],
     tally: Tally,
-    wish: StopRequest,
+    request: StopRequest,
     group: Processes,
 ) -> None:
     """Process pictures one after the other, and their faces in batches."""
@@ -111,7 +111,7 @@ def predict_stills(
         predictor.layout,
         "detector" if boxes is None else "given",
         group,
-        strangers(out, found) if "pts" in options.write else frozenset(),
+        other_pictures(out, found) if "pts" in options.write else frozenset(),
     )
     mine = list(enumerate(found))[group.rank :: group.size]
     files = [(place, source.path) for place, source in mine if not source.is_stream]
@@ -120,13 +120,13 @@ def predict_stills(
         if boxes is not None:
             _check_given(path, boxes[0], image)
         waiting.add(path, place, image, boxes)
-        if waiting.full(options.batch_size) or wish.signum:
+        if waiting.full(options.batch_size) or request.signum:
             waiting.flush()
-        if wish.signum:
+        if request.signum:
             break
     waiting.flush()
     try:
-        results.close(interrupted=bool(wish.signum))
+        results.close(interrupted=bool(request.signum))
     except OSError as error:
         tally.add_unwritten(error)
 
@@ -212,7 +212,7 @@ def predict_stream(
     options: OutputOptions,
     name: str,
     tally: Tally,
-    wish: StopRequest,
+    request: StopRequest,
 ) -> None:
     """Process the frames of a video or camera. If it ends with an error, that is reported, and the
     results so far are still completed.
@@ -225,7 +225,7 @@ def predict_stream(
     results = StreamResults(
         options.out, name, options.write, predictor.layout, stream.rate, stream.is_camera
     )
-    work = _Frames(predictor, stream, results, wish, options.batch_size)
+    work = _Frames(predictor, stream, results, request, options.batch_size)
     unread: Exception | None = None
     unwritten: OSError | None = None
     try:
@@ -261,10 +261,15 @@ class _Frames:
         predictor: Predictor,
         stream: Stream,
         results: StreamResults,
-        wish: StopRequest,
+        request: StopRequest,
         batch_size: int,
     ) -> None:
-        self.predictor, self.stream, self.results, self.wish = predictor, stream, results, wish
+        self.predictor, self.stream, self.results, self.request = (
+            predictor,
+            stream,
+            results,
+            request,
+        )
         self.batch_size = batch_size
         self.faces = 0
         self.waiting: list[Frame] = []
@@ -280,9 +285,9 @@ class _Frames:
                 self.waiting.append(frame)
                 many = _many_bytes(waiting.image for waiting in self.waiting)
                 wanted = True
-                if many or len(self.waiting) >= together or self.wish.signum:
+                if many or len(self.waiting) >= together or self.request.signum:
                     wanted = self._flush(window)
-                if not wanted or self.wish.signum:
+                if not wanted or self.request.signum:
                     return
         finally:
             if window is not None:

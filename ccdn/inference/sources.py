@@ -17,7 +17,7 @@ import numpy as np
 from ccdn.data import DataError
 from ccdn.data.image_types import FILMS, MOST_PIXELS, is_film
 from ccdn.data.images import IMAGE_SUFFIXES, cv2, readable
-from ccdn.inference.video_writer import FRAME_RATE, opencv_path, told_rate
+from ccdn.inference.video_writer import FRAME_RATE, nominal_rate, opencv_path
 from ccdn.runtime.numbers import is_whole
 
 # All of these are read from a folder; a picture given by name may have any suffix.
@@ -90,14 +90,14 @@ def _pictures(folder: Path, say: Callable[[str], None]) -> list[Path]:
         for path in paths
         if (suffix := path.suffix.lower()) in (*VIDEO_SUFFIXES, *OTHER_PICTURES) or path.is_dir()
     )
-    told = ", ".join(f"{count} {what}" for what, count in sorted(left.items()))
+    skipped = ", ".join(f"{count} {what}" for what, count in sorted(left.items()))
     if not pictures:
         kinds = ", ".join(PICTURE_SUFFIXES)
         raise DataError(
-            f"{folder}: expected pictures ({kinds}) in the folder, found {told or 'none'}"
+            f"{folder}: expected pictures ({kinds}) in the folder, found {skipped or 'none'}"
         )
-    if told:
-        say(f"{folder}: left out {told}; a folder stands for the pictures that OpenCV decodes")
+    if skipped:
+        say(f"{folder}: left out {skipped}; a folder stands for the pictures that OpenCV decodes")
     return pictures
 
 
@@ -136,7 +136,7 @@ class Stream:
                     f"{source.path}: found a film of {width:.0f} x {height:.0f} pixels, expected"
                     f" {MOST_PIXELS} at most"
                 )
-        self.rate = told_rate(self.capture.get(cv2.CAP_PROP_FPS))
+        self.rate = nominal_rate(self.capture.get(cv2.CAP_PROP_FPS))
         count = self.capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.count = int(count) if not self.is_camera and 0 < count < 1e12 else None
         self.done = 0
@@ -192,17 +192,17 @@ class Stream:
         return now - self._first
 
     def _file_time(self) -> float:
-        told = self.capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        stated = self.capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         if self.done == 0:
-            self._first = told if math.isfinite(told) else 0.0
+            self._first = stated if math.isfinite(stated) else 0.0
             return 0.0
         guess = self._last + 1 / (self.rate or FRAME_RATE)
         length = 0.0 if self.count is None or self.rate is None else self.count / self.rate
-        found = told - self._first
+        found = stated - self._first
         if self._last < found <= max(self._last + _GAP, 1.1 * length):
             return found
         if not abs(found - self._last) <= 1.0:  # the file's clock restarts here
-            self._first = told - guess if math.isfinite(told) else self._first
+            self._first = stated - guess if math.isfinite(stated) else self._first
         return guess
 
     def close(self) -> None:

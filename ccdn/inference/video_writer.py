@@ -27,7 +27,7 @@ _LONGEST_SIDE = 8190  # pixels of a film's side, by MPEG-4
 _LOOK = 32  # frames between two checks of the disk
 
 
-def told_rate(rate: float) -> float | None:
+def nominal_rate(rate: float) -> float | None:
     """The rate that a file or a camera states, or None if it is impossible: not a number, below
     SLOWEST or above FASTEST.
     """
@@ -62,16 +62,16 @@ def _nearest(rate: float) -> float:
     return found
 
 
-def camera_rate(times: list[float], told: float | None) -> float:
+def camera_rate(times: list[float], nominal: float | None) -> float:
     """The rate of a camera's film, from the seconds at which its first frames came.
 
     The median interval, without the first one, in which the network starts up. If the result is
     within 15 % of the camera's stated rate, it is that rate; it never exceeds it.
     """
-    most = _CAMERA if told is None else told
+    most = _CAMERA if nominal is None else nominal
     gaps = [b - a for a, b in pairwise(times)]
     if not gaps:
-        return film_rate(told or FRAME_RATE)
+        return film_rate(nominal or FRAME_RATE)
     gap = statistics.median(gaps[1:] or gaps)
     return film_rate(most if gap * most <= 1 / 0.85 else max(min(most, 1.0), 1 / gap))
 
@@ -118,7 +118,7 @@ class Film:
     def __init__(self, path: Path, rate: float | None, camera: bool = False) -> None:
         self.path = path
         self.partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-        self.told = rate
+        self.nominal = rate
         self.rate = None if camera else film_rate(rate or FRAME_RATE)
         self.written = 0  # places of the film
         self._size = (0, 0)
@@ -144,7 +144,7 @@ class Film:
 
     def _measure(self) -> None:
         """Determine the rate from the held frames, and write them."""
-        self.rate = camera_rate([time for _, time in self._held], self.told)
+        self.rate = camera_rate([time for _, time in self._held], self.nominal)
         held, self._held = self._held, []
         for frame, time in held:
             self._place(frame, time)
@@ -192,8 +192,8 @@ class Film:
         try:
             if self._held:
                 self._measure()
-            if whole and self._last is not None and self.told is not None and self.told < 1:
-                for _ in range(math.ceil(1 / self.told) - 1):  # the last frame lasts as long
+            if whole and self._last is not None and self.nominal is not None and self.nominal < 1:
+                for _ in range(math.ceil(1 / self.nominal) - 1):  # the last frame lasts as long
                     self._write(self._last)
         finally:
             self._release()

@@ -14,7 +14,7 @@ import numpy as np
 
 from ccdn.data import Layout, write_pts
 from ccdn.data.drawing import draw_faces, write_picture
-from ccdn.inference.video_writer import FRAME_RATE, Film, told_rate
+from ccdn.inference.video_writer import FRAME_RATE, Film, nominal_rate
 from ccdn.runtime.files import GrowingFile, write_json
 from ccdn.runtime.locks import Lock
 
@@ -30,8 +30,8 @@ class StillResults:
     """Results of single pictures: NAME_landmarks.png, NAME.json, .pts files of its faces (NAME.pts,
     or NAME_face1.pts, NAME_face2.pts, ... of several), and one landmarks.csv for all.
 
-    strangers: names, without suffix, of pictures in `out` that are not inputs. A .pts file next to
-    such a picture would be read as its landmarks.
+    other_pictures: names, without suffix, of pictures in `out` that are not inputs. A .pts file
+    next to such a picture would be read as its landmarks.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class StillResults:
         layout: Layout,
         box_source: str,
         group: Processes,
-        strangers: frozenset[str] = frozenset(),
+        other_pictures: frozenset[str] = frozenset(),
     ) -> None:
         self.out, self.formats, self.layout, self.box_source = out, formats, layout, box_source
-        self.group, self.strangers = group, strangers
+        self.group, self.other_pictures = group, other_pictures
         self.table: CsvRows | None = None
         self.rows: list[tuple[int, bytes]] = []  # the first process writes the table
         self._held = ExitStack()
@@ -60,7 +60,7 @@ class StillResults:
         if "pts" in self.formats:
             for i, record in enumerate(records):
                 stem = name if len(records) == 1 else f"{name}_face{i + 1}"
-                if stem in self.strangers:
+                if stem in self.other_pictures:
                     raise FileExistsError(
                         f"{self.out / stem}.pts would be read as the landmarks of another picture"
                         f" of that name in {self.out}; choose another --out"
@@ -133,7 +133,7 @@ class StreamResults:
         camera: bool = False,
     ) -> None:
         self.out, self.name, self.formats, self.layout = out, name, formats, layout
-        self.rate, self.camera = None if rate is None else told_rate(rate), camera
+        self.rate, self.camera = None if rate is None else nominal_rate(rate), camera
         self.size: tuple[int, int] | None = None
         self.count = 0
         self.last = 0.0

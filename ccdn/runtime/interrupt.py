@@ -70,17 +70,17 @@ def ended_by_signals(name: str) -> Iterator[None]:
     if _watch.active or not main or not callable(before):
         yield
         return
-    told, tell = socket.socketpair()
-    tell.setblocking(False)
-    other = signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+    woken, wake = socket.socketpair()
+    wake.setblocking(False)
+    other = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     if other != -1:
         signal.set_wakeup_fd(other)
-        told.close()
-        tell.close()
+        woken.close()
+        wake.close()
         yield
         return
     _watch.active = True
-    thread = threading.Thread(target=_end_unanswered, args=(told, name), daemon=True)
+    thread = threading.Thread(target=_end_unanswered, args=(woken, name), daemon=True)
     thread.start()
     signal.signal(signal.SIGINT, answering(before))
     try:
@@ -89,17 +89,17 @@ def ended_by_signals(name: str) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         signal.set_wakeup_fd(-1)
         _watch.active = False
-        tell.close()  # which tells the thread to end
+        wake.close()  # which tells the thread to end
         thread.join()
-        told.close()
+        woken.close()
 
 
-def _end_unanswered(told: socket.socket, name: str) -> None:
+def _end_unanswered(woken: socket.socket, name: str) -> None:
     signum, since = 0, 0.0
     while True:
-        told.settimeout(0.1 if signum else None)
+        woken.settimeout(0.1 if signum else None)
         try:
-            numbers = told.recv(64)
+            numbers = woken.recv(64)
         except TimeoutError:
             pass
         else:

@@ -17,7 +17,7 @@ from ccdn.runtime.processes import Processes
 
 # Seconds in which further signals count as the same request: a batch system signals every process
 # of a job, and torchrun passes signals on to processes that already got them.
-SAME_WISH = 3.0
+SAME_REQUEST = 3.0
 # Seconds in which processes that were asked to stop may do another step, to stop together.
 TOGETHER = 10.0
 
@@ -45,21 +45,21 @@ class StopRequest:
     @contextmanager
     def listen(self) -> Iterator[None]:
         """For the block, a signal becomes a request to stop, and so do those that follow. But a
-        Ctrl-C more than SAME_WISH after the first signal does what it did before.
+        Ctrl-C more than SAME_REQUEST after the first signal does what it did before.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
-        def wish(signum: int, frame: FrameType | None) -> None:
+        def note(signum: int, frame: FrameType | None) -> None:
             now = time.monotonic()
             if not self.signum:
                 self.signum, self._first = signum, now
-            elif signum == signal.SIGINT and now - self._first >= SAME_WISH:
+            elif signum == signal.SIGINT and now - self._first >= SAME_REQUEST:
                 signal.signal(signum, previous[signal.SIGINT])
                 signal.raise_signal(signum)
 
-        with handling(wish) as previous:
+        with handling(note) as previous:
             yield
 
     def ends_a_wait(self, processes: Processes) -> bool:

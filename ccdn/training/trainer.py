@@ -132,11 +132,11 @@ class Trainer:
                         self.save()
                     if self.after_step is not None:
                         self.after_step(self.step)
-                    # A wish that comes in the last step finds the run at its end.
+                    # A request that comes in the last step finds the run at its end.
                     stop = self._stop.agreed(self.plan.processes, self.plan.device)
                     if stop and self.place.epoch < train.epochs:
                         self._interrupted()
-                if self.place.epoch < train.epochs:  # the wish came while it waited for a batch
+                if self.place.epoch < train.epochs:  # the request came while it waited for a batch
                     self._interrupted()
             self.records.draw(self.step, self.do_step.sample, always=True)
             if self.plan.processes.first:

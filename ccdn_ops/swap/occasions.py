@@ -48,12 +48,12 @@ def check_everywhere(
         if size not in tried:
             tried.add(size)
             what = f"output for a map of {size[1]} x {size[2]} in a batch of {size[0]}"
-            told = f"{what} ({why})" if why else what
+            described = f"{what} ({why})" if why else what
             batch, height, width = size
             few = limits.work(size) > _MUCH  # of one draw for each mode
             for found, wanted in pairs[:2] if few else pairs:
                 x = probe.features(wanted, batch, channels, height, width)
-                _compare(found, wanted, x, layout, told)
+                _compare(found, wanted, x, layout, described)
     for found, wanted in pairs:
         x = probe.features(wanted, 4, channels, 5, 6)
         for what, other in _forms(x):

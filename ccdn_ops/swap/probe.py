@@ -104,14 +104,14 @@ def run(module: nn.Module, x: Tensor) -> Tensor:
 
 def check_same(module: nn.Module, layout: Layout, channels: int) -> None:
     """Unfit, unless the layout gives the module's outputs and gradients, in training and not."""
-    told = False
+    decided = False
     for seed in range(_SEEDS):
         training, shape = seed % 2 == 0, (5, 6) if seed % 4 < 2 else (3, 1)
         found, wanted = random_copy(module, seed), random_copy(module, seed)
         convert(found, layout)
         x = features(wanted, 4, channels, *shape)
-        told |= _compare(found.train(training), wanted.train(training), x, rounding(layout, x))
-        if seed >= 3 and told:
+        decided |= _compare(found.train(training), wanted.train(training), x, rounding(layout, x))
+        if seed >= 3 and decided:
             return
     raise Unfit("its weights have no gradient on random features, so that nothing can be verified")
 

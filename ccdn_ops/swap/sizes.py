@@ -98,24 +98,24 @@ def _decisions(module: nn.Module, limits: Limits) -> tuple[list[Size], bool]:
     waiting, seen = [_FIRST], {_FIRST}
     complete = True
     for training in (True, False):
-        told, known = _comparisons(module, limits.channels, _FIRST, training)
+        made, known = _comparisons(module, limits.channels, _FIRST, training)
         complete &= known
-        _other_sides(told, limits, seen, waiting, found)
+        _other_sides(made, limits, seen, waiting, found)
     for hint in waiting[1:_PATHS]:
-        told, known = _comparisons(module, limits.channels, hint, False)
+        made, known = _comparisons(module, limits.channels, hint, False)
         complete &= known
-        _other_sides(told, limits, seen, waiting, found)
+        _other_sides(made, limits, seen, waiting, found)
     return found, complete and len(waiting) <= _PATHS
 
 
 def _other_sides(
-    told: list[tuple[Any, dict[Any, int]]],
+    made: list[tuple[Any, dict[Any, int]]],
     limits: Limits,
     seen: set[Size],
     waiting: list[Size],
     found: list[Size],
 ) -> None:
-    for comparison, dimensions in told:
+    for comparison, dimensions in made:
         if any(_outcome(comparison, dimensions, size) is False for size in seen):
             continue
         for size in _candidates(comparison, limits):

@@ -104,7 +104,7 @@ def permissions_obeyed() -> Iterator[None]:
         assert libc.capset(header, sets) == 0, os.strerror(ctypes.get_errno())
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
+def error_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The lines on stderr, of which the last is the command's own."""
     said = capsys.readouterr().err.strip().splitlines()
     assert said[-1].startswith("ccdn "), said
@@ -119,7 +119,7 @@ def test_a_full_disk_is_one_line(
         code = run()
     # A running training cannot continue; the other commands could not start.
     assert code == {"train": 1, "ablate": 1}.get(name, 2)
-    said = told(capsys)
+    said = error_lines(capsys)
     fault = [line for line in said if "File too large" in line or "is the disk full?" in line]
     assert len(fault) == 1, said
     assert str(tmp_path) in fault[0]
@@ -134,7 +134,7 @@ def test_a_read_only_folder_is_one_line(
     with permissions_obeyed():
         code = run()
     tmp_path.chmod(0o755)
-    said = told(capsys)
+    said = error_lines(capsys)
     assert code == 2, said
     assert any("Permission denied" in line and str(tmp_path) in line for line in said), said
     assert not list(tmp_path.iterdir())

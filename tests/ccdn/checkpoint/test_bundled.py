@@ -58,9 +58,9 @@ def test_predict_says_what_it_uses(tmp_path: Path, capsys: pytest.CaptureFixture
     cv2.imwrite(str(picture), np.full((90, 90, 3), 128, np.uint8))
     out = ["--out", str(tmp_path / "out"), "--box", "10,10,80,80"]
     assert predict.main([str(picture), *out]) == 0
-    told = capsys.readouterr().err
-    assert "no --weights given; using the bundled model" in told
-    assert f"{about().helen_nme:.2f} % inter-ocular" in told
+    printed = capsys.readouterr().err
+    assert "no --weights given; using the bundled model" in printed
+    assert f"{about().helen_nme:.2f} % inter-ocular" in printed
     assert len(json.loads((tmp_path / "out/grey.json").read_text())["faces"][0]["landmarks"]) == 68
 
 

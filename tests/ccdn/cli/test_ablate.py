@@ -271,9 +271,10 @@ def test_an_override_of_what_the_grid_varies(
     out = ["--grid", "table7", "--out", str(tmp_path / "out"), "--list"]
     assert main([*out, "train.epochs=5"]) == 0
     assert main([*out, "model.excitations=2"]) == 2
-    told = capsys.readouterr().err
+    errors = capsys.readouterr().err
     assert (
-        "override 'model.excitations=2': the grid has model.excitations=1 in ccdn_p1_seed0" in told
+        "override 'model.excitations=2': the grid has model.excitations=1 in ccdn_p1_seed0"
+        in errors
     )
 
 
@@ -281,14 +282,14 @@ LAUNCHER = """
 import signal, sys, time
 from pathlib import Path
 
-told = []
+received = []
 for which in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(which, lambda number, frame: told.append(number))
+    signal.signal(which, lambda number, frame: received.append(number))
 Path(sys.argv[1], "started").touch()
-while not told:
+while not received:
     time.sleep(0.01)
 time.sleep(1.0)  # a step and a checkpoint
-Path(sys.argv[1], "saved").write_text(str(told))
+Path(sys.argv[1], "saved").write_text(str(received))
 sys.exit(1)  # as torchrun does
 """
 

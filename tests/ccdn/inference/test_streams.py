@@ -50,7 +50,7 @@ class Scripted:
 
     rate = 30.0
     times: tuple[float, ...] = ()
-    told: tuple[float, ...] = ()  # of a file, in seconds
+    stamps: tuple[float, ...] = ()  # the times that a file states, in seconds
     count = 0.0
     sizes: tuple[tuple[int, int], ...] = ((64, 60),)
     end: Callable[[], Any] = staticmethod(lambda: None)
@@ -64,12 +64,12 @@ class Scripted:
 
     def get(self, what: int) -> float:
         if what == cv2.CAP_PROP_POS_MSEC:
-            return 1000 * self.told[self.done - 1]
+            return 1000 * self.stamps[self.done - 1]
         sides = dict(
             zip((cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT), self.sizes[0], strict=True)
         )
-        told = {cv2.CAP_PROP_FPS: self.rate, cv2.CAP_PROP_FRAME_COUNT: self.count}
-        return (told | sides)[what]
+        properties = {cv2.CAP_PROP_FPS: self.rate, cv2.CAP_PROP_FRAME_COUNT: self.count}
+        return (properties | sides)[what]
 
     def read(self) -> tuple[bool, np.ndarray | None]:
         if self.done == len(self.times):
@@ -125,17 +125,17 @@ def test_a_camera_that_is_slower_than_it_tells(
     assert [float(row["time"]) for row in rows] == pytest.approx(times)
 
 
-def times_of(rate: float, told: list[float], count: float = 0.0) -> list[float]:
+def times_of(rate: float, stamps: list[float], count: float = 0.0) -> list[float]:
     stream = Stream(Source(Path("camera_0"), 0))
     stream.is_camera = False
-    stream.capture.rate, stream.capture.told = rate, told
-    stream.rate, stream.count = video_writer.told_rate(rate), int(count) or None
-    stream.capture.times = told
+    stream.capture.rate, stream.capture.stamps = rate, stamps
+    stream.rate, stream.count = video_writer.nominal_rate(rate), int(count) or None
+    stream.capture.times = stamps
     return [frame.time for frame in stream.frames()]
 
 
 @pytest.mark.parametrize(
-    ("rate", "told", "count", "times"),
+    ("rate", "stamps", "count", "times"),
     [
         (30, [0, 0.02, 0.5, 0.6, 2.0], 0, [0, 0.02, 0.5, 0.6, 2.0]),  # a variable rate
         (30, [5.0, 5.1, 5.3], 0, [0, 0.1, 0.3]),  # starts late
@@ -150,13 +150,13 @@ def times_of(rate: float, told: list[float], count: float = 0.0) -> list[float]:
 )
 def test_times_of_a_file(
     rate: float,
-    told: list[float],
+    stamps: list[float],
     count: float,
     times: list[float],
     scripted: Callable[..., None],
 ) -> None:
     scripted()
-    assert times_of(rate, told, count) == pytest.approx(times)
+    assert times_of(rate, stamps, count) == pytest.approx(times)
 
 
 def test_times_of_a_real_file(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_stop_request_leaves_whole_files(
     scripted: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def wish(self: Scripted) -> tuple[bool, np.ndarray | None]:
+    def interrupt(self: Scripted) -> tuple[bool, np.ndarray | None]:
         if self.done == 6:
             signal.raise_signal(signum)
         return Scripted.read(self)
@@ -195,7 +195,7 @@ def test_a_stop_request_leaves_whole_files(
     (tmp_path / "film.mp4").touch()
     (tmp_path / "next.mp4").touch()
     times = tuple(i / 10 for i in range(100))
-    scripted(rate=10.0, times=times, told=times, count=100.0, read=wish)
+    scripted(rate=10.0, times=times, stamps=times, count=100.0, read=interrupt)
     out = tmp_path / "out"
     more = ["--weights", weights, "--out", out, "--batch-size", together]
     assert run(tmp_path / "film.mp4", tmp_path / "next.mp4", *more) == code
@@ -334,7 +334,7 @@ def test_a_file_that_tells_of_more_frames_than_it_has(
 ) -> None:
     (tmp_path / "a.mp4").touch()
     times = tuple(i / 30 for i in range(10))
-    scripted(times=times, told=times, count=count)
+    scripted(times=times, stamps=times, count=count)
     assert run(tmp_path / "a.mp4", "--weights", weights, "--out", tmp_path / "o") == code
     assert ("10 frames could be read, the file tells of 40" in capsys.readouterr().err) == code
     assert len(json.loads((tmp_path / "o/a.json").read_text())["frames"]) == 10
@@ -392,7 +392,7 @@ def test_films_that_cannot_be_written(
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / name).touch()
     times = tuple(i / 30 for i in range(5))
-    scripted(times=times, told=times)
+    scripted(times=times, stamps=times)
     out = tmp_path / "out"
     (out / "a_landmarks.mp4").mkdir(parents=True)
     films = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
@@ -440,7 +440,7 @@ def test_frames_that_wait_are_bounded_in_bytes(
     monkeypatch.setattr(predict.Predictor, "landmarks", landmarks)
     (tmp_path / "a.mp4").touch()
     times = tuple(i / 30 for i in range(7))
-    scripted(times=times, told=times)
+    scripted(times=times, stamps=times)
     assert run(tmp_path / "a.mp4", "--weights", weights, "--out", tmp_path / "o") == 0
     assert [count for count in counts if count] == [3, 3, 1]
 
@@ -536,10 +536,10 @@ def test_no_window_can_be_shown(
         monkeypatch.setenv("DISPLAY", display)
     if "sleep" in module:
         monkeypatch.setattr(window, "SECONDS", 0.5)
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as raised:
         window.check_window()
-    assert reason in str(told.value)
-    assert "\n" not in str(told.value)
+    assert reason in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_window_can_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ccdn.inference import video_writer
-from ccdn.inference.video_writer import Film, camera_rate, film_rate, opencv_path, told_rate
+from ccdn.inference.video_writer import Film, camera_rate, film_rate, nominal_rate, opencv_path
 
 RATES = (0.01, 0.37, 1, 12.5, 23.976, 24.0014, 29.873, 65.537, 99.999, 119.873, 239.127, 959.047)
 NONE = (0.0, -25.0, math.nan, math.inf, -math.inf, 1e6, 1e-9)
@@ -59,8 +59,8 @@ def test_how_far_a_written_rate_is_off() -> None:
 
 @pytest.mark.parametrize("rate", NONE)
 def test_an_invalid_rate_becomes_25(rate: float, tmp_path: Path) -> None:
-    assert told_rate(rate) is None
-    written = Film(tmp_path / "a.mp4", told_rate(rate))
+    assert nominal_rate(rate) is None
+    written = Film(tmp_path / "a.mp4", nominal_rate(rate))
     written.add(grey(0), 0.0)
     written.finish()
     assert read(tmp_path / "a.mp4")[0] == 25
@@ -95,7 +95,7 @@ def test_a_constant_rate_keeps_every_frame(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gaps", "told", "rate"),
+    ("gaps", "nominal", "rate"),
     [
         ([0.2] * 6, 30.0, 5.0),
         ([2.0] * 3, 30.0, 1.0),
@@ -110,9 +110,9 @@ def test_a_constant_rate_keeps_every_frame(tmp_path: Path) -> None:
     ],
 )
 def test_the_rate_of_a_camera_is_measured(
-    gaps: list[float], told: float | None, rate: float
+    gaps: list[float], nominal: float | None, rate: float
 ) -> None:
-    assert camera_rate([0.0, *np.cumsum(gaps).tolist()], told) == pytest.approx(rate)
+    assert camera_rate([0.0, *np.cumsum(gaps).tolist()], nominal) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 40])

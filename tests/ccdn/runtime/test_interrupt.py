@@ -16,8 +16,8 @@ import pytest
 from ccdn.cli.command import command
 from ccdn.runtime import interrupt
 
-# Waits where no signal handler of Python is called: for a lock that nobody opens. When glibc has
-# noted that somebody waits for it (2), a thread signals the process.
+# Waits where no signal handler of Python is called: for a lock that is never released. When glibc
+# has noted the wait (2), a thread signals the process.
 WAITS = """
 import ctypes, os, signal, sys, threading, time
 from ccdn.runtime import interrupt
@@ -61,8 +61,8 @@ class EndedError(Exception):
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> socket.socket:
-    """Where the thread is told of signals; nobody waits, and an end is an exception."""
+def woken(monkeypatch: pytest.MonkeyPatch) -> socket.socket:
+    """The socket that wakes the thread; it does not wait, and an end is an exception."""
 
     def end(code: int) -> None:
         raise EndedError(code)
@@ -77,14 +77,14 @@ def told(monkeypatch: pytest.MonkeyPatch) -> socket.socket:
     return read
 
 
-def test_a_signal_that_is_answered_ends_nothing(told: socket.socket) -> None:
+def test_a_signal_that_is_answered_ends_nothing(woken: socket.socket) -> None:
     interrupt.answering(lambda *_: None)(signal.SIGINT, None)
-    interrupt._end_unanswered(told, "ccdn.made_up")
+    interrupt._end_unanswered(woken, "ccdn.made_up")
 
 
-def test_one_that_is_not_ends_the_process(told: socket.socket) -> None:
+def test_one_that_is_not_ends_the_process(woken: socket.socket) -> None:
     with pytest.raises(EndedError, match="130"):
-        interrupt._end_unanswered(told, "ccdn.made_up")
+        interrupt._end_unanswered(woken, "ccdn.made_up")
 
 
 def test_everything_is_as_before() -> None:

@@ -179,14 +179,14 @@ def test_silence_ends_when_the_last_has_left() -> None:
             warnings.warn("of the one who is still inside", stacklevel=1)
 
     before = list(warnings.filters)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         inside = list(warnings.filters)
         together(quiet, 2)
         assert warnings.filters == inside
-        assert told == []
+        assert warned == []
         warnings.warn("after it", stacklevel=1)
-    assert [str(warning.message) for warning in told] == ["after it"]
+    assert [str(warning.message) for warning in warned] == ["after it"]
     assert warnings.filters == before
 
 

@@ -281,7 +281,7 @@ def wait_until(done: object, agents: list[subprocess.Popen[bytes]], logs: list[P
     limit = time.monotonic() + 120
     while not done():
         alive = all(agent.poll() is None for agent in agents)
-        told = [log.read_text()[-3000:] for log in logs if log.exists()]
-        assert alive, told
-        assert time.monotonic() < limit, told
+        logged = [log.read_text()[-3000:] for log in logs if log.exists()]
+        assert alive, logged
+        assert time.monotonic() < limit, logged
         time.sleep(0.05)

@@ -193,9 +193,9 @@ def test_a_dry_run_writes_nothing(
     run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("plan", "--dry-run", "train.ema=0.9", "train.accumulate=2") == 0
-    told = capsys.readouterr().out
-    assert "4 images: 1 process x 2 parts x 2" in told
-    assert "15 steps, 3 epochs of 5" in told
+    printed = capsys.readouterr().out
+    assert "4 images: 1 process x 2 parts x 2" in printed
+    assert "15 steps, 3 epochs of 5" in printed
     assert not (tmp_path / "plan").exists()
     kept = tmp_path / "cache"
     assert run("plan", "--dry-run", f"data.cache_dir={kept}") == 0
@@ -212,10 +212,12 @@ def test_a_dry_run_that_gives_no_number_is_one_line(
 def test_the_bar_shows_the_terms(run: Any, tmp_path: Path) -> None:
     assert run("terms", "train.epochs=1") == 0
     first = steps(tmp_path / "terms")[1]
-    told = in_words(first)
-    assert told.startswith(f"loss {first['loss']:.4f} (landmarks {first['landmarks']:.4f}, COCS ")
-    assert told.endswith(f", NME {first['nme']:.2f} %")
-    assert told.count("/") == 2
+    printed = in_words(first)
+    assert printed.startswith(
+        f"loss {first['loss']:.4f} (landmarks {first['landmarks']:.4f}, COCS "
+    )
+    assert printed.endswith(f", NME {first['nme']:.2f} %")
+    assert printed.count("/") == 2
 
 
 def test_single_epochs_are_kept(run: Any, tmp_path: Path) -> None:
@@ -245,10 +247,10 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
     last.write_bytes(bytes(damaged))
     capsys.readouterr()
     assert run("hurt", "--resume") == 0
-    told = capsys.readouterr().err
-    assert "damaged one" in told
-    assert "previous.pt instead" in told
-    assert "resuming after step 5" in told
+    printed = capsys.readouterr().err
+    assert "damaged one" in printed
+    assert "previous.pt instead" in printed
+    assert "resuming after step 5" in printed
     assert (tmp_path / "hurt/damaged.pt").read_bytes() == bytes(damaged)
     assert losses(tmp_path / "hurt") == losses(tmp_path / "whole")
 
@@ -293,8 +295,8 @@ def test_a_full_disk_leaves_the_last_checkpoint(
 
     monkeypatch.setattr("ccdn.checkpoint.torch_file.atomic_write", Disk)
     assert run("full", "train.epochs=4") == 1
-    told = capsys.readouterr().err
-    assert "No space left on device; the checkpoint before it is untouched" in told
+    printed = capsys.readouterr().err
+    assert "No space left on device; the checkpoint before it is untouched" in printed
     monkeypatch.undo()
     assert load_checkpoint(tmp_path / "full/last.pt").epoch == 2
     assert [path.name for path in (tmp_path / "full").glob(".*.tmp")] == []

@@ -72,8 +72,8 @@ for _ in range(2):
     print(subprocess.check_output([sys.executable, "-c", {asks!r}], text=True), end="")
     print(time.monotonic() - start)
 """
-    told = subprocess.check_output([sys.executable, "-c", agent], text=True)
-    ages = [float(line) for line in told.splitlines()]
+    output = subprocess.check_output([sys.executable, "-c", agent], text=True)
+    ages = [float(line) for line in output.splitlines()]
     if Path("/proc/self/stat").exists():
         for age, passed in (ages[:2], ages[2:]):
             assert 2 <= age < passed + 2
@@ -100,8 +100,8 @@ def test_two_processes_and_one(face_folder: Path, small: list[str], tmp_path: Pa
     more = ("data.holdout=0.25", "train.eval_epochs=1", "train.epochs=2", "train.ema=0.9")
     one, two = tmp_path / "one", tmp_path / "two"
     assert main(arguments(face_folder, small, one, *more)[2:]) == 0
-    told = finish(one_node(2) + arguments(face_folder, small, two, *more))
-    assert "cpu in 2 processes" in told
+    output = finish(one_node(2) + arguments(face_folder, small, two, *more))
+    assert "cpu in 2 processes" in output
     assert largest_difference(one, two) < 1e-9
     saved = load_checkpoint(two / "last.pt")
     assert saved.processes == 2
@@ -154,10 +154,10 @@ def test_a_killed_process_changes_nothing(
     script = tmp_path / "kill.py"
     script.write_text(KILL)
     own = [str(tmp_path / "killed"), "23", *arguments(face_folder, small, hurt, *more)[2:]]
-    told = finish([*one_node(2, "--max-restarts=2"), str(script), *own])
+    output = finish([*one_node(2, "--max-restarts=2"), str(script), *own])
     assert (tmp_path / "killed").exists()
-    assert f"exitcode: {-signal.SIGKILL}" in told.replace("exitcode  :", "exitcode:")
-    assert "resuming after step 20" in told
+    assert f"exitcode: {-signal.SIGKILL}" in output.replace("exitcode  :", "exitcode:")
+    assert "resuming after step 20" in output
     assert len(steps(one)) == STEPS
     assert largest_difference(one, two) < 1e-9
     assert largest_difference(one, hurt) < 1e-9

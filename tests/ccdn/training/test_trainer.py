@@ -221,7 +221,7 @@ def test_signals_that_follow_are_the_same_request(
         train(config, tmp_path / "run", after_step=interrupt)
     assert stop.value.signum == signal.SIGTERM
     assert load_checkpoint(tmp_path / "run/last.pt").step in (6, 7)
-    monkeypatch.setattr(signals, "SAME_WISH", 0.0)
+    monkeypatch.setattr(signals, "SAME_REQUEST", 0.0)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "late", after_step=interrupt)
     assert load_checkpoint(tmp_path / "late/last.pt").step == 5  # the end of an epoch

@@ -82,9 +82,9 @@ def test_a_worker_that_is_killed(at: int) -> None:
     """All before its item arrive, and the wait for that one ends."""
     found = []
     stream = by_processes(Numbers(at, die), COUNT, WORKERS, never)
-    with pytest.raises(WorkerError) as told:
+    with pytest.raises(WorkerError) as raised:
         found.extend(stream)  # what was given stays in it
-    assert str(told.value) == (
+    assert str(raised.value) == (
         "a process that prepares batches was ended by SIGKILL: the system does that when memory"
         " runs out; fewer train.workers need less, and train.workers=0 prepares batches without"
         " such processes"
@@ -98,15 +98,15 @@ def test_a_worker_that_is_killed_when_its_work_is_done() -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "told"),
+    ("end", "message"),
     [
         (end_by_sigbus, "was ended by SIGBUS: a disk that memory"),
         (lambda: os._exit(3), "ended with exit code 3: train.workers=0"),
         (lambda: os.kill(os.getpid(), signal.SIGRTMIN), f"was ended by .*{signal.SIGRTMIN.name}"),
     ],
 )
-def test_other_ends(end: Any, told: str) -> None:
-    with pytest.raises(WorkerError, match=told):
+def test_other_ends(end: Any, message: str) -> None:
+    with pytest.raises(WorkerError, match=message):
         list(by_processes(Numbers(1, end), COUNT, WORKERS, never))
 
 
@@ -264,9 +264,9 @@ def test_a_dry_run_whose_worker_is_killed(
 ) -> None:
     at(Place(0, 0), die, monkeypatch)
     assert train.main([*arguments, "--dry-run", "--out", str(tmp_path / "run")]) == 1
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 1
-    assert told[0].startswith("ccdn train: a process that prepares batches was ended by SIGKILL: ")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("ccdn train: a process that prepares batches was ended by SIGKILL: ")
     assert not (tmp_path / "run").exists()
 
 
@@ -279,7 +279,7 @@ def test_a_signal_ends_the_wait_for_a_batch(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The batch never comes. Sent when the one who prepares it hangs."""
+    """The batch never comes. Sent when the worker that prepares it hangs."""
     monkeypatch.setattr(workers, "CLOSING", 0.2)
     trainer, hangs = os.getpid(), threading.Event()
 
@@ -303,14 +303,14 @@ def test_of_several_processes_one_waits_with_the_others(monkeypatch: pytest.Monk
     now = 100.0
     monkeypatch.setattr(signals.time, "monotonic", lambda: now)
     team: Any = Processes(0, 2, 0, object())  # type: ignore[arg-type]
-    wish = StopRequest()
-    with wish.listen():
-        assert not wish.ends_a_wait(ALONE)
+    request = StopRequest()
+    with request.listen():
+        assert not request.ends_a_wait(ALONE)
         signal.raise_signal(signal.SIGTERM)
-        assert wish.ends_a_wait(ALONE)
-        assert not wish.ends_a_wait(team)
+        assert request.ends_a_wait(ALONE)
+        assert not request.ends_a_wait(team)
         now += signals.TOGETHER
-        assert wish.ends_a_wait(team)
+        assert request.ends_a_wait(team)
 
 
 def test_patience_is_put_back() -> None:
