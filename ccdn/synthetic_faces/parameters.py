@@ -149,21 +149,23 @@ def sample_identity(draw: RandomStream) -> Identity:
     """Draw the proportions of one head.
 
     Means are those of surveys of adult faces (Farkas 1994; NIOSH 2003), over half the breadth at
-    the cheekbones; one head in six is a child's: large eyes, short nose and jaw, full cheeks.
+    the cheekbones; one head in six is a child's: large eyes, short nose and jaw, full cheeks; and
+    one in five is a stout person's, wide down to the jaw.
     """
     n = draw.normal
     size = n(1.0, 0.045)
     young = draw.uniform(0.4, 1.0) if draw.chance(0.16) else 0.0
+    stout = draw.uniform(0.2, 1.0) if draw.chance(0.2) else 0.0
 
     def grown(less: float) -> float:
         """A factor that a child's head has at full strength, 1 in adults."""
         return 1 + (less - 1) * young
 
     return Identity(
-        width=n(1.03, 0.06),  # cheeks and temples are softer than a caliper shows
+        width=n(1.03, 0.06) + 0.06 * stout,  # cheeks and temples are softer than a caliper shows
         depth=n(1.0, 0.06),
         crown=n(1.60, 0.08),
-        square=n(1.95, 0.30),
+        square=n(1.95, 0.30) + 0.6 * stout,
         pointed=n(0.50, 0.06),
         eye_x=n(0.445, 0.026),
         eye_half=n(0.179, 0.014) * size * grown(1.06),
@@ -190,7 +192,7 @@ def sample_identity(draw: RandomStream) -> Identity:
         cupid=n(0.022, 0.010),
         chin_gap=n(0.655, 0.075) * grown(0.85),
         chin_out=n(0.08, 0.035),
-        cheek=n(0.06, 0.035) + 0.05 * young,
+        cheek=n(0.06, 0.035) + 0.05 * max(young, stout),
         brow_ridge=n(0.05, 0.03) * grown(0.3),
         asymmetry=n(0.0, 0.014),
     )

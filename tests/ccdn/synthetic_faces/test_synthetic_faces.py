@@ -416,8 +416,8 @@ def test_visibility_follows_turning_and_occlusion() -> None:
     hidden = np.array([covered.visible(i) for i in range(30)])
     assert seen[:, 51:60].mean() > 0.97  # nothing covers a nose seen from the front
     assert hidden.mean() < seen.mean() - 0.05
-    wide = SyntheticFaces(200, seed=3, points=98, size=96, pose=(90, 0, 0), occlusion=0.0)
-    profiles = [i for i in range(200) if wide.parameters(i)["pose"]["yaw"] > 70]
+    wide = SyntheticFaces(400, seed=3, points=98, size=96, pose=(90, 0, 0), occlusion=0.0)
+    profiles = [i for i in range(400) if wide.parameters(i)["pose"]["yaw"] > 70]
     assert len(profiles) > 5
     sides = np.array([wide.visible(i)[[60, 72]] for i in profiles])
     assert sides[:, 1].mean() < 0.2  # the far eye is behind the nose
