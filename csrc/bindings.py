@@ -141,7 +141,7 @@ def _passed(declared: Declarations, member: Member) -> str:
 def interface(declared: Declarations, paths: list[Path]) -> str:
     """A digest of what Python and a module must agree on.
 
-    It covers all code of the headers and of csrc/bindings.cpp, thus the values of enums too, and
+    It covers all code of the headers and of csrc/bindings.cpp, including the values of enums, and
     how arguments are passed. Comments and spacing do not matter.
     """
     digest = hashlib.sha256(_binding(declared).encode())

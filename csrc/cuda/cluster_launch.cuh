@@ -1,4 +1,4 @@
-// What can be launched, as the driver says once for each kernel and device.
+// What the driver can launch, asked once for each kernel and device.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,8 +11,8 @@
 
 namespace ccdn::cuda {
 
-// Whether the device is of sm_90 or later, and so is what the kernel was compiled for: a newer
-// device runs the PTX of older ones.
+// Whether both the device and the compiled code are of sm_90 or later: a newer device also runs the
+// PTX of older ones.
 inline cudaError_t ask_for_sm_90(const void* kernel, int device, bool& found) {
   int served = 0;
   cudaFuncAttributes attributes = {};
@@ -34,7 +34,7 @@ inline cudaError_t ask_for_clusters(const void* kernel, int device, int blocks, 
   const ClusterLaunch one(1, blocks, bytes, threads, nullptr);
   error = cudaOccupancyMaxActiveClusters(&at_once, kernel, &one.config);
   found = error == cudaSuccess && at_once > 0;
-  if (error == cudaErrorInvalidClusterSize) {  // this is an answer, too
+  if (error == cudaErrorInvalidClusterSize) {  // an answer as well
     cudaGetLastError();
     return cudaSuccess;
   }

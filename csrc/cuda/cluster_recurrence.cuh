@@ -9,11 +9,11 @@
 // at a time on 132 of them, and one block computes while the other one's numbers travel.
 //
 // Precision. The terms are float64. Their products with the matrix are sums of 8 float32 terms,
-// added up in float64: each product rounds the term that it multiplies, and the matrix damps what
-// that is off by, where a term rounded as it is stored would be undamped. From n = 65 on and for up
+// added up in float64: each product rounds the term that it multiplies, and the matrix damps that
+// error; nothing would damp the error of a term that was stored rounded. From n = 65 on and for up
 // to kRoundedTerms terms the error of value and gradient stays below half of what is allowed, on
-// the features that the tests have; small matrices and longer series are multiplied in float64.
-// What is multiplied in float32 has the units of nobody's features: matrix and terms are scaled by
+// the features of the tests; small matrices and longer series are multiplied in float64. What is
+// multiplied in float32 does not depend on the features' units: matrix and terms are scaled by
 // powers of two to the size of 1, so that neither their products nor a gradient leave its range.
 //
 // A lane has four rows of the matrix, and of each packs of four entries kAcross packs apart. Sums
@@ -82,7 +82,7 @@ template <typename Form>
 struct ResidentRows {
   using Entry = typename Form::Entry;
   Entry entry[Form::kRows][Form::kColumns];
-  int first, across;  // the first of the rows, and of the lanes that share them this one
+  int first, across;  // the first row, and this lane's number among those that share the rows
 
   // Rows from `first` on of a matrix that is a sum of parts; where there are several, the sum is
   // stored, too.
@@ -164,8 +164,8 @@ struct ResidentRows {
   }
 };
 
-// The sum over neighbouring lanes, as many as 2 kMask, of values[i]: which i is left to a lane, its
-// upper bits say. Half of the values change lanes in each of the first turns.
+// The sums over 2 kMask neighbouring lanes of each values[i]; a lane's upper bits say which of them
+// it is left with. In each of the first rounds half of the values change lanes.
 template <int kSums, int kMask>
 __device__ __forceinline__ double sum_over_lanes(const double (&values)[kSums]) {
   if constexpr (kMask == 0) {
@@ -205,7 +205,7 @@ struct Cluster {
   int thread = 0;  // threadIdx.x
   int odd = 0;     // of term[turn], in bit `turn`: parity of the phases waited for
 
-  // Of few words, these are quicker made again than kept: the matrix has the registers.
+  // These are cheaper to compute again than to keep: the matrix takes the registers.
   __device__ int rank() const { return cluster_rank<Form::kBlocks>(); }
   __device__ int warp() const { return rank() * Form::kWarps + thread / 32; }
   __device__ int lane() const { return thread % 32; }
@@ -214,7 +214,7 @@ struct Cluster {
   __device__ int first() const {
     return warp() * Form::kWarpRows + lane() / Form::kAcross * Form::kRows;
   }
-  // Which of its sums the lane is left with: this vector's, of this row.
+  // The sum that the lane is left with: of this vector, for this row.
   __device__ int vector() const { return across() / kCopies / Form::kRows; }
   __device__ int row() const { return first() + across() / kCopies % Form::kRows; }
   // Which of the lanes with the same sum.
@@ -264,9 +264,9 @@ struct Cluster {
     return sum_over_lanes<kSums, Form::kAcross / 2>(sums);
   }
 
-  // term[turn] of every block gets `value` at the lane's row and vector, and every thread waits for
-  // all of it. A block sends a term when all of the one before has arrived, and so when every warp
-  // has read what this one replaces.
+  // Writes `value` to term[turn] of every block at the lane's row and vector; every thread waits
+  // for the whole term. A block sends a term only when the one before has arrived in full, so every
+  // warp has read what the new one replaces.
   __device__ __forceinline__ void publish(int turn, double value) {
     Entry* to = &mine.term[turn][vector()][row()];
     if constexpr (Form::kBlocks == 1) {
@@ -372,9 +372,9 @@ __global__ void __launch_bounds__(Form::kThreads, Form::kResident)
   }
 }
 
-// What combine_terms makes of the vectors' entry i, by the lanes that have left its sums: a lane
-// takes each kCopies-th row of the table. Returned to lanes of t, together: entry i of
-// (q + 2 t q')(A) v. Sixteen terms are asked for before the first one is used. `back` brings them
+// combine_terms for entry i of the vectors, by the lanes that are left with its sums: each takes
+// every kCopies-th row of the table. What is returned to the lanes of t adds up to entry i of
+// (q + 2 t q')(A) v. Sixteen terms are loaded before the first one is used. `back` converts them
 // from their units to those of the features.
 template <int kCopies, typename Acc>
 __device__ __forceinline__ double combine_entry(const double* table, AdjointRows at, double* base,
@@ -414,9 +414,9 @@ __device__ __forceinline__ double combine_entry(const double* table, AdjointRows
   return radial;
 }
 
-// Of the vectors of a gradient: powers of two that bring t and s to the size of 1, and what the
-// upstream gradient is multiplied by to be s. Where t begins at a product with the features, it has
-// their size, and s that of the gradient over theirs.
+// The units of a gradient's vectors: powers of two that scale t and s to the size of 1, and the
+// factor that turns the upstream gradient into s. If t begins as a product with the features, it
+// has their size, and s the gradient's divided by theirs.
 struct AdjointUnits {
   double by, t, s;
   template <typename Acc>
@@ -482,7 +482,7 @@ __device__ __forceinline__ void cluster_gradient_sample(const AdjointArguments<A
   __syncwarp();  // a lane reads what another one of its warp has written
   double radial = 0;
   if (inside) {
-    // Made again, so that the recurrence keeps no registers for it.
+    // Computed again, so that the recurrence keeps no registers for it.
     const AdjointUnits again(p, double(p.trace[made_here(int(b))]));
     const double back = inverse(of_s ? again.s : again.t);
     const auto combine = [&](const double* table) {
@@ -518,7 +518,8 @@ __global__ void __launch_bounds__(Form::kThreads, Form::kResident)
   }
 }
 
-// run(form) with the form that holds a matrix of n rows for so many terms: false where none does.
+// Calls run(form) with the form that holds a matrix of n rows for this many terms; false if none
+// does.
 template <typename Acc, typename Run>
 bool with_cluster_form(int64_t n, int terms, Run run) {
   if (n <= SmallForm::kLargest) {

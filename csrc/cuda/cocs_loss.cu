@@ -8,8 +8,8 @@
 // (64, 4, 256) float32 are 256 KB: 0.05 us of an H200's memory, and the operations are less. What
 // remains is latency: launches and chains of dependent reads, so the levels of a network go through
 // the same two launches forward (sums of chunks of the batch; sums and loss of each level) and two
-// backward (what each sum gets; the rows' gradients). Tensor cores and bulk copies would save
-// nothing that is there.
+// backward (what each sum gets; the rows' gradients). Tensor cores and bulk copies have nothing
+// to save here.
 //
 // Deterministic: no atomics; sums over the batch are made of chunks that depend on the shape alone.
 #include "../common/cocs_loss.h"

@@ -1,5 +1,5 @@
-// The kernels of cocs_loss.cu. All arithmetic is in double: neither do squares overflow nor do sums
-// over the batch lose digits, and there is little of it.
+// The kernels of cocs_loss.cu. All arithmetic is in double: squares do not overflow, sums over
+// the batch lose no digits, and there is little of it.
 #pragma once
 
 #include <cstdint>
@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(kLineThreads, 1)
     __syncthreads();
     if (threadIdx.x == 0) {
       double own = 0, cross = 0;
-      // In two loops: one thread would take microseconds for the divisions that tell p from q.
+      // In two loops: one thread would take microseconds for the divisions that separate p and q.
       for (int64_t p = 0; p < count; ++p) {
 #pragma unroll 4
         for (int64_t q = 0; q < count; ++q) {

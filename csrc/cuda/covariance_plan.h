@@ -37,12 +37,12 @@ struct CovarianceLayout {
   }
 };
 
-// The places of a channel whose mean is taken for the channel's, roughly: `count` of `extent`
-// packs (or positions), one in each of as many equal parts, not all at the same place of it: maps
-// have borders. Whatever the numbers are, the mean of so many of N is at most sqrt(N / numbers), 8,
-// standard deviations from the channel's (Cauchy-Schwarz); rounding it to bfloat16, as which it is
-// at least as near as the numbers themselves are, at most doubles that. Of usual features it is a
-// fraction of one.
+// The places of a channel whose mean stands for the channel's, roughly: `count` of `extent` packs
+// (or positions), one in each of as many equal parts, at varying places in them because maps have
+// borders. Whatever the numbers are, the mean of this many of N is at most sqrt(N / numbers), 8,
+// standard deviations from the channel's (Cauchy-Schwarz); rounding it to bfloat16, which moves it
+// no further than the numbers themselves, at most doubles that. For usual features it is a fraction
+// of one standard deviation.
 struct ShiftPlaces {
   int extent, count;
 

@@ -88,8 +88,8 @@ struct ChannelRows {
     return __float2bfloat16(mean);
   }
 
-  // The thread's packs of the positions from k0 on are on their way. Behind the last position is
-  // the shift, which y makes 0 of.
+  // The thread's packs of the positions from k0 on are on their way. Behind the last position comes
+  // the shift itself, so that y is 0 there.
   __device__ __forceinline__ void stage(int k0, const __nv_bfloat16 (&shifts)[kCovarianceTile],
                                         ShiftedPack (&to)[CovarianceMemory::kPacks]) const {
     constexpr int kLine = (kTurned ? kCovarianceTile : kCovarianceSlice) / kCovariancePack;
@@ -124,8 +124,8 @@ struct ChannelRows {
   }
 };
 
-// 16 channels by 16 positions of a slice as mma.sync takes its left operand, shifted. Columns: the
-// numbers 0 and 2 are those of the first eight as it takes its right one, 1 and 3 the others'.
+// 16 channels by 16 positions of a slice as mma.sync takes its left operand, shifted. For columns:
+// numbers 0 and 2 are its right operand for the first eight channels, 1 and 3 for the others.
 template <bool kTurned>
 __device__ __forceinline__ void load_shifted(const ShiftedPack (&slice)[CovarianceMemory::kPacks],
                                              int row, int depth, const uint32_t (&shift)[2],
@@ -188,7 +188,7 @@ __device__ __forceinline__ void multiply_channels(const ChannelRows<kTurned>& ro
       rows.stage(k0, memory.shift[0], to[0]);
       if (!square) columns.stage(k0, memory.shift[1], to[1]);
     }
-    commit_copies();  // of nothing, too: groups are counted
+    commit_copies();  // even of nothing: groups are counted
   };
   uint32_t row_shift[4][2], column_shift[4][2];
 #pragma unroll
@@ -199,14 +199,14 @@ __device__ __forceinline__ void multiply_channels(const ChannelRows<kTurned>& ro
   const int slices = int(round_up_quotient(rows.positions, kCovarianceSlice));
   float row_sums[2][1][4] = {}, column_sums[2][1][1][4] = {};
   const uint32_t ones[1][2] = {{kTwoOnes, kTwoOnes}};
-  // The first turns have nothing to multiply yet.
+  // The first iterations have nothing to multiply yet.
 #pragma unroll 1
   for (int slice = 1 - kCovarianceStages; slice < slices; ++slice) {
     if (slice >= 0) {
       wait_for_copies<kCovarianceStages - 2>();
       __syncthreads();
     }
-    // Into the place of the slice before this one, which every warp has read.
+    // Overwrites the slice before this one, which every warp has read.
     stage(slice + kCovarianceStages - 1);
     if (slice < 0) continue;
     const auto& now = memory.slice[slice % kCovarianceStages];
@@ -300,7 +300,7 @@ __device__ __forceinline__ void write_tile(const WarpPlace& warp, const Covarian
   }
 }
 
-// Which entries of a tile are stored: of one on the diagonal those from one side of it, so that the
+// Which entries of a tile are stored: of a tile on the diagonal only one triangle's, so that the
 // matrix is symmetric to the last bit.
 enum class TilePart { all, lower, upper };
 
@@ -315,7 +315,7 @@ __device__ __forceinline__ void store_tile(const CovarianceMemory& memory,
   constexpr int kAcross = kCovarianceTile / kCovariancePack;
   const int column = int(threadIdx.x) % kAcross * kCovariancePack;
   for (int row = int(threadIdx.x) / kAcross; row < rows; row += kCovarianceThreads / kAcross) {
-    // Lower: the columns up to the row's number; upper: those behind it.
+    // Lower: the columns up to the row's number; upper: those after it.
     const int first = part == TilePart::upper ? row + 1 : 0;
     const int last = part == TilePart::lower && row < columns ? row + 1 : columns;
     __nv_bfloat16* line = to + row * d;
@@ -349,14 +349,14 @@ __device__ __forceinline__ void store_channels(const WarpPlace& warp, const Cova
       const int in = result_row(lane, e), row = warp.row_of(i) + in;
       if (in != e / 2 * 8 + result_column(lane, e) || row0 + row >= p.channels) continue;
       const float value = values[i][i][e / 2][e];
-      // Less than nothing is rounding; NaN stays NaN.
+      // A negative number is rounding; NaN stays NaN.
       p.squares[b * p.channels + row0 + row] = value < 0 ? 0 : double(value) * double(p.positions);
     }
   }
 }
 
 // The covariances, and of each channel the mean and the sum of squares; finish_covariances has to
-// follow. Piece: a tile of the lower triangle, which is its mirror image's, too.
+// follow. Piece: a tile of the lower triangle, and with it its mirror image.
 template <bool kTurned>
 __global__ void __launch_bounds__(kCovarianceThreads, 2) covariance_tiles(CovarianceArguments p) {
   static_assert(kCovarianceThreads == kCovarianceTile, "a thread has a row and a column");
@@ -391,7 +391,7 @@ __global__ void __launch_bounds__(kCovarianceThreads, 2) covariance_tiles(Covari
   }
 }
 
-// The traces (B,), and all of the covariance 0 where the trace is, NaN where that is not finite.
+// The traces (B,). A covariance whose trace is 0 becomes 0, one whose trace is not finite NaN.
 // Piece: a sample.
 __global__ void __launch_bounds__(kMatrixThreads, 1)
     finish_covariances(CovarianceArguments p, float* traces) {

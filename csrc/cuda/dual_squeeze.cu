@@ -139,8 +139,7 @@ struct Pass {
   }
 
   // After the rest of `means` has been filled in. On the positions side Xc^T 1 and, backward, Xc^T
-  // grad_second. The matrix is computed where it is not `saved`, in
-  // as many parts as its plan says.
+  // grad_second. The matrix is computed where it is not `saved`, in as many parts as its plan says.
   MatrixParts<Acc> begin(const Acc* saved, Acc* computed) {
     launch(channel_means<T>, line_pieces(e.batch, e.channels, shape.stride_n <= shape.stride_d),
            kLineThreads, means);

@@ -45,7 +45,7 @@ struct Element<__half> {
 template <typename T>
 using Accumulator = typename Element<T>::Accumulator;
 
-// Half the distance from 1 to the next larger number, times two: eps of the accumulation type.
+// eps of the accumulation type: the distance from 1 to the next larger number.
 template <typename Acc>
 inline constexpr double kEpsilon =
     sizeof(Acc) == 8 ? 2.220446049250313e-16 : 1.1920928955078125e-07;
@@ -80,8 +80,8 @@ struct Squeezes {
   }
 };
 
-// Squeezes to be stored, in a type that is known at run time: a kernel that touches no other tensor
-// in it need not be compiled for each.
+// Squeezes to be stored, in a type that is known only at run time: a kernel that touches no other
+// tensor of that type need not be compiled for each.
 struct StoredSqueezes {
   void* data;  // or null
   Dtype dtype;

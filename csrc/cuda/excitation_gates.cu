@@ -9,7 +9,7 @@
 // CUDA cores: what bounds it is latency. So there are two launches forward (hidden; scales and
 // gates) and two backward (through expand; through reduce), each with all networks and everything
 // that does not wait for something else, in tiles of 32 x 32 so that there are enough of them: 64
-// and 128 forward, 576 and 640 backward. Tensor cores would shorten what is not the time.
+// and 128 forward, 576 and 640 backward. Tensor cores would shorten what takes no time.
 //
 // Deterministic: no atomics; the order of every sum depends on the shape alone.
 #include "../common/excitation_gates.h"

@@ -17,8 +17,8 @@ __device__ __forceinline__ float to_tf32(float value) {
   return __uint_as_float(bits);
 }
 
-// The same number in two instructions instead of eight, for a value whose tf32_rest is used, too:
-// a NaN is in the rest, if not here.
+// The same number in two instructions instead of eight, for a value whose tf32_rest is used as
+// well: a NaN is in the rest, if not here.
 __device__ __forceinline__ float tf32_part(float value) {
   return __uint_as_float((__float_as_uint(value) + 0x1000u) & 0xFFFFE000u);
 }
@@ -97,8 +97,8 @@ __device__ __forceinline__ uint32_t subtract_bf16(uint32_t a, uint32_t b) {
   return result;
 }
 
-// 16 bytes into shared memory, or zeros where they are not `inside`. There when the group that it
-// is committed to has been waited for, and for other threads after a barrier.
+// Copies 16 bytes into shared memory, or zeros if they are not `inside`. They are there when the
+// copy's group has been waited for; for other threads, after a barrier.
 __device__ __forceinline__ void copy_async(void* to, const void* from, bool inside) {
   const uint32_t place = static_cast<uint32_t>(__cvta_generic_to_shared(to));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
@@ -111,20 +111,20 @@ __device__ __forceinline__ void commit_copies() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-// Until at most so many of the thread's groups are under way.
+// Waits until at most this many of the thread's groups are under way.
 template <int kGroups>
 __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
 }
 
-// What another lane of the warp has, whose number differs in the bits of the mask.
+// The value of the lane whose number differs in the bits of the mask.
 __device__ __forceinline__ double from_lane(double value, int mask) {
   return __shfl_xor_sync(0xFFFFFFFFu, value, mask);
 }
 
 // A kernel that is launched as overlapping (launch.cuh) begins while the launch before it still
-// runs, and calls this before it touches memory: until that launch, and with it all before, has
-// ended and what they wrote is visible. What is launched next may begin from here on, too.
+// runs, and calls this before it touches memory: it waits until that launch, and with it all
+// before, has ended and what they wrote is visible. From here on the next launch may begin as well.
 __device__ __forceinline__ void wait_for_last_launch() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");
@@ -132,8 +132,8 @@ __device__ __forceinline__ void wait_for_last_launch() {
 #endif
 }
 
-// The number itself, but the compiler does not know that: what is made of it inside of a loop is
-// not made before the loop, where it would take registers all the time.
+// The number itself, but the compiler does not know that: what a loop computes from it is not moved
+// in front of the loop, where it would take registers all the time.
 __device__ __forceinline__ int made_here(int value) {
   asm volatile("" : "+r"(value));
   return value;
@@ -156,13 +156,13 @@ __device__ __forceinline__ Memory& block_memory() {
   return *reinterpret_cast<Memory*>(bytes_of_block);
 }
 
-// The number of this block in its cluster of so many.
+// The number of this block in its cluster of kBlocks.
 template <int kBlocks>
 __device__ __forceinline__ int cluster_rank() {
   return static_cast<int>(blockIdx.x % kBlocks);  // clusters are made of neighbours
 }
 
-// Until all threads of the cluster are here; what they wrote before is visible to all of them.
+// Waits for all threads of the cluster; what they wrote before is then visible to all of them.
 template <int kBlocks>
 __device__ __forceinline__ void cluster_barrier() {
   if constexpr (kBlocks == 1) {
@@ -177,7 +177,7 @@ __device__ __forceinline__ void cluster_barrier() {
   }
 }
 
-// Where block `rank` of the cluster has what this block has at `mine` in its shared memory.
+// The address in the shared memory of the cluster's block `rank` that corresponds to `mine` here.
 template <int kBlocks, typename Number>
 __device__ __forceinline__ Number* of_block(Number* mine, int rank) {
   if constexpr (kBlocks == 1) {
@@ -191,10 +191,10 @@ __device__ __forceinline__ Number* of_block(Number* mine, int rank) {
   }
 }
 
-// Numbers that the blocks of a cluster send each other, counted in bytes where they arrive: who
-// waits for them waits for nothing else. A barrier of the cluster costs more: to make everything
-// visible it first waits until all writes, those to device memory too, have reached L2, and then
-// empties L1.
+// Numbers that the blocks of a cluster send each other, counted in bytes where they arrive, so that
+// a block waits for them and nothing else. A barrier of the cluster costs more: to make everything
+// visible it first waits until all writes, including those to device memory, have reached L2, and
+// then empties L1.
 
 // By one thread, before a barrier of the cluster. `arrivals` is in shared memory.
 __device__ __forceinline__ void begin_arrivals(uint64_t* arrivals) {
@@ -207,7 +207,7 @@ __device__ __forceinline__ void begin_arrivals(uint64_t* arrivals) {
       : "memory");
 }
 
-// By one thread for each phase: it ends when so many bytes have arrived.
+// By one thread for each phase: the phase ends when this many bytes have arrived.
 __device__ __forceinline__ void expect_arrivals(uint64_t* arrivals, int bytes) {
   const auto place = static_cast<uint32_t>(__cvta_generic_to_shared(arrivals));
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
@@ -216,7 +216,7 @@ __device__ __forceinline__ void expect_arrivals(uint64_t* arrivals, int bytes) {
                : "memory");
 }
 
-// Until the phase of this parity, 0 for the first one, has ended; what has arrived is visible.
+// Waits until the phase of this parity, 0 for the first one, has ended; what arrived is visible.
 __device__ __forceinline__ void wait_for_arrivals(uint64_t* arrivals, int parity) {
   const auto place = static_cast<uint32_t>(__cvta_generic_to_shared(arrivals));
   asm volatile(
@@ -231,7 +231,8 @@ __device__ __forceinline__ void wait_for_arrivals(uint64_t* arrivals, int parity
       : "memory");
 }
 
-// value goes where block `rank` has what this block has at `mine`, and counts as arrived there.
+// Sends value to the address in block `rank` that corresponds to `mine`, where it counts as
+// arrived.
 template <typename Number>
 __device__ __forceinline__ void send(Number* mine, Number value, uint64_t* arrivals, int rank) {
   uint32_t to, counted;

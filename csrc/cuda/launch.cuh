@@ -43,12 +43,12 @@ struct ClusterLaunch {
 // Launches in order on one stream; after the first failure nothing more is launched. Where they are
 // `overlapping`, every kernel calls wait_for_last_launch() first: its blocks are in their places
 // when the launch before ends, which saves about a microsecond of each launch but the first. That
-// one waits for all of what others have launched.
+// one waits for everything that others have launched.
 class Launcher {
  public:
   explicit Launcher(void* stream, bool overlapping = false)
       : stream_(static_cast<cudaStream_t>(stream)), overlapping_(overlapping) {
-    cudaGetLastError();  // an earlier error of somebody else is not ours to report
+    cudaGetLastError();  // an earlier error is not ours to report
   }
 
   // `work` pieces, a block for each; kernels walk through them in strides of the grid, so that any
@@ -81,7 +81,7 @@ class Launcher {
   Status status() const { return status_; }
 
  private:
-  // More shared memory than a block gets without asking.
+  // More shared memory than a block gets by default.
   static cudaError_t allow(const void* kernel, size_t bytes) {
     if (bytes <= (48 << 10)) return cudaSuccess;
     return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes));

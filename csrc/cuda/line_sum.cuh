@@ -7,8 +7,8 @@ namespace ccdn::cuda {
 
 constexpr int kLineThreads = 256;
 
-// Lines that one block sums: a warp for each where lines are contiguous in memory, a lane for each
-// where it is the neighbouring lines that are adjacent.
+// Lines that one block sums: a warp for each if lines are contiguous in memory, a lane for each if
+// neighbouring lines are adjacent.
 inline __host__ __device__ int lines_of_block(bool line_is_contiguous) {
   return line_is_contiguous ? kLineThreads / 32 : 32;
 }

@@ -1,4 +1,4 @@
-// The means of features (B, D, N), which several operators centre them by.
+// The means of features (B, D, N), by which several operators centre them.
 #pragma once
 
 #include <cstdint>

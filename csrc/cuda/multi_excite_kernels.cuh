@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kExciteThreads, 4)
 }
 
 // Piece: a tile of a map (MultiExciteBlocks). x and the P gradients are read once, grad_x is
-// written once, and of every gate that the tile touches its share of the gradient: sums is
+// written once, and so is the tile's share of the gradient of every gate that it touches: sums is
 // (B, chunks, P, D).
 template <typename T, int V, bool kChannelsLast>
 __global__ void __launch_bounds__(kExciteThreads, 2)

@@ -134,8 +134,8 @@ class NewtonSchulz {
     return dy;
   }
 
-  // The gradient of <G, sqrt(tr) Y_K(S / tr)>, tr = tr S, with respect to S, times `by`: of G in a
-  // matrix of the pool, and there.
+  // The gradient of <G, sqrt(tr) Y_K(S / tr)>, tr = tr S, with respect to S, times `by`. G is in a
+  // matrix of the pool, and so is the result.
   template <typename Trace>
   Matrix<Acc> root_gradient(Launcher& launch, Matrix<Acc> direction, const Trace* traces, double by,
                             double* factors) {

@@ -127,8 +127,9 @@ __device__ __forceinline__ void tensor_product(int64_t row0, int64_t rows, int64
   const auto& right_now = square ? left_slice : right_slice;
   WarpSums total = {};
   const int64_t depth = left.depth();
-  // Each turn asks for the next slice, multiplies this one and writes down what it asked for; the
-  // first turn has nothing to multiply yet. The slice that it writes was read before the barrier.
+  // Each iteration asks for the next slice, multiplies this one and then stores what it asked for;
+  // the first has nothing to multiply yet. The slice that it overwrites was read before the
+  // barrier.
 #pragma unroll 1
   for (int64_t k0 = -kSlice; k0 < depth; k0 += kSlice) {
     const int64_t next = k0 + kSlice;

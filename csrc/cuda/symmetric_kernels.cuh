@@ -1,6 +1,6 @@
 // The kernels of covariance_pool, newton_schulz_sqrt and isqrt_cov: products of symmetric matrices
-// and of features, half of whose tiles are computed where the result is symmetric, and what passes
-// matrices on from one form to another. Each is a grid-stride loop over pieces of work.
+// and of features, half of whose tiles are computed where the result is symmetric, and conversions
+// of matrices from one form to another. Each is a grid-stride loop over pieces of work.
 //
 // On a napkin, for a sample of s bytes a number, n the matrix's size, f the features' other axis:
 //
@@ -47,7 +47,7 @@ struct FeatureView {
   }
 };
 
-// Per sample a factor and a shift, (B, 2). A sample whose two are 0 is 0, whatever it holds.
+// A factor and a shift for each sample, (B, 2). If both are 0 the sample is 0, whatever it holds.
 struct Factors {
   const double* data;
 
@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(kProductThreads<kProduct>, kProduct == kDouble
   }
 }
 
-// Products one after another, of matrices that are one tile each: a block needs nobody else's.
+// Products one after another, of matrices that are one tile each: no block needs another's.
 template <typename Acc>
 struct SymmetricChain {
   static constexpr int kMost = 20;  // parameters of a kernel have 4 KB
@@ -236,8 +236,7 @@ __global__ void __launch_bounds__(kProductThreads<kProduct>, 1)
   }
 }
 
-// ---- matrices from one form to another
-// -----------------------------------------------------------
+// ---- matrices from one form to another --------------------------------------------------------
 
 // out, in panels, = scale (G + G^T) / 2 of rows, or of what an upper triangle stands for. Piece: a
 // square of the matrix with its padding, whose mirror image is turned in shared memory.
@@ -317,8 +316,7 @@ __global__ void __launch_bounds__(kMatrixThreads, 1)
   }
 }
 
-// ---- a number or two of each sample
-// --------------------------------------------------------------
+// ---- a number or two of each sample -----------------------------------------------------------
 
 // The sum of every thread's value, in every thread.
 __device__ inline double matrix_block_sum(double value) {
@@ -406,7 +404,8 @@ enum class FactorOf {
   polynomial_gradient,  // (1, -(inner / 2 + other)) / tr
 };
 
-// factors (B, 2) = by (what it says, shift times that), 0 where the trace is, NaN where infinite.
+// factors (B, 2) = by (what `kind` says, shift times that): 0 where the trace is 0, NaN where it is
+// infinite.
 template <typename Acc>
 __global__ void __launch_bounds__(kMatrixThreads, 1)
     sample_factors(int64_t batch, const Acc* traces, FactorOf kind, double by, double shift,
