@@ -1,20 +1,22 @@
-"""Autograd of an operator: its two raw operators behind one torch.autograd.Function.
+"""Autograd of an operator: its two raw operators behind two torch.autograd.Functions.
 
 torch.library's register_autograd would be shorter, but under it a second derivative and a jvp are
-silently zero; a Function raises, and vmap, grad, jacrev, compile and export work with it as well.
+silently zero. Functions can have both, and vmap, grad, jacrev, compile and export work with them.
+The first derivative comes from the backends; derivatives.py has the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.autograd_function import WrappedCtx
 from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import forward_ad
 
-from ccdn_ops.ops import raw
+from ccdn_ops.ops import derivatives, raw
 from ccdn_ops.ops.operator import Operator
 
 Raw = Callable[..., Any]
@@ -31,7 +33,8 @@ def differentiable(
     """A function of the raw operator's arguments that returns its public outputs.
 
     torch.jit.trace cannot save a call of a Function, and a raw operator that it saved would have no
-    gradient. So it gets `traced`, with the same arguments: by default the reference.
+    gradient. So it gets `traced`, with the same arguments: by default the reference. Second
+    derivatives and forward mode differentiate it too.
 
     The raw operators, by default torch.ops.ccdn.X and X_backward, take and return::
 
@@ -50,18 +53,12 @@ def differentiable(
     raw_backward: Raw = backward or raw.packet(f"{operator}_backward")
     title = "".join(word.capitalize() for word in operator.split("_"))
 
-    class NoForwardMode(torch.autograd.Function):
-        """Names the operator, where torch would only say that some Function has no jvp."""
+    # torch.jit.trace, a second derivative and forward mode: PyTorch's own functions.
+    plain: Raw = traced or record.literal
+    states = len(record.returns) - outputs
 
-        @staticmethod
-        def jvp(ctx: Any, *tangents: Any) -> NoReturn:
-            raise NotImplementedError(
-                f"ccdn_ops.{operator} has no forward-mode derivative (jvp, jacfwd, hessian); "
-                "reverse mode (backward, grad, vjp, jacrev) works"
-            )
-
-    class Gradient(NoForwardMode):
-        """The gradient as a Function, so that its derivative raises instead of being 0."""
+    class Gradient(torch.autograd.Function):
+        """The gradient as a Function, so that it has derivatives itself."""
 
         generate_vmap_rule = True
 
@@ -72,14 +69,29 @@ def differentiable(
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            pass
+            end = len(inputs) - options
+            ctx.options, ctx.inputs = inputs[end:], end - states - outputs
+            ctx.save_for_backward(*inputs[: end - states])
+            ctx.save_for_forward(*inputs[: end - states])
+            ctx.set_materialize_grads(False)
 
         @staticmethod
-        def backward(ctx: Any, *grads: Any) -> NoReturn:
-            raise NotImplementedError(
-                f"ccdn_ops.{operator} has no second derivative (double backward); "
-                f"ccdn_ops.reference.{operator} is differentiable any number of times"
-            )
+        def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+            grads, inputs = ctx.saved_tensors[:outputs], ctx.saved_tensors[outputs:]
+            upstream = _of_those_given(cotangents, inputs)
+            if all(cotangent is None for cotangent in upstream):
+                return (None,) * len(ctx.needs_input_grad)
+            literal = _with_options(plain, ctx.options)
+            by_grads, by_inputs = derivatives.of_gradient(literal, inputs, grads, upstream)
+            return (*by_grads, *by_inputs, *(None,) * (states + options))
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Any:
+            grads, inputs = ctx.saved_tensors[:outputs], ctx.saved_tensors[outputs:]
+            literal = _with_options(plain, ctx.options)
+            along = tangents[: outputs + ctx.inputs]
+            found = derivatives.of_gradient_along(literal, inputs, grads, along)
+            return found[0] if len(found) == 1 else tuple(found)
 
     Gradient.__name__ = f"{title}Gradient"
     differentiate = Gradient.apply
@@ -99,6 +111,9 @@ def differentiable(
             if saved:  # torch.compile refuses the call for a single output
                 ctx.mark_non_differentiable(*saved)
             ctx.save_for_backward(*inputs[options:], *saved)
+            if not torch.compiler.is_compiling():
+                # The same tensors: under vmap torch keeps one list of their dimensions.
+                ctx.save_for_forward(*inputs[options:], *saved)
             # What is saved may be large: no zeros are made for what has no gradient.
             ctx.set_materialize_grads(False)
 
@@ -121,10 +136,33 @@ def differentiable(
             found = (grad if x is not None else None for grad, x in zip(found, saved, strict=False))
             return (*(None,) * options, *found)
 
+    class ForwardMode(Forward):
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Any:
+            literal, tangents = _with_options(plain, ctx.options), tangents[options:]
+            found = derivatives.along(literal, ctx.saved_tensors[: len(tangents)], tangents)
+            saved: Any = ctx.saved_tensors[len(tangents) :]
+            # What is saved has no derivative, which is None; but torch's vmap knows that of none.
+            mapped = isinstance(ctx, WrappedCtx)
+            found = (*found, *(torch.zeros_like(x) if mapped else None for x in saved))
+            return found if len(found) > 1 else found[0]
+
+    ForwardMode.__name__ = title
     # torch.compile traces no Function that defines jvp, so it gets the one without.
-    eager: Any = type(title, (NoForwardMode, Forward), {})
-    plain: Raw = traced or record.literal
-    return Differentiable(raw_forward, Forward, eager, plain, outputs, options)
+    return Differentiable(raw_forward, Forward, ForwardMode, plain, outputs, options)
+
+
+def _with_options(plain: Raw, options: tuple[Any, ...]) -> Raw:
+    return lambda *inputs: plain(*inputs, *options)
+
+
+def _of_those_given(
+    cotangents: tuple[Tensor | None, ...], inputs: tuple[Tensor | None, ...]
+) -> list[Tensor | None]:
+    """Those of the inputs that are not None: of others a backend returns any number."""
+    return [
+        None if x is None else cotangent for cotangent, x in zip(cotangents, inputs, strict=True)
+    ]
 
 
 class Differentiable:
@@ -144,7 +182,10 @@ class Differentiable:
         inputs, options = args[:count], args[count:]
         grad = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
         if torch.compiler.is_compiling():
-            found = self.traced.apply(*options, *inputs) if grad else self.raw(*args)
+            if _differentiated_in_graph():
+                found = self.plain(*args)
+            else:
+                found = self.traced.apply(*options, *inputs) if grad else self.raw(*args)
         elif torch.jit.is_tracing():
             found = self.plain(*args)
         elif torch._C._are_functorch_transforms_active():
@@ -154,3 +195,16 @@ class Differentiable:
         else:
             found = self.apply(*options, *unwrap_dead_wrappers(inputs))
         return (found,) if isinstance(found, Tensor) else tuple(found[: self.outputs])
+
+
+@torch._dynamo.assume_constant_result
+def _differentiated_in_graph() -> bool:
+    """Whether a graph that is being made contains a derivative of its own, by torch.func.
+
+    torch.compile traces no Function under such a transform, and gives a raw operator there the
+    derivative 0. The transforms are active while the graph is made.
+    """
+    kinds = [level.key() for level in torch._C._functorch.get_interpreter_stack() or ()]
+    return forward_ad._current_level >= 0 or any(
+        kind != torch._C._functorch.TransformType.Vmap for kind in kinds
+    )

@@ -170,11 +170,22 @@ class Operator:
             inputs.append(taken)
         return inputs, [{**self.options, **changed}[name] for name in self.option_types]
 
-    def literal(self, *arguments: Any) -> Any:
-        """The reference of the raw operator's arguments."""
-        count = len(arguments) - len(self.option_types)
-        options = dict(zip(self.option_types, arguments[count:], strict=True))
-        return self.reference(*arguments[:count], **self.public_options(self.reference, **options))
+    @cached_property
+    def literal(self) -> Function:
+        """The reference as a function of the raw operator's arguments.
+
+        All that must be looked up is looked up here: torch.compile traces the function.
+        """
+        reference, names = self.reference, tuple(self.option_types)
+        known = tuple(name in inspect.signature(reference).parameters for name in names)
+
+        def literal(*arguments: Any) -> Any:
+            count = len(arguments) - len(names)
+            given = zip(names, known, arguments[count:], strict=True)
+            options = {name: value for name, takes, value in given if takes}
+            return reference(*arguments[:count], **options)
+
+        return literal
 
     def operations(self, *arguments: Any) -> tuple[int, int]:
         """Multiplications and additions of the forward and the backward pass, of raw arguments."""

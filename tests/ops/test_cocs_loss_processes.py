@@ -52,6 +52,14 @@ def process(rank: int, samples: tuple[int, ...], rendezvous: str, out: str) -> N
     narrow = levels_of_all(sum(samples), torch.float32)
     single = cocs_loss([f[mine] for f in narrow], dist.group.WORLD)
 
+    (grad,) = torch.autograd.grad(
+        cocs_loss(levels[0], dist.group.WORLD), levels[0], create_graph=True
+    )
+    with pytest.raises(NotImplementedError, match="found a process group, expected None"):
+        grad.sum().backward()
+    with pytest.raises(NotImplementedError, match="found a process group, expected None"):
+        torch.func.jvp(lambda f: cocs_loss(f, dist.group.WORLD), (levels[0],), (levels[0],))
+
     network = torch.nn.parallel.DistributedDataParallel(Network())
     value = objective(network(random(sum(samples), 9)[mine].float()), dist.group.WORLD)
     value.backward()

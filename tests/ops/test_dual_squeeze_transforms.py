@@ -57,29 +57,32 @@ def test_opcheck(backend: str, shape: tuple[int, ...], layout: int) -> None:
     torch.library.opcheck(torch.ops.ccdn.dual_squeeze_backward.default, arguments)
 
 
-def test_double_backward_raises(backend: str) -> None:
-    x = features("noise", 2, 3, 7).requires_grad_()
-    (grad,) = torch.autograd.grad(loss(x), x, create_graph=True)
-    with pytest.raises(NotImplementedError, match="dual_squeeze has no second derivative"):
-        grad.sum().backward()
-    with pytest.raises(NotImplementedError, match="dual_squeeze has no second derivative"):
-        torch.func.grad(lambda x: torch.func.grad(loss)(x).sum())(x.detach())
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 3, 1)])
+@pytest.mark.parametrize("iterations", [1, 5, 10])
+def test_gradgradcheck(backend: str, shape: tuple[int, ...], iterations: int) -> None:
+    x = features("noise", *shape, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: dual_squeeze(x, iterations), x, fast_mode=True)
 
 
-@pytest.mark.parametrize("transform", ["dual_level", "jvp", "jacfwd", "hessian"])
-def test_forward_mode_raises(backend: str, transform: str) -> None:
-    def dual_level(x: Tensor) -> None:
-        with torch.autograd.forward_ad.dual_level():
-            dual_squeeze(torch.autograd.forward_ad.make_dual(x, x))
+def test_a_sample_without_variance_has_no_second_derivative(backend: str) -> None:
+    x = features("noise", 2, 3, 7)
+    x[1] = 1
+    x.requires_grad_()
+    (grad,) = torch.autograd.grad(dual_squeeze(x)[1].square().sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(grad.square().sum(), x)
+    assert second[0].count_nonzero() > 0
+    assert (second[1] == 0).all()
 
-    call = {
-        "dual_level": dual_level,
-        "jvp": lambda x: torch.func.jvp(loss, (x,), (x,)),
-        "jacfwd": torch.func.jacfwd(loss),
-        "hessian": torch.func.hessian(loss),
-    }[transform]
-    with pytest.raises(NotImplementedError, match="dual_squeeze has no forward-mode derivative"):
-        call(features("noise", 2, 3, 7))
+
+def test_one_of_the_outputs_is_differentiated_alone(backend: str) -> None:
+    x = features("noise", 2, 3, 7, dtype=torch.float64).requires_grad_()
+    for output in range(2):
+        second = []
+        for function in (dual_squeeze, reference.dual_squeeze):
+            value = (function(x)[output] * x.mean(2)).square().sum()
+            (grad,) = torch.autograd.grad(value, x, create_graph=True)
+            second += torch.autograd.grad(grad.square().sum(), x)
+        assert err(*second) < 1e-12
 
 
 @pytest.mark.parametrize("in_dim", [0, 1, 2, 3])

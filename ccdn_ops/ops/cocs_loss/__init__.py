@@ -34,6 +34,9 @@ def cocs_loss(features: Tensor | Sequence[Tensor], group: ProcessGroup | None = 
     P = 1 gives 0 and zero gradient, and so do features that are all zero; a zero vector among
     others contributes zero. Every process of a group must pass the same shapes, except for B.
 
+    Differentiable any number of times and in forward mode (docs/limits.md); with a process group
+    once, in reverse mode: NotImplementedError for more.
+
     Raises TypeError for a dtype that is not floating, and ValueError for any other rank, an empty
     sequence, levels of different dtypes or devices, and P or D of 0.
     """
@@ -98,8 +101,8 @@ def _traced(*arguments: Any) -> Tensor:
     *features, group = arguments
     if group is not None:
         raise NotImplementedError(
-            "ccdn_ops.cocs_loss: torch.jit.trace cannot save what processes say to each other; "
-            "found a process group, expected None"
+            "ccdn_ops.cocs_loss: no second derivative, forward mode or torch.jit.trace takes in "
+            "what processes say to each other; found a process group, expected None"
         )
     return reference.cocs_loss(features)
 

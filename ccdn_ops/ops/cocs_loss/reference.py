@@ -44,9 +44,12 @@ def normalised(features: Tensor) -> Tensor:
     A vector shorter than 1e-12 is divided by that, and passes no gradient: its direction is noise.
     """
     f = features.to(accumulation_dtype(features.dtype))
-    norm = torch.linalg.vector_norm(f, dim=2, keepdim=True)
-    unit = f / norm.clamp_min(SMALLEST_NORM)
-    return torch.where(norm < SMALLEST_NORM, unit.detach(), unit)
+    norm = torch.linalg.vector_norm(f.detach(), dim=2, keepdim=True)
+    # A second derivative of the norm of 0 is NaN, and would be so behind torch.where, too.
+    short = norm < SMALLEST_NORM
+    long = torch.where(short, torch.ones_like(f), f)
+    unit = long / torch.linalg.vector_norm(long, dim=2, keepdim=True)
+    return torch.where(short, f.detach() / SMALLEST_NORM, unit)
 
 
 def loss_of_products(q: Tensor) -> Tensor:

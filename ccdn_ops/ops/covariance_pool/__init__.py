@@ -18,8 +18,7 @@ def covariance_pool(x: Tensor) -> Tensor:
     influence each other.
 
     Raises TypeError for any other dtype, and ValueError for any other rank or an empty D or N.
-    Differentiable once, in reverse mode: second derivatives and forward mode raise
-    NotImplementedError.
+    Differentiable any number of times and in forward mode (docs/limits.md).
     """
     check_map("covariance_pool", "x", x)
     (covariance,) = _covariance_pool(x)

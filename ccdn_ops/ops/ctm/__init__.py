@@ -24,8 +24,7 @@ def ctm(x: Tensor, weights: Sequence[Tensor], iterations: int = 5) -> tuple[Tens
     float32. The weights may have their own dtype, which their gradients share.
 
     Raises TypeError and ValueError as dual_squeeze and excitation_gates do, and ValueError unless
-    there are four weights. Differentiable once, in reverse mode: second derivatives and forward
-    mode raise NotImplementedError.
+    there are four weights. Differentiable any number of times and in forward mode (docs/limits.md).
     """
     check_map("ctm", "x", x, ranks=(4,))
     check_iterations("ctm", iterations)

@@ -26,8 +26,8 @@ def excitation_gates(
     their gradients share.
 
     Raises TypeError for any other dtype, and ValueError for empty sizes other than B, for shapes or
-    devices that do not agree, and for a second that is missing or superfluous. Differentiable once,
-    in reverse mode: second derivatives and forward mode raise NotImplementedError.
+    devices that do not agree, and for a second that is missing or superfluous. Differentiable any
+    number of times and in forward mode (docs/limits.md).
     """
     operator = "excitation_gates"
     check_tensor(operator, "first", first)

@@ -23,8 +23,8 @@ def isqrt_cov(x: Tensor, iterations: int = 5, triu: bool = False) -> Tensor:
     in float32) has a root and a gradient that are not finite. Samples do not influence each other.
 
     Raises TypeError for any other dtype, a non-int `iterations` or a non-bool `triu`, and
-    ValueError for any other rank, an empty D or N, or `iterations` out of range. Differentiable
-    once, in reverse mode: second derivatives and forward mode raise NotImplementedError.
+    ValueError for any other rank, an empty D or N, or `iterations` out of range. Differentiable any
+    number of times and in forward mode (docs/limits.md).
     """
     operator = "isqrt_cov"
     check_map(operator, "x", x)

@@ -18,8 +18,7 @@ def multi_excite(x: Tensor, gates: Tensor) -> Tensor:
     their gradient shares.
 
     Raises TypeError for any other dtype, and ValueError for shapes or devices that do not agree or
-    an empty D, H or W. Differentiable once, in reverse mode: second derivatives and forward mode
-    raise NotImplementedError.
+    an empty D, H or W. Differentiable any number of times and in forward mode (docs/limits.md).
     """
     operator = "multi_excite"
     check_map(operator, "x", x, ranks=(4,))

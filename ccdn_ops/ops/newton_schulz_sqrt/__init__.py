@@ -20,8 +20,8 @@ def newton_schulz_sqrt(a: Tensor, iterations: int = 5) -> Tensor:
     each other.
 
     Raises TypeError for any other dtype or a non-int `iterations`, and ValueError for matrices that
-    are empty or not square, or `iterations` out of range. Differentiable once, in reverse mode:
-    second derivatives and forward mode raise NotImplementedError.
+    are empty or not square, or `iterations` out of range. Differentiable any number of times and in
+    forward mode (docs/limits.md).
     """
     operator = "newton_schulz_sqrt"
     check_tensor(operator, "a", a)

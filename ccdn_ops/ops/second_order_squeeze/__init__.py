@@ -22,8 +22,8 @@ def second_order_squeeze(x: Tensor, iterations: int = 5) -> Tensor:
     are not finite. Samples do not influence each other.
 
     Raises TypeError for any other dtype or a non-int `iterations`, and ValueError for any other
-    rank, an empty D or N, or `iterations` out of range. Differentiable once, in reverse mode:
-    second derivatives and forward mode raise NotImplementedError.
+    rank, an empty D or N, or `iterations` out of range. Differentiable any number of times and in
+    forward mode (docs/limits.md).
     """
     check_map("second_order_squeeze", "x", x)
     check_iterations("second_order_squeeze", iterations)
