@@ -43,9 +43,12 @@ COPIED = ("ccdn", "ccdn_ops", "tests")
 OPERATORS = "ccdn_ops/ops"
 
 DATA, EVALUATION, OPS = "tests/ccdn/data", "tests/ccdn/evaluation", "tests/ops"
-BAD, MAT, FACES, FOLDER, PTS, W300, BENCHMARKS = (
+BAD, MAT, FACES, FOLDER, PTS, W300, BENCHMARKS, WHOLE_BODY, IMAGES, JPEG = (
     f"{DATA}/test_{name}.py"
-    for name in ("bad_input", "bad_mat_files", "faces", "folder", "pts", "w300", "benchmarks")
+    for name in (
+        *("bad_input", "bad_mat_files", "faces", "folder", "pts", "w300", "benchmarks"),
+        *("whole_body", "images", "jpeg"),
+    )
 )
 EVERY = f"{OPS}/test_operators.py"
 # Large shapes, many draws and compilers: small shapes notice as much in a tenth of the time.
@@ -70,11 +73,11 @@ GROUPS: dict[str, dict[str, list[str]]] = {
         "ccdn/data/readers/wflw.py": [BAD, BENCHMARKS, "-k", "wflw or sizes"],
         "ccdn/data/readers/cofw.py": [MAT, BENCHMARKS, "-k", "cofw or sizes or mirror"],
         "ccdn/data/readers/aflw.py": [MAT, BENCHMARKS, "-k", "aflw or sizes"],
-        "ccdn/data/readers/coco.py": [BAD, "-k", "coco"],
+        "ccdn/data/readers/coco.py": [BAD, WHOLE_BODY, "-k", "coco or whole_body"],
         "ccdn/data/readers/folder.py": [FOLDER],
         "ccdn/data/readers/hrnet.py": [BAD, "-k", "hrnet"],
         "ccdn/data/faces.py": [FACES, BAD, MAT],
-        "ccdn/data/images.py": [f"{DATA}/test_images.py"],
+        "ccdn/data/images.py": [IMAGES, JPEG],
         "ccdn/data/formats/mat.py": [FACES, MAT],
         "ccdn/data/formats/mat5.py": [f"{DATA}/test_mat5.py"],
         "ccdn/data/formats/hdf5.py": [f"{DATA}/test_hdf5.py"],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ccdn.data import BENCHMARKS
+from ccdn.data import BENCHMARKS, Benchmark
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,18 @@ class Protocol:
     sizes: dict[str, int]
 
 
-PROTOCOLS = {
-    found.paper.protocol: Protocol(
-        found.name, found.points, found.paper.splits, found.paper.table, dict(found.sizes)
-    )
-    for found in BENCHMARKS.values()
-    if found.paper is not None and found.points is not None
-}
+def protocols(benchmarks: Iterable[Benchmark]) -> dict[str, Protocol]:
+    """The protocols of the benchmarks that the paper has, by their names."""
+    return {
+        found.paper.protocol: Protocol(
+            found.name, found.points, found.paper.splits, found.paper.table, dict(found.sizes)
+        )
+        for found in benchmarks
+        if found.paper is not None and found.points is not None
+    }
+
+
+PROTOCOLS = protocols(BENCHMARKS.values())
 
 
 def protocol_of(kind: str) -> Protocol | None:

@@ -113,6 +113,8 @@ def test_damaged_cofw_files(mats: dict[str, Path], tmp_path: Path) -> None:
         ({"mask_new": "none"}, "found mask_new of a single value, expected any x 19"),
         ({"nameList": None}, "no variable 'nameList', expected data, bbox"),
         ({"train_faces": 9}, "found 8 faces, expected 24386, or the number of training faces"),
+        ({"train_faces": "six"}, "found 8 faces, expected 24386, or the number of training faces"),
+        ({"train_faces": None}, "found 8 faces, expected 24386, or the number of training faces"),
     ],
 )
 def test_aflw(change: dict[str, Any], message: str, mats: dict[str, Path], tmp_path: Path) -> None:

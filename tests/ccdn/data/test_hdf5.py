@@ -64,6 +64,23 @@ def test_values_are_those_of_h5py(tmp_path: Path) -> None:
             assert np.array_equal(found, expected)
 
 
+def test_a_chunk_without_some_of_its_filters(tmp_path: Path) -> None:
+    """A writer may leave out a filter that did not pay; the chunk's mask has its bit."""
+    path, values = tmp_path / "a.mat", np.arange(300, dtype="<u2").reshape(3, 100)
+    with h5py.File(path, "w") as file:
+        stored = file.create_dataset(
+            "a", (3, 100), "<u2", chunks=(1, 100), shuffle=True, compression=1
+        )
+        plain = [row.tobytes() for row in values]
+        shuffled = values[1].view("u1").reshape(-1, 2).T.tobytes()
+        stored.id.write_direct_chunk((0, 0), zlib.compress(plain[0]), filter_mask=0b01)
+        stored.id.write_direct_chunk((1, 0), shuffled, filter_mask=0b10)
+        stored.id.write_direct_chunk((2, 0), plain[2], filter_mask=0b11)
+    with h5py.File(path) as file:
+        assert np.array_equal(file["a"][()], values)
+    assert np.array_equal(read(path), values)
+
+
 @pytest.mark.skipif(not MATLAB.is_file(), reason="this SciPy came without the files of its tests")
 def test_a_file_that_matlab_wrote() -> None:
     with h5py.File(MATLAB) as file:

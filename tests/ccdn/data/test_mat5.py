@@ -225,11 +225,15 @@ def test_a_small_file_does_not_become_a_large_one() -> None:
     """A megabyte of zlib could be a gigabyte; what is not asked for is not unpacked at all."""
     bomb = HEADER + compressed(element(14, matrix(6, (1, 2), DOUBLES)[8:] + bytes(300 << 20)))
     assert len(bomb) < 1 << 20
+    longer = HEADER + compressed(matrix(6, (1, 2), DOUBLES) + bytes(20 << 20))
     tracemalloc.start()
     try:
         assert read_mat5(bomb, ["b"]) == {}
         with pytest.raises(ValueError, match="found more bytes"):
             read_mat5(bomb, ["a"])
+        # More than the matrix says: one more byte is enough to see it.
+        with pytest.raises(ValueError, match=r"is not of the \d+ bytes that it names"):
+            read_mat5(longer, ["a"])
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccdn.data import BENCHMARKS, Face, ImageFaces
+from ccdn.data import BENCHMARKS, Benchmark, Face, ImageFaces
 from ccdn.evaluation.metrics import nme, scores
-from ccdn.evaluation.protocols import PROTOCOLS, protocol_of
+from ccdn.evaluation.protocols import PROTOCOLS, protocol_of, protocols
 from ccdn.evaluation.scoring import MEAN_SHAPE, MODEL, Reference, score, to_json
 
 SUBSETS = {"none": np.array([], np.int64), "all": np.arange(5), "odd": np.array([1, 3])}
@@ -79,6 +79,7 @@ def test_the_protocols_of_the_paper() -> None:
     for protocol in PROTOCOLS.values():
         assert protocol_of(protocol.kind) is protocol
     assert protocol_of("folder") is None
+    assert protocols([Benchmark("own", read=None, points=5)]) == {}  # the paper has no table
 
 
 def test_the_faces_of_a_split_in_the_one_that_holds_it() -> None:
