@@ -7,7 +7,7 @@ and then the longest of
     the bytes that its blocks load, over the bandwidth of the second-level cache;
     its waves of blocks, each as long as one block.
 
-A block takes as long as its instructions say (sass.py): once through the kernel, and the turns of
+A block takes as long as its instructions say (turns.py): once through the kernel, and the turns of
 the main loop. A turn is the longest of what its warps issue together and of what one warp waits
 for: its own clocks, shared memory, barriers, and the part of its round trips to memory that nothing
 covers. How many turns there are and which tensors are moved is known from the algorithm: WORK.
@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 import torch
 from gpu_launches import Call, Launch, inputs, sizes
-from sass import WAIT, Turn
 from static_record import MULTIPROCESSORS, Static
+from turns import WAIT, Turn
 
 from ccdn_ops.newton_schulz_plan import products
 from ccdn_ops.ops.operator import OPERATORS

@@ -2,7 +2,7 @@
 
 It disassembles the built module and counts, for each kernel and architecture: registers, shared
 memory, blocks that a multiprocessor holds, spills, the width of every load and store, and of a turn
-of the main loop (sass.py) instructions, round trips to memory, products of tensor cores, barriers,
+of the main loop (turns.py) instructions, round trips to memory, products of tensor cores, barriers,
 memory barriers and float64. What each call launches comes from the host code (gpu_launches.py).
 
     python benchmarks/gpu_static.py                                   # sm_90, float32 and bfloat16

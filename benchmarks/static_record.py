@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import cubin
-import sass
-from sass import Figures
+import turns
+from turns import Figures
 
 RECORD = Path(__file__).with_name("gpu_static.json")
 LOOSE = 1.25  # how many times as many instructions another compiler may need
@@ -118,7 +118,7 @@ class Static:
 
 
 def _columns() -> list[Any]:
-    return [*(f.name for f in fields(Figures)), {"turn": sass.TURN_FIELDS}]
+    return [*(f.name for f in fields(Figures)), {"turn": turns.TURN_FIELDS}]
 
 
 def measure(module: Path, archs: Sequence[str], only: str = "") -> Static:
@@ -131,7 +131,7 @@ def measure(module: Path, archs: Sequence[str], only: str = "") -> Static:
         # A template that several files use is compiled in each, to the same code.
         group = found.kernels.setdefault(code.arch, {})
         if name not in group:
-            group[name] = sass.figures(code)
+            group[name] = turns.figures(code)
         found.compiler[code.arch] = code.compiler
     return found
 
@@ -193,12 +193,12 @@ def _faults(
             yield f"{where} has {_per_product(new):.1f} {unit}, expected {_per_product(old):.1f}"
 
 
-def _mean_width(turn: sass.Turn) -> float:
+def _mean_width(turn: turns.Turn) -> float:
     count = sum(count for _, count in turn.loads)
     return turn.bytes / count if count else 0.0
 
 
-def _per_product(turn: sass.Turn) -> float:
+def _per_product(turn: turns.Turn) -> float:
     return turn.instructions / max(turn.products, 1)
 
 

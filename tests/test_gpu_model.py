@@ -19,8 +19,8 @@ def model(load: Load) -> Any:
 
 def static(load: Load, turn: Any, once: Any, launches: list[list[Any]]) -> Any:
     """A record of one kernel, in one call."""
-    sass, record = load("sass"), load("static_record")
-    figures = sass.Figures(32, 256, 0, 0, 0, turn.loads, ((16, 4),), turn, turn, once)
+    turns, record = load("turns"), load("static_record")
+    figures = turns.Figures(32, 256, 0, 0, 0, turn.loads, ((16, 4),), turn, turn, once)
     kernels = {"excite float 4 0": figures}
     call = "multi_excite 64x4x256x32x32 float32 forward"
     return record.Static({"90": "13.0"}, {"90": kernels}, {call: launches})
@@ -39,8 +39,8 @@ def test_every_kernel_is_known(model: Any, load: Load) -> None:
 
 def test_a_launch_that_memory_bounds(model: Any, load: Load) -> None:
     """x in and four maps out: 336 MB at seven eighths of 4.8 TB/s, and one launch."""
-    sass = load("sass")
-    turn = sass.Turn(instructions=10, clocks=10, loads=((16, 1),))
+    turns = load("turns")
+    turn = turns.Turn(instructions=10, clocks=10, loads=((16, 1),))
     recorded = static(load, turn, turn, [["excite float 4 0", 16384, 256, 1, 0]])
     call = load("gpu_launches").Call("multi_excite", (64, 4, 256, 32, 32), "float32", False)
     [prediction] = model.predict(recorded, [call])
@@ -61,8 +61,8 @@ def test_a_launch_that_memory_bounds(model: Any, load: Load) -> None:
 
 def test_a_launch_that_latency_bounds(model: Any, load: Load) -> None:
     """Two waves of blocks: once through, and a turn of two trips to the cache."""
-    sass = load("sass")
-    turn = sass.Turn(instructions=100, clocks=200, waits=2, trips=2, covered=140, barriers=1)
+    turns = load("turns")
+    turn = turns.Turn(instructions=100, clocks=200, waits=2, trips=2, covered=140, barriers=1)
     once = replace(turn, clocks=700)
     recorded = static(load, turn, once, [["excite float 4 0", 2 * 132 * 8, 256, 1, 0]])
     call = load("gpu_launches").Call("multi_excite", (64, 4, 256, 32, 32), "float32", False)
@@ -84,8 +84,8 @@ def test_a_launch_that_latency_bounds(model: Any, load: Load) -> None:
 
 
 def test_a_kernel_without_a_description(model: Any, load: Load) -> None:
-    sass = load("sass")
-    recorded = static(load, sass.Turn(), sass.Turn(), [["unknown float", 1, 256, 1, 0]])
+    turns = load("turns")
+    recorded = static(load, turns.Turn(), turns.Turn(), [["unknown float", 1, 256, 1, 0]])
     call = load("gpu_launches").Call("multi_excite", (64, 4, 256, 32, 32), "float32", False)
     with pytest.raises(KeyError, match="WORK says nothing of the kernel unknown"):
         model.predict(recorded, [call])

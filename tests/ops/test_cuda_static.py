@@ -257,7 +257,7 @@ def code_of(load: Load, *lines: tuple[str, int, int, int] | str) -> Any:
 
 def test_round_trips(load: Load) -> None:
     """Concurrent loads are one trip; a wait for shared memory is not a trip."""
-    sass = load("sass")
+    turns = load("turns")
     loop = [
         ".L_x_0",
         ("LDG.E.128 R4, desc[UR4][R2.64]", 1, 0, 0),
@@ -271,14 +271,14 @@ def test_round_trips(load: Load) -> None:
         ("@P0 BRA `(.L_x_0)", 5, 7, 0),
         ("EXIT", 5, 7, 0),
     ]
-    turn = sass.figures(code_of(load, *loop)).loop
+    turn = turns.figures(code_of(load, *loop)).loop
     assert (turn.instructions, turn.clocks, turn.trips, turn.waits) == (9, 24, 2, 1)
     assert (turn.loads, turn.fused, turn.bytes) == (((16, 2), (4, 1)), 2, 36)
     assert turn.covered == 1 + 4 + 1  # from the last load of a scoreboard on
 
 
 def test_loads_of_the_next_turn_are_waited_for_in_this_one(load: Load) -> None:
-    sass = load("sass")
+    turns = load("turns")
     loop = [
         ".L_x_0",
         ("STS [R12], R4", 2, 7, 1),
@@ -288,13 +288,13 @@ def test_loads_of_the_next_turn_are_waited_for_in_this_one(load: Load) -> None:
         ("@P0 BRA `(.L_x_0)", 5, 7, 0),
         ("EXIT", 5, 7, 0),
     ]
-    turn = sass.figures(code_of(load, *loop)).loop
+    turn = turns.figures(code_of(load, *loop)).loop
     assert (turn.trips, turn.products, turn.barriers) == (1, 1, 1)
     assert turn.covered == 1 + 15 + 5 + 5
 
 
 def test_asynchronous_copies_are_waited_for_at_their_barrier(load: Load) -> None:
-    sass = load("sass")
+    turns = load("turns")
     loop = [
         ".L_x_0",
         ("LDGSTS.E.BYPASS.128 [R3], desc[UR4][R2.64]", 1, 7, 0),
@@ -304,13 +304,13 @@ def test_asynchronous_copies_are_waited_for_at_their_barrier(load: Load) -> None
         ("@P0 BRA `(.L_x_0)", 5, 7, 0),
         ("EXIT", 5, 7, 0),
     ]
-    turn = sass.figures(code_of(load, *loop)).loop
+    turn = turns.figures(code_of(load, *loop)).loop
     assert (turn.trips, turn.loads, turn.covered) == (1, ((16, 1),), 11)
 
 
 def test_copies_of_a_pipeline_were_asked_for_turns_before(load: Load) -> None:
     """A turn waits for all copies but those of the last two groups, and asks for one group more."""
-    sass = load("sass")
+    turns = load("turns")
     loop = [
         ".L_x_0",
         ("DEPBAR.LE SB0, 0x2", 1, 7, 1),
@@ -320,13 +320,13 @@ def test_copies_of_a_pipeline_were_asked_for_turns_before(load: Load) -> None:
         ("@P0 BRA `(.L_x_0)", 5, 7, 0),
         ("EXIT", 5, 7, 0),
     ]
-    turn = sass.figures(code_of(load, *loop)).loop
+    turn = turns.figures(code_of(load, *loop)).loop
     assert (turn.trips, turn.covered) == (1, 3 * 17 - 1)
 
 
 def test_of_two_ways_the_wide_one_is_followed(load: Load) -> None:
     """And the other one is `narrow`: the same bytes in more instructions."""
-    sass = load("sass")
+    turns = load("turns")
     loop = [
         ".L_x_0",
         ("@P1 BRA `(.L_x_1)", 5, 7, 0),
@@ -341,7 +341,7 @@ def test_of_two_ways_the_wide_one_is_followed(load: Load) -> None:
         ".L_x_3",
         ("BRA `(.L_x_3)", 0, 7, 0),
     ]
-    found = sass.figures(code_of(load, *loop))
+    found = turns.figures(code_of(load, *loop))
     assert found.loads == ((16, 1), (4, 4))
     assert (found.loop.loads, found.loop.instructions) == (((16, 1),), 4)
     assert (found.narrow.loads, found.narrow.instructions) == (((4, 4),), 8)
