@@ -511,8 +511,10 @@ __device__ __forceinline__ void expand_tile(const ExpandArguments<T>& p, int64_t
 #pragma unroll
       for (int k = 0; k < kBatch; ++k) {
         const int64_t at = entries.place(asked.row(k0 + k), asked.column(k0 + k));
-        if (kDiagonal) from_x[k] = entries.x[at < 0 ? 0 : at];
-        if (p.accumulate) before[k] = entries.out[at < 0 ? 0 : at];
+        const int64_t from = at < 0 ? 0 : at;
+        if (kDiagonal) from_x[k] = entries.x[from];
+        // Outside of the sample x is read, because the gradient's first entry has a writer.
+        if (p.accumulate) before[k] = (at < 0 ? entries.x : entries.out)[from];
       }
       const TensorPlaces stored(made_here(int(threadIdx.x)));  // no places are kept
 #pragma unroll
