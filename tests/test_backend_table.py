@@ -11,13 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_page_has_the_table_of_now(load: Any) -> None:
+def test_the_page_has_the_current_table(load: Any) -> None:
     backend_table = load("backend_table")
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert backend_table.table() in page, "run python benchmarks/backend_table.py --write"
 
 
-def test_the_table_believes_the_results(
+def test_the_table_follows_the_results(
     load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend_table = load("backend_table")

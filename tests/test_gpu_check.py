@@ -139,7 +139,7 @@ def test_no_shape_is_measured_twice(gpu_check: ModuleType) -> None:
     assert len(shapes) == len(set(shapes)) > 100
 
 
-def test_the_cheap_and_telling_come_first(gpu_check: ModuleType) -> None:
+def test_quick_and_revealing_steps_come_first(gpu_check: ModuleType) -> None:
     """A first look at every kernel before anything long, measurements alone, all in one order."""
     plan = gpu_check.gpu_plan.steps()
     names = [step.name for step in plan]
@@ -175,7 +175,7 @@ def test_a_rehearsal_runs_nothing(
     assert said.index("setup.py build_ext --inplace") < said.index("gpu_targets.py dual_squeeze")
 
 
-def test_the_rehearsal_tells_what_runs(gpu_check: ModuleType) -> None:
+def test_the_rehearsal_lists_what_runs(gpu_check: ModuleType) -> None:
     """The commands of a run are those of its rehearsal, in that order."""
     plan = [step for step in gpu_check.gpu_plan.steps(backends=("cuda",)) if step.kind == "tests"]
     lines, _ = gpu_check.rehearse(plan, 99)
@@ -278,14 +278,16 @@ def test_a_device_that_the_sanitizer_does_not_support(gpu_check: ModuleType) -> 
     assert gpu_check.sanitize(step, 9, runner).startswith("not run: compute-sanitizer does not")
 
 
-def test_what_there_is_no_time_for_is_said(gpu_check: ModuleType) -> None:
+def test_what_there_is_no_time_for_is_reported(gpu_check: ModuleType) -> None:
     runner = Runner()
     record = run_of(gpu_check, runner, minutes=0)
     assert runner.commands == []
     assert set(record.verdicts.values()) == {"not run: out of time"}
 
 
-def test_no_sanitizer_is_said(gpu_check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_sanitizer_is_reported(
+    gpu_check: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gpu_check.shutil, "which", lambda name: None)
     [step] = only(gpu_check, "sanitizers memcheck")
     assert gpu_check.sanitize(step, 9, Runner()).startswith("not run: compute-sanitizer")
@@ -343,7 +345,7 @@ def test_without_cuda_kernels_triton_is_tested_and_measured(gpu_check: ModuleTyp
 def test_a_second_run_does_the_rest(
     pretended: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a first run that had time for the tests only; together they are one whole run."""
+    """The first run had time for the tests only; together they are one whole run."""
     first = Runner()
     monkeypatch.setattr(pretended, "run", first)
     assert pretended.main(["--only", "tests", "--out", str(tmp_path / "a")]) == 0

@@ -165,7 +165,7 @@ for name in CALLS:
         found = step(getattr(kernel, name), name)
     torch.testing.assert_close(found, step(getattr(kernel.reference, name), name))
 
-# Another build beside it, whose namespace the builder has made.
+# Another build next to it, whose namespace the builder has made.
 open(sys.argv[1] + "/_ops.py", "w").write(
     "def add_op_namespace_prefix(name):\\n    return f'_ccdn_triton_cuda_1234567::{name}'\\n"
 )

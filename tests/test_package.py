@@ -119,7 +119,7 @@ def test_a_module_from_other_sources_makes_room_for_the_installed_one(tmp_path: 
 
 
 def test_a_module_that_was_cut_short_is_refused(tmp_path: Path) -> None:
-    """As an interrupted installation leaves it; to load it would be a SIGBUS."""
+    """As an interrupted installation leaves it; loading it would raise SIGBUS."""
     module = native.module()
     if module is None or module.__file__ is None or sys.platform != "linux":
         pytest.skip("no native module of Linux's format here")
@@ -206,7 +206,7 @@ def test_the_sdist_holds_what_a_build_and_the_tests_need(built: Built) -> None:
 
 
 def test_the_manifest_has_every_folder_and_file() -> None:
-    """The rest setuptools finds itself: the packages, and what it reads."""
+    """setuptools finds the rest by itself: the packages, and what it reads."""
     git = shutil.which("git")
     if git is None or not (ROOT / ".git").exists():
         pytest.skip("not a clone, or no git")

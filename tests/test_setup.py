@@ -96,9 +96,7 @@ def test_one_object_for_each_instruction_set(setup_py: ModuleType, tmp_path: Pat
     assert set(re.findall(r"extra = -DCCDN_ISA_LEVEL=(\d)", text)) == levels
 
 
-def test_a_build_that_is_killed_leaves_the_module_before(
-    setup_py: ModuleType, tmp_path: Path
-) -> None:
+def test_a_killed_build_leaves_the_earlier_module(setup_py: ModuleType, tmp_path: Path) -> None:
     cxx, output = tmp_path / "c++", tmp_path / "a b" / "_C.so"
     cxx.write_text(
         "#!/bin/sh\n"
@@ -121,7 +119,7 @@ def test_a_build_that_is_killed_leaves_the_module_before(
     assert [path.name for path in output.parent.iterdir()] == ["_C.so"]
 
 
-def test_a_build_has_no_module_of_the_one_before(
+def test_a_build_has_no_module_of_an_earlier_one(
     setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in ("ccdn/kept.py", "lib/ccdn/gone.py", "lib/others/kept.py"):
@@ -136,7 +134,7 @@ def test_a_build_has_no_module_of_the_one_before(
     assert found == {"ccdn/kept.py", "others/kept.py"}
 
 
-def test_an_editable_installation_reuses_the_objects_of_the_one_before(
+def test_an_editable_installation_reuses_earlier_objects(
     setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)

@@ -36,7 +36,7 @@ def test_every_help(tmp_path: Path) -> None:
 
 
 def test_every_command(face_folder: Path, small: list[str], tmp_path: Path) -> None:
-    """This takes a lock twice, and warns once that the system has none."""
+    """This takes a lock twice and warns once that the system has no locks."""
     out = tmp_path / "run"
     grid = "config: tiny\nvariants: [fcdn]\nexcitations: [2]\nseeds: [0]\n"
     (tmp_path / "grid.yaml").write_text(grid, encoding="utf-8")

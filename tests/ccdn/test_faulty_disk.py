@@ -26,7 +26,7 @@ Command = tuple[Callable[[list[str]], int], list[str]]
 
 @pytest.fixture(scope="module")
 def folder(face_folder: Path, small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training of the made-up faces that was measured, a film and a grid."""
+    """A run on the made-up faces that was evaluated, a film and a grid."""
     folder = tmp_path_factory.mktemp("disk")
     grid = "config: tiny\nvariants: [fcdn]\nexcitations: [2]\nseeds: [0]\n"
     (folder / "grid.yaml").write_text(grid)

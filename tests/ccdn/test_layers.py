@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# From the ground up; those of a line know nothing of each other.
+# From the ground up; those on one line do not import each other.
 FLOORS = (
     ("runtime",),
     ("data",),

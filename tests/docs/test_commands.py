@@ -22,7 +22,7 @@ from ccdn.cli.main import COMMANDS
 pytest.importorskip("omegaconf", reason="ccdn is not installed, only ccdn_ops")
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-# What a page writes for a name of the reader's, and what it stands for here.
+# Placeholders for the reader's own names, and their values here.
 STANDS_FOR = {"NAME": "folder", "X": "multi_excite", "L": "68"}
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )*(?:ccdn|python|make|torchrun|pip|pytest) [^`]*)`")

@@ -16,7 +16,7 @@ def predict(load: Callable[[str], Any]) -> Any:
     return load("gpu_predict")
 
 
-def test_the_page_has_the_predictions_of_now(predict: Any) -> None:
+def test_the_page_has_the_current_predictions(predict: Any) -> None:
     found = predict.tables(predict.Static.read())
     renew = "run python benchmarks/gpu_predict.py --write"
     assert predict.renewed(PAGE, found) == PAGE, renew

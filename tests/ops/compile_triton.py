@@ -193,7 +193,7 @@ def launches_on_long_tensors(arch: int) -> list[Launch]:
 
 
 def launches_of_ones(arch: int) -> list[Launch]:
-    """One of everything: whatever a call may make a constant of 1 is one."""
+    """One of everything, so that every argument that Triton may make a constant 1 is 1."""
     return launches_with(arch, [torch.randn(1, 1, 1, 1)])
 
 
@@ -210,12 +210,12 @@ def source_of(launch: Launch) -> ASTSource:
 
 
 def parse(launch: Launch, arch: int) -> str:
-    """The first part of a compilation, in which arguments that are constants can be wrong."""
+    """The first part of a compilation, which fails if a constant argument is wrong."""
     return str(_parsed(launch, arch)[0])
 
 
 def ttir(launch: Launch, arch: int) -> str:
-    """What the compiler has before it thinks of threads, without places in the source."""
+    """The kernel before the compiler assigns threads, without source locations."""
     module, backend, options = _parsed(launch, arch)
     return backend.make_ttir(module, {}, options, arch).str_nodebug()
 
@@ -271,7 +271,7 @@ def compiled_or_error(launch: Launch, arch: int) -> dict[str, Any]:
     """What `compiled` gives, or the kernel with the compiler's error."""
     try:
         return compiled(launch, arch)
-    except Exception as error:  # whatever Triton, LLVM or ptxas raise
+    except Exception as error:  # anything that Triton, LLVM or ptxas raises
         types = " ".join(str(kind) for _, kind in launch.signature)
         what = {"operator": launch.operator, "kernel": launch.name, "arch": arch, "types": types}
         return {**what, "error": f"{type(error).__name__}: {error}"}

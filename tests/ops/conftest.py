@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def poisoned_memory() -> Iterator[None]:
-    """torch.empty gives NaN (0xFF for bytes), so that what a kernel forgets to write shows."""
+    """torch.empty gives NaN (0xFF for bytes), which reveals what a kernel forgets to write."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     assert torch.utils.deterministic.fill_uninitialized_memory
     assert torch.empty(3).isnan().all()
@@ -44,7 +44,7 @@ def emulation(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFact
 
 
 def build_once(folder: Path) -> Path:
-    """The module of these sources in `folder`, built where it is not there; others are removed."""
+    """The module of these sources in `folder`, built if it is missing; others are removed."""
     name = fingerprint()
     with FileLock(folder / "lock"):
         found = list((folder / name).glob("_C*.so"))

@@ -124,7 +124,7 @@ def tolerance_floor(dtype: torch.dtype) -> float:
 
 @dataclass(frozen=True)
 class Judge:
-    """What is right for an operator: its literal reference, and what the axes of its tensors mean.
+    """The correct results of an operator: its literal reference and the axes of its tensors.
 
     inputs, outputs   a letter for every axis. The order along an axis means nothing to the operator
                       (O excepted): where the inputs are permuted, so is what comes out.
@@ -195,7 +195,7 @@ class Judge:
     def case(
         self, what: str, tensors: Sequence[Tensor], grads: Sequence[Tensor | None] | None = None
     ) -> Case:
-        """These tensors with what is right for them; upstream gradients of our own unless given."""
+        """A case of these tensors; random upstream gradients unless they are given."""
         if grads is None:
             shapes = [y.shape for y in _outputs(self.reference, tensors)]
             grads = [
@@ -220,7 +220,7 @@ def _moved(axes: str, tensor: Tensor, order: dict[str, Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Case:
-    """Tensors and upstream gradients, what is right for them, and how far off one may be."""
+    """Tensors and upstream gradients, their correct results, and the tolerances."""
 
     judge: Judge
     what: str

@@ -3,7 +3,7 @@
 Triton visits a loop's body once to find out: a variable is carried if the visit leaves it with
 another value than it came with. Two that are one value when the loop begins, of which the body
 assigns one to the other, look unchanged; each round then reads what was there before the loop.
-Python knows nothing of that, so the interpreter is right where a device is wrong.
+The interpreter runs Python, which has no such rule, so it is right where a device is wrong.
 """
 
 from __future__ import annotations

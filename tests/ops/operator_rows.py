@@ -21,7 +21,7 @@ from ccdn_ops.ops.operator import OPERATORS as RECORDS
 from ccdn_ops.ops.operator import Operator as Record
 
 B, P, D, R, H, W = 3, 2, 6, 2, 4, 5
-# The interpreter of Triton takes a second for 29 Chebyshev terms, and few will show as much.
+# Triton's interpreter takes a second for 29 Chebyshev terms; a few terms show as much.
 ITERATIONS = 2 if interpreted() else 5
 
 
@@ -68,7 +68,7 @@ class Operator:
         ]
 
     def case(self, tensors: Sequence[Tensor], what: str = "") -> Case:
-        """What is right for these tensors, and how far off one may be: the project's criterion.
+        """The correct results for these tensors and their tolerances: the project's criterion.
 
         The upstream gradients are those of `step`.
         """

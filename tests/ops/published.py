@@ -99,7 +99,7 @@ class SOCA(nn.Module):
 
     def __init__(self, channel: int, reduction: int = 8) -> None:
         super().__init__()
-        self.max_pool = nn.MaxPool2d(kernel_size=2)  # there, and never used
+        self.max_pool = nn.MaxPool2d(kernel_size=2)  # present but never used
         self.conv_du = nn.Sequential(
             nn.Conv2d(channel, channel // reduction, 1, padding=0, bias=True),
             nn.ReLU(inplace=True),

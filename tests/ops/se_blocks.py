@@ -110,7 +110,7 @@ class EffectiveSE(nn.Module):
 
 
 class SqueezeExciteCl(nn.Module):
-    """Channels in the last dimension: not ours to take."""
+    """Channels in the last dimension, which is left alone."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -103,7 +103,7 @@ def test_eqs_1_to_4(backend: str, orders: int) -> None:
     excited, pooled = ctm(x, w)
     gates = gates_by_loops(list(dual_squeeze(x)[:orders]), w)
     assert err(excited.detach(), (gates[..., None, None] * x.unsqueeze(1)).detach()) < 1e-14
-    # pooled is the mean of the maps, though it never looks at them; in value and in gradient.
+    # pooled is the mean of the maps, though they are never read for it; in value and in gradient.
     means = excited.mean((3, 4))
     assert err(pooled.detach(), means.detach()) < 1e-13
     g = normal(*means.shape, seed=8, dtype=torch.float64)

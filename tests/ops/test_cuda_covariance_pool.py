@@ -96,7 +96,7 @@ def test_bfloat16_in_one_reading(
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("positions", [64, 1024])
 def test_a_shift_far_from_the_mean(backend: str, positions: int, turned: bool) -> None:
-    """Outliers where a channel's shift is taken from, and nowhere else: as far as it can be."""
+    """Outliers exactly where a channel's shift is taken from: as far off as it can be."""
     shifting = features("noise", 1, 72, positions)
     each = 1 if turned else 8  # numbers side by side, which are read at once
     count, extent = max(16, positions // 64) // each, positions // each

@@ -50,7 +50,7 @@ def test_a_first_call_allocates_and_launches(
 
 @pytest.fixture
 def device(emulation: Emulation, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A device of compute capability 9.0 that torch can use; the driver says 12.4 of itself."""
+    """A device of compute capability 9.0 that torch can use, with a driver of version 12.4."""
     monkeypatch.setattr(native, "_C", emulation.module)
     monkeypatch.setattr(native, "_refusals", {})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

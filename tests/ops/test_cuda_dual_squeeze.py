@@ -233,7 +233,7 @@ def test_without_clusters(emulation: Emulation, device: int, compiled_for: int) 
 
 @pytest.mark.parametrize(("n", "room"), [(140, 1), (140, 2), (260, 4)])
 def test_without_room_for_clusters(emulation: Emulation, n: int, room: int) -> None:
-    """A part of a device may have too few multiprocessors for a cluster: one block does it."""
+    """Too few multiprocessors in a part of a device for a cluster: one block does the work."""
     x = features("dominant", 2, n, n + 20)
     before = emulation.native.emulated_clusters()
     emulation.native.emulated_room(room)
@@ -328,7 +328,7 @@ def test_bad_arguments(emulation: Emulation, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("rows", [3, 4])
 def test_the_emulation_sees_a_touch_outside(emulation: Emulation, rows: int) -> None:
-    """The guards guard: a gram matrix one row too small stops the process."""
+    """The guards work: a gram matrix one row too small stops the process."""
     code = (
         "from pathlib import Path\n"
         "from cuda_emulation import Emulation\n"

@@ -161,7 +161,7 @@ def test_sides() -> None:
         assert explain("isqrt_cov", 8, 256, 49).side == "positions"
 
 
-def test_asked_for_by_name() -> None:
+def test_a_backend_chosen_by_name() -> None:
     with use_backend("reference"):
         text = str(explain("dual_squeeze", 8, 256, 49))
     assert "dual_squeeze 8 x 256 x 49 torch.float32 on cpu: reference" in text

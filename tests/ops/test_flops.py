@@ -165,7 +165,7 @@ def test_counts_of_the_kernels(case: str) -> None:
 
 @pytest.mark.parametrize("case", LITERALLY)
 def test_counts_of_the_references(case: str) -> None:
-    """The products that a reference makes inside of an operator are not counted once more."""
+    """The products of a reference inside an operator are not counted twice."""
     call, tensors, _ = BY_HAND[case]
     with ccdn_ops.use_backend("reference"):
         assert step(call, *tensors) == named(case, LITERALLY[case])
@@ -264,7 +264,7 @@ def test_iterates_that_were_not_saved_are_computed_again() -> None:
 
 
 def test_a_compiled_function() -> None:
-    """PyTorch runs it as it was written while a counter looks on."""
+    """PyTorch runs it uncompiled while a counter is active."""
     x = BY_HAND["isqrt_cov"][1][0]
     compiled = torch.compile(ccdn_ops.isqrt_cov, backend="aot_eager")
     assert step(compiled, x) == step(ccdn_ops.isqrt_cov, x)
@@ -336,7 +336,7 @@ ORDERS = {
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_whoever_is_imported_first(order: str) -> None:
+def test_imports_in_any_order(order: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ORDERS[order]], capture_output=True, text=True, check=False
     )

@@ -88,7 +88,7 @@ def test_two_runs_are_bit_equal(served: None, operator: Operator, device: str) -
 
 @every
 def test_a_stream_of_the_callers(served: None, operator: Operator, device: str) -> None:
-    """What is queued behind a slow write on a stream waits for it: nothing runs elsewhere."""
+    """Work queued behind a slow write on a stream waits for it: nothing runs on another stream."""
     tensors = on_device(operator, device, **SIZES[0])
     wanted = step(operator.call, tensors)
     stream = torch.cuda.Stream()

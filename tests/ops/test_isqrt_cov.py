@@ -57,7 +57,7 @@ def test_fp32_exact_full(backend: str, kind: str, channels: int, positions: int)
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize(("channels", "positions"), [(3, 2), (4, 3), (33, 2)])
 def test_small_maps_are_no_worse(channels: int, positions: int, seed: int) -> None:
-    """Where few positions leave a matrix so small that its rounding does not average out."""
+    """With few positions the matrix is so small that its rounding does not average out."""
     for kind in KINDS:
         x = features(kind, 2, channels, positions, seed=seed)
         judge().case(f"{kind} {tuple(x.shape)}, seed {seed}", [x]).check(isqrt_cov)

@@ -429,7 +429,7 @@ def test_no_gradient_is_asked_of_frozen_tensors(backend: str, operator: Operator
 @every
 def test_nothing_warns(backend: str, operator: Operator) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # e.g. torch's of a result that it has to make anew
+        warnings.simplefilter("error")  # such as torch's about a result that it has to resize
         for dtype in (torch.float32, torch.bfloat16):
             step(operator.call, operator.tensors(dtype))
 

@@ -1,4 +1,4 @@
-"""That `make sanitize` tests what it says it does: its module dies of a fault, and says where."""
+"""`make sanitize` works: its module dies of a fault and says where."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def forward(x, out):
 """
 # A vector across the end of a block has no name of its own.
 OVERRUN = r"AddressSanitizer: (heap-buffer-overflow|unknown-crash)(.|\n)*"
-# What is wrong, the call, and what the sanitizer says of it.
+# The fault, the call, and the sanitizer's message.
 FAULTS = {
     "nothing": ("print(forward(torch.ones(150), torch.ones(150)))", None),
     "output too short": (

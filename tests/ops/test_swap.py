@@ -258,7 +258,7 @@ def test_second_order_is_not_added_under_distributed_data_parallel(tmp_path: Any
 
 def test_a_layout_that_the_caller_knows() -> None:
     class Gather(nn.Module):
-        """Its activation is no module and none of the functions that are tried."""
+        """Its activation is neither a module nor one of the functions that are tried."""
 
         def __init__(self) -> None:
             super().__init__()

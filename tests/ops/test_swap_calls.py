@@ -324,7 +324,7 @@ def test_a_block_stays_an_instance_of_its_class() -> None:
 
 
 def test_a_branch_of_second_order_refuses_what_it_cannot_compute() -> None:
-    """The block's own forward knows nothing of it, so that it cannot stand in."""
+    """The block's own forward does not have the branch, so it cannot stand in."""
     model = nn.Sequential(Annealed(), Masked())
     assert len(swap_squeeze_excite(model, second_order=True).new_parameters) == 8
     with pytest.raises(ValueError, match=r"expected \(B, D, H, W\)"):

@@ -37,7 +37,7 @@ class _WithCall(SEModule):
 
 class _Registered(SEModule):
     def __init_subclass__(cls) -> None:
-        raise AssertionError("a swap made a subclass that its class wants to know of")
+        raise AssertionError("a swap made a subclass of a class that registers its subclasses")
 
 
 class _Meta(type):
@@ -275,7 +275,7 @@ LEFT_ALONE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "own buffer": (_WithBuffer, "buffers of its own"),
     "a size": (_OnlyLarge, "mentions 64"),
     "own call": (_WithCall, "own __call__"),
-    "subclasses that are told": (_Registered, "own __init_subclass__"),
+    "a class that registers its subclasses": (_Registered, "own __init_subclass__"),
     "a metaclass": (_OfMetaclass, "is a _Meta"),
     "two inputs": (_TwoInputs, "does not take"),
     "used twice": (_Twice, "twice"),

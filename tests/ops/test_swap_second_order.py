@@ -35,7 +35,7 @@ def test_the_published_backward_pass_is_a_gradient() -> None:
 
 
 class Group(nn.Module):
-    """Has the layer under its name, which makes it none itself."""
+    """Contains a layer under that name; it is not one itself."""
 
     def __init__(self, conv: nn.Module, soca: nn.Module) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ import ccdn_ops
 from ccdn_ops import chebyshev, use_backend
 from ccdn_ops.backends import registry
 
-SECONDS = 60.0  # after which a barrier that nobody comes to is an error
+SECONDS = 60.0  # after which a barrier that threads do not reach is an error
 
 
 def together(work: Callable[[int], Any], count: int) -> list[Any]:

@@ -34,7 +34,7 @@ TESTS = [
     *(f"test_{operator.name}.py" for operator in served_by("triton")),
     "interpreted/every_operator.py",
 ]
-# What a kernel does wrong it does in these tests of the table or in those of this backend alone.
+# A faulty kernel fails these tests of the table, or those of this backend alone.
 QUICK = {
     "test_operators.py": ("test_dtypes", "test_empty_batch", "test_nan_stays_in_its_sample"),
     "interpreted/every_operator.py": (),  # all
@@ -42,7 +42,7 @@ QUICK = {
 
 
 def run(arguments: list[str], cache: Path, interpret: bool) -> subprocess.CompletedProcess[str]:
-    left = ("TRITON_", "PYTEST_")  # the started pytest is no worker of this one
+    left = ("TRITON_", "PYTEST_")  # the started pytest is not a worker of this one
     environment = {k: v for k, v in os.environ.items() if not k.startswith(left)}
     environment["TRITON_CACHE_DIR"] = str(cache)
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -110,7 +110,7 @@ def quick_outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[O
 
 @pytest.mark.parametrize("name", QUICK_TESTS)
 def test_interpreter(quick_outcomes: dict[str, list[Outcome]], name: str) -> None:
-    """Each of them runs on every operator, in one process for all."""
+    """Each test runs on every operator; one process runs them all."""
     check_outcomes(quick_outcomes.get(name, []))
 
 

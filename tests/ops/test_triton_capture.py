@@ -125,7 +125,7 @@ def test_what_is_kept_is_not_of_this_threads_memory(capture: Callable[[bool], No
 def test_threads_share_one_table(
     capture: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who asks while another makes it waits: no table is dropped that a graph holds."""
+    """A thread waits while another makes the table: none that a graph holds is dropped."""
     plan = dual_squeeze_plan(8, 20, 5, "float32", "cuda")
     original, made, found = dual_squeeze._copied, [], []
     asks = threading.Event()

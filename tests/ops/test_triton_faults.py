@@ -1,4 +1,4 @@
-"""Faults that Triton's interpreter hides, put into kernels: each is found in the compiled form.
+"""Faults that Triton's interpreter hides, planted in kernels: the compiled form reveals each.
 
 Loop variables that the compiler does not carry are found in what it makes of the source
 (loop_carries.py) and by wrong numbers; accesses outside of a tensor, threads that do not wait and

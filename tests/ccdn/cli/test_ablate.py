@@ -35,7 +35,7 @@ from ccdn.evaluation.ablation import (
 
 
 @pytest.mark.parametrize("name", grids())
-def test_the_grids_that_ship(name: str) -> None:
+def test_the_bundled_grids(name: str) -> None:
     """Every row is a configuration."""
     grid = load_grid(name)
     for cell in [cell for cell in cells(grid) if cell.seed == grid.seeds[0]]:
@@ -69,7 +69,7 @@ def test_the_baseline_is_one_row_of_each_seed() -> None:
         ("seed: [1]", "seed"),
         ("- 1", "expected the fields of a grid"),
         ("", "found an empty file"),
-        ("[" * 9999, "flow"),  # YAML's versions differ in the words
+        ("[" * 9999, "flow"),  # versions of YAML word it differently
         (b"\xff\xfe", "decode"),
     ],
 )
@@ -253,7 +253,7 @@ def test_commands_share_the_runs_of_a_grid(
         assert main(command) == 0
     said = capsys.readouterr()
     assert f"baseline_seed0: folder is in use by process {other.pid} on " in said.err
-    assert said.err.count("left to it") == 2  # looked at again when all else was done
+    assert said.err.count("left to it") == 2  # checked again when everything else was done
     assert said.out.splitlines()[-1].endswith("will write the tables: baseline_seed0")
     assert (out / "fcdn_p2_seed0/results.json").exists()
     assert "| Baseline | - | - | 0 |" in (out / "table.md").read_text()

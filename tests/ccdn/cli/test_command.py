@@ -90,8 +90,8 @@ def test_a_closed_pipe(
         stream = io.TextIOWrapper(raw, write_through=unbuffered)
         monkeypatch.setattr(sys, "stdout", stream)
         assert main(3) == 141
-        assert main(99999) == 0  # the rest of it goes nowhere
-        stream.close()  # as when Python ends: what is left is written without a fault
+        assert main(99999) == 0  # nothing reads the rest
+        stream.close()  # as when Python exits: the remaining output is flushed without an error
     assert capsys.readouterr().err == ""
 
 

@@ -149,7 +149,7 @@ def test_100_pictures_of_which_3_are_broken(
     broken = ("004.png", "050.png", "099.png")
     for name, content in zip(broken, (b"", picture[:200], b"no picture"), strict=True):
         (folder / name).write_bytes(content)
-    # The cascade does not see made-up faces; what it does see is the business of another test.
+    # The cascade does not find made-up faces; another test covers what it finds.
     found = [np.array([10.0, 10, 80, 90])]
     monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: found)
     assert run(folder, "--weights", weights, "--out", out, "--write", "json,csv,pts") == 1
@@ -229,7 +229,7 @@ def test_a_camera(
     monkeypatch.setattr(sources.cv2, "VideoCapture", FakeCamera)
     out = tmp_path / "out"
     arguments = ["--weights", weights, "--out", out, "--frames", "4", "--write", "json"]
-    assert run("camera:3", *arguments) == 3  # it looks at a wall
+    assert run("camera:3", *arguments) == 3  # it films a wall
     assert "camera_3: 0 faces in 4 frames" in capsys.readouterr().out
     found = json.loads((out / "camera_3.json").read_text())
     assert [frame["frame"] for frame in found["frames"]] == [0, 1, 2, 3]
@@ -277,7 +277,7 @@ def test_two_photographs_in_one_picture_are_two_results(
 
 
 def test_a_sample_photograph_has_its_own_face_first(shared: Path) -> None:
-    """Every sample but the crowd, where each of many faces has as good a claim."""
+    """Every sample but the crowd, where any of many faces may come first."""
     checked = 0
     for path in sorted((shared / "samples/mmpose_json").glob("*/*.json")):
         content = json.loads(path.read_text())
@@ -395,7 +395,7 @@ def test_a_box_outside_the_picture(
     assert predict.main([*arguments, "--weights", str(weights)]) == 2
     printed = capsys.readouterr()
     assert "overlaps the picture of 96 x 96 pixels" in printed.err
-    assert printed.out == ""  # nothing was written, and nothing else is claimed
+    assert printed.out == ""  # nothing was written, and nothing is said to have been
     assert not out.exists()
 
 
@@ -590,7 +590,7 @@ def test_a_line_break_in_a_name_is_no_second_line(
 def test_a_very_long_name(
     weights: Path, face_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Results have more to their names than pictures, and no name has more than 255 bytes."""
+    """Names of results are longer than those of pictures, and no name has more than 255 bytes."""
     pictures = []
     for end in ("ä", "ö"):
         pictures.append(tmp_path / f"{'ü' * 120}{end}.png")

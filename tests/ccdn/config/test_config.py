@@ -85,7 +85,7 @@ def test_a_wrong_override_is_one_clear_line(override: str, message: str) -> None
 
 @pytest.mark.parametrize("name", ["2024_11_24", "007", "1e3", "yes", "a: b", "a #1", "[x", " a "])
 def test_a_text_is_taken_as_it_is(name: str) -> None:
-    """What YAML would make a number, a mapping or a comment of is a folder's name."""
+    """A folder's name may be what YAML would read as a number, a mapping or a comment."""
     config = load_config("tiny", [f"data.root={name}", f"train.out={name}"])
     assert (config.data.root, config.train.out) == (name, name)
 

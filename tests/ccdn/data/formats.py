@@ -46,7 +46,7 @@ def _hoard(path: Path) -> None:
         _kept.append(bytearray(b"?") * (3 << 29))
 
 
-# Readers that fail at everything but b"?", to see that it shows.
+# Readers that fail at everything but b"?", to see that the tests notice.
 FAULTS = {"raise": _raise, "crash": _crash, "hang": _hang, "hoard": _hoard}
 
 

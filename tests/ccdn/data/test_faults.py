@@ -34,7 +34,7 @@ def good_points(count: int) -> np.ndarray:
 
 
 class Faces:
-    """What a writer is told: points (3 lists of them), boxes, and where the images lie."""
+    """What a writer gets: points (3 lists of them), boxes, and where the images lie."""
 
     def __init__(self, count: int, fault: str) -> None:
         self.points = [good_points(count) for _ in range(3)]

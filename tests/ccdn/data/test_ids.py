@@ -38,7 +38,7 @@ def coco(root: Path, images: list[Any], annotations: list[tuple[Any, Any]]) -> P
 
 
 def test_an_id_of_two_images(tmp_path: Path) -> None:
-    """Which of the two its annotations are of, nobody can tell: skip_bad leaves them all out."""
+    """It is unknown to which of the two its annotations belong: skip_bad leaves them all out."""
     root = coco(tmp_path, [7, 8, 7], [(1, 7), (2, 8), (3, 7)])
     message = r"train.json: found the id 7 of images 0 and 2, expected an id for each"
     with pytest.raises(DataError, match=message):
@@ -85,7 +85,7 @@ def test_an_id_of_two_annotations(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", [True, 1.0, None, [1], {}])
-def test_what_is_no_id(key: Any, tmp_path: Path) -> None:
+def test_an_invalid_id(key: Any, tmp_path: Path) -> None:
     """For Python true, 1 and 1.0 are one key."""
     root = coco(tmp_path, [1, key], [(1, 1)])
     with pytest.raises(DataError, match=r"train.json, image 1: expected an id and a file_name"):

@@ -107,7 +107,7 @@ def _written(path: Path, content: bytes) -> Path:
 @pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("size", [(1, 1), (9, 40), (65, 33), (160, 160)])
 def test_pictures_that_are_mid_grey(kind: str, size: tuple[int, int], tmp_path: Path) -> None:
-    """They look as missing blocks do, and are whole."""
+    """They look like missing blocks, but are whole."""
     path = tmp_path / "a.jpg"
     for colour in ((128, 128, 128), (255, 0, 0)):
         path.write_bytes(encoded(kind, Image.new("RGB", size, colour)))

@@ -85,7 +85,7 @@ def test_errors_of_subsets() -> None:
 
 def test_rates_on_counted_faces() -> None:
     errors = np.array([0.02, 0.05, 0.10, 0.20])
-    assert failure_rate(errors) == 0.25  # 0.10 itself is no failure
+    assert failure_rate(errors) == 0.25  # 0.10 itself is not a failure
     assert failure_rate(errors, 0.04) == 0.75
     assert auc(errors, 0.10) == pytest.approx((0.8 + 0.5 + 0 + 0) / 4)
     assert ced(errors, np.array([0.0, 0.02, 0.06, 1.0])).tolist() == [0, 0.25, 0.5, 1]

@@ -32,7 +32,7 @@ class Brightest(nn.Module):
 
 
 class Oracle(nn.Module):
-    """Gives landmarks that it was told, in the order of the faces."""
+    """Gives prescribed landmarks, in the order of the faces."""
 
     def __init__(self, landmarks: Tensor) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ def weights(mean_shape_weights: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def one_face(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cascade does not see made-up faces."""
+    """The cascade does not find made-up faces."""
     found = [np.array([10.0, 10, 50, 50])]
     monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: found)
 
@@ -106,10 +106,10 @@ def film_of(path: Path) -> tuple[float, float]:
     return reader.get(cv2.CAP_PROP_FRAME_COUNT), reader.get(cv2.CAP_PROP_FPS)
 
 
-def test_a_camera_that_is_slower_than_it_tells(
+def test_a_camera_that_is_slower_than_it_claims(
     weights: Path, tmp_path: Path, scripted: Callable[..., None]
 ) -> None:
-    """It tells of 30 frames a second and gives 5, later 2: film and JSON last as long."""
+    """It claims 30 frames a second and gives 5, later 2: film and JSON last as long."""
     times = (*np.arange(15) / 5, *(3 + np.arange(10) / 2))
     scripted(rate=30.0, times=times)
     out = ["--weights", weights, "--out", tmp_path, "--write", "picture,json,csv"]
@@ -139,9 +139,9 @@ def times_of(rate: float, stamps: list[float], count: float = 0.0) -> list[float
     [
         (30, [0, 0.02, 0.5, 0.6, 2.0], 0, [0, 0.02, 0.5, 0.6, 2.0]),  # a variable rate
         (30, [5.0, 5.1, 5.3], 0, [0, 0.1, 0.3]),  # starts late
-        (10, [0, 0, 0], 0, [0, 0.1, 0.2]),  # tells none
+        (10, [0, 0, 0], 0, [0, 0.1, 0.2]),  # states none
         (10, [math.nan, math.nan, math.inf], 0, [0, 0.1, 0.2]),
-        (math.nan, [0, 0, 0], 0, [0, 0.04, 0.08]),  # neither a rate
+        (math.nan, [0, 0, 0], 0, [0, 0.04, 0.08]),  # nor a rate
         (10, [0, 0.2, 0.2, 0.3, 0.5], 0, [0, 0.2, 0.3, 0.4, 0.5]),  # one that stands still
         (10, [0, 0.2, 95443.7, 95443.9], 0, [0, 0.2, 0.3, 0.5]),  # a jump: counts anew
         (10, [50, 50.1, 0, 0.1], 0, [0, 0.1, 0.2, 0.3]),

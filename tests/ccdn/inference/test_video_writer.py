@@ -86,7 +86,7 @@ def test_each_frame_is_shown_at_its_time(tmp_path: Path) -> None:
 
 
 def test_a_constant_rate_keeps_every_frame(tmp_path: Path) -> None:
-    """Times as files tell them, to a millisecond, and a rate that MPEG-4 cannot tell exactly."""
+    """Times as files state them, to a millisecond, and a rate that MPEG-4 cannot state exactly."""
     written = Film(tmp_path / "a.mp4", 239.127)
     for i in range(500):
         written.add(grey(0), round(i / 239.127, 3))
@@ -196,7 +196,7 @@ def test_only_a_whole_film_has_its_name(tmp_path: Path) -> None:
     "name", [b"10:30.mp4", b"%02d.mp4", b"a\nb.mp4", b"http:x.mp4", b"\xff.mp4"]
 )
 def test_any_name(name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a name is no text OpenCV ends the process, and FFmpeg takes some for addresses."""
+    """If a name is not text, OpenCV ends the process; FFmpeg takes some names for addresses."""
     folder = tmp_path / os.fsdecode(b"folder \xfe" if b"\xff" in name else b"folder")
     try:
         folder.mkdir()

@@ -117,7 +117,7 @@ def test_two_runs_on_one_page(
 
 
 def test_a_part_of_a_run(run: Path, tmp_path: Path) -> None:
-    """A training that was not yet measured, and predictions without a training."""
+    """A run that was not yet evaluated, and predictions without a run."""
     training = tmp_path / "training"
     training.mkdir()
     shutil.copy(run / "metrics.jsonl", training)
@@ -193,11 +193,11 @@ def test_scores_older_than_the_training_are_said(run: Path, tmp_path: Path) -> N
 
     started("2020-01-01T00:00:00+00:00")
     assert said not in page_of(folder)
-    started("2999-01-01T00:00:00+00:00")  # begun anew
+    started("2999-01-01T00:00:00+00:00")  # started again
     assert said in page_of(folder)
     started("2020-01-01T00:00:00+00:00")
     log = MetricsLog(folder / "metrics.jsonl", 8)
-    log.write({"kind": "epoch", "step": 12, "at": 3.0, "nme": 1.0, "seconds": 3.0})  # gone on
+    log.write({"kind": "epoch", "step": 12, "at": 3.0, "nme": 1.0, "seconds": 3.0})  # continued
     log.close()
     assert said in page_of(folder)
 

@@ -36,7 +36,7 @@ def test_its_name_comes_last(tmp_path: Path) -> None:
     file = GrowingFile(path)
     for i in range(3):
         file.add(b"piece %d\n" % i)
-        assert file.partial.read_bytes().count(b"\n") == i + 1  # with the system already
+        assert file.partial.read_bytes().count(b"\n") == i + 1  # already with the system
     assert path.read_bytes() == b"before"
     file.finish()
     assert path.read_bytes() == b"piece 0\npiece 1\npiece 2\n"

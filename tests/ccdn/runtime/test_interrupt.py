@@ -111,7 +111,7 @@ def test_everything_is_as_before() -> None:
     assert signal.set_wakeup_fd(-1) == -1
 
 
-def test_who_is_told_of_signals_already_stays_so() -> None:
+def test_code_that_receives_signals_keeps_them() -> None:
     """As asyncio."""
     mine, other = socket.socketpair()
     other.setblocking(False)
@@ -127,7 +127,7 @@ def test_who_is_told_of_signals_already_stays_so() -> None:
 
 
 def test_in_another_thread() -> None:
-    """Python gives signals to the main thread alone."""
+    """Python delivers signals only to the main thread."""
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(command("ccdn.made_up")(lambda: 0)()))
     thread.start()

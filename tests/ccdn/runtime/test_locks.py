@@ -22,7 +22,7 @@ def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
     with held_by_another(path) as other, Lock(path) as lock:
         with pytest.raises(BusyError, match=rf"run: folder is in use by process {other.pid} on "):
             lock.take()
-        assert path.exists()  # the one who was refused takes nothing away
+        assert path.exists()  # a refused process removes nothing
     assert not path.exists()
     with Lock(path) as lock:
         lock.take()

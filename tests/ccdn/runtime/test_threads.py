@@ -27,7 +27,7 @@ from ccdn.runtime.quiet import no_warnings
 from ccdn.synthetic_faces import SyntheticFaces
 
 THREADS = 4
-SECONDS = 60.0  # after which a barrier that nobody comes to is an error
+SECONDS = 60.0  # after which a barrier that threads do not reach is an error
 
 
 def together(work: Callable[[int], Any], count: int = THREADS) -> list[Any]:
@@ -176,7 +176,7 @@ def test_silence_ends_when_the_last_has_left() -> None:
         with no_warnings():
             second_in.set()
             assert first_out.wait(SECONDS)
-            warnings.warn("of the one who is still inside", stacklevel=1)
+            warnings.warn("of the block that is still active", stacklevel=1)
 
     before = list(warnings.filters)
     with warnings.catch_warnings(record=True) as warned:
@@ -204,7 +204,7 @@ def test_predictors_are_made_at_the_same_time() -> None:
 def test_files_get_the_umask_which_never_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To ask for it is to set it, for every thread of the process."""
+    """Reading the umask means setting it, for every thread of the process."""
     before = os.umask(0o027)
     try:
         with monkeypatch.context() as patched:

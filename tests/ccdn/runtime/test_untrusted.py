@@ -95,7 +95,7 @@ def test_plain_values() -> None:
 
 
 def test_a_saved_configuration_refers_to_nothing() -> None:
-    """Of a file that somebody sends, `${oc.env:HOME}` would become a part of what is written."""
+    """If a file comes from somebody else, `${oc.env:HOME}` would end up in what is written."""
     with pytest.raises(ConfigError, match=r"w\.pt: data\.root: found the reference '\$\{oc\.env"):
         config_from_dict({"data": {"root": "${oc.env:HOME}"}}, "w.pt")
     with pytest.raises(ConfigError, match=r"w\.pt: it holds too many values"):
@@ -148,7 +148,7 @@ def test_a_checkpoint(
 
 
 def test_a_checkpoint_that_is_packed(mean_shape_weights: Path, tmp_path: Path) -> None:
-    """A megabyte of it could be a gigabyte; what torch writes is not compressed."""
+    """A megabyte could unpack to a gigabyte; what torch writes is not compressed."""
 
     def more(name: str, content: bytes) -> bytes:
         return content + bytes(1 << 28 if name.endswith("data/0") else 0)

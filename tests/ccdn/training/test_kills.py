@@ -23,7 +23,7 @@ from ccdn.training.resume import has_checkpoint, load_last
 KILLS = 20
 BETWEEN = 3  # train.checkpoint_steps
 
-# Kills itself at the n-th time that it comes to a place.
+# Kills itself when it reaches a place for the n-th time.
 KILL = """
 import os, random, signal, sys
 import ccdn.runtime.files, ccdn.training.metrics_log as log
@@ -106,7 +106,7 @@ else:
 from ccdn.cli.train import main
 sys.exit(main(sys.argv[4:]))
 """
-# How often a place is met in about ten steps.
+# How often about ten steps reach a place.
 PLACES = {
     "gradient": 10,
     "evaluation": 2,

@@ -114,7 +114,7 @@ def test_two_processes_and_one(face_folder: Path, small: list[str], tmp_path: Pa
 def test_accumulated_parts_are_one_batch(
     face_folder: Path, small: list[str], tmp_path: Path
 ) -> None:
-    """But for COCS, whose Q is that of a part."""
+    """Except COCS, whose Q is that of a part."""
     for name, parts in (("whole", 1), ("parts", 2)):
         own = (f"train.accumulate={parts}", "train.cocs.t=0", "train.cocs.t1=0", "train.cocs.g=0")
         assert main(arguments(face_folder, small, tmp_path / name, *own)[2:]) == 0

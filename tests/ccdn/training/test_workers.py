@@ -65,7 +65,7 @@ def die() -> None:
 
 
 def end_by_sigbus() -> None:
-    faulthandler.disable()  # pytest's would print where that was
+    faulthandler.disable()  # pytest's handler would print a traceback
     os.kill(os.getpid(), signal.SIGBUS)
 
 
@@ -136,7 +136,7 @@ class EndsWhereItIsRead:
 
 
 def test_a_worker_that_ends_before_it_has_read_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one that memory is short for; what it was sent is more than a pipe holds."""
+    """As if memory were short; what it was sent is more than a pipe holds."""
     spawn = multiprocessing.get_context("spawn")
     monkeypatch.setattr(multiprocessing, "get_context", lambda: spawn)
     make: Any = (EndsWhereItIsRead(), bytes(4 << 20))
@@ -298,8 +298,8 @@ def test_a_signal_ends_the_wait_for_a_batch(
     assert load_checkpoint(out / "last.pt").step <= 6
 
 
-def test_of_several_processes_one_waits_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They stop together after a step, or each by itself where a step does not come."""
+def test_several_processes_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stop together after a step, or each by itself if no step comes."""
     now = 100.0
     monkeypatch.setattr(signals.time, "monotonic", lambda: now)
     team: Any = Processes(0, 2, 0, object())  # type: ignore[arg-type]

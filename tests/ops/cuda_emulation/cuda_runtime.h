@@ -1,6 +1,6 @@
 // Stands in for CUDA's own header, so that a .cu file compiles as C++ and its kernels run on the
 // CPU: blocks one after another, the threads of a block as coroutines that change at
-// __syncthreads(). For tests only; csrc knows nothing of it.
+// __syncthreads(). For tests only; csrc does not depend on it.
 //
 // What it catches: wrong values and indices, out-of-bounds shared memory (with -fsanitize=bounds),
 // addresses that their type does not allow (-fsanitize=alignment), barriers that not every thread
