@@ -45,7 +45,7 @@ def missing_packages() -> list[str]:
     import importlib.util
 
     needed = {"omegaconf": "omegaconf", "cv2": "opencv-python-headless", "yaml": "PyYAML"}
-    needed |= {"tqdm": "tqdm", "safetensors": "safetensors"}
+    needed |= {"tqdm": "tqdm", "safetensors": "safetensors", "pydantic": "pydantic"}
     needed |= {"scipy": "scipy", "h5py": "h5py", "matplotlib": "matplotlib", "jinja2": "jinja2"}
     return [package for name, package in needed.items() if importlib.util.find_spec(name) is None]
 

@@ -1,5 +1,6 @@
 """Configuration: typed dataclasses, YAML presets, and overrides from the command line.
 
+Each field says in its annotation what it may hold, and `ccdn.runtime.validation` checks it.
 `load_config("tiny", ["train.lr=1e-3"])` merges, in this order: the defaults of the dataclasses, the
 preset or YAML file (and the one named by its `base:` line), and the overrides. Every field can be
 overridden.
@@ -15,6 +16,7 @@ from ccdn.config.load import (
     load_config,
     presets,
     read_yaml,
+    resolve,
 )
 from ccdn.config.model import ModelConfig
 from ccdn.config.run import Config
@@ -39,5 +41,6 @@ __all__ = [
     "load_config",
     "presets",
     "read_yaml",
+    "resolve",
     "resolve_data",
 ]

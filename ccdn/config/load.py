@@ -6,18 +6,19 @@ import difflib
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
-from omegaconf import DictConfig, OmegaConf, StringNode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ccdn.config.checks import check_values, field_names
+from ccdn.config.checks import check_together
 from ccdn.config.run import Config
 from ccdn.runtime.errors import ConfigError
 from ccdn.runtime.untrusted import check_plain, check_yaml
+from ccdn.runtime.validation import FieldError, holds_text, types_of, validated
 
 CONFIG_FOLDER = Path(__file__).parent / "presets"
 GRID_FOLDER = Path(__file__).parent / "grids"
@@ -31,13 +32,13 @@ def presets() -> list[str]:
 def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a preset (by name) or a YAML file and apply `section.field=value` overrides.
 
-    Raises ConfigError, in one line, for a missing file, an unknown key, a value of the wrong type
-    or one that is not among the allowed ones.
+    Raises ConfigError, in one line, for a missing file, an unknown key, and a value that the
+    annotation of its field excludes.
     """
-    merged = OmegaConf.structured(Config)
+    merged = _Merged()
     for source, values in _read_chain(str(name_or_path)):
-        merged = _merge(merged, values, source)
-    return _finish(_override(merged, overrides))
+        merged.add(values, source)
+    return merged.finished(overrides)
 
 
 def config_from_dict(
@@ -54,8 +55,9 @@ def config_from_dict(
         # Saved configurations are resolved already; doing so here would read the environment.
         if "${" in repr(value):
             raise ConfigError(f"{source}: {name}: found the reference {value!r}, expected a value")
-    merged = _merge(OmegaConf.structured(Config), dict(values), source)
-    return _finish(_override(merged, overrides))
+    merged = _Merged()
+    merged.add(values, source)
+    return merged.finished(overrides)
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -121,99 +123,133 @@ def _find(name: str, beside: Path | None) -> Path:
     )
 
 
-def _override(merged: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    for override in overrides:
-        merged = _merge(merged, _parse_override(merged, override), f"override {override!r}")
-    return merged
+class _Merged:
+    """Values of a configuration: OmegaConf merges them, and they are checked when all are there."""
+
+    def __init__(self) -> None:
+        self._values = OmegaConf.create(asdict(Config()))
+        self._files: dict[str, str] = {}  # where the value of a field comes from, if from a file
+
+    def add(self, values: Mapping[str, Any], source: str, file: bool = True) -> None:
+        """Replace fields. Raises ConfigError, which names the source, for one that is unknown."""
+        for name in _checked_names(Config, values, source, ""):
+            self._files[name] = f"{source}: " if file else ""
+        try:
+            merged = OmegaConf.merge(self._values, dict(values))
+        except OmegaConfBaseException as error:
+            key = getattr(error, "full_key", None)
+            raise ConfigError(f"{source}: {key}: {_one_line(error)}") from error
+        assert isinstance(merged, DictConfig)
+        self._values = merged
+
+    def finished(self, overrides: Sequence[str]) -> Config:
+        """The configuration, after overrides. Raises ConfigError for the first bad value."""
+        for override in overrides:
+            self.add(_parse_override(override), f"override {override!r}", file=False)
+        try:
+            config = validated(Config, resolve(self._values, "configuration"))
+        except FieldError as error:
+            file = self._files.get(error.field.partition("[")[0], "")  # without an index in a list
+            raise ConfigError(f"{file}{error}") from error
+        check_together(config)
+        if config.data.cache_dir is not None:
+            config.data.cache_dir = os.path.expanduser(config.data.cache_dir)
+        if config.data.points is None:
+            config.data.points = config.model.points
+        return config
 
 
-def _parse_override(known: DictConfig, text: str) -> dict[str, Any]:
+def resolve(values: Any, source: str) -> dict[str, Any]:
+    """Plain values, with references such as `${oc.env:HOME}` replaced by what they refer to. Raises
+    ConfigError.
+    """
+    try:
+        found = OmegaConf.to_container(
+            OmegaConf.create(values), resolve=True, throw_on_missing=True
+        )
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{source}: {_one_line(error)}") from error
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
+
+
+def _parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     path = key.strip().split(".")
     if not equals or not key.strip() or key.startswith("-"):
         raise ConfigError(f"override {text!r}: expected section.field=value, e.g. train.lr=1e-3")
+    is_text = holds_text(_type_of(path))
     try:
         check_yaml(value)
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-        if not _holds_text(known, path):
+        if not is_text:
             raise ConfigError(f"override {text!r}: {_one_line(error)}") from error
         parsed = {"value": value}
     assert isinstance(parsed, dict)
     nested: Any = parsed["value"]
     # YAML reads 2024_11_24 as a number, "a: b" as a mapping and "a #1" as "a" with a comment.
-    if nested is not None and value[:1] not in ("'", '"') and _holds_text(known, path):
+    if nested is not None and value[:1] not in ("'", '"') and is_text:
         nested = value
     for part in reversed(path):
         nested = {part: nested}
     return dict(nested)
 
 
-def _holds_text(known: Any, path: Sequence[str]) -> bool:
-    """Whether the field of that name is a string, such as a folder's path."""
+def _is_section(kind: Any) -> TypeGuard[type]:
+    return is_dataclass(kind)
+
+
+def _type_of(path: Sequence[str]) -> Any:
+    """The type of the field of that name, None if there is none."""
+    found: Any = Config
     for part in path:
-        if not isinstance(known, DictConfig):
-            return False
-        known = known._get_node(part, validate_access=False)
-    return isinstance(known, StringNode)
+        found = types_of(found).get(part) if _is_section(found) else None
+    return found
 
 
-def _merge(merged: DictConfig, values: dict[str, Any], source: str) -> DictConfig:
-    try:
-        _check_keys(merged, values, source, "")
-        result = OmegaConf.merge(merged, values)
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        raise ConfigError(f"{source}: {key}: {_one_line(error)}") from error
-    assert isinstance(result, DictConfig)
-    return result
-
-
-def _check_keys(known: DictConfig, values: Mapping[str, Any], source: str, prefix: str) -> None:
+def _checked_names(
+    kind: type, values: Mapping[str, Any], source: str, prefix: str
+) -> Iterator[str]:
+    """The full names of the fields that values have. Raises ConfigError for an unknown one."""
+    known = types_of(kind)
     for key, value in values.items():
         full = f"{prefix}{key}"
         if key not in known:
             raise ConfigError(f"{source}: unknown key {full!r}{_closest(str(key), full, known)}")
-        below = known[key]
-        if full == "data.augmentation_fields":
-            continue  # its keys belong to the augmentation, which checks them itself
-        if isinstance(below, DictConfig):
-            if not isinstance(value, Mapping):
-                raise ConfigError(
-                    f"{source}: {full} is a section with the fields {', '.join(map(str, below))};"
-                    f" found {value!r}"
-                )
-            _check_keys(below, value, source, f"{full}.")
+        if not _is_section(below := known[key]):
+            yield full
+        elif isinstance(value, Mapping):
+            yield from _checked_names(below, value, source, f"{full}.")
+        else:
+            raise ConfigError(
+                f"{source}: {full} is a section with the fields {', '.join(types_of(below))};"
+                f" found {value!r}"
+            )
 
 
-def _closest(key: str, full: str, known: DictConfig) -> str:
-    everywhere = field_names(OmegaConf.structured(Config))
-    here = difflib.get_close_matches(key, [str(name) for name in known], n=1)
+def _closest(key: str, full: str, known: Mapping[str, Any]) -> str:
+    here = difflib.get_close_matches(key, list(known), n=1)
     if here:
         prefix = full[: len(full) - len(key)]
         return f"; did you mean {prefix}{here[0]}?"
     # Among fields with the same last name: the one nearest to the top, then the first.
     by_leaf: dict[str, str] = {}
-    for name in sorted(everywhere, key=lambda name: name.count(".")):
+    for name in sorted(_field_names(Config), key=lambda name: name.count(".")):
         by_leaf.setdefault(name.rsplit(".", 1)[-1], name)
     elsewhere = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(by_leaf), n=1)
     if elsewhere:
         return f"; did you mean {by_leaf[elsewhere[0]]}?"
-    return f"; known here: {', '.join(map(str, known))}"
+    return f"; known here: {', '.join(known)}"
 
 
-def _finish(merged: DictConfig) -> Config:
-    try:
-        config = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"configuration: {_one_line(error)}") from error
-    assert isinstance(config, Config)
-    check_values(config)
-    if config.data.cache_dir is not None:
-        config.data.cache_dir = os.path.expanduser(config.data.cache_dir)
-    if config.data.points is None:
-        config.data.points = config.model.points
-    return config
+def _field_names(kind: type, prefix: str = "") -> Iterator[str]:
+    """The full names of all fields below a section."""
+    for name, below in types_of(kind).items():
+        if _is_section(below):
+            yield from _field_names(below, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def _one_line(error: BaseException) -> str:

@@ -6,11 +6,14 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from ccdn.data.images import cv2
 from ccdn.data.occlusion import KINDS, Placement, paint_occluder
+from ccdn.runtime.validation import NotNegative, Number, Positive, Probability, check
 
 
 @dataclass(frozen=True)
@@ -30,47 +33,32 @@ class Augmentation:
     size, as a share of the crop; an arm continues to the border.
     """
 
-    distribution: str = "normal"
-    rotation: float = 0.0
-    rotation_limit: float = 60.0
-    scale: float = 0.0
-    scale_limit: float = 0.5
-    scale_low: float = 1.0
-    scale_high: float = 1.0
-    shift: float = 0.0
-    shift_limit: float = 0.15
-    flip: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    gamma: float = 0.0
-    colour: float = 0.0
-    low_resolution: float = 0.0
-    low_resolution_factor: float = 4.0
-    occlusion: float = 0.0
-    occlusion_size: float = 0.4
+    distribution: Literal["normal", "uniform"] = "normal"
+    rotation: NotNegative = 0.0
+    rotation_limit: NotNegative = 60.0
+    scale: NotNegative = 0.0
+    scale_limit: NotNegative = 0.5
+    scale_low: Positive = 1.0
+    scale_high: Positive = 1.0
+    shift: NotNegative = 0.0
+    shift_limit: NotNegative = 0.15
+    flip: Probability = 0.0
+    brightness: NotNegative = 0.0
+    contrast: NotNegative = 0.0
+    gamma: NotNegative = 0.0
+    colour: NotNegative = 0.0
+    low_resolution: Probability = 0.0
+    low_resolution_factor: Annotated[Number, Field(ge=1)] = 4.0
+    occlusion: Probability = 0.0
+    occlusion_size: Probability = 0.4
 
     def __post_init__(self) -> None:
-        if self.distribution not in ("normal", "uniform"):
-            raise ValueError(
-                f"found augmentation distribution {self.distribution!r}, expected normal or uniform"
-            )
-        for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            if item.name == "distribution":
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ValueError(f"found augmentation {item.name} = {value!r}, expected a number")
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"found augmentation {item.name} = {value}, expected 0 or more")
-            if item.name in ("flip", "low_resolution", "occlusion") and value > 1:
-                raise ValueError(f"found augmentation {item.name} = {value}, expected 0 to 1")
-        if not 0 < self.scale_low <= self.scale_high:
+        check(self)
+        if self.scale_low > self.scale_high:
             raise ValueError(
                 f"found scale_low {self.scale_low} and scale_high {self.scale_high}, "
-                "expected 0 < scale_low <= scale_high"
+                "expected scale_low <= scale_high"
             )
-        if self.low_resolution_factor < 1 or self.occlusion_size > 1:
-            raise ValueError("expected low_resolution_factor >= 1 and occlusion_size <= 1")
 
     @property
     def is_geometric(self) -> bool:

@@ -8,25 +8,32 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from pydantic import AfterValidator, ConfigDict
 
-from ccdn.config import GRID_FOLDER, ConfigError, read_yaml
+from ccdn.config import GRID_FOLDER, ConfigError, read_yaml, resolve
 from ccdn.data import DataError
 from ccdn.evaluation.metrics import NORMS
 from ccdn.evaluation.result_files import read_results
 from ccdn.evaluation.tables import NORM_NAMES, Row, Table, as_csv, as_latex
 from ccdn.runtime.files import atomic_write
+from ccdn.runtime.validation import Count, FieldError, Natural, Number, Text, validated
 
+Variant = Literal["baseline", "fcdn", "ccdn"]
 # What a variant changes in any configuration.
-VARIANTS: dict[str, tuple[str, ...]] = {
+VARIANTS: dict[Variant, tuple[str, ...]] = {
     "baseline": ("model.ctm=false",),
     "fcdn": ("model.ctm=true", "model.orders=1"),
     "ccdn": ("model.ctm=true", "model.orders=2"),
 }
-NAMES = {"baseline": "Baseline", "fcdn": "FCDN", "ccdn": "CCDN"}
+NAMES: dict[Variant, str] = {"baseline": "Baseline", "fcdn": "FCDN", "ccdn": "CCDN"}
+
+
+def _none_or_three(gammas: list[float]) -> list[float]:
+    if len(gammas) not in (0, 3):
+        raise ValueError(f"expected 3 each, of T, T-1 and G; found {gammas}")
+    return gammas
 
 
 @dataclass
@@ -37,32 +44,36 @@ class Grid:
     has neither excitations nor COCS: it is one row.
     """
 
-    config: str = "small"
-    variants: list[str] = field(default_factory=lambda: [*VARIANTS])
-    excitations: list[int] = field(default_factory=lambda: [4])
-    gammas: list[list[float]] = field(default_factory=lambda: [[]])
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    overrides: list[str] = field(default_factory=list)  # section.field=value, of every cell
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    config: Text = "small"
+    variants: list[Variant] = field(default_factory=lambda: [*VARIANTS])
+    excitations: list[Count] = field(default_factory=lambda: [4])
+    gammas: list[Annotated[list[Number], AfterValidator(_none_or_three)]] = field(
+        default_factory=lambda: [[]]
+    )
+    seeds: list[Natural] = field(default_factory=lambda: [0, 1, 2])
+    overrides: list[Text] = field(default_factory=list)  # section.field=value, of every cell
 
 
 @dataclass(frozen=True)
 class Cell:
     """A run of a grid; `excitations` 0 and no gammas for the Baseline."""
 
-    variant: str
+    variant: Variant
     excitations: int
     gammas: tuple[float, ...]
     seed: int
 
     @property
-    def row(self) -> tuple[str, int, tuple[float, ...]]:
+    def row(self) -> tuple[Variant, int, tuple[float, ...]]:
         """What the seeds are averaged over."""
         return self.variant, self.excitations, self.gammas
 
     @property
     def name(self) -> str:
         """The folder of the run."""
-        parts = [self.variant]
+        parts: list[str] = [self.variant]
         parts += [f"p{self.excitations}"] if self.excitations else []
         parts += ["g" + "-".join(f"{gamma:g}" for gamma in self.gammas)] if self.gammas else []
         return "_".join([*parts, f"seed{self.seed}"])
@@ -91,20 +102,9 @@ def load_grid(name_or_path: str) -> Grid:
             f"no grid {name_or_path!r}: neither a file nor one of {', '.join(grids())}"
         )
     try:
-        values = read_yaml(path, "the fields of a grid")
-        grid = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Grid), values))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
-    assert isinstance(grid, Grid)
-    for variant in grid.variants:
-        if variant not in VARIANTS:
-            raise ConfigError(
-                f"{path}: variants: expected some of {', '.join(VARIANTS)}; found {variant!r}"
-            )
-    if any(len(gamma) not in (0, 3) for gamma in grid.gammas):
-        raise ConfigError(f"{path}: gammas: expected 3 each, of T, T-1 and G; found {grid.gammas}")
-    if any(count < 1 for count in grid.excitations):
-        raise ConfigError(f"{path}: excitations: expected 1 or more, found {grid.excitations}")
+        grid = validated(Grid, resolve(read_yaml(path, "the fields of a grid"), str(path)))
+    except FieldError as error:
+        raise ConfigError(f"{path}: {error}") from error
     if not cells(grid):
         raise ConfigError(f"{path}: the grid is empty")
     return grid

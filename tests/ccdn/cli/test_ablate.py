@@ -63,10 +63,12 @@ def test_the_baseline_is_one_row_of_each_seed() -> None:
     ("text", "message"),
     [
         ("variants: [alexnet]", "found 'alexnet'"),
-        ("gammas: [[0.1, 0.2]]", "gammas: expected 3 each"),
-        ("excitations: [0]", "expected 1 or more"),
+        ("gammas: [[0.1, 0.2]]", "gammas[0]: expected 3 each"),
+        ("excitations: [0]", "excitations[0]: expected at least 1, found 0"),
+        ("gammas: [[0, 0, x]]", "gammas[0][2]: expected a number, found 'x'"),
+        ("config: '${nowhere}'", "'nowhere' not found"),
         ("seeds: []", "the grid is empty"),
-        ("seed: [1]", "seed"),
+        ("seed: [1]", "seed: unknown field; expected some of config, variants"),
         ("- 1", "expected the fields of a grid"),
         ("", "found an empty file"),
         ("[" * 9999, "flow"),  # versions of YAML word it differently

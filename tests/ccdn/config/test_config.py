@@ -60,9 +60,18 @@ def test_points_of_the_data_are_those_of_the_model() -> None:
         ("batch_size=8", "did you mean train.batch_size?"),
         ("points=5", "did you mean model.points?"),
         ("seed=5", "did you mean train.seed?"),
-        ("train.lr=fast", "train.lr: Value 'fast'"),
-        ("train.lr=nan", "train.lr: expected a finite number, found nan"),
-        ("train.epochs=1.5", "train.epochs"),
+        ("train.lr=fast", "train.lr: expected a number, found 'fast'"),
+        ("train.lr=nan", "train.lr: expected a finite number, found 'nan'"),
+        ("train.lr=.inf", "train.lr: expected a finite number, found inf"),
+        ("train.epochs=1.5", "train.epochs: expected a whole number, found 1.5"),
+        ("train.epochs=true", "train.epochs: expected a whole number, found True"),
+        ("train.ema=yes", "train.ema: expected a number, found True"),
+        ("model.ctm=2", "model.ctm: expected true or false, found 2"),
+        ("train.milestones=4", "train.milestones: expected a list, found 4"),
+        ("train.milestones=[1, x]", "train.milestones[1]: expected a whole number, found 'x'"),
+        ("train.lr.x=1", "train.lr: expected a number, found {'x': 1}"),
+        ("data.augmentation_fields=3", "data.augmentation_fields: expected a mapping, found 3"),
+        ("model.depth=31", "model.depth: expected 1 to 30, found 31"),
         ("train.epochs=0", "train.epochs: expected at least 1, found 0"),
         ("train.seed=9223372036854775808", "train.seed: expected less than 9.22337e+18"),
         ("train=3", "train is a section with the fields epochs, batch_size"),
@@ -128,6 +137,32 @@ def test_a_bad_file_is_named(
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_bad_value_of_a_file_names_the_file(tmp_path: Path) -> None:
+    """The last one that has the field; an override needs no name, for it is the value."""
+    base, child = tmp_path / "base.yaml", tmp_path / "child.yaml"
+    base.write_text("base: tiny\ntrain: {lr: -1, lr_scaling: none, betas: [0.5, 1]}\n")
+    child.write_text("base: base.yaml\ntrain: {lr: -2}\n")
+    fine = "train.betas=[0.5,0.9]"
+    for path, overrides, message in (
+        (base, [fine], f"{base}: train.lr: expected at least 0, found -1"),
+        (child, [fine], f"{child}: train.lr: expected at least 0, found -2"),
+        (child, [fine, "train.lr=-3"], "train.lr: expected at least 0, found -3"),
+        (child, ["train.lr=1"], f"{base}: train.betas[1]: expected less than 1, found 1"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            load_config(path, overrides)
+        assert str(error.value) == message
+
+
+def test_references_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where they give a text and the field is a number."""
+    monkeypatch.setenv("LR", "1e-3")
+    path = tmp_path / "own.yaml"
+    path.write_text("train: {lr: '${oc.env:LR}', workers: '${train.threads}', threads: '3'}\n")
+    train = load_config(path).train
+    assert (train.lr, train.workers, train.threads) == (1e-3, 3, 3)
 
 
 def test_the_kind_of_data_follows_the_folder(tmp_path: Path) -> None:

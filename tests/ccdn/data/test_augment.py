@@ -101,13 +101,16 @@ def test_fields_are_checked() -> None:
     with pytest.raises(ValueError, match=r"unknown augmentation field rotate, expected some of"):
         augmentation("mild", {"rotate": 3})
     for fields, message in (
-        ({"rotation": -1}, "rotation = -1, expected 0 or more"),
-        ({"flip": 1.5}, "flip = 1.5, expected 0 to 1"),
-        ({"shift": math.nan}, "shift = nan"),
-        ({"shift": "much"}, "shift = 'much', expected a number"),
-        ({"distribution": "cauchy"}, "found augmentation distribution 'cauchy'"),
-        ({"scale_low": 2.0}, "expected 0 < scale_low <= scale_high"),
-        ({"occlusion_size": 2}, "occlusion_size <= 1"),
+        ({"rotation": -1}, "rotation: expected at least 0, found -1"),
+        ({"rotation": True}, "rotation: expected a number, found True"),
+        ({"flip": 1.5}, "flip: expected 0 to 1, found 1.5"),
+        ({"shift": math.nan}, "shift: expected a finite number, found nan"),
+        ({"shift": "much"}, "shift: expected a number, found 'much'"),
+        ({"distribution": "cauchy"}, "expected one of normal, uniform; found 'cauchy'"),
+        ({"scale_low": 0}, "scale_low: expected more than 0, found 0"),
+        ({"scale_low": 2.0}, "expected scale_low <= scale_high"),
+        ({"occlusion_size": 2}, "occlusion_size: expected 0 to 1, found 2"),
+        ({"low_resolution_factor": 0.5}, "factor: expected at least 1, found 0.5"),
     ):
         with pytest.raises(ValueError, match=message):
             augmentation("none", fields)

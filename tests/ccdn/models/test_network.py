@@ -253,7 +253,7 @@ def test_objective_refuses_what_does_not_fit():
         ({"upsample": "cubic"}, "upsample: expected one of nearest, deconv; found 'cubic'"),
         ({"orders": 3}, "orders: expected one of 1, 2; found 3"),
         ({"stage_channels": [8]}, r"widths of T-1 and T, found \[8\]"),
-        ({"stage_channels": [8, 0]}, r"widths of T-1 and T, found \[8, 0\]"),
+        ({"stage_channels": [8, 0]}, r"stage_channels\[1\]: expected at least 1, found 0"),
         ({"input_size": 40}, "multiple of 16 .* found 40"),
         ({"excitations": 0}, "excitations: expected at least 1, found 0"),
         ({"iterations": 11}, "iterations: expected 1 to 10, found 11"),
