@@ -148,9 +148,9 @@ class Pose:
 def sample_identity(draw: RandomStream) -> Identity:
     """Draw the proportions of one head.
 
-    Means are those of surveys of adult faces (Farkas 1994; NIOSH 2003), over half the breadth at
-    the cheekbones; one head in six is a child's: large eyes, short nose and jaw, full cheeks; and
-    one in five is a stout person's, wide down to the jaw.
+    Means are about those of surveys of adult faces (Farkas 1994; NIOSH 2003), over half the
+    breadth at the cheekbones. One head in six is a child's: large eyes, short nose and jaw, full
+    cheeks; and one in five is a stout person's, wide down to the jaw.
     """
     n = draw.normal
     size = n(1.0, 0.045)
