@@ -155,7 +155,7 @@ BAD = {
     "7.3": (HEADER[:124] + b"\x00\x02IM", "found one of version 7.3, expected 7 or older"),
     "version": (HEADER[:124] + b"\x07\x01IM", "found version 0x0107"),
     "cut tag": (HEADER + b"\x0e\0\0\0", "truncated: an element at byte 128 has no tag"),
-    "cut": (HEADER + matrix(6, (1, 2), DOUBLES)[:-9], "truncated: an element of 72 bytes"),
+    "cut": (HEADER + matrix(6, (1, 2), DOUBLES)[:-9], "72 bytes at byte 128, 63 are left"),
     "kind": (HEADER + element(9, bytes(8)), "found an element of type 9"),
     "short": (HEADER + struct.pack("<HHI", 1, 5, 0), "short element of 5 bytes"),
     "flags": (HEADER + element(14, element(6, bytes(4))), "found 1 flags of a matrix"),
