@@ -44,6 +44,7 @@
 #include "../common/dual_squeeze.h"
 #include "cluster_launch.cuh"
 #include "cluster_recurrence.cuh"
+#include "dual_squeeze_gradient.cuh"
 #include "dual_squeeze_kernels.cuh"
 #include "dual_squeeze_workspace.h"
 #include "launch.cuh"
