@@ -11,14 +11,11 @@ import argparse
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 import ccdn
-from ccdn.data import landmark_box
+from ccdn.data import DataError, landmark_box, read_image
 from ccdn.evaluation.metrics import nme
 from ccdn.synthetic_faces import SyntheticFaces
-
-GREEN = (90, 220, 90)  # BGR
 
 
 def main() -> None:
@@ -33,22 +30,22 @@ def main() -> None:
     if args.picture is None:
         faces = SyntheticFaces(count=1, size=256, seed=args.seed, points=predictor.layout.points)
         truth = faces.face(0).landmarks
-        image = np.ascontiguousarray(faces.image(0)[:, :, ::-1])  # RGB to OpenCV's BGR
-        found = predictor(image, [landmark_box(truth)])
+        image = faces.image(0)
+        found = predictor(image, landmark_box(truth))
         error = nme(found.landmarks, truth[None])[0]
         print(f"NME {100 * error:.2f} % of the distance between the outer eye corners")
     else:
-        image = cv2.imread(str(args.picture))
-        if image is None:
-            raise SystemExit(f"{args.picture}: OpenCV cannot read this picture")
+        try:
+            image = read_image(args.picture)
+        except DataError as error:
+            raise SystemExit(str(error)) from None
         found = predictor(image)
-    print(f"{len(found.landmarks)} faces, {predictor.layout.points} landmarks each")
+    for face in found:
+        yaw, pitch, roll = face.head_pose()
+        print(f"score {face.score:.2f}, turned by {yaw:.0f}, {pitch:.0f} and {roll:.0f} degrees")
+    print(f"{len(found)} faces, {predictor.layout.points} landmarks each")
 
-    for landmarks, box in zip(found.landmarks, found.boxes, strict=True):
-        radius = max(1, round((box[3] - box[1]) / 100))
-        for x, y in landmarks:
-            cv2.circle(image, (round(float(x)), round(float(y))), radius, GREEN, -1, cv2.LINE_AA)
-    if not cv2.imwrite(str(args.out), image):
+    if not cv2.imwrite(str(args.out), cv2.cvtColor(found.draw(image), cv2.COLOR_RGB2BGR)):
         raise SystemExit(f"{args.out}: cannot be written")
     print(f"drawn into {args.out}")
 

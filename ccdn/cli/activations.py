@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ccdn.cli.arguments import parse_box
+from ccdn.cli.arguments import add_detector, add_weights, parse_box, tell_bundled
 from ccdn.cli.command import command
 from ccdn.runtime.numbers import is_whole
 from ccdn.runtime.progress import counted
 
 EXAMPLES = """\
 examples:
+  ccdn activations photo.jpg                                with the bundled weights
   ccdn activations photo.jpg --weights runs/a/last.pt       every face that is detected
   ccdn activations photo.jpg --weights runs/a/last.pt --box 40,60,240,260
   ccdn activations photo.jpg --weights runs/a/last.pt --out maps.png --side 320
@@ -54,7 +55,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("photo", metavar="PHOTO")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint")
+    add_weights(parser)
+    add_detector(parser)
     parser.add_argument(
         "--box", type=parse_box, metavar="X0,Y0,X1,Y1", help="the face's box, in pixels"
     )
@@ -71,17 +73,21 @@ def _side(text: str) -> int:
 
 
 def _run(options: argparse.Namespace, out: Path) -> int:
-    from ccdn.data import crop_image, crop_matrix, detect_faces, read_image, square_box
+    from ccdn.data import crop_image, crop_matrix, read_image, square_box
     from ccdn.data.drawing import write_picture
     from ccdn.inference.activation_maps import activation_sheet
     from ccdn.inference.predictor import Predictor, check_box
 
     photo = Path(options.photo)
-    predictor = Predictor(options.weights, options.device)
+    tell_bundled("ccdn activations", options.weights)
+    predictor = Predictor(options.weights, options.device, detector=options.detector)
     image = read_image(photo)
     if options.box is not None:
         check_box(photo, options.box, image)
-    boxes = detect_faces(image) if options.box is None else [options.box]
+    if options.box is None:
+        boxes = [face.box for face in predictor.predict([image])[0]]
+    else:
+        boxes = [options.box]
     if not boxes:
         raise NoFace(f"{photo}: no face detected; pass --box x0,y0,x1,y1")
     size, side = predictor.config.model.input_size, options.side

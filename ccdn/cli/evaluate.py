@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ccdn.cli.arguments import positive
+from ccdn.cli.arguments import positive, tell_bundled
 from ccdn.cli.command import command
 from ccdn.config import (
     Config,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
+  ccdn evaluate --data ~/300w --protocol 300w          the bundled weights
   ccdn evaluate --weights runs/a/last.pt               on the test split of its own data
   ccdn evaluate --weights runs/a/last.pt --data ~/300w --protocol 300w
   ccdn evaluate --weights runs/a/last.pt --data ~/300w --split helen
@@ -75,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="[NAME=]FILE",
-        help="a checkpoint, e.g. last.pt; several are compared",
+        help="a checkpoint, e.g. last.pt; several are compared (default, without --predictions:"
+        " the bundled weights)",
     )
     parser.add_argument(
         "--predictions",
@@ -110,13 +112,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from ccdn.checkpoint.bundled import DEFAULT_WEIGHTS
     from ccdn.runtime.processes import processes
 
-    if not options.weights and not options.predictions:
-        raise ConfigError(
-            "nothing to evaluate: pass --weights FILE, --predictions FILE, or several"
-        )
     with processes(options.device) as team:
+        if not options.weights and not options.predictions:
+            if team.first:
+                tell_bundled("ccdn evaluate", None)
+            options.weights = [f"model={DEFAULT_WEIGHTS}"]
+            options.out = options.out or "evaluation"  # not the folder of the package
         _run_in(team, options)
 
 

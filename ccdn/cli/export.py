@@ -7,10 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ccdn.cli.arguments import add_weights, tell_bundled
 from ccdn.cli.command import command
 
 EXAMPLES = """\
 examples:
+  ccdn export --out face.onnx                                    the bundled weights
   ccdn export --weights runs/a/last.pt --out face.onnx           for onnxruntime
   ccdn export --weights runs/a/last.pt --out face.pt2            torch.export, torch alone
   ccdn export --weights runs/a/last.pt --out face.pt2 --keep-operators
@@ -55,11 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tolerance = options.tolerance
     if tolerance is None:
         tolerance = HALF_TOLERANCE if options.half else TOLERANCE
+    from ccdn.checkpoint.bundled import DEFAULT_WEIGHTS
     from ccdn.inference.export import BATCHES, ExportError, export
 
+    tell_bundled("ccdn export", options.weights)
+    weights = DEFAULT_WEIGHTS if options.weights is None else Path(options.weights)
     try:
         difference = export(
-            Path(options.weights), out, kind, tolerance, options.keep_operators, options.half, opset
+            weights, out, kind, tolerance, options.keep_operators, options.half, opset
         )
     except ExportError as error:
         print(f"ccdn export: {error}", file=sys.stderr)
@@ -79,9 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--weights", required=True, metavar="FILE", help="a checkpoint, e.g. last.pt"
-    )
+    add_weights(parser)
     parser.add_argument("--out", required=True, metavar="FILE", help="what to write")
     parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of --out")
     parser.add_argument(

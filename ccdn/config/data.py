@@ -44,6 +44,7 @@ class DataConfig:
     eval_splits: list[Text] = field(default_factory=list)  # empty: those of the benchmark
     points: Integer | None = None  # None: those of the model
     box: Literal["provided", "gt", "detector"] = "provided"
+    detector: Text = "auto"  # of box detector; a name of `ccdn.data.detection`
     # added to the box, as a share of its side (half on each side)
     margin: Annotated[Number, Field(lt=10)] = 0.25
     augmentation: Text = "newell"  # a preset of `ccdn.data.augment`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ccdn.data.augment import Augmentation, augmentation
 from ccdn.data.benchmark import Benchmark, PaperTable
-from ccdn.data.boxes import detect_faces, face_box, landmark_box, mean_shape, square_box
+from ccdn.data.boxes import face_box, landmark_box, mean_shape, square_box
 from ccdn.data.crop import (
     compose,
     crop_image,
@@ -15,6 +15,8 @@ from ccdn.data.crop import (
     transform_points,
 )
 from ccdn.data.dataset import CropDataset, collate
+from ccdn.data.detection import Detections, Detector, detector
+from ccdn.data.detection.haar import detect_faces
 from ccdn.data.faces import Face, FaceSet, ImageFaces, Skipped, subset_masks
 from ccdn.data.formats.pts import read_pts, write_pts
 from ccdn.data.images import DataError, check_image, read_image
@@ -34,6 +36,8 @@ __all__ = [
     "Benchmark",
     "CropDataset",
     "DataError",
+    "Detections",
+    "Detector",
     "Face",
     "FaceSet",
     "ImageFaces",
@@ -48,6 +52,7 @@ __all__ = [
     "crop_matrix",
     "detect_faces",
     "detect_kind",
+    "detector",
     "face_box",
     "from_unit",
     "generic_layout",

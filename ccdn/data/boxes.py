@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 
 from ccdn.data.crop import crop_matrix, to_unit, transform_points
+from ccdn.data.detection import Detector, detector
 from ccdn.data.faces import Face, FaceSet
-from ccdn.data.images import DataError, cv2
+from ccdn.data.images import DataError
 
 BOX_KINDS = ("provided", "gt", "detector")
-
-# The cascade's square starts above the brows and is wider than the face. The smallest box around
-# 68 landmarks of a frontal face lies, on average, so much lower, and is so much smaller, in
-# fractions of the cascade's side; tests measure it on real faces.
-_CASCADE_DOWN = 0.16
-_CASCADE_SIDE = 0.89
 
 
 class NoFaceFoundError(DataError):
@@ -31,15 +23,16 @@ def face_box(
     kind: str,
     margin: float = 0.0,
     image: Callable[[], np.ndarray] | None = None,
+    finder: str | Detector = "auto",
 ) -> np.ndarray:
     """Return the square box (4,) float64 to crop a face by.
 
     `kind` is provided (the data set's own box), gt (the smallest box around the landmarks) or
     detector (needs `image`, a function that gives the image; the detection that overlaps the
-    landmarks most is taken). The square has the centre of that box and a side of
-    (1 + margin) times its longer side. Raises DataError for an unknown kind, a data set without
-    boxes, an empty or inverted box; NoFaceFoundError when no detection overlaps the landmarks by
-    half.
+    landmarks most is taken; `finder` is the detector or its name). The square has the centre of
+    that box and a side of (1 + margin) times its longer side. Raises DataError for an unknown kind,
+    a data set without boxes, an empty or inverted box; NoFaceFoundError when no detection overlaps
+    the landmarks by half.
     """
     name = face.where
     lenient = kind == "gt"  # two points, one above the other, still make a face
@@ -55,7 +48,7 @@ def face_box(
     elif kind == "detector":
         if image is None:
             raise DataError(f"{name}: box: detector needs the image")
-        box = _detect_this(face, image())
+        box = _detect_this(face, image(), detector(finder))
     else:
         raise DataError(f"found box {kind!r}, expected one of {', '.join(BOX_KINDS)}")
     try:
@@ -109,42 +102,6 @@ def mean_shape(faces: FaceSet, box: str, margin: float = 0.0) -> np.ndarray:
     return (total / len(faces)).astype(np.float32)
 
 
-def detect_faces(image: np.ndarray, smallest: float = 0.06) -> list[np.ndarray]:
-    """Find faces in an RGB uint8 image (H, W, 3): square boxes (4,) float64, largest first.
-
-    Uses OpenCV's frontal cascade, which finds upright faces turned by up to about 30 degrees. The
-    boxes are moved and scaled to where a face's landmark box would be on average, so that a network
-    trained with box gt or provided gets crops of the kind it knows. `smallest` is the smallest side
-    of a face, as a fraction of the image's longer side. Faces of equal size are ordered from top to
-    bottom. Several threads may search at the same time.
-    """
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    shrink = min(1.0, 1024 / max(grey.shape))
-    if shrink < 1.0:
-        width, height = (max(1, round(shrink * side)) for side in grey.shape[::-1])
-        grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
-    grey = cv2.equalizeHist(grey)
-    least = max(20, int(smallest * max(grey.shape)))
-    with _cascade() as cascade:
-        found = cascade.detectMultiScale(
-            grey, scaleFactor=1.1, minNeighbors=4, minSize=(least, least)
-        )
-        if len(found) == 0:  # a finer search finds half of the missed faces, but is slower
-            found = cascade.detectMultiScale(
-                grey, scaleFactor=1.03, minNeighbors=6, minSize=(least, least)
-            )
-    boxes = []
-    # OpenCV returns them in the order in which its threads found them.
-    rectangles = [tuple(int(value) for value in rectangle) for rectangle in found]
-    for x, y, width, height in sorted(rectangles, key=lambda r: (-r[2] * r[3], r[1], r[0])):
-        # A rectangle of whole pixels covers [x - 0.5, x + width - 0.5].
-        centre_x = (x + width / 2) / shrink - 0.5
-        centre_y = (y + height * (0.5 + _CASCADE_DOWN)) / shrink - 0.5
-        half = _CASCADE_SIDE * max(width, height) / shrink / 2
-        boxes.append(np.array([centre_x - half, centre_y - half, centre_x + half, centre_y + half]))
-    return boxes
-
-
 def overlap(first: np.ndarray, second: np.ndarray) -> float:
     """Intersection over union of two boxes."""
     low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
@@ -153,9 +110,9 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
     return both / (areas - both) if areas > both else 0.0
 
 
-def _detect_this(face: Face, image: np.ndarray) -> np.ndarray:
+def _detect_this(face: Face, image: np.ndarray, finder: Detector) -> np.ndarray:
     wanted = _square(landmark_box(face.landmarks), 0.0)
-    boxes = detect_faces(image)
+    boxes = finder.detect([image])[0].boxes
     best = max(boxes, key=lambda box: overlap(box, wanted), default=None)
     if best is None or overlap(best, wanted) < 0.5:
         raise NoFaceFoundError(
@@ -163,31 +120,3 @@ def _detect_this(face: Face, image: np.ndarray) -> np.ndarray:
             "none overlaps the landmarks by half"
         )
     return best
-
-
-# A classifier keeps the picture that it searches, so two threads cannot share one. Each call takes
-# one from this pool, and makes a new one (5 ms) if all are in use. The pool never holds more than
-# were in use at the same time. Taking and returning are atomic and need no lock, which a process
-# forked meanwhile could find locked forever.
-_idle: deque[cv2.CascadeClassifier] = deque()
-
-
-@contextmanager
-def _cascade() -> Iterator[cv2.CascadeClassifier]:
-    """A face cascade for exclusive use in the block."""
-    try:
-        cascade = _idle.pop()
-    except IndexError:
-        cascade = _load_cascade()
-    yield cascade
-    _idle.append(cascade)  # not after an error: its state is unknown
-
-
-def _load_cascade() -> cv2.CascadeClassifier:
-    path = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_alt2.xml"
-    cascade = cv2.CascadeClassifier(str(path))
-    if cascade.empty():
-        raise DataError(
-            f"{path}: OpenCV's face cascade cannot be loaded (opencv-python >= 4.8, < 5)"
-        )
-    return cascade

@@ -15,6 +15,7 @@ from ccdn.data.augment import Augmentation, augmentation, change_pixels, generat
 from ccdn.data.boxes import BOX_KINDS, NoFaceFoundError, face_box
 from ccdn.data.crop import compose, crop_image, crop_matrix, to_unit, transform_points
 from ccdn.data.crop_cache import CropCache, Region, has_source
+from ccdn.data.detection import Detector, detector
 from ccdn.data.faces import Face, FaceSet, check_landmarks_inside
 from ccdn.data.images import DataError
 from ccdn.data.layouts import Layout, generic_layout
@@ -58,6 +59,7 @@ class CropDataset(Dataset[Sample]):
         cache_dir: str | Path | None = None,
         layout: Layout | None = None,
         missing_box: str = "error",
+        finder: str | Detector = "auto",
     ) -> None:
         """`train=False` switches every random change off.
 
@@ -66,9 +68,10 @@ class CropDataset(Dataset[Sample]):
         and processes (`ccdn.data.crop_cache`); faces without their own file, such as generated
         ones, are not kept there, and a warning reports it. `missing_box` decides what happens when
         box detector finds no face: error, or gt, which uses the landmark box and counts it in
-        `missing_boxes`. Without a known mirror permutation faces are not mirrored, and a warning
-        reports it; `layout` can provide one. Raises DataError or ValueError for bad arguments, and
-        immediately if the data lack a box of the requested kind.
+        `missing_boxes`. `finder` is that detector, or its name. Without a known mirror permutation
+        faces are not mirrored, and a warning reports it; `layout` can provide one. Raises DataError
+        or ValueError for bad arguments, and immediately if the data lack a box of the requested
+        kind.
         """
         if size < 8:
             raise ValueError(f"found a crop size of {size}, expected at least 8")
@@ -90,13 +93,16 @@ class CropDataset(Dataset[Sample]):
         self.augmentation = self._choose(augmentation)
         self.missing_box = missing_box
         self.missing_boxes: set[int] = set()
+        self.finder = finder  # not made here: it need not survive pickling
         self._flip = None if self.layout.flip is None else np.array(self.layout.flip)
         self.epoch = 0
         renewed = getattr(faces, "fresh", False)  # other faces in every epoch: none is seen again
         self._cache: dict[int, Region] | None = {} if cache and not renewed else None
         self._cache_left = cache_limit
         self.disk = None if cache_dir is None else self._open_disk(cache_dir)
-        if box != "detector":
+        if box == "detector":
+            detector(finder)  # raises if there is none of that name
+        else:
             for index in range(len(faces)):  # microseconds per face; finds bad boxes early
                 face_box(faces.face(index), box, margin)
 
@@ -198,6 +204,8 @@ class CropDataset(Dataset[Sample]):
             return None
         how: dict[str, Any] = {"size": self.size, "box": self.box, "margin": self.margin}
         how |= {"detail": CACHE_DETAIL, "missing_box": self.missing_box}
+        if self.box == "detector":
+            how["detector"] = detector(self.finder).name
         # The changes only determine how far around the box pixels are needed.
         how["reach"] = self.augmentation.reach if self.augmentation.is_geometric else None
         how["orient"] = getattr(self.faces, "orient", None)
@@ -206,7 +214,8 @@ class CropDataset(Dataset[Sample]):
     def _box(self, face: Face, image: np.ndarray) -> tuple[np.ndarray, bool]:
         """The square box, and whether it is the landmarks' because the detector found none."""
         try:
-            return face_box(face, self.box, self.margin, image=lambda: image), False
+            found = face_box(face, self.box, self.margin, lambda: image, self.finder)
+            return found, False
         except NoFaceFoundError as error:
             if self.missing_box == "error":
                 raise

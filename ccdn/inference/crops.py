@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -47,20 +47,41 @@ def crop_to_image(landmarks: Array, matrix: Array, size: int) -> Array:
     return transform_points(invert(matrix), pixels)
 
 
+class Seen(NamedTuple):
+    """What a network sees in B crops, in [0, 1] of the crop.
+
+    landmarks: (B, L, 2). mirrored: the same from the mirrored crops, mirrored back; None if they
+    were not looked at. spread: (B, L), the error it expects for each point; None if it has none.
+    """
+
+    landmarks: Tensor
+    mirrored: Tensor | None
+    spread: Tensor | None
+
+
 @torch.no_grad()
+def look(model: nn.Module, images: Tensor, flip: Sequence[int] | None = None) -> Seen:
+    """What a network sees in uint8 crops (B, 3, S, S), and, with `flip`, in their mirror images.
+
+    flip: the permutation of the landmarks under mirroring, (L,). The model keeps its mode.
+    """
+    x = images.to(_dtype(model)).div_(255)
+    output = model(x)
+    landmarks, spread = output.landmarks, getattr(output, "spread", None)
+    if flip is None:
+        return Seen(landmarks, None, spread)
+    mirrored = model(x.flip(3)).landmarks[:, list(flip)]
+    return Seen(landmarks, torch.stack([1 - mirrored[..., 0], mirrored[..., 1]], dim=-1), spread)
+
+
 def predict_crops(model: nn.Module, images: Tensor, flip: Sequence[int] | None = None) -> Tensor:
     """Landmarks (B, L, 2) in [0, 1] of uint8 crops (B, 3, S, S); with `flip`, averaged with those
     of the mirrored crops.
 
     flip: the permutation of the landmarks under mirroring, (L,). The model keeps its mode.
     """
-    x = images.to(_dtype(model)).div_(255)
-    landmarks: Tensor = model(x).landmarks
-    if flip is None:
-        return landmarks
-    mirrored = model(x.flip(3)).landmarks[:, list(flip)]
-    mirrored = torch.stack([1 - mirrored[..., 0], mirrored[..., 1]], dim=-1)
-    return (landmarks + mirrored) / 2
+    seen = look(model, images, flip)
+    return seen.landmarks if seen.mirrored is None else (seen.landmarks + seen.mirrored) / 2
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ccdn.data import DataError, read_image
+from ccdn.data import DataError, Detections, read_image
 from ccdn.inference.output_names import other_pictures
 from ccdn.inference.predictor import Predictor, check_box
 from ccdn.inference.sources import Frame, Source, Stream
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ccdn.runtime.processes import Processes
     from ccdn.runtime.signals import StopRequest
 
+Boxes = Detections | list[np.ndarray]
 HELD_BYTES = 1 << 28  # of pictures that wait for the network
 
 
@@ -112,6 +113,7 @@ def predict_stills(
         "detector" if boxes is None else "given",
         group,
         other_pictures(out, found) if "pts" in options.write else frozenset(),
+        predictor.has_spread,
     )
     mine = list(enumerate(found))[group.rank :: group.size]
     files = [(place, source.path) for place, source in mine if not source.is_stream]
@@ -157,12 +159,12 @@ class _Waiting:
     ) -> None:
         self.predictor, self.results, self.names = predictor, results, names
         self.tally, self.single = tally, single
-        self.pictures: list[tuple[Path, int, np.ndarray, list[np.ndarray]]] = []
+        self.pictures: list[tuple[Path, int, np.ndarray, Boxes]] = []
 
     def add(
         self, path: Path, place: int, image: np.ndarray, boxes: list[np.ndarray] | None
     ) -> None:
-        found = self.predictor.detect(image) if boxes is None else boxes
+        found: Boxes = self.predictor.detections([image])[0] if boxes is None else boxes
         self.pictures.append((path, place, image, found))
 
     def full(self, batch_size: int) -> bool:
@@ -179,11 +181,12 @@ class _Waiting:
         self.pictures.reverse()
         for faces in found:
             path, place, image, _ = self.pictures.pop()
-            count = len(faces.boxes)
+            faces = faces.at_least(self.predictor.min_score)
+            count = len(faces)
             if not count:
                 self.tally.empty += 1
                 say(
-                    f"{path}: no face detected; pass --box x0,y0,x1,y1",
+                    f"{path}: no face detected; pass --box x0,y0,x1,y1, or a lower --min-score",
                 )
             elif self.single:
                 print(one_line(f"{path}: {counted(count, 'face')}"))
@@ -223,7 +226,13 @@ def predict_stream(
         tally.add_unread(error)
         return
     results = StreamResults(
-        options.out, name, options.write, predictor.layout, stream.rate, stream.is_camera
+        options.out,
+        name,
+        options.write,
+        predictor.layout,
+        stream.rate,
+        stream.is_camera,
+        predictor.has_spread,
     )
     work = _Frames(predictor, stream, results, request, options.batch_size)
     unread: Exception | None = None
@@ -298,12 +307,9 @@ class _Frames:
         """Returns whether to continue with the next frames."""
         frames, self.waiting = self.waiting, []
         wanted = True
-        found = self.predictor.landmarks(
-            [frame.image for frame in frames],
-            [self.predictor.detect(frame.image) for frame in frames],
-        )
+        found = self.predictor.predict([frame.image for frame in frames])
         for frame, faces in zip(frames, found, strict=True):
             drawn = self.results.add(frame.image, faces, frame.time)
-            self.faces += len(faces.boxes)
+            self.faces += len(faces)
             wanted = (window is None or window.show(drawn)) and wanted
         return wanted

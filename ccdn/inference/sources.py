@@ -73,7 +73,7 @@ def sources(inputs: Sequence[str], say: Callable[[str], None] = lambda line: Non
             raise DataError(
                 f"{name}: expected a file, a folder or {CAMERA}N, found an address; nothing is read"
                 " from a network: save it as a file first, or give each frame of"
-                " cv2.VideoCapture(address) to ccdn.Predictor"
+                " cv2.VideoCapture(address) to ccdn.Predictor, with color='bgr'"
             )
         elif os.path.isdir(name):
             found += [Source(path) for path in _pictures(Path(name), say)]

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccdn.data import Layout, write_pts
-from ccdn.data.drawing import draw_faces, write_picture
+from ccdn.data.drawing import write_picture
 from ccdn.inference.video_writer import FRAME_RATE, Film, nominal_rate
 from ccdn.runtime.files import GrowingFile, write_json
 from ccdn.runtime.locks import Lock
 
 if TYPE_CHECKING:
-    from ccdn.inference.predictor import Faces
+    from ccdn.inference.results import Face, Faces
     from ccdn.runtime.processes import Processes
 
 FORMATS = ("picture", "json", "csv", "pts")
@@ -31,7 +31,8 @@ class StillResults:
     or NAME_face1.pts, NAME_face2.pts, ... of several), and one landmarks.csv for all.
 
     other_pictures: names, without suffix, of pictures in `out` that are not inputs. A .pts file
-    next to such a picture would be read as its landmarks.
+    next to such a picture would be read as its landmarks. spread: the network has one for each
+    point.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class StillResults:
         box_source: str,
         group: Processes,
         other_pictures: frozenset[str] = frozenset(),
+        spread: bool = False,
     ) -> None:
         self.out, self.formats, self.layout, self.box_source = out, formats, layout, box_source
         self.group, self.other_pictures = group, other_pictures
@@ -50,13 +52,13 @@ class StillResults:
         self._held = ExitStack()
         if "csv" in formats:
             lock = self._held.enter_context(Lock(out / ".landmarks.csv.lock"))
-            self.table = CsvRows(out / "landmarks.csv", layout.points, "image", lock)
+            self.table = CsvRows(out / "landmarks.csv", layout.points, "image", lock, spread=spread)
 
     def add(self, path: Path, place: int, name: str, image: np.ndarray, faces: Faces) -> None:
         """Write the results of one picture, which has this position among all. Raises OSError if
         that is impossible.
         """
-        records = face_records(faces)
+        records = faces.to_dict()
         if "pts" in self.formats:
             for i, record in enumerate(records):
                 stem = name if len(records) == 1 else f"{name}_face{i + 1}"
@@ -67,12 +69,12 @@ class StillResults:
                     )
                 record["pts"] = f"{stem}.pts"
         if "picture" in self.formats:
-            drawn = draw_faces(image, *faces, self.layout)
+            drawn = faces.draw(image)
             write_picture(self.out / f"{name}_landmarks.png", drawn)
             del drawn
         if "pts" in self.formats:
-            for record, landmarks in zip(records, faces.landmarks, strict=True):
-                write_pts(self.out / record["pts"], landmarks)
+            for record, face in zip(records, faces, strict=True):
+                write_pts(self.out / record["pts"], face.landmarks)
         if "json" in self.formats:
             write_json(
                 self.out / f"{name}.json",
@@ -120,7 +122,8 @@ class StreamResults:
     names at the end, so the work of a killed process is kept. A partial JSON file has one line for
     each frame and lacks only the last line.
 
-    rate: the stream's stated frames per second. camera: the rate is measured instead.
+    rate: the stream's stated frames per second. camera: the rate is measured instead. spread: as
+    for pictures.
     """
 
     def __init__(
@@ -131,7 +134,9 @@ class StreamResults:
         layout: Layout,
         rate: float | None,
         camera: bool = False,
+        spread: bool = False,
     ) -> None:
+        self.spread = spread
         self.out, self.name, self.formats, self.layout = out, name, formats, layout
         self.rate, self.camera = None if rate is None else nominal_rate(rate), camera
         self.size: tuple[int, int] | None = None
@@ -155,7 +160,8 @@ class StreamResults:
             self.json.add(f'{json.dumps(about)[:-1]}, "frames": ['.encode())
         if "csv" in self.formats:
             path = self.out / f"{self.name}.csv"
-            self.table = CsvRows(path, self.layout.points, "frame", lock, last="time")
+            points = self.layout.points
+            self.table = CsvRows(path, points, "frame", lock, "time", self.spread)
 
     def add(self, image: np.ndarray, faces: Faces, time: float | None = None) -> np.ndarray:
         """Take the next frame, uint8 RGB (H, W, 3), at this time in seconds after the first one
@@ -166,12 +172,12 @@ class StreamResults:
         height, width = image.shape[:2]
         if self.size is None:
             self._begin(width, height)
-        drawn = draw_faces(image, *faces, self.layout)
+        drawn = faces.draw(image)
         if self.json is not None:
             frame: dict[str, Any] = {"frame": self.count, "time": round(time, 6)}
             if self.size != (width, height):
                 frame |= {"width": width, "height": height}
-            frame["faces"] = face_records(faces)
+            frame["faces"] = faces.to_dict()
             line = json.dumps(frame, allow_nan=False)
             self.json.add(f"{',' if self.count else ''}\n{line}".encode())
         if self.table is not None:
@@ -224,15 +230,24 @@ class StreamResults:
 
 class CsvRows:
     """A CSV file that grows: whose picture or frame, the face's number from 0, its box, x0, y0,
-    ..., and what comes last.
+    ..., its score, with `spread` s0, s1, ... of its points, and what comes last.
 
     Its lock is held from the first row on. Raises OSError if the file cannot be written.
     """
 
-    def __init__(self, path: Path, points: int, first: str, lock: Lock, last: str = "") -> None:
+    def __init__(
+        self,
+        path: Path,
+        points: int,
+        first: str,
+        lock: Lock,
+        last: str = "",
+        spread: bool = False,
+    ) -> None:
         self.path, self.lock = path, lock
         self.header = [first, "face", "box_x0", "box_y0", "box_x1", "box_y1"]
         self.header += [f"{axis}{i}" for i in range(points) for axis in "xy"]
+        self.header += ["score", *(f"s{i}" for i in range(points if spread else 0))]
         self.header += [last] if last else []
         self._file: GrowingFile | None = None
         self._failed = False
@@ -240,8 +255,8 @@ class CsvRows:
     def lines(self, where: str, faces: Faces, last: Sequence[Any] = ()) -> bytes:
         """The rows of the faces of one picture or frame."""
         return _csv_lines(
-            [where, i, *_rounded(box), *_rounded(landmarks.ravel()), *last]
-            for i, (landmarks, box) in enumerate(zip(*faces, strict=True))
+            [where, i, *_rounded(face.box), *_rounded(face.landmarks.ravel()), *_trust(face), *last]
+            for i, face in enumerate(faces)
         )
 
     def add(self, lines: bytes) -> None:
@@ -275,14 +290,11 @@ def _csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def face_records(faces: Faces) -> list[dict[str, Any]]:
-    """Boxes and landmarks as plain values, rounded to a thousandth of a pixel."""
-    return [
-        {"box": _rounded(box), "landmarks": _rounded(landmarks)}
-        for landmarks, box in zip(*faces, strict=True)
-    ]
-
-
 def _rounded(values: np.ndarray) -> list[Any]:
     found: list[Any] = np.round(np.asarray(values, np.float64), 3).tolist()
     return found
+
+
+def _trust(face: Face) -> list[float]:
+    """The score of a face, and the spreads of its points if it has them."""
+    return [round(face.score, 4), *([] if face.spread is None else _rounded(face.spread))]

@@ -157,6 +157,7 @@ def evaluation_crops(faces: FaceSet, config: Config, data: DataConfig | None = N
         train=False,
         cache=False,
         missing_box=data.missing_box,
+        finder=data.detector,
     )
 
 
@@ -208,6 +209,7 @@ def open_training_faces(config: Config) -> TrainingFaces:
         cache=data.cache,
         cache_dir=data.cache_dir,
         missing_box=data.missing_box,
+        finder=data.detector,
     )
     # Landmark boxes replace detections here: the mean only starts the regression, and running the
     # detector over all training pictures would cost more than it gains.

@@ -15,6 +15,7 @@ from ccdn.cli import activations
 from ccdn.config import load_config
 from ccdn.inference.activation_maps import activation_maps, draw_map, face_maps
 from ccdn.models import CCDN, build_model
+from ccdn.synthetic_faces import SyntheticFaces
 
 VARIANTS = {
     "ccdn": ([], 2),
@@ -112,3 +113,14 @@ def test_what_is_wrong_is_one_line(
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+def test_without_weights_the_bundled_ones_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = SyntheticFaces(1, seed=3, pose=10, occlusion=0).image(0)
+    cv2.imwrite(str(tmp_path / "photo.png"), picture[:, :, ::-1])
+    out = tmp_path / "maps.png"
+    assert activations.main([str(tmp_path / "photo.png"), "--out", str(out), "--side", "64"]) == 0
+    assert "no --weights given; using the bundled model" in capsys.readouterr().err
+    assert out.exists()

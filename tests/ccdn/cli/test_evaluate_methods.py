@@ -218,7 +218,6 @@ def test_two_networks_of_two_and_four_excitations(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "nothing to evaluate"),
         (["--predictions", "gone.npz"], "gone.npz: file not found"),
         (["--predictions", "P", "--protocol", "wflw"], "found 5 points, expected the 98 of wflw"),
         (["--predictions", "P", "--split", "pose"], "found the subsets test, expected 'pose'"),
@@ -241,8 +240,19 @@ def test_what_is_wrong_is_one_line(
     np.savez(tmp_path / "five.npz", pred=points, gt=points)
     places = {"P": tmp_path / "five.npz"}
     places |= {"W": weights("w"), "V": weights("v", "model.points=5")}
-    out = ["--out", tmp_path / "out"] if arguments else []
+    out = ["--out", tmp_path / "out"]
     assert run(*(places.get(a, a) for a in arguments), *out) == 2
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1, err
+
+
+def test_without_weights_the_bundled_ones_are_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("--data", "synthetic", "data.synthetic.test=4") == 0
+    assert "no --weights given; using the bundled model" in capsys.readouterr().err
+    found = json.loads((tmp_path / "evaluation/results.json").read_text())["splits"]["test"]
+    assert found["faces"] == 4
+    assert found["model"]["inter_ocular"]["nme"] < found["mean_shape"]["inter_ocular"]["nme"]

