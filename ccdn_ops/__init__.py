@@ -18,7 +18,7 @@ from ccdn_ops.ops.multi_excite import multi_excite
 from ccdn_ops.ops.newton_schulz_sqrt import newton_schulz_sqrt
 from ccdn_ops.ops.second_order_squeeze import second_order_squeeze
 from ccdn_ops.report import explain
-from ccdn_ops.swap import swap_second_order, swap_squeeze_excite, unswap
+from ccdn_ops.swap import swap_functions, swap_second_order, swap_squeeze_excite, unswap
 
 _count_our_operators()
 
@@ -35,6 +35,7 @@ __all__ = [
     "newton_schulz_sqrt",
     "reference",
     "second_order_squeeze",
+    "swap_functions",
     "swap_second_order",
     "swap_squeeze_excite",
     "unswap",

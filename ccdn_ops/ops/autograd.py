@@ -147,9 +147,9 @@ def differentiable(
             found = (*found, *(torch.zeros_like(x) if mapped else None for x in saved))
             return found if len(found) > 1 else found[0]
 
-    ForwardMode.__name__ = title
     # torch.compile traces no Function that defines jvp, so it gets the one without.
-    return Differentiable(raw_forward, Forward, ForwardMode, plain, outputs, options)
+    eager: Any = type(title, (ForwardMode,), {})
+    return Differentiable(raw_forward, Forward, eager, plain, outputs, options)
 
 
 def _with_options(plain: Raw, options: tuple[Any, ...]) -> Raw:

@@ -1,9 +1,10 @@
 """Puts the operators into existing networks.
 
-`swap_squeeze_excite(model)` and `swap_second_order(model)` change a model in place. Its Parameters,
-the names in its state_dict and its outputs stay the same. What a block computes is determined on a
-copy with random weights, and a block is replaced only if its outputs and gradients equal those of
-its replacement. docs/swapping.md is the guide.
+`swap_squeeze_excite(model)`, `swap_second_order(model)` and `swap_functions(model)` change a model
+in place. Its Parameters, the names in its state_dict and its outputs stay the same. What a block
+computes is determined on a copy with random weights, and a block or a function is replaced only if
+its outputs and gradients equal those of its replacement. docs/swapping.md is the guide; rebound.py
+says how a function is replaced for one model alone.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ccdn_ops.ops.checks import check_iterations
 
-from . import recognise, sizes
-from .blocks import AttentionLayout, Layout, PoolingLayout, Unfit
+from . import functions, rebound, recognise, sizes
+from .blocks import AttentionLayout, FunctionLayout, Layout, PoolingLayout, Unfit
 from .probe import quiet
 from .swapped import (
     Swapped,
@@ -30,10 +31,12 @@ from .swapped import (
 
 __all__ = [
     "AttentionLayout",
+    "FunctionLayout",
     "PoolingLayout",
     "Replaced",
     "Skipped",
     "SwapReport",
+    "swap_functions",
     "swap_second_order",
     "swap_squeeze_excite",
     "unswap",
@@ -46,6 +49,8 @@ Recognise = Callable[[str, nn.Module], recognise.Found | None]
 @dataclass(frozen=True)
 class Replaced:
     """A block that was replaced: its names in the model, its class, and its computation now.
+
+    Of a function, the names are those of the modules that call it.
 
     The replacement runs while the attributes that the block's code reads have the values in
     `attributes`, and for the dtypes listed, if not for all. Otherwise the block's own forward runs.
@@ -142,7 +147,9 @@ def swap_squeeze_excite(
     return report
 
 
-def swap_second_order(model: nn.Module, layouts: Layouts | None = None) -> SwapReport:
+def swap_second_order(
+    model: nn.Module, layouts: Layouts | None = None, functions: bool = False
+) -> SwapReport:
     """Replaces SOCA-like layers and iSQRT-COV heads of a model, in place.
 
     Supports channel attention over the covariance squeeze (SAN's SOCA, with its central window of
@@ -156,14 +163,77 @@ def swap_second_order(model: nn.Module, layouts: Layouts | None = None) -> SwapR
         layouts: the layouts of blocks that are not recognised automatically: a mapping from classes
         to AttentionLayout or PoolingLayout, or a function of name and module that returns one
         or None. They are verified like the others.
+        functions: whether `swap_functions` follows, for what no block accounts for.
 
     Raises TypeError for a model that is not a module.
     """
-    return _swap("swap_second_order", model, recognise.second_order, layouts)
+    if functions and isinstance(model, nn.Module):
+        for module in model.modules():
+            rebound.release(module)  # a block that calls one may be replaced as a whole
+    report = _swap("swap_second_order", model, recognise.second_order, layouts)
+    if functions:
+        more = swap_functions(model)
+        served = {name for done in more.replaced for name in done.names}
+        report.replaced += more.replaced
+        report.skipped = [s for s in report.skipped if not served & {*s.names}] + more.skipped
+    return report
+
+
+def swap_functions(model: nn.Module) -> SwapReport:
+    """Replaces covariance pooling, its root and its upper triangle where a model calls functions.
+
+    Looks at the functions that the methods of the model's classes mention: by a global name (also
+    one imported with `from X import Y`), as an attribute of a Python module, as the `apply` of an
+    autograd Function, through other functions, or as an attribute of the instance. Each that
+    computes covariance pooling of a map (B, D, H, W), the Newton-Schulz square root of a matrix,
+    the vectorised upper triangle of a matrix, or several of these at once, is verified like a block
+    and replaced in this model alone; other models that call it are not affected. A call of another
+    kind runs the function itself, as before the swap; so does a root of a matrix that no replaced
+    covariance pooling has made, and every root in a graph of torch.compile. A function that is
+    named like one of these but cannot be verified appears in the report with the reason. `unswap`
+    undoes it.
+
+    Raises TypeError for a model that is not a module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"swap_functions: model is a {type(model).__name__}; expected torch.nn.Module"
+        )
+    report = SwapReport()
+    sizes.forget()
+    callers = {
+        module: names
+        for module, names in _names(model).items()
+        if not isinstance(module, (Swapped, rebound.Rebound))
+    }
+    tried: dict[Callable[..., object], functions.Replacement | None] = {}
+    for module, names in callers.items():
+        for function in rebound.called(module, tried):
+            if function not in tried:
+                tried[function] = None
+                try:
+                    with quiet():
+                        tried[function] = functions.recognise(function)
+                except Unfit as unfit:
+                    spoken = functions.spoken(function)
+                    report.skipped.append(Skipped(names, spoken, str(unfit)))
+    found = {function: made for function, made in tried.items() if made is not None}
+    users: dict[Callable[..., object], tuple[str, ...]] = {}
+    for module, names in callers.items() if found else ():
+        try:
+            for function in rebound.rebind(module, found):
+                users[function] = (*users.get(function, ()), *names)
+        except Unfit as unfit:
+            report.skipped.append(Skipped(names, type(module).__qualname__, str(unfit)))
+    for function, names in users.items():
+        made = found[function]
+        spoken = functions.spoken(function)
+        report.replaced.append(Replaced(names, spoken, made.layout, made.conditions.spoken()))
+    return report
 
 
 def unswap(model: nn.Module) -> list[str]:
-    """Gives every replaced block its own class back, in place, and returns their names.
+    """Undoes all swaps, in place, and returns the names of the modules that were changed.
 
     Raises TypeError for a model that is not a module. Raises ValueError, before anything changes,
     if a block has a second-order branch (second_order=True), which its own class cannot compute.
@@ -177,10 +247,14 @@ def unswap(model: nn.Module) -> list[str]:
                 f"unswap: {name or 'the model'} has a second-order branch, which its own class "
                 "would not compute; expected blocks that were replaced without second_order"
             )
-    replaced = [block for block in blocks if isinstance(block, Swapped)]
-    for block in replaced:
-        revert(block)
-    return [blocks[block] for block in replaced]
+    replaced = []
+    for block, name in blocks.items():
+        if isinstance(block, Swapped):
+            revert(block)
+        elif not rebound.release(block):
+            continue
+        replaced.append(name)
+    return replaced
 
 
 def _swap(

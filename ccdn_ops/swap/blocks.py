@@ -61,7 +61,46 @@ class PoolingLayout:
         return f"iSQRT-COV{before}, {self.iterations} iterations, output {self.output}"
 
 
-Layout = AttentionLayout | PoolingLayout
+@dataclass(frozen=True)
+class FunctionLayout:
+    """A function of a map (B, D, H, W) or of matrices (B, D, D), not a module.
+
+    Args:
+        kind: the covariance of a map, the Newton-Schulz root of matrices, the upper triangle of
+        matrices, or "pooled", the root of a map's covariance.
+        output: of "pooled", as of PoolingLayout.
+        iterations: the numbers of iterations for which it was verified.
+        trailing: how many dimensions of size 1 a vector has after the others.
+        argument: the name of the argument that is the number of iterations; "" if it has none.
+        default: the number of iterations of a call that names none.
+    """
+
+    kind: Literal["covariance", "root", "triu", "pooled"]
+    output: Output = "matrix"
+    iterations: tuple[int, ...] = (1,)
+    trailing: int = 0
+    argument: str = ""
+    default: int | None = None
+
+    # What the probes of attention ask for.
+    squeeze = "covariance"
+
+    @property
+    def of_maps(self) -> bool:
+        return self.kind in ("covariance", "pooled")
+
+    def __str__(self) -> str:
+        if self.kind == "covariance":
+            return "covariance pooling"
+        if self.kind == "triu":
+            return "the upper triangle"
+        counts = ", ".join(map(str, self.iterations))
+        what = "the Newton-Schulz root" if self.kind == "root" else "iSQRT-COV"
+        plural = "iteration" if self.iterations == (1,) else "iterations"
+        return f"{what}, {counts} {plural}, output {self.output}"
+
+
+Layout = AttentionLayout | PoolingLayout | FunctionLayout
 
 
 class Unfit(Exception):  # noqa: N818 - no error: the reason why a block is left as it is

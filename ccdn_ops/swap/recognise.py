@@ -316,7 +316,7 @@ def _check_class(module: nn.Module) -> None:
 
 def _check_hooks(module: nn.Module, layout: Layout) -> None:
     """Raises Unfit if a part with hooks is no longer called."""
-    if isinstance(layout, PoolingLayout):
+    if not isinstance(layout, AttentionLayout):
         return
     called = {step for step in (*layout.layers, *layout.gate) if isinstance(step, str)}
     for name, part in module.named_modules():

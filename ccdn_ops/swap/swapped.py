@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from ccdn_ops.nn import SecondOrderBranch, second_order_attention, squeeze_excite
+from ccdn_ops.ops.covariance_pool import covariance_pool
 from ccdn_ops.ops.isqrt_cov import isqrt_cov
+from ccdn_ops.ops.newton_schulz_sqrt import newton_schulz_sqrt
 from ccdn_ops.ops.second_order_squeeze import second_order_squeeze
 
-from .blocks import AttentionLayout, Layout, PoolingLayout, Step, Unfit
+from .blocks import AttentionLayout, FunctionLayout, Layout, PoolingLayout, Step, Unfit
 from .watch import Conditions
 
 
@@ -35,7 +37,9 @@ def convert(module: nn.Module, layout: Layout, conditions: Conditions | None = N
     names in its state_dict stay as they are.
     """
     kind: type[Swapped]
-    if isinstance(layout, PoolingLayout):
+    if isinstance(layout, FunctionLayout):
+        kind = SwappedCall
+    elif isinstance(layout, PoolingLayout):
         kind = SwappedISqrtCovPool
     elif layout.squeeze == "mean":
         kind = SwappedSqueezeExcite
@@ -182,6 +186,33 @@ class SwappedISqrtCovPool(Swapped):
         if layout.output == "flat":
             pooled = pooled.flatten(1)
         return pooled.view(*pooled.shape, *(1,) * layout.trailing)
+
+
+class SwappedCall(Swapped):
+    """A function's call, while it is probed (functions.py)."""
+
+    def _swap_operators(self, x: Any) -> Tensor:
+        call = cast(Any, self)
+        layout: FunctionLayout = call._swap_layout
+        return computed(layout, call.given(x), layout.iterations[0])
+
+
+def computed(layout: FunctionLayout, x: Tensor, iterations: int) -> Tensor:
+    """What a function computes, by the operators."""
+    if layout.kind == "covariance":
+        return covariance_pool(x)
+    if layout.kind == "root":
+        return newton_schulz_sqrt(x, iterations)
+    if layout.kind == "triu":
+        rows, columns = torch.triu_indices(*x.shape[1:], device=x.device)
+        found = x.flatten(1).index_select(1, rows * x.shape[1] + columns)
+    elif layout.output == "mean":
+        found = second_order_squeeze(x, iterations)
+    else:
+        found = isqrt_cov(x, iterations, triu=layout.output == "triu")
+        if layout.output == "flat":
+            found = found.flatten(1)
+    return found.view(*found.shape, *(1,) * layout.trailing)
 
 
 def _takes(x: Any, dtypes: tuple[torch.dtype, ...]) -> bool:

@@ -16,7 +16,7 @@ from torch import nn
 from ccdn_ops.nn import is_hooked
 from ccdn_ops.ops.checks import FLOATING
 
-from .blocks import AttentionLayout, Layout, Unfit
+from .blocks import AttentionLayout, Layout, PoolingLayout, Step, Unfit
 from .code import PLAIN, Reading
 
 # Compared by ==, which for functions and classes is identity; a copy of a model keeps them.
@@ -103,7 +103,11 @@ def read(module: nn.Module, layout: Layout) -> tuple[Conditions, dict[int, str]]
 
 def _idle(module: nn.Module, layout: Layout) -> Iterator[tuple[tuple[str, ...], nn.Module]]:
     """The modules that a replacement does not call: the block and some of its parts."""
-    steps = (*layout.layers, *layout.gate) if isinstance(layout, AttentionLayout) else layout.before
+    steps: tuple[Step, ...] = ()
+    if isinstance(layout, AttentionLayout):
+        steps = (*layout.layers, *layout.gate)
+    elif isinstance(layout, PoolingLayout):
+        steps = layout.before
     called = tuple(step for step in steps if isinstance(step, str))
     for name, part in module.named_modules():
         if not any(name == step or name.startswith(f"{step}.") for step in called):
