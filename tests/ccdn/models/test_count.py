@@ -97,7 +97,8 @@ def test_weights_by_hand() -> None:
     # K1 and its bias, the deconvolution and its bias, K2, and BN
     assert found["CFF"] == p * (coarse * fine + fine + fine**2 * 16 + fine + fine**2 * 9 + 2 * fine)
     assert found["CTM"] == sum(p * 2 * (2 * d * (d // 4) + d // 4 + d) for d in (fine, coarse))
-    assert found["heads"] == (p * fine + 1) * 2 * points
+    # Of each point a map of logits, and x and y from the pooled maps; the softmax needs no biases.
+    assert found["heads"] == p * fine * 3 * points
 
 
 def test_the_parts_of_the_paper_s_network() -> None:
