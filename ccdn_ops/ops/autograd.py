@@ -197,7 +197,6 @@ class Differentiable:
         return (found,) if isinstance(found, Tensor) else tuple(found[: self.outputs])
 
 
-@torch._dynamo.assume_constant_result
 def _differentiated_in_graph() -> bool:
     """Whether a graph that is being made contains a derivative of its own, by torch.func.
 
@@ -208,3 +207,7 @@ def _differentiated_in_graph() -> bool:
     return forward_ad._current_level >= 0 or any(
         kind != torch._C._functorch.TransformType.Vmap for kind in kinds
     )
+
+
+# What torch.compiler.assume_constant_result does; that imports all of the compiler, for a second.
+_differentiated_in_graph._dynamo_marked_constant = True  # type: ignore[attr-defined]
