@@ -18,7 +18,7 @@ def cpu_isa() -> str: ...
 
 # From here on written by csrc/bindings.py.
 
-interface: Literal["a73eda53d618"]
+interface: Literal["2fcaa9f1d68f"]
 
 class CocsShape:
     def __init__(

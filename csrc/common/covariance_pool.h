@@ -13,9 +13,6 @@ struct CovarianceShape {
   int64_t batch, channels, positions;
   int64_t stride_b, stride_d, stride_n;
 
-  // Whether memory holds rows of channels: else positions by channels (channels_last).
-  bool channel_rows() const { return stride_n == 1 || positions == 1 || stride_d != 1; }
-
   bool valid() const { return batch >= 0 && channels >= 1 && positions >= 1; }
 };
 

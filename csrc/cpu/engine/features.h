@@ -56,7 +56,8 @@ struct Features {
   }
 };
 
-// A shape is one with batch, channels, positions and their strides (csrc/common).
+// Whether memory holds rows of channels: else positions by channels (channels_last). A shape is one
+// with batch, channels, positions and their strides (csrc/common).
 template <class Shape>
 inline bool has_channel_rows(const Shape& s) {
   return s.stride_n == 1 || s.positions == 1 || s.stride_d != 1;
