@@ -15,7 +15,6 @@ from ccdn.data.crop import (
     transform_points,
 )
 from ccdn.data.dataset import CropDataset, collate
-from ccdn.data.detection import Detections, Detector, detector
 from ccdn.data.detection.haar import detect_faces
 from ccdn.data.faces import Face, FaceSet, ImageFaces, Skipped, subset_masks
 from ccdn.data.formats.pts import read_pts, write_pts
@@ -36,8 +35,6 @@ __all__ = [
     "Benchmark",
     "CropDataset",
     "DataError",
-    "Detections",
-    "Detector",
     "Face",
     "FaceSet",
     "ImageFaces",
@@ -52,7 +49,6 @@ __all__ = [
     "crop_matrix",
     "detect_faces",
     "detect_kind",
-    "detector",
     "face_box",
     "from_unit",
     "generic_layout",

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ccdn.data import DataError, Detections, read_image
+from ccdn.data import DataError, read_image
+from ccdn.data.detection import Detections
 from ccdn.inference.output_names import other_pictures
 from ccdn.inference.predictor import Predictor, check_box
 from ccdn.inference.sources import Frame, Source, Stream

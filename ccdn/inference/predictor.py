@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ccdn.data import Detections, Detector
+from ccdn.data.detection import Detections, Detector
 from ccdn.inference.pictures import as_rgb, is_several
 from ccdn.inference.reading import Place, Reader
 from ccdn.inference.results import Faces
@@ -40,8 +40,8 @@ class Predictor:
     ) -> None:
         from ccdn.checkpoint.bundled import DEFAULT_WEIGHTS
         from ccdn.checkpoint.load import load_model
-        from ccdn.data import detector as choose
         from ccdn.data import generic_layout
+        from ccdn.data.detection import detector as choose
         from ccdn.runtime.device import pick_device
 
         if batch_size < 1:

@@ -11,9 +11,17 @@ import numpy as np
 import pytest
 from calibrate_detectors import calibrate, own_boxes
 
-from ccdn.data import CropDataset, DataError, Detections, detector, face_box, landmark_box
+from ccdn.data import CropDataset, DataError, face_box, landmark_box
 from ccdn.data.boxes import overlap
-from ccdn.data.detection import Calibration, CallableDetector, choice, default_name, haar
+from ccdn.data.detection import (
+    Calibration,
+    CallableDetector,
+    Detections,
+    choice,
+    default_name,
+    detector,
+    haar,
+)
 from ccdn.data.detection.search import SearchingDetector, _kept
 from ccdn.data.images import cv2
 from ccdn.synthetic_faces import SyntheticFaces

@@ -12,7 +12,8 @@ from PIL import Image
 
 import ccdn
 from ccdn.config import load_config
-from ccdn.data import Detections, crop_image, landmark_box
+from ccdn.data import crop_image, landmark_box
+from ccdn.data.detection import Detections
 from ccdn.evaluation.metrics import nme
 from ccdn.inference.alignment import box_along, eye_roll, turned
 from ccdn.inference.reading import Place, Reader
