@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, get_origin
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -132,8 +132,13 @@ class _Merged:
 
     def add(self, values: Mapping[str, Any], source: str, file: bool = True) -> None:
         """Replace fields. Raises ConfigError, which names the source, for one that is unknown."""
-        for name in _checked_names(Config, values, source, ""):
+        for name, value in _checked_fields(Config, values, source, ""):
             self._files[name] = f"{source}: " if file else ""
+            kind = get_origin(_type_of(name.split(".")))
+            # OmegaConf merges neither into the other, and says only that.
+            if kind in (list, dict) and isinstance(value, (list, dict)) and type(value) is not kind:
+                what = "a list" if kind is list else "a mapping"
+                raise ConfigError(f"{self._files[name]}{name}: expected {what}, found {value!r}")
         try:
             merged = OmegaConf.merge(self._values, dict(values))
         except OmegaConfBaseException as error:
@@ -156,6 +161,10 @@ class _Merged:
             config.data.cache_dir = os.path.expanduser(config.data.cache_dir)
         if config.data.points is None:
             config.data.points = config.model.points
+        if config.data.box == "detector" and config.data.detector == "auto":
+            from ccdn.data.detection import default_name
+
+            config.data.detector = default_name()  # another machine may have another one
         return config
 
 
@@ -208,19 +217,21 @@ def _type_of(path: Sequence[str]) -> Any:
     return found
 
 
-def _checked_names(
+def _checked_fields(
     kind: type, values: Mapping[str, Any], source: str, prefix: str
-) -> Iterator[str]:
-    """The full names of the fields that values have. Raises ConfigError for an unknown one."""
+) -> Iterator[tuple[str, Any]]:
+    """The full names of the fields that values have, and their values. Raises ConfigError for an
+    unknown one.
+    """
     known = types_of(kind)
     for key, value in values.items():
         full = f"{prefix}{key}"
         if key not in known:
             raise ConfigError(f"{source}: unknown key {full!r}{_closest(str(key), full, known)}")
         if not _is_section(below := known[key]):
-            yield full
+            yield full, value
         elif isinstance(value, Mapping):
-            yield from _checked_names(below, value, source, f"{full}.")
+            yield from _checked_fields(below, value, source, f"{full}.")
         else:
             raise ConfigError(
                 f"{source}: {full} is a section with the fields {', '.join(types_of(below))};"

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ccdn.runtime.validation import Count, Integer, check
+from ccdn.runtime.validation import Count, Integer, WholeNumber, check
 
 Widths = Annotated[
     list[Count], Field(min_length=2, max_length=2, description="the widths of T-1 and T")
@@ -24,7 +24,8 @@ class ModelConfig:
 
     points: Count = 68  # landmarks
     input_size: Integer = 128  # side of the square crop in pixels
-    stem_stride: Literal[1, 2] = 1  # 1 as in the paper's sibling code, 2 for a quarter of the cost
+    # 1 as in the paper's sibling code, 2 for a quarter of the cost
+    stem_stride: Annotated[Literal[1, 2], WholeNumber] = 1
     stem_channels: Count = 64
     residual: Literal["preactivation", "postactivation"] = "preactivation"
     blocks: Count = 1  # residual blocks a stage
@@ -39,7 +40,7 @@ class ModelConfig:
     stage_input: Literal["raw", "excited"] = "raw"  # the map of T-1 that T is computed from
     ctm: bool = True  # False = Baseline
     excitations: Count = 4  # P
-    orders: Literal[1, 2] = 2  # 2 = CCDN, 1 = FCDN
+    orders: Annotated[Literal[1, 2], WholeNumber] = 2  # 2 = CCDN, 1 = FCDN
     reduction: Count = 4  # of the excitation gates
     gate_weights: Literal["own", "shared"] = "own"  # W_V and W_U of the orders of one excitation
     gate_bias: bool = True
@@ -49,7 +50,8 @@ class ModelConfig:
     covariance_divisor: Literal["n", "n-1"] = "n"  # n the number of positions
     # K1, deconvolution, K2 and BN of the excitations
     fusion_weights: Literal["own", "shared"] = "own"
-    fusion_kernel: Literal[2, 4] = 4  # of the deconvolution: 4 (padding 1) | 2 (padding 0)
+    # of the deconvolution: 4 (padding 1) | 2 (padding 0)
+    fusion_kernel: Annotated[Literal[2, 4], WholeNumber] = 4
     fusion_activation: Literal["none", "relu"] = "none"
     # fused: linear on the pooled fused maps | sum: linear heads on T and T-1 too
     # integral: the mean position under a map for each point, plus the linear head

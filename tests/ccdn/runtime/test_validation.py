@@ -22,6 +22,7 @@ from ccdn.runtime.validation import (
     Probability,
     Share,
     Text,
+    WholeNumber,
     check,
     holds_text,
     types_of,
@@ -45,7 +46,7 @@ class Part:
     """Every kind of field."""
 
     word: Literal["one", "other"] = "one"
-    digit: Literal[1, 2] = 1
+    digit: Annotated[Literal[1, 2], WholeNumber] = 1
     integer: Integer = -3
     natural: Natural = 0
     count: Count = 1
@@ -75,6 +76,7 @@ class Whole:
     [
         ("word", "none", "expected one of one, other; found 'none'"),
         ("digit", 3, "expected one of 1, 2; found 3"),
+        ("digit", True, "expected a whole number, found True"),
         ("integer", 1.5, "expected a whole number, found 1.5"),
         ("integer", True, "expected a whole number, found True"),
         ("integer", None, "expected a whole number, found None"),
@@ -156,7 +158,7 @@ def test_no_number_of_the_configuration_may_be_a_truth_value_or_infinite(
     path: tuple[str, ...],
 ) -> None:
     """As it would be if its type were a plain int or float."""
-    for value in (False, math.nan, math.inf):
+    for value in (False, True, math.nan, math.inf):
         values: Any = value
         for part in reversed(path):
             values = {part: values}
