@@ -35,6 +35,8 @@ def as_rgb(image: Any, color: str = "rgb") -> np.ndarray:
     if hasattr(image, "convert") and hasattr(image, "getexif"):  # PIL's, which need not be there
         from PIL import ImageOps
 
+        if image.mode.startswith(("I", "F")):  # PIL would cut their values off at 255
+            raise ValueError(f"{EXPECTED}; found a PIL image of mode {image.mode}, expected 8 bits")
         return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     if hasattr(image, "detach"):
         image = _of_tensor(image)
@@ -55,6 +57,8 @@ def is_several(images: Any) -> bool:
 
 
 def _of_tensor(tensor: Any) -> np.ndarray:
+    if tensor.is_floating_point():
+        tensor = tensor.float()  # numpy has no bfloat16
     array: np.ndarray = tensor.detach().cpu().numpy()
     if array.ndim == 3 and array.shape[0] not in (1, 3, 4):
         raise ValueError(f"{EXPECTED}; found a tensor {tuple(array.shape)}")

@@ -15,6 +15,7 @@ from ccdn.inference.results import Faces
 from ccdn.runtime.errors import ConfigError
 
 MIN_SCORE = 0.5
+LARGEST = 5  # a box of a face, in sides of the picture
 
 
 class Predictor:
@@ -98,11 +99,20 @@ class Predictor:
     def detections(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """What the detector finds in pictures, uint8 RGB, before the network has seen it.
 
-        Raises ValueError for any other array.
+        Raises ValueError for any other array, and if a detector of the user's gives anything but
+        boxes of faces and scores in [0, 1].
         """
         for image in images:
             check_image(image)
-        return self.detector.detect(images)
+        found = self.detector.detect(images)
+        if len(found) != len(images):
+            raise ValueError(
+                f"detector {self.detector.name}: found results for {len(found)} pictures, expected"
+                f" {len(images)}"
+            )
+        for detections, image in zip(found, images, strict=True):
+            check_detections(self.detector.name, detections, image)
+        return found
 
     def detect(self, image: Any, color: str = "rgb") -> list[np.ndarray]:
         """Boxes (4,) of the faces that the detector finds in a picture, largest first; color as in
@@ -149,6 +159,21 @@ def _given(boxes: Any, image: np.ndarray) -> Detections:
     return Detections(found, np.full(len(found), np.nan))
 
 
+def check_detections(name: str, found: Detections, image: np.ndarray) -> None:
+    """Raise ValueError, which names the detector, for boxes that are empty, not finite or more than
+    five times as large as the picture, and for scores out of [0, 1].
+    """
+    sides = found.boxes[:, 2:] - found.boxes[:, :2]
+    good = (sides > 0) & (sides <= LARGEST * max(image.shape[:2]))  # False for NaN and infinity
+    for box in found.boxes[~good.all(1)]:
+        raise ValueError(
+            f"detector {name}: found the box {box.tolist()}, expected x0 < x1 and y0 < y1, at most"
+            f" {LARGEST} times as large as the picture of {image.shape[1]} x {image.shape[0]} pixels"
+        )
+    for score in found.scores[~((found.scores >= 0) & (found.scores <= 1))]:
+        raise ValueError(f"detector {name}: found the score {score:g}, expected 0 to 1")
+
+
 def check_image(image: Any) -> None:
     """Raise ValueError for anything but a picture, uint8 RGB (H, W, 3), of at least one pixel."""
     if not isinstance(image, np.ndarray):
@@ -172,8 +197,8 @@ def check_box(path: str | Path, box: np.ndarray, image: np.ndarray) -> None:
         )
     height, width = image.shape[:2]
     inside = x0 < width and y0 < height and x1 > 0 and y1 > 0
-    if not inside or float((box[2:] - box[:2]).max()) > 5 * max(height, width):
+    if not inside or float((box[2:] - box[:2]).max()) > LARGEST * max(height, width):
         raise DataError(
             f"{path}: found the box {x0:g},{y0:g},{x1:g},{y1:g}, expected one that overlaps the"
-            f" picture of {width} x {height} pixels and is at most five times as large"
+            f" picture of {width} x {height} pixels and is at most {LARGEST} times as large"
         )

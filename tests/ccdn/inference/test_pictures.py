@@ -54,6 +54,12 @@ def test_grey(shape: tuple[int, ...]) -> None:
         np.testing.assert_array_equal(as_rgb(tensor), np.repeat(RGB[:, :, :1], 3, 2))
 
 
+def test_16_bits_of_a_tensor() -> None:
+    half = torch.full((3, 4, 5), 0.5)
+    for kind in (torch.bfloat16, torch.float16):
+        np.testing.assert_array_equal(as_rgb(half.to(kind)), np.full((4, 5, 3), 128))
+
+
 def test_files(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     cv2.imwrite(str(path), RGB[:, :, ::-1])
@@ -82,6 +88,8 @@ def test_a_picture_of_pil_s_is_turned_by_its_orientation() -> None:
         (np.zeros((9, 9, 3), bool), "found bool"),
         (np.full((9, 9, 3), 255.0), "found floats from 255 to 255"),
         (np.full((9, 9, 3), np.nan), "found floats from nan"),
+        (Image.fromarray(np.full((9, 9), 500, np.uint16)), "found a PIL image of mode I;16"),
+        (Image.new("F", (9, 9), 0.5), "found a PIL image of mode F, expected 8 bits"),
         (torch.zeros(9, 9, 3), r"found a tensor \(9, 9, 3\)"),
         (torch.zeros(2, 3, 9, 9), r"found float32 \(2, 3, 9, 9\); several pictures"),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -97,6 +99,38 @@ def test_ghosts_are_left_out(faces: SyntheticFaces) -> None:
     assert both[1].score < 0.5
     with pytest.raises(ValueError, match="min_score: expected 0 to 1, found 2"):
         ccdn.Predictor(min_score=2)
+
+
+@pytest.mark.parametrize(
+    ("box", "score", "message"),
+    [
+        ([np.nan, 0, 9, 9], 1, r"box \[nan, 0.0, 9.0, 9.0\]"),
+        ([0, 0, np.inf, 9], 1, "expected x0 < x1 and y0 < y1"),
+        ([9, 9, 5, 5], 1, r"box \[9.0, 9.0, 5.0, 5.0\]"),
+        ([-1e9, -1e9, 1e9, 1e9], 1, "at most 5 times as large as the picture of 30 x 20 pixels"),
+        ([0, 0, 9, 9], 95, "score 95, expected 0 to 1"),
+        ([0, 0, 9, 9], np.nan, "score nan, expected 0 to 1"),
+    ],
+)
+def test_what_a_function_gives_is_checked(box: list[float], score: float, message: str) -> None:
+    def mine(picture: np.ndarray) -> Any:
+        return [box], [score]
+
+    predictor = ccdn.Predictor(device="cpu", detector=mine)
+    with pytest.raises(ValueError, match=f"^detector mine: found the .*{message}"):
+        predictor(np.zeros((20, 30, 3), np.uint8))
+
+
+def test_a_detector_has_a_result_for_each_picture() -> None:
+    class Short:
+        name = "short"
+
+        def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
+            return []
+
+    predictor = ccdn.Predictor(device="cpu", detector=Short())
+    with pytest.raises(ValueError, match="short: found results for 0 pictures, expected 1"):
+        predictor(np.zeros((20, 30, 3), np.uint8))
 
 
 def test_all_forms_of_a_picture_give_the_same_faces(faces: SyntheticFaces, tmp_path: Path) -> None:
