@@ -160,15 +160,16 @@ def _given(boxes: Any, image: np.ndarray) -> Detections:
 
 
 def check_detections(name: str, found: Detections, image: np.ndarray) -> None:
-    """Raise ValueError, which names the detector, for boxes that are empty, not finite or more than
-    five times as large as the picture, and for scores out of [0, 1].
+    """Raise ValueError, which names the detector, for boxes that are empty, not finite or far
+    larger than the picture, and for scores out of [0, 1].
     """
+    height, width = image.shape[:2]
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
-    good = (sides > 0) & (sides <= LARGEST * max(image.shape[:2]))  # False for NaN and infinity
+    good = (sides > 0) & (sides <= LARGEST * max(height, width))  # False for NaN and infinity
     for box in found.boxes[~good.all(1)]:
         raise ValueError(
             f"detector {name}: found the box {box.tolist()}, expected x0 < x1 and y0 < y1, at most"
-            f" {LARGEST} times as large as the picture of {image.shape[1]} x {image.shape[0]} pixels"
+            f" {LARGEST} times as large as the picture of {width} x {height} pixels"
         )
     for score in found.scores[~((found.scores >= 0) & (found.scores <= 1))]:
         raise ValueError(f"detector {name}: found the score {score:g}, expected 0 to 1")
