@@ -101,8 +101,8 @@ def _traced(*arguments: Any) -> Tensor:
     *features, group = arguments
     if group is not None:
         raise NotImplementedError(
-            "ccdn_ops.cocs_loss: no second derivative, forward mode or torch.jit.trace takes in "
-            "what processes say to each other; found a process group, expected None"
+            "ccdn_ops.cocs_loss: second derivatives, forward mode and torch.jit.trace do not "
+            "work across processes; found a process group, expected None"
         )
     return reference.cocs_loss(features)
 
