@@ -383,6 +383,19 @@ def test_a_second_derivative_of_a_compiled_graph_raises(operator: Operator) -> N
         torch.autograd.grad(grads[0].square().sum(), tensors)
 
 
+def test_a_second_derivative_under_hooks_of_saved_tensors_raises() -> None:
+    """torch.func refuses these hooks; the first derivative works with them."""
+    x = torch.randn(1, 2, 2, 2, dtype=torch.float64, requires_grad=True)
+    with torch.autograd.graph.save_on_cpu():
+        ccdn_ops.covariance_pool(x).square().sum().backward()
+        value = ccdn_ops.covariance_pool(x).square().sum()
+        with pytest.raises(RuntimeError, match="saved tensor hooks"):
+            (grad,) = torch.autograd.grad(value, x, create_graph=True)
+            torch.autograd.grad(grad.sum(), x)
+    assert x.grad is not None
+    assert x.grad.count_nonzero() > 0
+
+
 @every
 @pytest.mark.parametrize("inside", [torch.bfloat16, torch.float16])
 def test_autocast_changes_nothing(backend: str, operator: Operator, inside: torch.dtype) -> None:
