@@ -95,7 +95,9 @@ class Reader:
                 i: roll for i, roll in rolls.items() if abs(turned(roll - faces[i].roll)) > TILTED
             }
             boxes = {i: box_along(faces[i].landmarks, roll) for i, roll in tilted.items()}
-            self._again(places, faces, tilted, boxes, NOT_WORSE)
+            # An untrained network may put all landmarks on one point or line, which has no box.
+            boxes = {i: box for i, box in boxes.items() if (box[:2] < box[2:]).all()}
+            self._again(places, faces, {i: tilted[i] for i in boxes}, boxes, NOT_WORSE)
         return faces
 
     def _again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -14,7 +15,7 @@ from PIL import Image
 
 import ccdn
 from ccdn.config import load_config
-from ccdn.data import crop_image, landmark_box
+from ccdn.data import crop_image, landmark_box, layout
 from ccdn.data.detection import Detections
 from ccdn.evaluation.metrics import nme
 from ccdn.inference.alignment import box_along, eye_roll, turned
@@ -183,6 +184,26 @@ def test_a_learned_spread_is_the_score_of_points(faces: SyntheticFaces, small: l
     assert face.landmark_score is not None
     assert len(looks) <= 3
     assert "spread" in face.to_dict()
+
+
+@pytest.mark.parametrize("up", [0.0, 0.1])
+def test_landmarks_on_one_point_or_line(up: float) -> None:
+    """As an untrained network gives them: a face that is turned is not cropped again."""
+
+    class Collapsed(torch.nn.Module):
+        config = SimpleNamespace(spread=False)
+
+        def forward(self, x: torch.Tensor) -> SimpleNamespace:
+            landmarks = torch.full((len(x), 68, 2), 0.5)
+            landmarks[..., 1] += up * torch.linspace(-1, 1, 68)
+            return SimpleNamespace(landmarks=landmarks)
+
+    network: Any = Collapsed()
+    reader = Reader(network, layout(68), 64, 0.25, torch.device("cpu"), 4, False)
+    place = Place(np.zeros((90, 90, 3), np.uint8), np.array([20.0, 20, 70, 70]), 90.0, 0.9)
+    (face,) = reader.read([place])
+    assert np.isfinite(face.landmarks).all()
+    np.testing.assert_array_equal(face.box, place.box)
 
 
 def test_alignment_by_hand() -> None:
