@@ -389,8 +389,8 @@ def test_a_second_derivative_under_hooks_of_saved_tensors_raises() -> None:
     with torch.autograd.graph.save_on_cpu():
         ccdn_ops.covariance_pool(x).square().sum().backward()
         value = ccdn_ops.covariance_pool(x).square().sum()
+        (grad,) = torch.autograd.grad(value, x, create_graph=True)
         with pytest.raises(RuntimeError, match="saved tensor hooks"):
-            (grad,) = torch.autograd.grad(value, x, create_graph=True)
             torch.autograd.grad(grad.sum(), x)
     assert x.grad is not None
     assert x.grad.count_nonzero() > 0
