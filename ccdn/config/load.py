@@ -56,8 +56,16 @@ def config_from_dict(
         if "${" in repr(value):
             raise ConfigError(f"{source}: {name}: found the reference {value!r}, expected a value")
     merged = _Merged()
-    merged.add(values, source)
+    merged.add(_as_it_ran(values), source)
     return merged.finished(overrides)
+
+
+def _as_it_ran(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Saved before `data.detector` existed, box detector meant OpenCV's cascade."""
+    data = values.get("data")
+    if isinstance(data, Mapping) and data.get("box") == "detector" and "detector" not in data:
+        return {**values, "data": {**data, "detector": "haar"}}
+    return values
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:

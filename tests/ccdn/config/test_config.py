@@ -223,3 +223,11 @@ def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     config = load_config("tiny", ["data.root=~/faces", "data.kind=folder", "data.cache_dir=~/kept"])
     assert resolve_data(config.data).root == str(tmp_path / "faces")
     assert config.data.cache_dir == str(tmp_path / "kept")
+
+
+def test_a_run_before_the_choice_of_detectors_had_the_cascade() -> None:
+    saved = config_to_dict(load_config("tiny", ["data.box=detector"]))
+    del saved["data"]["detector"]
+    assert config_from_dict(saved).data.detector == "haar"
+    saved["data"]["box"] = "gt"
+    assert config_from_dict(saved).data.detector == "auto"
