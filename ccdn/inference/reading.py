@@ -21,8 +21,8 @@ NOT_WORSE = 0.9  # a level crop is kept unless its score falls below this share 
 # falls there. `python benchmarks/calibrate_scores.py` computes them with the bundled weights on
 # generated pictures: 95 of 100 boxes without a face score less than 0.5, 99 of 100 faces at least
 # 0.9.
-MIRROR_HALF, MIRROR_POWER = 0.065, 4.0
-SPREAD_HALF, SPREAD_POWER = 0.065, 4.0
+MIRROR_HALF, MIRROR_POWER = 0.0485, 4.22
+SPREAD_HALF, SPREAD_POWER = 0.0436, 4.76
 
 
 def mirror_errors(seen: Seen) -> np.ndarray:
