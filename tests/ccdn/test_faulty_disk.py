@@ -78,13 +78,19 @@ def command(
 
 @contextlib.contextmanager
 def full_disk() -> Iterator[None]:
-    """No file of this process grows beyond LEFT bytes; Python ignores the signal for it."""
+    """No file of this process grows beyond LEFT bytes; Python ignores the signal for it.
+
+    A module that is imported meanwhile is not cached: Python 3.11 does not notice that it wrote a
+    part of its bytecode only, and no process could import the module again.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    without_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     resource.setrlimit(resource.RLIMIT_FSIZE, (LEFT, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.dont_write_bytecode = without_bytecode
 
 
 @contextlib.contextmanager

@@ -65,7 +65,9 @@ def names_of_python() -> frozenset[str]:
 @lru_cache
 def names_elsewhere() -> frozenset[str]:
     found: set[str] = set()
-    for path in [*ROOT.glob("csrc/**/*.*")]:
+    for path in ROOT.glob("csrc/**/*.*"):
+        if path.suffix == ".pyc":
+            continue
         found |= set(re.findall(r'getenv\("([A-Z_]+)"\)', path.read_text(encoding="utf-8")))
     for path in (ROOT / "Makefile", ROOT / ".ci" / "run"):
         if path.exists():
