@@ -1,4 +1,4 @@
-# make demo   train a small CCDN on synthetic faces and look at what it learned (5 minutes on two cores)
+# make demo   train a small CCDN on synthetic faces and look at what it learned (3 minutes on two cores)
 # make check  formatting, types and a test of every part (2 minutes)
 # make test   formatting, types, the site and every quick test
 #
