@@ -101,7 +101,7 @@ def per_sample(like: Tensor, *values: Tensor | float) -> Tensor:
     found = like.new_empty(len(like), len(values), dtype=torch.float64)
     for column, value in zip(found.unbind(1), values, strict=True):
         if isinstance(value, Tensor):
-            column.copy_(value)
+            column.copy_(value.detach())  # of an input that may be a parameter
         else:
             column.fill_(value)
     return found
