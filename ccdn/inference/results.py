@@ -95,21 +95,21 @@ class Face:
         """Plain values, as in the JSON of ccdn predict: pixels to a thousandth, what is None left
         out.
         """
-        told: dict[str, Any] = {
+        values: dict[str, Any] = {
             "box": _rounded(self.box),
             "landmarks": _rounded(self.landmarks),
             "score": round(self.score, 4),
         }
         for name in ("detection_score", "landmark_score"):
             if (value := getattr(self, name)) is not None:
-                told[name] = round(value, 4)
+                values[name] = round(value, 4)
         if self.roll:
-            told["roll"] = round(self.roll, 2)
+            values["roll"] = round(self.roll, 2)
         if self.spread is not None:
-            told["spread"] = _rounded(self.spread)
+            values["spread"] = _rounded(self.spread)
         if self.id is not None:
-            told["id"] = self.id
-        return told
+            values["id"] = self.id
+        return values
 
 
 def _rounded(values: np.ndarray) -> list[Any]:

