@@ -37,6 +37,8 @@ examples:
   ccdn train --config tiny --data synthetic            generated faces, no files needed
   ccdn train --config small --data ~/300w --out runs/a
   ccdn train --config tiny --data ~/my_faces model.points=21 data.box=gt
+  ccdn train --config quick --data ~/my_faces train.init=bundled train.epochs=15
+                                                       adapt the bundled weights to your faces
   ccdn train --config paper --data ~/300w train.batch_size=32 train.lr=5e-4
   ccdn train --resume --out runs/a                     resume where runs/a stopped
   ccdn train --config paper --data ~/300w --dry-run    what it would take
@@ -342,6 +344,8 @@ def _announce(trainer: Trainer, config: Config, resumed: bool) -> None:
         f" {counted(config.train.epochs, 'epoch')} of {counted(trainer.plan.steps, 'step')};"
         f" run folder {trainer.plan.out}",
     ]
+    if trainer.start:
+        lines.append(trainer.start)
     if resumed:
         lines.append(f"resuming after step {trainer.step} (epoch {trainer.place.epoch + 1})")
     print("\n".join(lines), file=sys.stderr, flush=True)

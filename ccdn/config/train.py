@@ -59,6 +59,8 @@ class LossConfig:
 class TrainConfig:
     """The optimisation; the defaults are the paper's where it speaks."""
 
+    # the weights to start from: a file of ccdn train or ccdn export | bundled; empty: random ones
+    init: Text = ""
     epochs: Count = 150
     batch_size: Count = 16  # images of an optimiser step; see batch_scope
     # the batch is global: over all processes | process: of each of them

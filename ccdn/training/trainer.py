@@ -31,6 +31,7 @@ from ccdn.training.precision import use_deterministic_operators
 from ccdn.training.records import Records, check_tensorboard, in_words
 from ccdn.training.resume import BEST, LAST, WEIGHTS, check_fits, save_last, to_use, what_changed
 from ccdn.training.schedule import AveragedWeights, learning_rate
+from ccdn.training.start import start_from
 from ccdn.training.step import NotFiniteError, Step
 from ccdn.training.workers import WorkerError
 
@@ -63,8 +64,8 @@ class Trainer:
     All random draws follow from (seed, epoch, index) and (seed, step, process), so on one machine
     and thread count a run that resumes from a checkpoint ends with the weights of one that never
     stopped. after_step is called with the number of steps done. Raises CheckpointError if the
-    plan's checkpoint does not fit the faces or the model, and ConfigError for a model that cannot
-    be built.
+    plan's checkpoint does not fit the faces or the model, or the weights of train.init do not fit
+    the model, and ConfigError for a model that cannot be built.
     """
 
     def __init__(self, plan: TrainingPlan, after_step: Callable[[int], None] | None = None) -> None:
@@ -82,6 +83,9 @@ class Trainer:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.model.set_mean_shape(plan.faces.mean_shape)
+        self.start = ""  # what train.init copied, in words
+        if train.init and plan.resume is None:
+            self.start = start_from(self.model, plan.config)
         to_device(self.model, train, plan.device, plan.processes)
         self.optimizer = make_optimizer(self.model, train)
         self.averaged = AveragedWeights(self.model, train.ema) if train.ema else None
