@@ -1,4 +1,7 @@
-"""isqrt_cov on the CPU, forward and backward in float32: few positions, then more of them."""
+"""isqrt_cov on the CPU, forward and backward in float32: few positions, then more of them.
+
+"eigh" and "sqrth": see bench_newton_schulz_sqrt.py.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,8 @@ def test_forward_backward(shape: tuple[int, int, int], bench: Callable[[Case], R
             reference=reference.isqrt_cov,
             best_eager=best_eager.isqrt_cov,
             work=work("isqrt_cov", *shape),
+            eigh=best_eager.eigh_isqrt_cov,
+            sqrth=best_eager.exact_isqrt_cov(*shape[1:]),
             samples=2,
         )
     )

@@ -2,6 +2,7 @@
 
 "eigh" takes the same function of the eigenvalues. On a CPU it is fast for large matrices, and its
 results are 5 to 100 times less exact: compare its error, which the checks allow, with the others'.
+"sqrth" is torch.linalg.matrix_sqrth, the exact root, where torch has it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def test_forward_backward(shape: tuple[int, int], bench: Callable[[Case], Row]) 
             best_eager=best_eager.newton_schulz_sqrt,
             work=work("newton_schulz_sqrt", batch, size, size),
             eigh=best_eager.eigh_sqrt,
+            sqrth=best_eager.exact_sqrt(),
             samples=2,
         )
     )

@@ -29,7 +29,8 @@ COMPILED_UP_TO = 0.03  # seconds of an eager step
 COMPILED_ROWS = 1
 _compiled_rows: Counter[str] = Counter()
 
-BASELINES = ("best eager", "reference", "compiled", "eigh")  # in this order in every table
+# In this order in every table. The last computes another function, the exact root.
+BASELINES = ("best eager", "reference", "compiled", "eigh", "sqrth")
 
 Operator = Callable[..., "Tensor | Sequence[Tensor]"]
 
@@ -48,6 +49,8 @@ class Case:
     work        bytes if every tensor moved once, and multiplications and additions of ours, both
                 forward and backward: the function work() below
     eigh        the same through torch.linalg.eigh, where it computes the same
+    sqrth       the exact root through torch.linalg.matrix_sqrth, where ours stops after K steps:
+                the function and what it is checked against; None where this torch has none
     samples     None, or how many samples the check takes: all inputs then begin with a batch whose
                 samples do not influence each other
     tolerance   relative error that is no mistake; None: 1e-4, and 16 eps for 16-bit inputs
@@ -61,6 +64,7 @@ class Case:
     best_eager: Operator | None
     work: tuple[int, int]
     eigh: Operator | None = None
+    sqrth: tuple[Operator, Operator] | None = None
     samples: int | None = None
     tolerance: float | None = None
 
@@ -71,7 +75,7 @@ class Row:
 
     operator: str
     size: dict[str, object]
-    ratios: dict[str, float]  # best eager (always first), reference, compiled, eigh
+    ratios: dict[str, float]  # by BASELINES; best eager always comes first
     seconds: dict[str, Timing]  # the same, and ours
     moved: int
     operations: int
@@ -132,6 +136,8 @@ def steps(case: Case) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
         functions["best eager"] = case.best_eager
     if case.eigh is not None:
         functions["eigh"] = case.eigh
+    if case.sqrth is not None:
+        functions["sqrth"] = case.sqrth[0]
     grads = _upstream(case)
     return {
         name: lambda function=function: _step(function, case.inputs, grads)
@@ -207,10 +213,13 @@ def _errors(case: Case, functions: dict[str, Callable[[], tuple[Tensor, ...]]]) 
     few = slice(0, case.samples)
     grads = [g[few].double() for g in _upstream(case)]
     wide = [x.detach()[few].double().requires_grad_(x.requires_grad) for x in case.inputs]
-    truth = _step(case.reference, wide, grads)
+    ours = _step(case.reference, wide, grads)
     errors = {}
     for name, function in functions.items():
-        found = function()
+        found, truth = function(), ours
+        if name == "sqrth":
+            assert case.sqrth is not None
+            truth = _step(case.sqrth[1], wide, grads)
         assert len(found) == len(truth), f"{name} returns {len(found)} tensors, not {len(truth)}"
         errors[name] = max(_error(y[few], y64) for y, y64 in zip(found, truth, strict=True))
     return errors

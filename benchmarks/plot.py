@@ -16,6 +16,7 @@ MARKS = {
     "reference": {"marker": "s", "s": 26, "color": "#8a8a8a", "zorder": 3},
     "compiled": {"marker": "D", "s": 20, "color": "#e69138", "zorder": 3},
     "eigh": {"marker": "x", "s": 26, "color": "#333333", "zorder": 3},
+    "sqrth": {"marker": "+", "s": 30, "color": "#6a3d9a", "zorder": 3},
 }
 LINE = 0.23  # inches
 # Where the numbers at the right stand, in shares of the axes' width.

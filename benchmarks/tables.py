@@ -55,6 +55,7 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
         "reference's",
         "error",
         "rounds",
+        "torch",
     ]
     lines = [[*_ratios(row.ratios), *_line(row, symbols)] for row in rows]
     if len(rows) > 1:
@@ -87,6 +88,7 @@ def _line(row: Row, symbols: Sequence[str]) -> list[str]:
         *(f"{row.peaks[name] / 1e6:.2f}" for name in ("ours", "best eager", "reference")),
         f"{row.error:.0e}",
         str(row.seconds["ours"].rounds),
+        torch.__version__,
     ]
 
 

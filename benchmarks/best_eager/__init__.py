@@ -9,7 +9,8 @@ from best_eager.cocs_loss import cocs_loss
 from best_eager.covariance_pool import covariance_pool
 from best_eager.ctm import ctm
 from best_eager.dual_squeeze import dual_squeeze
-from best_eager.eigh import eigh_sqrt
+from best_eager.eigh import eigh_isqrt_cov, eigh_sqrt
+from best_eager.exact import exact_isqrt_cov, exact_sqrt
 from best_eager.excitation_gates import excitation_gates
 from best_eager.isqrt_cov import isqrt_cov
 from best_eager.multi_excite import multi_excite
@@ -20,7 +21,10 @@ __all__ = [
     "covariance_pool",
     "ctm",
     "dual_squeeze",
+    "eigh_isqrt_cov",
     "eigh_sqrt",
+    "exact_isqrt_cov",
+    "exact_sqrt",
     "excitation_gates",
     "isqrt_cov",
     "multi_excite",

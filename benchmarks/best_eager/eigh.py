@@ -12,12 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from best_eager.covariance_pool import covariance_pool
 from best_eager.newton_schulz_sqrt import unit_trace
 
 
 def eigh_sqrt(a: Tensor, iterations: int = 5) -> Tensor:
     """newton_schulz_sqrt of a symmetric a (B, D, D), differentiable once."""
     return _Eigh.apply(a, iterations)
+
+
+def eigh_isqrt_cov(x: Tensor, iterations: int = 5) -> Tensor:
+    """isqrt_cov of x (B, D, N), differentiable once."""
+    return eigh_sqrt(covariance_pool(x), iterations)
 
 
 def _polynomial(t: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
