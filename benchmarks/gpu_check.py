@@ -8,13 +8,16 @@ installation: the native module is built into the tree for the device's architec
     python benchmarks/gpu_check.py --only tests --backend triton
     python benchmarks/gpu_check.py --with runs/gpu/nvidia-h200.json --out runs/gpu2   # the rest
     python benchmarks/gpu_check.py --with a.json b.json --merge-only --out benchmarks/results
+    python benchmarks/gpu_check.py --only training --minutes 9 --data ~/300w
     python benchmarks/gpu_check.py --dry-run --minutes 9         # what would run; no device needed
 
 Tests compare every operator of both backends with the float64 reference, on a stream of the
 caller's and in a captured CUDA graph. Targets are the figures of gpu_targets.py. Sanitizers are
-compute-sanitizer's memcheck and racecheck. Each step is a process of its own, so that one that
-breaks the device's context costs no other its result. <device>.md, for readers, and <device>.json,
-for the table of backends and for --with, are written again after every step.
+compute-sanitizer's memcheck and racecheck. Training trains the paper's network on 300W in the
+minutes that are left, if there are faces: --data, or $CCDN_SHARED/300w. Each step is a process of
+its own, so that one that breaks the device's context costs no other its result. <device>.md, for
+readers, and <device>.json, for the table of backends and for --with, are written again after every
+step.
 
 Exit codes: 0 all is well (a missed target is written down, not an error), 1 a test or the
 sanitizer failed, 2 wrong arguments, 3 torch sees no CUDA device, 4 the native module has no kernels
@@ -64,6 +67,8 @@ EXACT = {"cuda": "tests/ops/test_cuda_build.py", "triton": "tests/ops/test_trito
 TELLING = "test_values and 3x2x65 and float32 and contiguous"
 # A shape without output for this long has a kernel that hangs.
 SILENCE = 90.0
+# Seconds that a training needs: two starts, an epoch, an evaluation and its pictures.
+LEAST_TRAINING = 180.0
 Run = Callable[..., "tuple[int, str]"]
 
 
@@ -148,7 +153,7 @@ def check(
         missing = record.verdicts.get("build", "")
         if step.backend == "cuda" and missing.startswith(("failed", "not run")):
             return "not run: there are no CUDA kernels", 0.0
-        kinds = {"build": build, "tests": tests, "sanitizers": sanitize}
+        kinds = {"build": build, "tests": tests, "sanitizers": sanitize, "training": train}
         take = kinds.get(step.kind, partial(targets, record=record, written=written))
         return take(step, seconds, run), time.monotonic() - start
 
@@ -290,6 +295,21 @@ def sanitize(step: Step, seconds: float, run: Run) -> str:
     return f"failed: exit code {code}, {', '.join(errors) or 'no summary'}"
 
 
+def train_command(step: Step, seconds: float) -> list[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_train.py"), "--data", step.what]
+    return [*command, "--minutes", f"{seconds / 60:.1f}", "data.box=gt"]
+
+
+def train(step: Step, seconds: float, run: Run) -> str:
+    """What became of a training of the paper's network that ends in time."""
+    if seconds < LEAST_TRAINING:
+        return OUT_OF_TIME
+    code, output = run(train_command(step, seconds - 20), seconds)
+    if code == 0:
+        return f"passed ({last_line(output, code)})"
+    return f"failed: {last_line(output, code)}"
+
+
 # The command -------------------------------------------------------------------------------------
 
 
@@ -306,6 +326,12 @@ def conditions() -> dict[str, str]:
         "versions": f"ccdn {ccdn_ops.__version__}, torch {torch.__version__} (CUDA "
         f"{torch.version.cuda}), triton {triton}, Python {platform.python_version()}",
     }
+
+
+def faces() -> str:
+    """300W's folder of CCDN_SHARED; empty if there is none."""
+    folder = Path(os.environ.get("CCDN_SHARED", "")) / "300w"
+    return str(folder) if "CCDN_SHARED" in os.environ and folder.is_dir() else ""
 
 
 def probe() -> int:
@@ -351,6 +377,8 @@ def shown(step: Step) -> str:
         return "setup.py build_ext --inplace, unless the module there serves the device"
     if step.kind == "tests":
         return shlex.join(test_command(step)[2:])
+    if step.kind == "training":
+        return shlex.join(["gpu_train.py", *train_command(step, step.limit)[2:]])
     if step.kind == "sanitizers":
         return f"compute-sanitizer --tool {step.what} pytest tests/ops/test_gpu.py"
     return shlex.join(["gpu_targets.py", *target_command(step, step.suites, None)[2:]])
@@ -366,6 +394,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=JOBS, help=f"tests at a time ({JOBS})")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--backend", nargs="+", choices=BACKENDS, default=BACKENDS)
+    parser.add_argument("--data", default=faces(), help="300W's folder ($CCDN_SHARED/300w)")
     parser.add_argument(
         "--with",
         nargs="+",
@@ -389,7 +418,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             earlier[0].merge(other)
     except ValueError as reason:
         parser.error(str(reason))
-    plan = gpu_plan.steps(options.only, options.backend)
+    plan = gpu_plan.steps(options.only, options.backend, options.data)
     if options.merge_only:
         if not earlier:
             parser.error("--merge-only needs --with FILE.json ...")

@@ -15,7 +15,7 @@ from gpu_targets import SUITES
 from ccdn_ops.report import OPERATORS
 
 BACKENDS = ("cuda", "triton")
-KINDS = ("tests", "targets", "sanitizers")
+KINDS = ("tests", "targets", "sanitizers", "training")
 # Processes at a time, only for tests: Triton compiles on the CPU.
 JOBS = max(1, min(8, (os.cpu_count() or 1) // 2))
 
@@ -25,7 +25,7 @@ class Step:
     """One process (a measurement that breaks is started again for the shapes that are left)."""
 
     kind: str  # build, or one of KINDS
-    what: str  # an operator, suites separated by commas, or a tool
+    what: str  # an operator, suites separated by commas, a tool, or the faces to train on
     backend: str  # cuda, triton; "" where both are meant
     predicted: float
     limit: float
@@ -46,8 +46,10 @@ class Step:
         return self.kind == "tests"
 
 
-def steps(only: Sequence[str] = KINDS, backends: Sequence[str] = BACKENDS) -> list[Step]:
-    """Every step, in order.
+def steps(
+    only: Sequence[str] = KINDS, backends: Sequence[str] = BACKENDS, data: str = ""
+) -> list[Step]:
+    """Every step, in order. data: the faces that the minutes left at the end train on, if any.
 
     A first look at each kernel comes before any long step, so that even a run that is cut short
     says which kernels are wrong and about how fast the others are.
@@ -69,6 +71,8 @@ def steps(only: Sequence[str] = KINDS, backends: Sequence[str] = BACKENDS) -> li
         found += [Step("sanitizers", tool, "", 90, 240) for tool in ("memcheck", "racecheck")]
     if len(backends) > 1:
         found += [_suite(name, "triton") for name in own]
+    if data:
+        found.append(Step("training", data, "", 240, 540))
     return [step for step in found if step.kind in (*only, "build")]
 
 

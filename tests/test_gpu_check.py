@@ -99,6 +99,22 @@ def only(gpu_check: ModuleType, name: str) -> list[Any]:
     return [step for step in gpu_check.gpu_plan.steps() if step.name == name]
 
 
+def test_the_minutes_left_train_the_paper_s_network(gpu_check: ModuleType) -> None:
+    plan = gpu_check.gpu_plan.steps(data="faces")
+    assert plan[-1].kind == "training"
+    assert [step for step in gpu_check.gpu_plan.steps() if step.kind == "training"] == []
+    runner = Runner(**{"gpu_train.py": (0, "epoch 9/9\nwrote train.json and train.md\n")})
+    record = run_of(gpu_check, runner, plan=plan)
+    assert record.verdicts["training faces"] == "passed (wrote train.json and train.md)"
+    assert runner.commands[-1][2:4] == ["--data", "faces"]
+    assert float(runner.commands[-1][5]) == pytest.approx((540 - 20) / 60, abs=0.1)
+    late = run_of(gpu_check, Runner(), plan=plan[-1:], minutes=2)
+    assert late.verdicts["training faces"].startswith("not run: out of time")
+    wrong = Runner(**{"gpu_train.py": (1, "gpu-train: no faces\n")})
+    failed = run_of(gpu_check, wrong, plan=plan[-1:])
+    assert failed.verdicts["training faces"] == "failed: gpu-train: no faces"
+
+
 def test_a_whole_run(gpu_check: ModuleType, tmp_path: Path) -> None:
     runner, seen = Runner(), []
     record = run_of(gpu_check, runner, written=lambda r: seen.append(len(r.verdicts)))
@@ -168,8 +184,10 @@ def test_a_rehearsal_runs_nothing(
     gpu_check: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(gpu_check, "run", None)
+    monkeypatch.delenv("CCDN_SHARED", raising=False)
     assert gpu_check.main(["--dry-run", "--minutes", "9", "--jobs", "8"]) == 0
     said = capsys.readouterr().out
+    assert "gpu_train" not in said
     assert "44 steps; 12 are late for 9 minutes" in said
     assert "pytest tests/ops/test_gpu.py -m gpu -k cuda-ctm" in said
     assert said.index("setup.py build_ext --inplace") < said.index("gpu_targets.py dual_squeeze")
