@@ -59,8 +59,6 @@ class LossConfig:
 class TrainConfig:
     """The optimisation; the defaults are the paper's where it speaks."""
 
-    # the weights to start from: a file of ccdn train or ccdn export | bundled; empty: random ones
-    init: Text = ""
     epochs: Count = 150
     batch_size: Count = 16  # images of an optimiser step; see batch_scope
     # the batch is global: over all processes | process: of each of them
@@ -88,6 +86,8 @@ class TrainConfig:
     batch_norm: Literal["auto", "local", "sync", "frozen"] = "auto"
     ema: Share = 0.0  # decay of averaged weights; 0: off
     selection: Literal["last", "holdout"] = "last"
+    # the weights to start from: a file of ccdn train or ccdn export | bundled; empty: random ones
+    init: Text = ""
     seed: Annotated[Natural, Field(lt=2**63)] = 0
     # processes that prepare batches, for each one that trains; 0: a thread of it
     workers: Natural = 0
