@@ -50,7 +50,7 @@ Recognise = Callable[[str, nn.Module], recognise.Found | None]
 class Replaced:
     """A block that was replaced: its names in the model, its class, and its computation now.
 
-    Of a function, the names are those of the modules that call it.
+    Of a function, `original` is its own name, and the names are those of the modules that call it.
 
     The replacement runs while the attributes that the block's code reads have the values in
     `attributes`, and for the dtypes listed, if not for all. Otherwise the block's own forward runs.
@@ -61,10 +61,20 @@ class Replaced:
     layout: Layout
     attributes: str = ""
 
+    def __str__(self) -> str:
+        if isinstance(self.layout, FunctionLayout):
+            said = f"{self.original}, called in {_listed(self.names)}: {self.layout}"
+        else:
+            said = f"{_spoken(self.names)} ({self.original}): {self.layout}"
+        return f"{said}, while {self.attributes}" if self.attributes else said
+
 
 @dataclass(frozen=True)
 class Skipped:
-    """A candidate block that was left unchanged: its names, its class, and the reason."""
+    """A block or a function that was left unchanged: its names, its class, and the reason.
+
+    Of a function, `original` is its own name, and the names are those of a module that calls it.
+    """
 
     names: tuple[str, ...]
     original: str
@@ -75,19 +85,29 @@ class Skipped:
 class SwapReport:
     """What a swap did; `print(report)` describes it.
 
-    new_parameters are those that the swap created (second_order=True), by their names in the
-    model. An optimiser built before the swap does not update them.
+    replaced are the `blocks` and the `functions`. new_parameters are those that the swap created
+    (second_order=True), by their names in the model. An optimiser built before the swap does not
+    update them.
     """
 
     replaced: list[Replaced] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     new_parameters: dict[str, nn.Parameter] = field(default_factory=dict)
 
+    @property
+    def blocks(self) -> list[Replaced]:
+        """The modules that were replaced."""
+        return [done for done in self.replaced if not isinstance(done.layout, FunctionLayout)]
+
+    @property
+    def functions(self) -> list[Replaced]:
+        """The functions that were replaced where modules of the model call them."""
+        return [done for done in self.replaced if isinstance(done.layout, FunctionLayout)]
+
     def __str__(self) -> str:
         lines = [f"{len(self.replaced)} replaced, {len(self.skipped)} skipped"]
-        for done in self.replaced:
-            line = f"  replaced {_spoken(done.names)} ({done.original}): {done.layout}"
-            lines.append(f"{line}, while {done.attributes}" if done.attributes else line)
+        lines += [f"  replaced block {done}" for done in self.blocks]
+        lines += [f"  replaced function {done}" for done in self.functions]
         for left in self.skipped:
             lines.append(f"  skipped  {_spoken(left.names)} ({left.original}): {left.reason}")
         if self.new_parameters:
@@ -148,22 +168,24 @@ def swap_squeeze_excite(
 
 
 def swap_second_order(
-    model: nn.Module, layouts: Layouts | None = None, functions: bool = False
+    model: nn.Module, layouts: Layouts | None = None, functions: bool = True
 ) -> SwapReport:
-    """Replaces SOCA-like layers and iSQRT-COV heads of a model, in place.
+    """Replaces SOCA-like layers, iSQRT-COV heads and their functions in a model, in place.
 
     Supports channel attention over the covariance squeeze (SAN's SOCA, with its central window of
     1000 positions) and modules that take the root of the covariance (fast-MPN-COV's MPNCOV with and
     without its dimension reduction, and its ports) and return the mean over its columns, its upper
-    triangle or all of it. The number of iterations is read from the module or found by trial. A
-    network that calls such functions inside a larger forward has no module to replace, so the
-    report lists it as skipped. Otherwise as `swap_squeeze_excite`.
+    triangle or all of it. The number of iterations is read from the module or found by trial. Where
+    a network calls such functions inside a larger forward, there is no module to replace: the
+    functions themselves are replaced, as by `swap_functions`. The report lists both, as `blocks`
+    and as `functions`. Otherwise as `swap_squeeze_excite`.
 
     Args:
         layouts: the layouts of blocks that are not recognised automatically: a mapping from classes
         to AttentionLayout or PoolingLayout, or a function of name and module that returns one
         or None. They are verified like the others.
-        functions: whether `swap_functions` follows, for what no block accounts for.
+        functions: whether functions are replaced as well, where no replaced block calls them. If
+        not, the report lists a module that calls them as skipped.
 
     Raises TypeError for a model that is not a module.
     """
@@ -175,7 +197,9 @@ def swap_second_order(
         more = swap_functions(model)
         served = {name for done in more.replaced for name in done.names}
         report.replaced += more.replaced
-        report.skipped = [s for s in report.skipped if not served & {*s.names}] + more.skipped
+        report.skipped = [s for s in report.skipped if not served & {*s.names}]
+        said = {(left.names, left.original) for left in report.skipped}
+        report.skipped += [s for s in more.skipped if (s.names, s.original) not in said]
     return report
 
 
@@ -221,10 +245,11 @@ def swap_functions(model: nn.Module) -> SwapReport:
     users: dict[Callable[..., object], tuple[str, ...]] = {}
     for module, names in callers.items() if found else ():
         try:
-            for function in rebound.rebind(module, found):
+            used = rebound.rebind(module, found)
+            for function in (function for function in found if function in used):
                 users[function] = (*users.get(function, ()), *names)
         except Unfit as unfit:
-            report.skipped.append(Skipped(names, type(module).__qualname__, str(unfit)))
+            report.skipped.append(Skipped(names, _class_name(module), str(unfit)))
     for function, names in users.items():
         made = found[function]
         spoken = functions.spoken(function)
@@ -269,7 +294,7 @@ def _swap(
         if isinstance(module, Swapped) or any(_within(names[0], other) for other in done):
             done.add(names[0])
             continue
-        original = f"{type(module).__module__}.{type(module).__qualname__}"
+        original = _class_name(module)
         try:
             with quiet():
                 found = _found(names[0], module, recognised, layouts)
@@ -304,9 +329,17 @@ def _names(model: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
     return names
 
 
+def _class_name(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
 def _within(name: str, other: str) -> bool:
     return not other or name.startswith(f"{other}.")
 
 
 def _spoken(names: tuple[str, ...]) -> str:
     return " = ".join(name or "the model itself" for name in names)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(name or "the model itself" for name in names)

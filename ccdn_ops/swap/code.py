@@ -41,8 +41,9 @@ PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, enum.En
 
 
 class Reading:
-    """What functions mention: names of attributes, constants of modules by module and name, and
-    numbers with the place where they stand.
+    """What functions mention: names of attributes, constants of modules by module and name, numbers
+    with the place where they stand, and compiled functions that are not Python's, torch's or the
+    like.
 
     Functions that they call are read as well, wherever they can be found; torch's are known.
     Raises Unfit for what cannot be followed.
@@ -52,6 +53,7 @@ class Reading:
         self.names: set[str] = set()
         self.constants: dict[tuple[str, str], Any] = {}
         self.numbers: dict[int, str] = {}
+        self.compiled: set[str] = set()
         self._seen: set[CodeType] = set()
 
     def method(self, function: FunctionType) -> None:
@@ -83,6 +85,8 @@ class Reading:
         read: _Name | None = None
         for step in dis.get_instructions(code):
             operation, argument = step.opname, step.argval
+            if step.argrepr in ("@", "@=") or "MATRIX_MULTIPLY" in operation:
+                self.names.add("matmul")
             if operation in ("STORE_GLOBAL", "DELETE_GLOBAL") or (
                 operation in ("STORE_DEREF", "DELETE_DEREF") and argument in cells
             ):
@@ -160,6 +164,8 @@ class Reading:
             if isinstance(value.__self__, (type, ModuleType, type(None))):
                 if top in sys.stdlib_module_names and not _pure(top) and top != "builtins":
                     raise Unfit(f"its code calls {top}.{value.__name__}(), which may change")
+                if top != "builtins" and not _pure(top):
+                    self.compiled.add(f"{value.__module__}.{value.__name__}")
             elif not _pure(type(value.__self__).__module__):
                 raise Unfit(f"its code calls a method of a {type(value.__self__).__name__}")
         else:

@@ -28,9 +28,19 @@ from .occasions import check_everywhere
 from .swapped import computed
 from .watch import Conditions
 
-NAME = re.compile(r"cov|sqrtm|mat\w*sqrt|sqrt\w*mat|newton|schulz|triu|upper|mpn", re.IGNORECASE)
+# Of the function itself, or of an autograd Function's class: "CovpoolLayer", not "recover".
+NAME = re.compile(
+    r"(?<![a-z])cov(?!er)|(?<![a-z])mpn|isqrt|sqrtm|mat\w*sqrt|sqrt\w*mat|newton|schulz|triu"
+    r"|upper_?tri",
+    re.IGNORECASE,
+)
 _COUNT = re.compile(r"iter|step|^n$|^k$|num", re.IGNORECASE)
 _COUNTS = range(1, 11)
+# A function of another name is tried if its code has one of these: products and triangles.
+_MATRICES = {
+    "baddbmm", "bmm", "cov", "einsum", "matmul", "mm", "nonzero", "tensordot", "tril",
+    "tril_indices", "triu", "triu_indices",
+}  # fmt: skip
 _CHANNELS = 6
 _MOST_CHANNELS = 512
 
@@ -139,12 +149,14 @@ def recognise(function: Callable[..., Any]) -> Replacement | None:
 
     Raises Unfit, with the reason, for a function that is named like one but cannot be replaced.
     """
-    named = NAME.search(spoken(function)) is not None
+    named = NAME.search(_own_name(function)) is not None
     try:
         reading = Reading()
         argument, default = _signature(function)
         if not reading.callable(function):
             raise Unfit(f"it is a {type(function).__name__}, which cannot be read")
+        if not named and (reading.compiled or not reading.names & _MATRICES):
+            return None  # a compiled function may take no check of its arguments
         layout = _layout(function, argument, default)
         if layout is None:
             raise Unfit("it computes no covariance, root or upper triangle of its argument")
@@ -162,6 +174,13 @@ def spoken(function: Callable[..., Any]) -> str:
         return f"{owner.__module__}.{owner.__qualname__}.apply"
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{getattr(function, '__module__', '')}.{name}"
+
+
+def _own_name(function: Callable[..., Any]) -> str:
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, type):
+        return owner.__name__
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def _signature(function: Callable[..., Any]) -> tuple[str, int | None]:
@@ -197,13 +216,17 @@ def _layout(
     else:
         counts = [None]
     for count in counts:
+        outputs: dict[str, tuple[Tensor, Any]] = {}
         for layout in _possible(count):
             if argument and layout.kind not in ("root", "pooled"):
                 continue
             given = layout.iterations[0] if count is None else default
             layout = dataclasses.replace(layout, argument=argument, default=given)
-            call = Call(function, layout, *([] if count is None else [count]))
-            if _same(call, layout, _CHANNELS):
+            kind = "map" if layout.of_maps else layout.kind
+            if kind not in outputs:
+                call = Call(function, layout, *([] if count is None else [count]))
+                outputs[kind] = _output(call, _CHANNELS)
+            if _gives(*outputs[kind], layout):
                 return layout
     return None
 
@@ -220,16 +243,26 @@ def _possible(count: int | None) -> Iterator[FunctionLayout]:
             yield FunctionLayout("pooled", "triu", (one,), trailing)
 
 
-def _same(call: Call, layout: FunctionLayout, channels: int) -> bool:
-    """Whether a function gives what the layout computes, for one random map."""
-    x = probe.features(call, 2, channels, 2, 3)
+def _output(call: Call, channels: int) -> tuple[Tensor, Any]:
+    """What a function is given for one random map, and what it returns; None if it raises."""
+    x = call.given(probe.features(call, 2, channels, 2, 3))
     try:
         with torch.no_grad():
-            found = call(x)
-            wanted = computed(layout, call.given(x), layout.iterations[0])
+            return x, call.function(x, *call.count)
+    except Exception:
+        return x, None
+
+
+def _gives(x: Tensor, found: Any, layout: FunctionLayout) -> bool:
+    """Whether a layout computes of x what was found."""
+    if not isinstance(found, Tensor):
+        return False
+    try:
+        with torch.no_grad():
+            wanted = computed(layout, x, layout.iterations[0])
     except Exception:
         return False
-    return isinstance(found, Tensor) and probe.difference(found, wanted) <= 1e-4
+    return probe.difference(found, wanted) <= 1e-4
 
 
 def _verified(
@@ -247,7 +280,7 @@ def _verified(
             raise Unfit(f"its code mentions {place}, perhaps a number of channels too large to try")
         widths |= {number - 1, number, number + 1}
     for width in sorted(widths - {0}):
-        if not _same(call, layout, width):
+        if not _gives(*_output(call, width), layout):
             raise Unfit(f"it computes something else for {width} channels")
     if counted:
         layout = dataclasses.replace(layout, iterations=tuple(_counts(function, layout)))

@@ -228,7 +228,7 @@ def _pooling(module: nn.Module) -> Found:
     if sum(isinstance(m, _WEIGHTED) for m in module.modules()) > 2:
         raise Unfit(
             "it calls covariance pooling inside a larger forward, which has no module to replace; "
-            "docs/swapping.md says how to replace the functions that it calls"
+            "functions=True replaces the functions that it calls"
         )
     x = probe.features(module, 4, _input_channels(module), 5, 6)
     twin = probe.random_copy(module).eval()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -14,8 +15,10 @@ from cuda_emulation import Emulation, build, compiler
 from filelock import FileLock
 
 from ccdn_ops.backends.cpu import scratch
+from ccdn_ops.swap import functions
 
 ROOT = Path(__file__).resolve().parents[2]
+_recognised_once = functools.cache(functions.recognise)
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +30,12 @@ def poisoned_memory() -> Iterator[None]:
     scratch.forget()  # what an earlier call has filled
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verifying a function takes seconds; the tests that ask for this share theirs."""
+    monkeypatch.setattr(functions, "recognise", _recognised_once)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import pickle
 import threading
 from collections.abc import Callable
@@ -20,17 +19,11 @@ from torch import Tensor, nn
 
 import ccdn_ops
 from ccdn_ops import swap_functions, swap_second_order, unswap
-from ccdn_ops.swap import FunctionLayout, functions
+from ccdn_ops.swap import FunctionLayout
 from ccdn_ops.swap.functions import Replacement
 
 D = 16
-_recognised_once = functools.cache(functions.recognise)
-
-
-@pytest.fixture(autouse=True)
-def verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Verifying a function takes seconds, and these tests share theirs."""
-    monkeypatch.setattr(functions, "recognise", _recognised_once)
+pytestmark = pytest.mark.usefixtures("verified_once")
 
 
 class Head(nn.Module):
@@ -282,14 +275,18 @@ def test_second_order_swaps_blocks_first() -> None:
     model = nn.Sequential(Network(), nn.Unflatten(1, (5, 1, 1)))
     model.head = MPNCOV(5, input_dim=5)
     swap_functions(model)
-    report = swap_second_order(model, functions=True)
-    assert {done.names[0]: type(done.layout).__name__ for done in report.replaced} == {
-        "head": "PoolingLayout",
-        "0": "FunctionLayout",
-    }
+    report = swap_second_order(model)
+    assert [done.names for done in report.blocks] == [("head",)]
+    assert {done.original: done.names for done in report.functions} == dict.fromkeys(LAYER, ("0",))
+    assert report.replaced == report.blocks + report.functions
     assert not report.skipped
+    first, *others = str(report).splitlines()
+    assert first == "4 replaced, 0 skipped"
+    assert others[0].startswith("  replaced block head (published.MPNCOV): iSQRT-COV")
+    covariance = "  replaced function published.CovpoolLayer, called in 0: covariance pooling"
+    assert covariance in others[1:]
     assert unswap(model) == ["0", "head"]
-    assert not swap_second_order(Network()).replaced
+    assert not swap_second_order(Network(), functions=False).replaced
 
 
 def test_a_swapped_model_can_be_pickled_traced_and_compiled() -> None:

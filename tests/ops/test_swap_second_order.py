@@ -20,6 +20,7 @@ from ccdn_ops import swap_second_order, swap_squeeze_excite
 from ccdn_ops.swap import AttentionLayout, PoolingLayout
 
 D = 16
+pytestmark = pytest.mark.usefixtures("verified_once")
 
 
 def maps(channels: int = D, height: int = 5, width: int = 6, dtype: Any = torch.float32) -> Tensor:
@@ -121,11 +122,24 @@ def test_soca_without_a_window_and_the_number_it_states() -> None:
 
 @pytest.mark.parametrize("cls", [OtherWindow, PooledFirst, Unbiased])
 def test_other_second_order_attention_is_left_alone(cls: type[nn.Module]) -> None:
+    """No block computes that. The functions that its forward calls compute what they always do, so
+    they are replaced where they stand, with whatever window, pooling or factor is around them."""
     torch.manual_seed(0)
     layer = cls(D, 4)
-    report = swap_second_order(layer)
+    original = copy.deepcopy(layer)
+    report = swap_second_order(layer, functions=False)
     assert not report.replaced
     assert len(report.skipped) == 1
+    assert type(layer) is cls
+    report = swap_second_order(layer)
+    assert {d.original for d in report.replaced} == {
+        "published.CovpoolLayer",
+        "published.SqrtmLayer",
+    }
+    assert not report.blocks
+    assert not report.skipped
+    check_equal(layer, original, maps())
+    ccdn_ops.unswap(layer)
     assert type(layer) is cls
 
 
@@ -192,21 +206,47 @@ class Network(nn.Module):
         return self.fc(x.flatten(1))
 
 
-def test_functions_in_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_in_a_network() -> None:
+    """The paper's own head has no module; its functions are replaced unless one asks for blocks."""
     torch.manual_seed(0)
     model = Network()
-    report = swap_second_order(model)
+    original = copy.deepcopy(model)
+    report = swap_second_order(model, functions=False)
     assert not report.replaced
     assert [s.names for s in report.skipped] == [("",)]
-    assert "docs/swapping.md" in report.skipped[0].reason
+    assert "functions=True" in report.skipped[0].reason
+    report = swap_second_order(model)
+    assert {done.original: done.names for done in report.functions} == {
+        f"published.{name}": ("",) for name in ("CovpoolLayer", "SqrtmLayer", "TriuvecLayer")
+    }
+    assert report.functions == report.replaced
+    assert not report.skipped
+    check_equal(model, original, maps(3, 9, 8))
     assert len(swap_squeeze_excite(model).replaced) == 1  # its blocks are still found
+    check_equal(model, original, maps(3, 9, 8))
+    assert ccdn_ops.unswap(model) == ["", "se"]
+    assert type(model) is Network
 
 
-BROKEN: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "no root": (lambda: MPNCOV(5, is_sqrt=False), "is_sqrt=False"),
-    "a number that comes out wrong": (lambda: MPNCOV(1), "after 1 iterations"),
-    "few channels": (lambda: MPNCOV(5, input_dim=8, dimension_reduction=1), "no kind of head"),
-    "patched": (lambda: _patched(), "replaced on the instance"),
+# The reason why no block replaces it, and the functions that are replaced in it all the same: each
+# computes what it is replaced by, whatever the head makes of it.
+BROKEN: dict[str, tuple[Callable[[], nn.Module], str, set[str]]] = {
+    "no root": (
+        lambda: MPNCOV(5, is_sqrt=False),
+        "is_sqrt=False",
+        {"CovpoolLayer", "SqrtmLayer", "TriuvecLayer"},
+    ),
+    "a number that comes out wrong": (
+        lambda: MPNCOV(1),
+        "after 1 iterations",
+        {"CovpoolLayer", "SqrtmLayer", "TriuvecLayer"},
+    ),
+    "few channels": (
+        lambda: MPNCOV(5, input_dim=8, dimension_reduction=1),
+        "no kind of head",
+        {"CovpoolLayer", "SqrtmLayer", "TriuvecLayer"},
+    ),
+    "patched": (lambda: _patched(), "replaced on the instance", set()),
 }
 
 
@@ -218,11 +258,19 @@ def _patched() -> nn.Module:
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_what_is_not_certain_is_left_alone_and_said(case: str) -> None:
-    make, reason = BROKEN[case]
+    make, reason, functions = BROKEN[case]
+    torch.manual_seed(0)
     model = nn.Sequential(make())
-    report = swap_second_order(model)
+    original = copy.deepcopy(model)
+    report = swap_second_order(model, functions=False)
     assert not report.replaced
     assert reason in report.skipped[0].reason
+    assert type(model[0]) is MPNCOV
+    report = swap_second_order(model)
+    assert {done.original for done in report.replaced} == {f"published.{f}" for f in functions}
+    assert [reason in left.reason for left in report.skipped] == ([] if functions else [True])
+    check_equal(model, original, maps(8), 2e-5)
+    ccdn_ops.unswap(model)
     assert type(model[0]) is MPNCOV
 
 
@@ -250,7 +298,7 @@ def test_a_layout_that_the_caller_knows() -> None:
     model = nn.Sequential(Descriptor())
     original = copy.deepcopy(model)
     report = swap_second_order(model)
-    assert (report.replaced, report.skipped) == ([], [])
+    assert (report.replaced, report.skipped) == ([], [])  # nor does it call a function of its own
     wrong = PoolingLayout(before=("proj",), output="flat", iterations=5)
     report = swap_second_order(model, layouts={Descriptor: wrong})
     assert "differs" in report.skipped[0].reason
