@@ -212,14 +212,14 @@ class Anatomy:
         return self.identity.nose_half * (1 + 0.10 * max(0.0, self.smile))
 
     def ridge(self) -> np.ndarray:
-        """Four points (4, 2) from the root, a little above the line of the eyes, to the tip."""
-        y = np.linspace(-0.05, self.tip_y, 4)
+        """Four points (4, 2) from the root, just above the line of the eyes, to the tip."""
+        y = np.linspace(-0.03, self.tip_y, 4)
         return np.array([np.zeros(4), y]).T
 
     def nose_base(self) -> np.ndarray:
         """Five points (5, 2) under the nose, wing to wing."""
         x = np.array([-0.74, -0.38, 0.0, 0.38, 0.74]) * self.nose_half
-        y = self.identity.nose_y + np.array([-0.035, -0.012, 0.0, -0.012, -0.035])
+        y = self.identity.nose_y + np.array([-0.02, 0.012, 0.026, 0.012, -0.02])
         return np.array([x, y]).T
 
     # ---- mouth ---------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from ccdn.synthetic_faces.anatomy import in_layout
-from ccdn.synthetic_faces.head import Head
+from ccdn.synthetic_faces.head import EVENLY, Head
 from ccdn.synthetic_faces.parameters import Pose
 
 
@@ -61,8 +61,22 @@ class View:
 
 
 def _outline(head: Head, camera: Camera, roll: float) -> np.ndarray:
-    """The jaw's points (33, 3) on the outline that this camera sees."""
-    paths, normal = head.jaw_paths
+    """The jaw's points (33, 3) on the outline that this camera sees, evenly spaced between chin
+    and ears as an annotator puts them.
+    """
+    points = _farthest_out(*head.jaw_paths, camera, roll)
+    flat = camera.project(points)[:, :2]
+    along = np.zeros(len(flat))
+    np.cumsum(np.hypot(*(flat[1:] - flat[:-1]).T), out=along[1:])
+    chin = len(flat) // 2
+    left, right = along[: chin + 1], along[chin:]
+    even = [np.linspace(half[0], half[-1], chin + 1) for half in (left, right)]
+    wanted = np.concatenate([even[0], even[1][1:]])
+    return _farthest_out(*head.walks_from(np.interp(wanted, along, EVENLY)), camera, roll)
+
+
+def _farthest_out(paths: np.ndarray, normal: np.ndarray, camera: Camera, roll: float) -> np.ndarray:
+    """The points (33, 3) of walks (33, steps, 3) that lie farthest out in the picture."""
     tilt = rotation(0.0, 0.0, roll)[:2, :2]
     flat = camera.project(paths)[..., :2]
     across, down = (normal @ tilt.T).T[..., None]

@@ -19,7 +19,8 @@ from ccdn.synthetic_faces.anatomy import JAW_POINTS, Anatomy
 WIDEST = 0.05  # height at which the head is widest
 ROWS, COLUMNS = 72, 80  # of the coarse mesh
 BEHIND = np.deg2rad(172.0)  # how far around the mesh goes
-JAW_ANGLE = np.deg2rad(83.0)  # where on the side the jaw's landmarks lie
+JAW_ANGLE = np.deg2rad(86.0)  # where on the side the jaw's landmarks lie: before the ear
+EVENLY = np.linspace(-1, 1, JAW_POINTS)
 JAW_TOP = 0.0  # they begin at the height of the eyes
 RELIEF_DENSITY = 32.0  # cells of the relief map per head unit
 # The reach is a whole number of cells, so that the map is symmetric.
@@ -53,12 +54,22 @@ _RELIEF_ROWS = np.arange(_RELIEF_TOP, _RELIEF_BOTTOM, 1 / RELIEF_DENSITY)
 _RIDGE_ACROSS = [_bell(_RELIEF_COLUMNS, 0.0, w) for w in (0.10, 0.105, 0.12, 0.125, 0.125, 0.13)]
 _BROWS_ACROSS, _CHEEKS_ACROSS = (
     _bell(_RELIEF_COLUMNS, -x, width) + _bell(_RELIEF_COLUMNS, x, width)
-    for x, width in ((0.42, 0.32), (0.60, 0.24))
+    for x, width in ((0.42, 0.32), (0.64, 0.24))
 )
 _TEETH_ACROSS, _GROOVE_ACROSS, _CHIN_ACROSS = (
-    _bell(_RELIEF_COLUMNS, 0.0, w) for w in (0.42, 0.30, 0.22)
+    _bell(_RELIEF_COLUMNS, 0.0, w) for w in (0.34, 0.30, 0.22)
 )
-_PAIR_WIDTHS = np.array([[0.085], [0.26], [0.17], [0.06]])  # of wings, sockets, balls, corners
+_PAIR_WIDTHS = np.array([[0.085], [0.26], [0.17], [0.09]])  # of wings, sockets, balls, corners
+
+
+def _outward(line: np.ndarray) -> np.ndarray:
+    """Outward normals (n, 2), unit vectors, of an outline (n, 2) that runs from left to right."""
+    normal = np.empty_like(line)
+    normal[1:-1, 0] = line[:-2, 1] - line[2:, 1]
+    normal[1:-1, 1] = line[2:, 0] - line[:-2, 0]
+    normal[0] = line[0, 1] - line[1, 1], line[1, 0] - line[0, 0]
+    normal[-1] = line[-2, 1] - line[-1, 1], line[-1, 0] - line[-2, 0]
+    return normal / np.hypot(normal[:, 0], normal[:, 1])[:, None]
 
 
 def _hat(values: np.ndarray, knots: np.ndarray, heights: np.ndarray) -> np.ndarray:
@@ -85,12 +96,13 @@ class Head:
                 (-0.5, 1.27, 0.00, 1.40),
                 (-0.2, 1.25, 0.02, 1.36),
                 (0.1, 1.19, 0.03, 1.30),
-                (0.4, 1.20, 0.05, 1.00),
-                (i.nose_y, 1.25, 0.10, 0.72),
-                (mouth, 1.28, 0.24, 0.60),
-                (groove, 1.19, 0.42, 0.55),
-                (chin - 0.20, 1.17 - 0.10 * an.drop, 0.62, 0.45),
-                (chin, 1.05 - 0.10 * an.drop, 0.86, 0.30),
+                (0.4, 1.20, 0.04, 1.00),
+                (i.nose_y, 1.25, 0.06, 0.72),
+                (mouth, 1.19, 0.16, 0.60),
+                (groove, 1.16, 0.38, 0.55),
+                # The lowest point of the chin lies behind the foremost, by a seventh.
+                (chin - 0.20, 1.18 - 0.10 * an.drop, 0.66, 0.45),
+                (chin, 1.14 - 0.10 * an.drop, 1.02, 0.30),
             ]
         )
         y = np.linspace(-i.crown, chin, 160)
@@ -154,10 +166,10 @@ class Head:
             wings * 0.13,
             sockets * -0.15,
             balls * 0.085,
-            corners * (-0.03 - 0.03 * smile),
+            corners * (-0.07 - 0.03 * smile),
             _BROWS_ACROSS * i.brow_ridge,
             _CHEEKS_ACROSS * (i.cheek + 0.05 * smile),
-            _TEETH_ACROSS * 0.07,
+            _TEETH_ACROSS * 0.12,
             lip_x * (0.045 * pout),
             lip_x * (0.055 * pout),
             lip_x * (-0.06 * (gape > 0.03)),
@@ -167,7 +179,7 @@ class Head:
         down = list(np.exp(-(((y - rows[:, :1]) / rows[:, 1:]) ** 2)))
         # The nose: knots down the ridge, each with its own width.
         ridge = np.array(
-            [-0.16, 0.02, 0.5 * tip, tip - 0.03, tip + 0.5 * (base - tip), base, base + 0.07]
+            [-0.16, 0.02, 0.5 * tip, tip - 0.05, tip + 0.5 * (base - tip), base, base + 0.07]
         )
         share = np.array(
             [0.0, i.nose_ridge * 0.42, 0.5 * (i.nose_ridge * 0.42 + 1), 1.0, 0.80, 0.13, 0.0]
@@ -283,37 +295,42 @@ class Head:
     # ---- jaw -----------------------------------------------------------------------------------
 
     @cached_property
-    def jaw(self) -> np.ndarray:
-        """The jaw's outline in front view, (33, 2), evenly spaced from ear to ear over the chin."""
+    def _jaw_line(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Half of the jaw's outline in front view: lengths from the ear, x and y, each (n,)."""
         y = np.linspace(JAW_TOP, self.anatomy.chin_y, 240)
         x = self.half_width(y) * np.sin(JAW_ANGLE)
         along = np.zeros(len(y) + 1)
         np.cumsum(np.hypot(x[1:] - x[:-1], y[1] - y[0]), out=along[1:-1])
         # The last step closes the outline under the chin.
         along[-1] = along[-2] + x[-1]
-        at = np.linspace(0, along[-1], JAW_POINTS // 2 + 1)
-        points = np.empty((JAW_POINTS, 2))
-        points[: len(at), 0] = -np.interp(at, along, np.append(x, 0.0))
-        points[: len(at), 1] = np.interp(at, along, np.append(y, y[-1]))
-        points[len(at) :] = points[len(at) - 2 :: -1] * (-1.0, 1.0)
+        return along, np.append(x, 0.0), np.append(y, y[-1])
+
+    def jaw(self, shares: np.ndarray = EVENLY) -> np.ndarray:
+        """Points (n, 2) of the jaw's outline in front view.
+
+        shares: (n,), the way from the chin to the ears: -1 at the left one, 0 at the chin, 1.
+        """
+        along, x, y = self._jaw_line
+        at = (1 - np.abs(shares)) * along[-1]
+        points = np.empty((len(shares), 2))
+        points[:, 0] = np.sign(shares) * np.interp(at, along, x)
+        points[:, 1] = np.interp(at, along, y)
         return points
 
     @cached_property
     def jaw_paths(self) -> tuple[np.ndarray, np.ndarray]:
-        """Walks from the jaw's points towards the middle of the face.
+        """The walks of `walks_from` the jaw's points evenly spaced in front view."""
+        return self._annotated[0], _outward(self.jaw())
+
+    def walks_from(self, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Walks from points of the jaw (33,), in shares, towards the middle of the face.
 
         Returns points (33, steps, 3) and the outward normals (33, 2) of the outline in front
         view. Where the head is turned, an annotator marks the visible outline: the point of the
         walk that lies farthest out in the picture.
         """
-        start = self.jaw
-        normal = np.empty_like(start)
-        normal[1:-1, 0] = start[:-2, 1] - start[2:, 1]
-        normal[1:-1, 1] = start[2:, 0] - start[:-2, 0]
-        normal[0] = start[0, 1] - start[1, 1], start[1, 0] - start[0, 0]
-        normal[-1] = start[-2, 1] - start[-1, 1], start[-1, 0] - start[-2, 0]
-        normal /= np.hypot(normal[:, 0], normal[:, 1])[:, None]
-        return self._annotated[0], normal
+        start = self.jaw(shares)
+        return self._lifted(start, np.empty((0, 2)))[0], _outward(start)
 
     @property
     def features(self) -> np.ndarray:
@@ -323,7 +340,10 @@ class Head:
     @cached_property
     def _annotated(self) -> tuple[np.ndarray, np.ndarray]:
         """The walks of `jaw_paths` and `features`: the surface is asked once for both."""
-        start, features = self.jaw, self.anatomy.features()
+        return self._lifted(self.jaw(), self.anatomy.features())
+
+    def _lifted(self, start: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Walks from points of the jaw (n, 2), and other points (m, 2), on the surface."""
         goal = np.array([0.0, 0.62 * self.anatomy.mouth_y])
         flat = start[:, None, :] + _WALK * (goal - start)[:, None, :]
         walks = flat.shape[0] * flat.shape[1]

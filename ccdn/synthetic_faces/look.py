@@ -64,6 +64,9 @@ class Look:
     folds: float  # 0..1: how strongly the face creases where it moves
     mottle: float  # 0..1: unevenness of the skin
     neck: float  # half its width, head units
+    ear_out: float  # how far the ears stand out, share of the usual
+    ear_size: float
+    ear_red: float  # 0..1: how much light shines through them
     cap: Colour | None  # of a hat
 
 
@@ -83,7 +86,11 @@ class Light:
     @property
     def level(self) -> float:
         """Brightness of a surface that looks at the camera."""
-        lamp = self.colour * max(float(self.towards[2]), 0.0)
+        return self.on(np.array([0.0, 0.0, 1.0]))
+
+    def on(self, normal: np.ndarray) -> float:
+        """Brightness of a surface with this normal (3,), a unit vector in the camera frame."""
+        lamp = self.colour * max(float(self.towards @ normal), 0.0)
         return float(np.mean(self.ambient + lamp)) + 0.7 * self.fill
 
 
@@ -157,6 +164,9 @@ def sample_look(draw: RandomStream) -> Look:
         folds=draw.uniform(0.0, 1.0),
         mottle=draw.uniform(0.2, 1.0),
         neck=draw.normal(0.70, 0.10),
+        ear_out=draw.uniform(0.4, 1.6),
+        ear_size=draw.uniform(0.85, 1.15),
+        ear_red=draw.uniform(0.0, 0.25),
         cap=any_colour(draw, 10, 210) if draw.chance(0.08) else None,
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-VERSION = "1.5"
+VERSION = "1.6"
 """Version of the generator: any change that alters a landmark or a pixel changes it."""
 
 _SHAPE, _LOOK = 0, 1
@@ -165,7 +165,7 @@ def sample_identity(draw: RandomStream) -> Identity:
         width=n(1.03, 0.06) + 0.06 * stout,  # cheeks and temples are softer than a caliper shows
         depth=n(1.0, 0.06),
         crown=n(1.60, 0.08),
-        square=n(1.95, 0.30) + 0.6 * stout,
+        square=n(2.18, 0.30) + 0.6 * stout,
         pointed=n(0.50, 0.06),
         eye_x=n(0.445, 0.026),
         eye_half=n(0.179, 0.014) * size * grown(1.06),
@@ -180,19 +180,19 @@ def sample_identity(draw: RandomStream) -> Identity:
         brow_arch=n(0.065, 0.032),
         brow_tilt=n(0.01, 0.035),
         brow_thick=n(0.085, 0.028) * grown(0.75),
-        nose_y=n(0.655, 0.06) * grown(0.88),
+        nose_y=n(0.64, 0.06) * grown(0.88),
         nose_tip=n(0.15, 0.03),
         nose_half=n(0.250, 0.036),
         nose_out=n(0.36, 0.06) * grown(0.7),
         nose_ridge=n(0.45, 0.13) * grown(0.7),
-        mouth_gap=n(0.295, 0.042) * grown(0.9),
+        mouth_gap=n(0.31, 0.042) * grown(0.9),
         mouth_half=n(0.365, 0.038) * grown(0.88),
         lip_upper=n(0.102, 0.028),
         lip_lower=n(0.138, 0.032),
         cupid=n(0.022, 0.010),
-        chin_gap=n(0.655, 0.075) * grown(0.85),
+        chin_gap=n(0.64, 0.075) * grown(0.85),
         chin_out=n(0.08, 0.035),
-        cheek=n(0.06, 0.035) + 0.05 * max(young, stout),
+        cheek=n(0.10, 0.04) + 0.05 * max(young, stout),
         brow_ridge=n(0.05, 0.03) * grown(0.3),
         asymmetry=n(0.0, 0.014),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 
@@ -83,14 +85,19 @@ def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: Random
     down = 0.55 * lean / np.linalg.norm(lean) + np.array([0.0, 0.45])
     down /= np.linalg.norm(down)
     across = np.array([down[1], -down[0]])
-    bright = light.level
     neck = look.neck * view.head.anatomy.identity.width * s
     end = top + down * (chin - 0.42) * s
-    skin = shade(look.skin, bright * draw.uniform(0.62, 1.0))
+    shaded = draw.uniform(0.62, 1.0)
     flare = end + down * 0.5 * s
     ends = np.stack([top, end, flare])
     half = across * neck * _NECK
-    polygon(picture, np.concatenate([ends - half, (ends + half)[::-1]]), skin)
+    # Round as a column: each strip has its own light.
+    for left, right in pairwise(_STRIPS):
+        sine = (left + right) / 2
+        normal = np.array([*(across * sine), np.sqrt(1 - sine**2)])
+        strip = np.concatenate([ends + half * left, (ends + half * right)[::-1]])
+        polygon(picture, strip, shade(look.skin, shaded * light.on(normal)))
+    skin = shade(look.skin, shaded * light.level)
     # The jaw's shadow on the neck.
     jaw = camera.project(view.head.jaw_paths[0][:, 0])[:, :2]
     shadow = np.concatenate([jaw[4:-4] + down * draw.uniform(0.05, 0.4) * s, jaw[-5:3:-1]])
@@ -103,7 +110,7 @@ def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: Random
         soft = 2 * round(draw.uniform(0.0, 0.12) * s) + 1
         share = draw.uniform(0.0, 0.9)
         area[:] = cv2.addWeighted(cv2.blur(dark, (soft, soft)), share, area, 1 - share, 0)
-    cloth = shade(any_colour(draw, 15, 225), min(bright, 1.0))
+    cloth = shade(any_colour(draw, 15, 225), min(light.level, 1.0))
     wide = draw.normal(2.25, 0.2) * s
     collar = end + down * draw.uniform(0.0, 0.35) * s
     deep = draw.uniform(0.1, 0.7) * s
@@ -115,6 +122,7 @@ def body(picture: np.ndarray, view: View, look: Look, light: Light, draw: Random
 # Half widths of a neck at its top, its end and below; and the outline of shoulders: shares of half
 # the neck's and the shoulders' width across, of the collar's depth and of a head unit down.
 _NECK = np.array([[1.0], [1.05], [1.6]])
+_STRIPS = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 10))
 _RIGHT = [(1.12, 0, 0, 0), (0, 0.75, 0, 0.32), (0, 1, 0, 0.8), (0, 1, 0, 5.0)]
 _LEFT = [(-neck, -wide, deep, unit) for neck, wide, deep, unit in reversed(_RIGHT)]
 _SHOULDERS = np.array([(0, 0, 1, 0), *_RIGHT, *_LEFT])
@@ -149,6 +157,7 @@ _ROUND = np.linspace(0, 2 * np.pi, 18, endpoint=False)
 _EAR_Z = -0.10 - 0.19 * np.cos(_ROUND) * (0.75 + 0.35 * np.sin(_ROUND))
 # The rim of an ear, (18, 3), from the side of the head; its back stands off.
 _EAR = np.stack([0.09 - 0.45 * (_EAR_Z + 0.10), 0.20 - 0.36 * np.sin(_ROUND), _EAR_Z], axis=1)
+_EAR_MIDDLE = np.array([0.0, 0.20, -0.10])
 
 
 def ears(picture: np.ndarray, view: View, look: Look, light: Light, near: bool) -> None:
@@ -160,10 +169,11 @@ def ears(picture: np.ndarray, view: View, look: Look, light: Light, near: bool) 
         outward = view.camera.rotation @ np.array([side, 0.0, 0.25])
         if (float(outward[2]) > 0.0) != near:
             continue
-        rim = _EAR * (side, 1.0, 1.0)
-        rim[:, 0] += side * width * 0.985
+        rim = _EAR_MIDDLE + (_EAR - _EAR_MIDDLE) * look.ear_size
+        rim[:, 0] = side * (rim[:, 0] * look.ear_out + width * 0.985)
         outline = view.camera.project(rim)[:, :2]
-        skin = mix(shade(look.skin, 0.9 * light.level), (190, 90, 80), 0.10)
+        bright = light.on(view.camera.rotation @ np.array([side * 0.6, 0.0, 0.8]))
+        skin = mix(shade(look.skin, bright), (190, 90, 80), look.ear_red)
         polygon(picture, outline, skin)
         middle = outline.mean(axis=0)
         polygon(picture, middle + 0.62 * (outline - middle), shade(skin, 0.74))

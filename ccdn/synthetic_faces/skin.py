@@ -176,6 +176,9 @@ def _mouth(canvas: Canvas, an: Anatomy, look: Look, draw: RandomStream) -> None:
     lips = an.lips
     upper, lower, low = lips["upper_inner"], lips["lower_inner"], lips["lower_outer"]
     above = mix(shade(look.lips, draw.uniform(0.8, 1.0)), look.skin, 0.25 * (1 - look.vermilion))
+    # The skin along the upper lip is raised and catches light.
+    roll = lips["upper_outer"] - np.array([0.0, 0.014])
+    canvas.line(roll[2:-2], shade(look.skin, 1 + draw.uniform(-0.05, 0.2)), 0.028)
     canvas.fill(np.concatenate([lips["upper_outer"], upper[::-1]]), above)
     canvas.fill(np.concatenate([lower, low[::-1]]), look.lips)
     # The lower lip bulges: lit above, in its own shadow below.
