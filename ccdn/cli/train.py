@@ -37,8 +37,7 @@ examples:
   ccdn train --config tiny --data synthetic            generated faces, no files needed
   ccdn train --config small --data ~/300w --out runs/a
   ccdn train --config tiny --data ~/my_faces model.points=21 data.box=gt
-  ccdn train --config quick --data ~/my_faces train.init=bundled train.epochs=15
-                                                       adapt the bundled weights to your faces
+  ccdn train --config finetune --data ~/my_faces       start from the bundled weights
   ccdn train --config paper --data ~/300w train.batch_size=32 train.lr=5e-4
   ccdn train --resume --out runs/a                     resume where runs/a stopped
   ccdn train --config paper --data ~/300w --dry-run    what it would take
