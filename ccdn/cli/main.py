@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": "measure networks and files of predictions; the paper's tables and figures",
     "report": "one HTML page of one or several runs",
     "predict": "find faces and their landmarks in pictures, video or a camera's stream",
+    "demo": "a page for your browser: landmarks on dropped photographs and of a webcam",
     "activations": "draw where each excitation looks",
     "export": "write a network as ONNX, .pt2 or .safetensors",
     "ablate": "train and measure a grid of networks and seeds",
