@@ -83,7 +83,7 @@ def inputs(operator: str, shape: Shape, dtype: torch.dtype) -> list[Tensor]:
     """Tensors of these sizes whose numbers are never read."""
     size = sizes(operator, shape)
     each = list(OPERATORS[operator].tensors.values())
-    if operator == "newton_schulz_sqrt":
+    if operator in ("newton_schulz_sqrt", "newton_schulz_roots"):
         each = ["BDD"]  # the record makes it of something narrower
     elif operator == "cocs_loss":
         each = each[:1]  # one level
@@ -95,7 +95,7 @@ def inputs(operator: str, shape: Shape, dtype: torch.dtype) -> list[Tensor]:
 
 def arranged(operator: str, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
     """These tensors as the operator's arguments."""
-    if operator in ("newton_schulz_sqrt", "cocs_loss"):
+    if operator in ("newton_schulz_sqrt", "newton_schulz_roots", "cocs_loss"):
         return tuple(tensors)
     return OPERATORS[operator].arrange(*tensors)
 

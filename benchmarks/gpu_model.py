@@ -114,7 +114,7 @@ class Sizes:
 
     @property
     def positions(self) -> int:
-        if self.call.operator == "newton_schulz_sqrt":
+        if self.call.operator in ("newton_schulz_sqrt", "newton_schulz_roots"):
             return self.channels
         return self.of["H"] * self.of["W"]
 

@@ -129,6 +129,11 @@ def newton_schulz_sqrt(shape: Shape, device: str) -> Row:
     return measured(ours, literal, [covariances(shape, device)], device)
 
 
+def newton_schulz_roots(shape: Shape, device: str) -> Row:
+    ours, literal = ccdn_ops.newton_schulz_roots, reference.newton_schulz_roots
+    return measured(ours, literal, [covariances(shape, device)], device)
+
+
 def covariance_pool(shape: Shape, device: str, matrix: int = 4096) -> Row:
     """Forward alone, in bfloat16, compared with the rate of a large matrix product in bfloat16."""
     x = features(shape, device, torch.bfloat16, grad=False)
@@ -180,6 +185,9 @@ SUITES: dict[str, Suite] = {
     "isqrt_cov_narrow": Suite("isqrt_cov", isqrt_cov, NARROW),
     "newton_schulz_sqrt": Suite(
         "newton_schulz_sqrt", newton_schulz_sqrt, ((32, 256), (32, 64), (128, 256), (32, 512))
+    ),
+    "newton_schulz_roots": Suite(
+        "newton_schulz_roots", newton_schulz_roots, ((32, 256), (32, 64), (1, 576))
     ),
     "dual_squeeze_compiled": Suite(
         "dual_squeeze",

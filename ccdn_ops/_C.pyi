@@ -18,7 +18,7 @@ def cpu_isa() -> str: ...
 
 # From here on written by csrc/bindings.py.
 
-interface: Literal["2fcaa9f1d68f"]
+interface: Literal["57f571f2cab0"]
 
 class CocsShape:
     def __init__(
@@ -118,6 +118,14 @@ class NewtonSchulzShape:
         size: int,
         iterations: int,
         slots: int,
+    ) -> None: ...
+
+class NewtonSchulzRootsShape:
+    def __init__(
+        self,
+        *,
+        matrices: NewtonSchulzShape,
+        norm: bool,
     ) -> None: ...
 
 def cocs_loss_workspace_cpu(
@@ -454,6 +462,32 @@ def multi_excite_backward_cuda(
     grad_gates: int,
     workspace: int,
     stream: int,
+) -> int: ...
+def newton_schulz_roots_workspace_cpu(
+    shape: NewtonSchulzRootsShape,
+    workers: int,
+    backward: bool,
+) -> int: ...
+def newton_schulz_roots_forward_cpu(
+    shape: NewtonSchulzRootsShape,
+    a: int,
+    root: int,
+    inverse: int,
+    divisor: int,
+    iterates: int,
+    workspace: int,
+    workers: int,
+) -> int: ...
+def newton_schulz_roots_backward_cpu(
+    shape: NewtonSchulzRootsShape,
+    grad_root: int,
+    grad_inverse: int,
+    a: int,
+    divisor: int,
+    iterates: int,
+    grad_a: int,
+    workspace: int,
+    workers: int,
 ) -> int: ...
 def newton_schulz_sqrt_workspace_cpu(
     shape: NewtonSchulzShape,

@@ -15,6 +15,7 @@ from ccdn_ops.ops.dual_squeeze import dual_squeeze
 from ccdn_ops.ops.excitation_gates import excitation_gates
 from ccdn_ops.ops.isqrt_cov import isqrt_cov
 from ccdn_ops.ops.multi_excite import multi_excite
+from ccdn_ops.ops.newton_schulz_roots import newton_schulz_roots
 from ccdn_ops.ops.newton_schulz_sqrt import newton_schulz_sqrt
 from ccdn_ops.ops.second_order_squeeze import second_order_squeeze
 from ccdn_ops.report import explain
@@ -32,6 +33,7 @@ __all__ = [
     "explain",
     "isqrt_cov",
     "multi_excite",
+    "newton_schulz_roots",
     "newton_schulz_sqrt",
     "reference",
     "second_order_squeeze",

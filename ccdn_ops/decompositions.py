@@ -50,6 +50,7 @@ def table() -> dict[Any, Callable[..., Any]]:
         "excitation_gates": excitation_gates,
         "isqrt_cov": isqrt_cov,
         "multi_excite": multi_excite,
+        "newton_schulz_roots": newton_schulz_roots,
         "newton_schulz_sqrt": newton_schulz_sqrt,
     }
     found = {}
@@ -130,6 +131,22 @@ def isqrt_cov(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tenso
         rows, columns = torch.triu_indices(channels, channels)
         root = root.flatten(1).index_select(1, (rows * channels + columns).to(x.device))
     return root, trace.flatten(), _none_saved(trace)
+
+
+def newton_schulz_roots(
+    a: Tensor, iterations: int, norm: bool, save: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """root, inverse and divisor as ops/newton_schulz_roots/spec.py says, and no iterates, which
+    only its backward reads."""
+    wide = a.to(accumulation_dtype(a.dtype))
+    wide = (wide + wide.mT) / 2
+    divisor = wide.square().sum((1, 2), keepdim=True).sqrt() if norm else _trace(wide)
+    safe = divisor.masked_fill(divisor == 0, 1.0)
+    y, z = _coupled(wide / safe, iterations)
+    power = safe.sqrt() + (safe - safe)  # NaN for what overflows
+    root, inverse = y * power, z / power
+    root, inverse = (r.masked_fill(divisor == 0, 0.0).to(a.dtype) for r in (root, inverse))
+    return root, inverse, divisor.flatten(), _none_saved(divisor)
 
 
 def newton_schulz_sqrt(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:

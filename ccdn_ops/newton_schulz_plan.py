@@ -1,4 +1,4 @@
-"""How newton_schulz_sqrt and isqrt_cov iterate, and what of it they save.
+"""How newton_schulz_sqrt, newton_schulz_roots and isqrt_cov iterate, and what of it they save.
 
 K coupled Newton-Schulz steps turn a matrix A of trace 1 into Y_K = A q_K(A) (plans.py). With
 W = Z Y a step is Y <- Y P, Z <- Z P, W <- W P^2, P = (3 - W) / 2, and two steps are one with the
@@ -10,6 +10,7 @@ polynomial P P' = 9/4 + X in W:
 which makes 10 products of K = 5 where the coupled steps need 12. isqrt_cov of features (D, N) with
 fewer positions than channels needs only Q = q_K(M), the Z_K of M = Xc^T Xc / (N tr):
 root = Xc Q Xc^T / (N sqrt(tr)). Z is then z 1 + R, with its large multiple of 1 apart.
+newton_schulz_roots takes this Z, too: it is the inverse root, and one more product makes Y = A Z.
 
 What is saved for the backward pass, in this order: W_0 = A; for every two steps E, X, V (but for
 the last ones, unless Y is still W: the new Y is V then), the new Y or R (unless it is V, or X where
@@ -30,6 +31,7 @@ class NewtonSchulzPlan:
 
     Args:
         side: the matrix is D x D ("channels") or N x N ("positions").
+        polynomial: the iteration is that of Z_K = q_K(A), not of Y_K.
         wide: float32 is iterated in double. Rounding errors of the derivative grow with every step
             where eigenvalues are close to 0, and those of a few channels do not average out.
         slots: how many matrices are saved; 0 where that would not pay.
@@ -37,6 +39,7 @@ class NewtonSchulzPlan:
     """
 
     side: Literal["channels", "positions"]
+    polynomial: bool
     wide: bool
     slots: int
     panel: int
@@ -62,14 +65,16 @@ def newton_schulz_plan(
     iterations: int,
     dtype: torch.dtype,
     save: bool,
+    roots: bool = False,
 ) -> NewtonSchulzPlan:
-    """The plan for a (D, D) matrix, or for features (D, N) of this dtype."""
+    """The plan for a (D, D) matrix, or for features (D, N) of this dtype; `roots`: for both."""
     # The N x N iteration costs (N / D)^3 of the other, but expands its result by two products more.
     by_positions = positions is not None and 10 * positions <= 9 * channels
     wide = dtype == torch.float32 and (channels <= 32 or (iterations > 5 and not by_positions))
-    slots = _slots(iterations, by_positions) if save and not wide else 0
+    polynomial = by_positions or roots
+    slots = _slots(iterations, polynomial) if save and not wide else 0
     side: Literal["channels", "positions"] = "positions" if by_positions else "channels"
-    return NewtonSchulzPlan(side, wide, slots, 16 if dtype == torch.float64 else 32)
+    return NewtonSchulzPlan(side, polynomial, wide, slots, 16 if dtype == torch.float64 else 32)
 
 
 def products(iterations: int, polynomial: bool) -> int:

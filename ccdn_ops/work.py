@@ -22,6 +22,7 @@ class Call:
     orders: int = 2
     hidden: int | None = None
     triu: bool = False
+    norm: bool = False
     save: bool = True
     literal: bool = False
 

@@ -48,6 +48,7 @@ SMALL = {
     "isqrt_cov": [(2, 8, 6)],
     "isqrt_cov_narrow": [(2, 6, 9)],
     "newton_schulz_sqrt": [(2, 6), (1, 9)],
+    "newton_schulz_roots": [(2, 6), (1, 9)],
 }
 
 

@@ -145,11 +145,13 @@ CALLS = {
     "ctm": (x, weights),
     "cocs_loss": ([gates, gates[:, :, :4]],),
     "covariance_pool": (x,),
+    "newton_schulz_roots": (x.flatten(2) @ x.flatten(2).mT,),
     "newton_schulz_sqrt": (x.flatten(2) @ x.flatten(2).mT,),
     "isqrt_cov": (x,),
 }
 assert set(CALLS) == set(kernel.__all__) - {"reference", "use_backend"}
-OPTIONS = {"dual_squeeze", "second_order_squeeze", "ctm", "newton_schulz_sqrt", "isqrt_cov"}
+OPTIONS = {"dual_squeeze", "second_order_squeeze", "ctm", "isqrt_cov"}
+OPTIONS |= {"newton_schulz_sqrt", "newton_schulz_roots"}
 
 def step(function, name):
     leaves, spec = torch.utils._pytree.tree_flatten(CALLS[name])

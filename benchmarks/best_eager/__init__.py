@@ -14,6 +14,7 @@ from best_eager.exact import exact_isqrt_cov, exact_sqrt
 from best_eager.excitation_gates import excitation_gates
 from best_eager.isqrt_cov import isqrt_cov
 from best_eager.multi_excite import multi_excite
+from best_eager.newton_schulz_roots import newton_schulz_roots
 from best_eager.newton_schulz_sqrt import newton_schulz_sqrt
 
 __all__ = [
@@ -28,5 +29,6 @@ __all__ = [
     "excitation_gates",
     "isqrt_cov",
     "multi_excite",
+    "newton_schulz_roots",
     "newton_schulz_sqrt",
 ]

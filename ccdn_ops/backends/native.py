@@ -301,6 +301,12 @@ def newton_schulz_shape(a: Tensor, iterations: int, slots: int) -> Any:
     )
 
 
+def newton_schulz_roots_shape(a: Tensor, iterations: int, norm: bool, slots: int) -> Any:
+    """NewtonSchulzRootsShape for a (B, n, n)."""
+    matrices = newton_schulz_shape(a, iterations, slots)
+    return require().NewtonSchulzRootsShape(matrices=matrices, norm=norm)
+
+
 def isqrt_cov_shape(x: Tensor, iterations: int, triu: bool, slots: int) -> Any:
     """IsqrtCovShape for x (B, D, N) with any strides."""
     _, channels, positions = x.shape

@@ -39,6 +39,16 @@ def check_map(operator: str, name: str, x: Tensor, ranks: tuple[int, ...] = (3, 
         )
 
 
+def check_matrices(operator: str, name: str, tensor: Tensor) -> None:
+    """Raise unless this is (B, D, D); only B may be empty."""
+    check_tensor(operator, name, tensor)
+    if tensor.dim() != 3 or tensor.shape[1] != tensor.shape[2] or tensor.shape[1] < 1:
+        raise ValueError(
+            f"ccdn_ops.{operator}: {name} has shape {tuple(tensor.shape)}; "
+            "expected (B, D, D) with D >= 1"
+        )
+
+
 def check_shape(
     operator: str, name: str, tensor: Tensor, expected: tuple[int, ...], meaning: str
 ) -> None:

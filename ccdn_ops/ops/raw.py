@@ -64,6 +64,15 @@ def literally(operator: str, x: Tensor, *arguments: Any) -> bool:
     return registry.select(operator, x, *arguments).backend == "reference"
 
 
+def will_differentiate(x: Tensor) -> bool:
+    """Whether a gradient may be requested, so that saving what it needs pays off."""
+    if torch.compiler.is_exporting():  # an exported graph is the forward pass alone
+        return False
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        return True
+    return torch.is_grad_enabled() and x.requires_grad
+
+
 def kernels_of_maps(
     name: str, empty: Callable[..., Any], results: Sequence[str]
 ) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:

@@ -87,6 +87,9 @@ def test_matrices(shape: tuple[int, ...]) -> None:
             close(decompositions.isqrt_cov(x, k, triu, False)[0], reference.isqrt_cov(x, k, triu))
         a = reference.covariance_pool(x)
         close(decompositions.newton_schulz_sqrt(a, k, False)[0], reference.newton_schulz_sqrt(a, k))
+        for norm in (False, True):
+            found = decompositions.newton_schulz_roots(a, k, norm, False)[:2]
+            close(found, reference.newton_schulz_roots(a, k, norm))
 
 
 def test_the_loss() -> None:

@@ -98,7 +98,8 @@ def test_bytes_are_those_of_the_tensors(operator: str, arguments: dict) -> None:
 
 @pytest.mark.parametrize("iterations", [1, 2, 5])
 @pytest.mark.parametrize(
-    "operator", ["newton_schulz_sqrt", "isqrt_cov", "dual_squeeze", "excitation_gates"]
+    "operator",
+    ["newton_schulz_sqrt", "newton_schulz_roots", "isqrt_cov", "dual_squeeze", "excitation_gates"],
 )
 def test_literal_operations_are_those_of_the_reference(operator: str, iterations: int) -> None:
     """Against torch's count of its matrix products."""
@@ -114,7 +115,14 @@ def test_literal_operations_are_those_of_the_reference(operator: str, iterations
 @pytest.mark.parametrize("iterations", [1, 2, 5])
 @pytest.mark.parametrize(
     "operator",
-    ["newton_schulz_sqrt", "isqrt_cov", "dual_squeeze", "excitation_gates", "covariance_pool"],
+    [
+        "newton_schulz_sqrt",
+        "newton_schulz_roots",
+        "isqrt_cov",
+        "dual_squeeze",
+        "excitation_gates",
+        "covariance_pool",
+    ],
 )
 def test_literal_operations_are_those_of_the_references_gradient(
     operator: str, iterations: int

@@ -103,7 +103,7 @@ def empty_slots(like: Tensor, n: int, count: int, dtype: torch.dtype) -> Slots:
     return Slots(like.new_empty(len(like), count, blocks(n, PANEL), n, PANEL, dtype=dtype))
 
 
-def _product(
+def symmetric_products(
     pairs: list[tuple[Tensor, Tensor]],
     scale: float,
     out: Tensor,
@@ -134,20 +134,20 @@ def iterate(plan: Steps, m: Slots) -> None:
                 torch.mul(w, -0.5, out=out)
             else:
                 more = (-0.5 * s.z, w) if plan.polynomial else None
-                _product([(y, w)], -0.5, out, (1.5, y), more)
+                symmetric_products([(y, w)], -0.5, out, (1.5, y), more)
             return
         e, x = m[s.e], m[s.x]
-        _product([(w, w)], 1.0, e, (-4.5, w))
-        _product([(e, e)], 1 / 16, x, (6.75 / 16, e), (-8.625 / 16, w))
+        symmetric_products([(w, w)], 1.0, e, (-4.5, w))
+        symmetric_products([(e, e)], 1 / 16, x, (6.75 / 16, e), (-8.625 / 16, w))
         if s.v is not None:
-            _product([(w, x)], 1.0, m[s.v], (2.25, w))
+            symmetric_products([(w, x)], 1.0, m[s.v], (2.25, w))
         if s.y_out not in (s.x, s.v):
             assert y is not None
-            _product([(y, x)], 1.0, out, (2.25, y), (s.z, x) if plan.polynomial else None)
+            symmetric_products([(y, x)], 1.0, out, (2.25, y), (s.z, x) if plan.polynomial else None)
         if s.w_out is not None:
             assert s.v is not None
             v = m[s.v]
-            _product([(v, x)], 1.0, m[s.w_out], (2.25, v))
+            symmetric_products([(v, x)], 1.0, m[s.w_out], (2.25, v))
 
 
 def derivative(plan: Steps, m: Slots, direction: Tensor) -> Tensor:
@@ -166,13 +166,14 @@ def derivative(plan: Steps, m: Slots, direction: Tensor) -> Tensor:
                 return torch.mul(dw, -0.5)
             assert dy is not None
             more = (-0.5 * s.z, dw) if plan.polynomial else None
-            return _product([(dy, w), (y, dw)], -0.5, new(), (1.5, dy), more)
+            return symmetric_products([(dy, w), (y, dw)], -0.5, new(), (1.5, dy), more)
         e, x = m[s.e], m[s.x]
-        de = _product([(dw, w), (w, dw)], 1.0, new(), (-4.5, dw))
-        dx = _product([(de, e), (e, de)], 1 / 16, new(), (6.75 / 16, de), (-8.625 / 16, dw))
+        de = symmetric_products([(dw, w), (w, dw)], 1.0, new(), (-4.5, dw))
+        pairs = [(de, e), (e, de)]
+        dx = symmetric_products(pairs, 1 / 16, new(), (6.75 / 16, de), (-8.625 / 16, dw))
         dv = None
         if s.v is not None:
-            dv = _product([(dw, x), (w, dx)], 1.0, new(), (2.25, dw))
+            dv = symmetric_products([(dw, x), (w, dx)], 1.0, new(), (2.25, dw))
         if s.y_out == s.x:
             dy = dx
         elif s.y_out == s.v:
@@ -181,12 +182,12 @@ def derivative(plan: Steps, m: Slots, direction: Tensor) -> Tensor:
             assert dy is not None
             assert y is not None
             more = (s.z, dx) if plan.polynomial else None
-            dy = _product([(dy, x), (y, dx)], 1.0, new(), (2.25, dy), more)
+            dy = symmetric_products([(dy, x), (y, dx)], 1.0, new(), (2.25, dy), more)
         dw = None
         if s.w_out is not None:
             assert s.v is not None
             assert dv is not None
-            dw = _product([(dv, x), (m[s.v], dx)], 1.0, new(), (2.25, dv))
+            dw = symmetric_products([(dv, x), (m[s.v], dx)], 1.0, new(), (2.25, dv))
     assert dy is not None
     return dy
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from ccdn_ops.ops.autograd import differentiable
 from ccdn_ops.ops.checks import check_iterations, check_map
 from ccdn_ops.ops.isqrt_cov.spec import OPERATOR
-from ccdn_ops.ops.newton_schulz_sqrt import will_differentiate
+from ccdn_ops.ops.raw import will_differentiate
 
 
 def isqrt_cov(x: Tensor, iterations: int = 5, triu: bool = False) -> Tensor:

@@ -36,7 +36,7 @@ def iterates(a: Tensor, trace: Tensor, iterations: int, plan: NewtonSchulzPlan) 
     n = a.shape[-1]
     kept = [a / torch.where(trace == 0, torch.ones_like(trace), trace)[:, None, None]]
     w, y, z = kept[0], kept[0], 1.0
-    polynomial = plan.side == "positions"
+    polynomial = plan.polynomial
     if polynomial:
         y = torch.zeros_like(w)
     for step in range(0, iterations, 2):

@@ -22,6 +22,7 @@ from torch import Tensor
 from ccdn_ops.backends import registry
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan, nothing_saved, products
 from ccdn_ops.ops.dual_squeeze.spec import literal_products
+from ccdn_ops.ops.newton_schulz_roots.spec import positive
 from ccdn_ops.ops.operator import Operator, define
 from ccdn_ops.ops.raw import folded
 from ccdn_ops.precision import accumulation_dtype, no_autocast
@@ -91,11 +92,6 @@ def iteration_work(
     # The derivative of a product takes two; if nothing is saved, the iteration comes first.
     again = 0 if saved else count * half
     return f"{count} symmetric products of {n} x {n}", (count * half, 2 * count * half + again)
-
-
-def positive(b: Tensor) -> Tensor:
-    """b b^T, which autocast leaves alone."""
-    return (b.unsqueeze(1) * b.unsqueeze(2)).sum(3)
 
 
 OPERATOR = define(

@@ -1,0 +1,55 @@
+"""newton_schulz_roots on the CPU, through csrc/cpu/ops/newton_schulz_roots.cpp."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu.device import supports
+from ccdn_ops.backends.cpu.scratch import scratch_memory
+from ccdn_ops.ops.newton_schulz_roots.spec import Outputs, outputs
+
+
+def _forward(a: Tensor, iterations: int, norm: bool, save: bool) -> Outputs:
+    found = outputs(a, iterations, norm, save)
+    module, workers = native.require(), torch.get_num_threads()
+    shape = native.newton_schulz_roots_shape(a, iterations, norm, found[3].shape[1])
+    scratch = scratch_memory(module.newton_schulz_roots_workspace_cpu(shape, workers, False))
+    native.launch(
+        "newton_schulz_roots",
+        module.newton_schulz_roots_forward_cpu,
+        shape,
+        *(a, *found, scratch),
+        workers,
+    )
+    return found
+
+
+def _backward(
+    grad_root: Tensor | None,
+    grad_inverse: Tensor | None,
+    a: Tensor,
+    divisor: Tensor,
+    iterates: Tensor,
+    iterations: int,
+    norm: bool,
+    save: bool,
+) -> Tensor:
+    grad_a = torch.empty_like(a)
+    module, workers = native.require(), torch.get_num_threads()
+    shape = native.newton_schulz_roots_shape(a, iterations, norm, iterates.shape[1])
+    scratch = scratch_memory(module.newton_schulz_roots_workspace_cpu(shape, workers, True))
+    native.launch(
+        "newton_schulz_roots_backward",
+        module.newton_schulz_roots_backward_cpu,
+        shape,
+        *(grad_root, grad_inverse, a, divisor, iterates, grad_a, scratch),
+        workers,
+    )
+    return grad_a
+
+
+registry.register(
+    "newton_schulz_roots", backend="cpu", forward=_forward, backward=_backward, supports=supports
+)

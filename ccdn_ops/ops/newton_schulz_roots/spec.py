@@ -1,0 +1,140 @@
+"""newton_schulz_roots: schema, fake kernel, and what a backend must provide.
+
+a (B, D, D), taken as (a + a^T) / 2 -> root and inverse (B, D, D) in a's dtype; divisor (B,), the
+trace of a or with `norm` its Frobenius norm, and iterates, both in the accumulation dtype. iterates
+are those of newton_schulz_sqrt/spec.py, but of the polynomial Z_K (newton_schulz_plan with
+roots=True). A matrix whose divisor is 0 has roots 0 and gradient 0.
+
+A backend provides
+
+  forward(a, iterations, norm, save) -> root, inverse, divisor, iterates
+  backward(grad_root, grad_inverse, a, divisor, iterates, iterations, norm, save)
+      -> grad_a, symmetric
+
+and gets everything contiguous, with B >= 1. One of the two gradients may be None, which is 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ccdn_ops.backends import registry
+from ccdn_ops.newton_schulz_plan import newton_schulz_plan, nothing_saved, products
+from ccdn_ops.ops.operator import Operator, define
+from ccdn_ops.ops.raw import folded
+from ccdn_ops.precision import accumulation_dtype, no_autocast
+from ccdn_ops.work import Call, Work
+
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def outputs(a: Tensor, iterations: int, norm: bool, save: bool) -> Outputs:
+    """Empty outputs of a forward pass, for backends to fill and for the fake kernel."""
+    batch, size = a.shape[:2]
+    wide = accumulation_dtype(a.dtype)
+    saved = nothing_saved(batch)
+    if save:  # otherwise no size decides anything, so a graph may hold it open
+        plan = newton_schulz_plan(size, None, iterations, a.dtype, save, roots=True)
+        saved = plan.saved_shape(batch, size)
+    return (
+        a.new_empty(a.shape),
+        a.new_empty(a.shape),
+        a.new_empty(batch, dtype=wide),
+        a.new_empty(saved, dtype=wide),
+    )
+
+
+def _grad_empty(
+    grad_root: Tensor | None,
+    grad_inverse: Tensor | None,
+    a: Tensor,
+    divisor: Tensor,
+    iterates: Tensor,
+    iterations: int,
+    norm: bool,
+    save: bool,
+) -> Tensor:
+    return a.new_empty(a.shape)
+
+
+def _roots(a: Tensor, iterations: int, norm: bool, save: bool) -> Outputs:
+    if a.shape[0] == 0:
+        return outputs(a, iterations, norm, save)
+    backend = registry.select("newton_schulz_roots", a, iterations, norm, save)
+    with no_autocast(a.device.type):
+        return backend.forward(a.contiguous(), iterations, norm, save)
+
+
+def _roots_backward(
+    grad_root: Tensor | None,
+    grad_inverse: Tensor | None,
+    a: Tensor,
+    divisor: Tensor,
+    iterates: Tensor,
+    iterations: int,
+    norm: bool,
+    save: bool,
+) -> Tensor:
+    if a.shape[0] == 0 or (grad_root is None and grad_inverse is None):
+        return torch.zeros_like(a).contiguous()
+    backend = registry.select("newton_schulz_roots", a, iterations, norm, save)
+    grads = (None if grad is None else grad.contiguous() for grad in (grad_root, grad_inverse))
+    saved = (t.contiguous() for t in (a, divisor, iterates))
+    with no_autocast(a.device.type):
+        return backend.backward(*grads, *saved, iterations, norm, save)
+
+
+def work(a: Tensor, call: Call) -> Work:
+    batch, n = a.shape[:2]
+    plan = newton_schulz_plan(n, None, call.iterations, a.dtype, call.save, roots=True)
+    matrix = a.numel() * a.element_size()
+    saved = accumulation_dtype(a.dtype).itemsize * batch * (1 + plan.slots * n * n)
+    moved = 3 * matrix + saved, 4 * matrix + saved
+    if call.literal:
+        count = literal_products(call.iterations)
+        forward = 2 * count * n**3
+        return Work(f"{count} products of {n} x {n}", moved, (batch * forward, 3 * batch * forward))
+    polynomial, half = products(call.iterations, True), n * n * (n + 1)
+    count = polynomial + 1  # Y = A Z
+    # The derivative of a product takes two, and so do the two ends of Y's; if nothing is saved, the
+    # iteration comes first.
+    backward = 2 * (polynomial + 2) + (0 if plan.slots else polynomial)
+    operations = batch * count * half, batch * backward * half
+    return Work(f"{count} symmetric products of {n} x {n}", moved, operations, side=plan.side)
+
+
+def literal_products(iterations: int) -> int:
+    """Of the coupled iteration for Y and Z; the first step knows that Z is 1."""
+    return 3 * iterations - 2
+
+
+def positive(b: Tensor) -> Tensor:
+    """b b^T, which autocast leaves alone."""
+    return (b.unsqueeze(1) * b.unsqueeze(2)).sum(3)
+
+
+OPERATOR = define(
+    Operator(
+        name="newton_schulz_roots",
+        first="(B, D, D)",
+        schema="(Tensor a, int iterations, bool norm, bool save) -> "
+        "(Tensor root, Tensor inverse, Tensor divisor, Tensor iterates)",
+        kernel=_roots,
+        backward=_roots_backward,
+        fake=outputs,
+        backward_fake=_grad_empty,
+        vmap=folded,
+        work=work,
+        outputs=2,
+        tensors={"b": "BDR"},
+        arrange=lambda b: (positive(b),),
+        results=["BDD", "BDD"],
+        samples=1,
+        options={"iterations": 5, "norm": False, "save": True},
+        # Odd and even, in float32 and in double; divided by the trace and by the norm.
+        calls=lambda x: [
+            ([x.new_empty(x.shape[0], x.shape[1], x.shape[1])], (k, k == 6, True)) for k in (5, 6)
+        ],
+    )
+)

@@ -1,0 +1,30 @@
+// Arguments of newton_schulz_roots.
+#pragma once
+
+#include <cstdint>
+
+#include "newton_schulz_sqrt.h"
+
+namespace ccdn {
+
+// `matrices` as newton_schulz_sqrt has them, but its slots are those of the polynomial Z_K. A
+// matrix is divided by its trace or, if `norm`, by its Frobenius norm; that divisor is in the
+// accumulation type. A gradient of one of the two outputs may be null: then it is 0.
+struct NewtonSchulzRootsShape {
+  NewtonSchulzShape matrices;
+  bool norm;
+};
+
+int64_t newton_schulz_roots_workspace_cpu(const NewtonSchulzRootsShape& shape, int workers,
+                                          bool backward);
+
+Status newton_schulz_roots_forward_cpu(const NewtonSchulzRootsShape& shape, const void* a,
+                                       void* root, void* inverse, void* divisor, void* iterates,
+                                       void* workspace, int workers) noexcept;
+
+Status newton_schulz_roots_backward_cpu(const NewtonSchulzRootsShape& shape, const void* grad_root,
+                                        const void* grad_inverse, const void* a,
+                                        const void* divisor, const void* iterates, void* grad_a,
+                                        void* workspace, int workers) noexcept;
+
+}  // namespace ccdn
