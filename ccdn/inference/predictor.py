@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,30 @@ class Predictor:
                 raise ValueError(f"found boxes for {len(given)} pictures, expected {len(pictures)}")
             results = self.landmarks(pictures, given)
         return results if several else results[0]
+
+    def track(
+        self,
+        frames: Iterable[Any],
+        times: Iterable[float] | None = None,
+        *,
+        color: str = "rgb",
+        detect_every: int = 10,
+        smooth: bool = True,
+    ) -> Iterator[Faces]:
+        """The faces of each frame of a film, with ids: `for faces in predictor.track(frames)`.
+
+        frames: pictures as a call takes them. times: of each frame, in seconds; None: 25 frames a
+        second. detect_every, smooth: see `ccdn.inference.tracking.Tracker`, which takes the frames
+        one by one.
+        """
+        from ccdn.inference.tracking import Tracker
+
+        tracker = Tracker(self, detect_every, smooth)
+        if times is None:
+            yield from (tracker(frame, color=color) for frame in frames)
+        else:
+            for frame, time in zip(frames, times, strict=True):
+                yield tracker(frame, time, color=color)
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Faces]:
         """The faces of pictures, uint8 RGB, whose score is at least `min_score`."""

@@ -45,7 +45,8 @@ class Face:
     those that are known: detection_score is None for a box that was given, landmark_score for a
     network without a known mirror permutation and without a spread. spread: (L,) float32 pixels,
     the error of x and y that the network expects for each point, None if it has not learned one.
-    roll: degrees by which the face's crop was turned clockwise against the picture. id: of a track.
+    roll: degrees by which the face's crop was turned clockwise against the picture. id: of the face
+    in a film, from 0; see `ccdn.inference.tracking`.
     """
 
     landmarks: np.ndarray
@@ -89,7 +90,7 @@ class Face:
 
     def draw(self, image: np.ndarray) -> np.ndarray:
         """A copy of the picture, uint8 RGB (H, W, 3), with this face drawn into it."""
-        return draw_faces(image, self.landmarks[None], self.box[None], self.layout)
+        return Faces([self], self.layout).draw(image)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the JSON of ccdn predict: pixels to a thousandth, what is None left
@@ -165,8 +166,11 @@ class Faces(Sequence[Face]):
         return Faces(kept, self.layout)
 
     def draw(self, image: np.ndarray) -> np.ndarray:
-        """A copy of the picture, uint8 RGB (H, W, 3), with all faces drawn into it."""
-        return draw_faces(image, self.landmarks, self.boxes, self.layout)
+        """A copy of the picture, uint8 RGB (H, W, 3), with all faces drawn into it, and the ids of
+        tracks.
+        """
+        labels = ["" if face.id is None else str(face.id) for face in self]
+        return draw_faces(image, self.landmarks, self.boxes, self.layout, labels)
 
     def to_dict(self) -> list[dict[str, Any]]:
         """`Face.to_dict` of each."""

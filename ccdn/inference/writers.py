@@ -161,7 +161,7 @@ class StreamResults:
         if "csv" in self.formats:
             path = self.out / f"{self.name}.csv"
             points = self.layout.points
-            self.table = CsvRows(path, points, "frame", lock, "time", self.spread)
+            self.table = CsvRows(path, points, "frame", lock, ("id", "time"), self.spread)
 
     def add(self, image: np.ndarray, faces: Faces, time: float | None = None) -> np.ndarray:
         """Take the next frame, uint8 RGB (H, W, 3), at this time in seconds after the first one
@@ -181,7 +181,8 @@ class StreamResults:
             line = json.dumps(frame, allow_nan=False)
             self.json.add(f"{',' if self.count else ''}\n{line}".encode())
         if self.table is not None:
-            self.table.add(self.table.lines(str(self.count), faces, [round(time, 6)]))
+            last = [[face.id, round(time, 6)] for face in faces]
+            self.table.add(self.table.lines(str(self.count), faces, last))
         self.count += 1
         self.last = time
         if self.film is not None:
@@ -241,21 +242,24 @@ class CsvRows:
         points: int,
         first: str,
         lock: Lock,
-        last: str = "",
+        last: Sequence[str] = (),
         spread: bool = False,
     ) -> None:
         self.path, self.lock = path, lock
         self.header = [first, "face", "box_x0", "box_y0", "box_x1", "box_y1"]
         self.header += [f"{axis}{i}" for i in range(points) for axis in "xy"]
         self.header += ["score", *(f"s{i}" for i in range(points if spread else 0))]
-        self.header += [last] if last else []
+        self.header += last
         self._file: GrowingFile | None = None
         self._failed = False
 
-    def lines(self, where: str, faces: Faces, last: Sequence[Any] = ()) -> bytes:
-        """The rows of the faces of one picture or frame."""
+    def lines(self, where: str, faces: Faces, last: Sequence[Sequence[Any]] = ()) -> bytes:
+        """The rows of the faces of one picture or frame; last: what comes last, of each face."""
         return _csv_lines(
-            [where, i, *_rounded(face.box), *_rounded(face.landmarks.ravel()), *_trust(face), *last]
+            [
+                *(where, i, *_rounded(face.box), *_rounded(face.landmarks.ravel())),
+                *(*_trust(face), *(last[i] if last else ())),
+            ]
             for i, face in enumerate(faces)
         )
 

@@ -77,21 +77,28 @@ class Progress:
 
 
 def bar(
-    items: Iterable[Item], name: str, total: int | None = None, seconds: float = 15.0
+    items: Iterable[Item],
+    name: str,
+    total: int | None = None,
+    seconds: float = 15.0,
+    unit: str = "",
 ) -> Iterator[Item]:
     """Yield `items`, with a tqdm bar on a terminal or else a line every `seconds`.
 
-    total: how many there are, if `len` is not available.
+    total: how many there are, if `len` is not available. unit: what one is called; the line then
+    tells how many were done a second, as the bar does.
     """
     if sys.stderr.isatty():
-        yield from tqdm(items, desc=name, total=total, leave=False)
+        called = f" {unit}s" if unit else "it"
+        yield from tqdm(items, desc=name, total=total, leave=False, unit=called)
         return
     if total is None and isinstance(items, Sized):
         total = len(items)
-    shown = time.monotonic()
+    start = shown = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
         if time.monotonic() - shown >= seconds:
             shown = time.monotonic()
             of = "" if total is None else f"/{total}"
-            print(f"{name}: {done}{of}", file=sys.stderr, flush=True)
+            rate = f", {done / (shown - start):.1f} {unit}s/s" if unit else ""
+            print(f"{name}: {done}{of}{rate}", file=sys.stderr, flush=True)

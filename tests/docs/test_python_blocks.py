@@ -24,7 +24,7 @@ README = [block for block in BLOCKS if block.page.name == "README.md"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the pages' reader has: a run, its exported weights, a photograph."""
+    """What the pages' reader has: a run, its exported weights, a photograph, a film."""
     pytest.importorskip("omegaconf", reason="ccdn is not installed, only ccdn_ops")
     import cv2
 
@@ -48,6 +48,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "runs" / "a" / "metrics.jsonl").write_text(json.dumps(step) + "\n", encoding="utf-8")
     photo = SyntheticFaces(1, seed=3, size=160, pose=10, occlusion=0).image(0)
     cv2.imwrite(str(here / "photo.jpg"), photo[:, :, ::-1])
+    code = cv2.VideoWriter.fourcc(*"mp4v")
+    film = cv2.VideoWriter(str(here / "film.mp4"), code, 25.0, photo.shape[1::-1])
+    for _ in range(2):
+        film.write(photo[:, :, ::-1])
+    film.release()
     return here
 
 

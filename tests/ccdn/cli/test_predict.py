@@ -195,24 +195,27 @@ def test_a_video(
 ) -> None:
     frames = [cv2.imread(str(path)) for path in sorted(face_folder.glob("*.png"))[:7]]
     write_video(tmp_path / "film.avi", frames)
-    boxes = iter([[np.array([10.0 + i, 10, 80, 90])] * (i % 2) for i in range(7)])
+    boxes = iter([[np.array([10.0 + i, 10, 80, 90])] * (i >= 3) for i in range(7)])
     use_detector(monkeypatch, lambda image: next(boxes))
     out = tmp_path / "out"
-    arguments = ["--weights", weights, "--out", out, "--batch-size", "3"]
+    arguments = ["--weights", weights, "--out", out, "--detect-every", "1", "--no-smooth"]
     assert run(tmp_path / "film.avi", *arguments, "--write", "picture,json,csv") == 0
     found = json.loads((out / "film.json").read_text())
-    assert [len(frame["faces"]) for frame in found["frames"]] == [0, 1, 0, 1, 0, 1, 0]
+    assert [len(frame["faces"]) for frame in found["frames"]] == [0, 0, 0, 1, 1, 1, 1]
     assert (found["width"], found["height"], found["frames_per_second"]) == (96, 96, 10)
-    assert found["frames"][3]["faces"][0]["box"][0] == 13
+    (face,) = found["frames"][3]["faces"]
+    x, y = np.transpose(face["landmarks"])
+    assert face["box"] == [x.min(), y.min(), x.max(), y.max()]
     rows = list(csv.DictReader((out / "film.csv").open()))
-    assert [row["frame"] for row in rows] == ["1", "3", "5"]
+    assert [(row["frame"], row["id"]) for row in rows] == [(str(i), "0") for i in range(3, 7)]
+    assert {frame["faces"][0]["id"] for frame in found["frames"][3:]} == {0}
     film = cv2.VideoCapture(str(out / "film_landmarks.mp4"))
     drawn = []
     while (read := film.read())[0]:
         drawn.append(read[1])
     assert len(drawn) == 7
     changed = [np.abs(a.astype(int) - b).max() > 100 for a, b in zip(drawn, frames, strict=True)]
-    assert changed == [False, True, False, True, False, True, False]
+    assert changed == [False, False, False, True, True, True, True]
 
 
 class FakeCamera:

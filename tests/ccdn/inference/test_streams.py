@@ -24,7 +24,7 @@ from ccdn.cli import predict
 from ccdn.config import ConfigError
 from ccdn.data import DataError, generic_layout
 from ccdn.data.detection import CallableDetector, choice
-from ccdn.inference import pipeline, sources, video_writer, window
+from ccdn.inference import sources, video_writer, window
 from ccdn.inference.results import Face, Faces
 from ccdn.inference.sources import Source, Stream
 from ccdn.inference.writers import StreamResults
@@ -433,13 +433,13 @@ def test_a_video_whose_name_is_not_text(weights: Path, tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} == {f"{name}.json", f"{name}_landmarks.mp4"}
 
 
-def test_frames_that_wait_are_bounded_in_bytes(
+def test_no_frame_waits_for_others(
     weights: Path,
     tmp_path: Path,
     scripted: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipeline, "HELD_BYTES", 3 * 64 * 60 * 3)
+    """Each is read before the next one comes, so memory does not depend on their size or number."""
     counts = []
     real = predict.Predictor.landmarks
 
@@ -452,7 +452,8 @@ def test_frames_that_wait_are_bounded_in_bytes(
     times = tuple(i / 30 for i in range(7))
     scripted(times=times, stamps=times)
     assert run(tmp_path / "a.mp4", "--weights", weights, "--out", tmp_path / "o") == 0
-    assert [count for count in counts if count] == [3, 3, 1]
+    assert len(counts) >= 7
+    assert set(counts) == {1}
 
 
 @pytest.fixture
