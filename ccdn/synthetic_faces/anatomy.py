@@ -213,7 +213,7 @@ class Anatomy:
 
     def ridge(self) -> np.ndarray:
         """Four points (4, 2) from the root, just above the line of the eyes, to the tip."""
-        y = np.linspace(-0.03, self.tip_y, 4)
+        y = np.linspace(-0.02, self.tip_y, 4)
         return np.array([np.zeros(4), y]).T
 
     def nose_base(self) -> np.ndarray:

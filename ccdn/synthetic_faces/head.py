@@ -98,7 +98,7 @@ class Head:
                 (0.1, 1.19, 0.03, 1.30),
                 (0.4, 1.20, 0.04, 1.00),
                 (i.nose_y, 1.25, 0.06, 0.72),
-                (mouth, 1.19, 0.16, 0.60),
+                (mouth, 1.17, 0.16, 0.60),
                 (groove, 1.16, 0.38, 0.55),
                 # The lowest point of the chin lies behind the foremost, by a seventh.
                 (chin - 0.20, 1.18 - 0.10 * an.drop, 0.66, 0.45),
@@ -166,7 +166,7 @@ class Head:
             wings * 0.13,
             sockets * -0.15,
             balls * 0.085,
-            corners * (-0.07 - 0.03 * smile),
+            corners * (-0.08 - 0.03 * smile),
             _BROWS_ACROSS * i.brow_ridge,
             _CHEEKS_ACROSS * (i.cheek + 0.05 * smile),
             _TEETH_ACROSS * 0.12,
@@ -179,7 +179,7 @@ class Head:
         down = list(np.exp(-(((y - rows[:, :1]) / rows[:, 1:]) ** 2)))
         # The nose: knots down the ridge, each with its own width.
         ridge = np.array(
-            [-0.16, 0.02, 0.5 * tip, tip - 0.05, tip + 0.5 * (base - tip), base, base + 0.07]
+            [-0.16, 0.02, 0.5 * tip, tip - 0.06, tip + 0.5 * (base - tip), base, base + 0.07]
         )
         share = np.array(
             [0.0, i.nose_ridge * 0.42, 0.5 * (i.nose_ridge * 0.42 + 1), 1.0, 0.80, 0.13, 0.0]
@@ -218,7 +218,7 @@ class Head:
         table[:, 1] = side = np.interp(y, heights, rows[:, 1])
         forward = np.interp(y, heights, rows[:, 0]) - side
         table[:, 2] = forward * np.where(upper, closing, 0.5 + 0.5 * closing)
-        table[:, 3] = np.interp(y, heights, rows[:, 2]) * np.where(upper, closing, 1.0)
+        table[:, 3] = np.interp(y, heights, rows[:, 2]) * closing
         return y, table
 
     def _section(self, y: np.ndarray) -> np.ndarray:
@@ -265,7 +265,8 @@ class Head:
     @cached_property
     def mesh_heights(self) -> np.ndarray:
         """Heights (ROWS,) of the mesh, from crown to chin, closest at both ends."""
-        top, bottom = -self.anatomy.identity.crown, self.anatomy.chin_y
+        # Not quite to the chin: a row that is one point has no normal, and would look dark.
+        top, bottom = -self.anatomy.identity.crown, self.anatomy.chin_y - 4e-4
         return (top + bottom) / 2 + (bottom - top) / 2 * _MESH_ROWS
 
     @cached_property
@@ -344,7 +345,9 @@ class Head:
 
     def _lifted(self, start: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Walks from points of the jaw (n, 2), and other points (m, 2), on the surface."""
-        goal = np.array([0.0, 0.62 * self.anatomy.mouth_y])
+        # Towards the middle of the face, at the height of the eyes hardly downwards.
+        goal = np.zeros_like(start)
+        goal[:, 1] = np.minimum(0.62 * self.anatomy.mouth_y, start[:, 1] + 0.3)
         flat = start[:, None, :] + _WALK * (goal - start)[:, None, :]
         walks = flat.shape[0] * flat.shape[1]
         x, y = np.concatenate([flat.reshape(walks, 2), features]).T

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-VERSION = "1.6"
+VERSION = "1.7"
 """Version of the generator: any change that alters a landmark or a pixel changes it."""
 
 _SHAPE, _LOOK = 0, 1

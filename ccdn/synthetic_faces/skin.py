@@ -159,6 +159,10 @@ def _brow(canvas: Canvas, an: Anatomy, look: Look, side: int, draw: RandomStream
     """A brow: thin at its edges, with some of its hairs."""
     colour = mix(shade(look.hair, 0.8), look.skin, 1 - look.brow)
     upper, lower = an.brow(side, True), an.brow(side, False)
+    # The first hairs next to the nose hardly show.
+    bare = draw.uniform(0.0, 0.6)
+    for line in (upper, lower):
+        line[-1] += bare * (line[-2] - line[-1])
     edge = mix(colour, look.skin, 0.55)
     canvas.fill(np.concatenate([upper, lower[::-1]]), edge)
     core = 0.16 * (lower - upper)
@@ -205,7 +209,7 @@ def _mouth(canvas: Canvas, an: Anatomy, look: Look, draw: RandomStream) -> None:
                 _teeth(canvas, look, lower[cut], -np.minimum(0.85 * left, 0.11 * (1 - t**2)))
     canvas.line(upper, shade(look.lips, draw.uniform(0.32, 0.7)), draw.uniform(0.012, 0.024))
     for corner in (upper[0], upper[-1]):
-        canvas.fill(ellipse(corner[0], corner[1], 0.022, 0.016, 8), shade(look.lips, 0.5))
+        canvas.fill(ellipse(corner[0], corner[1] - 0.01, 0.022, 0.016, 8), shade(look.lips, 0.5))
 
 
 def _teeth(canvas: Canvas, look: Look, gum: np.ndarray, depth: np.ndarray) -> None:
@@ -260,7 +264,7 @@ def _hair(canvas: Canvas, look: Look, draw: RandomStream) -> np.ndarray:
     side = [(temple + 0.12, -0.22), (temple + 0.2, burn), (1.36, burn - 0.02), (1.42, -0.05)]
     side += [(1.62, 0.5), (1.9, 0.8), (REACH, 0.9)]
     if look.style == "long":
-        inner = draw.uniform(0.84, 1.30)
+        inner = draw.uniform(0.95, 1.35)
         side = [(inner, -0.25), (inner + 0.05, 0.35), (inner + 0.12, 0.9), (REACH, 1.1)]
     right = front + side
     left = _mirrored(right[1:])
