@@ -2,7 +2,7 @@
 
     python benchmarks/calibrate_scores.py [--weights FILE]
 
-prints for each error of `ccdn.inference.reading`, the distance from the mirror image's landmarks
+prints for each error of `ccdn.inference.scores`, the distance from the mirror image's landmarks
 and the spread if the network has one, half and power of score = 1 / (1 + (error / half) ** power).
 half: the fifth percentile of boxes without a face, so that 95 of 100 score less than 0.5. power:
 99 of 100 faces score at least 0.9. With CCDN_SHARED=DIR it then counts the scores of training faces
@@ -16,7 +16,6 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +28,10 @@ from ccdn.data import crop_image, generic_layout, landmark_box
 from ccdn.data.boxes import overlap
 from ccdn.data.images import cv2
 from ccdn.inference.alignment import TILTED, rolled_matrix
-from ccdn.inference.crops import Seen, look
-from ccdn.inference.reading import DOUBTFUL_TILTS, mirror_errors, spread_errors
+from ccdn.inference.network import Curve, Seen
+from ccdn.inference.reading import DOUBTFUL_TILTS
+from ccdn.inference.scores import mirror_errors, spread_errors
+from ccdn.inference.torch_network import look
 from ccdn.synthetic_faces import SyntheticFaces
 
 FACES, SEED, POSE = 300, 87, (45.0, 25.0, TILTED)  # faces as level as prediction makes them
@@ -40,17 +41,6 @@ APART = 0.1  # the largest overlap of a box next to a face
 HIGH = 0.9
 
 View = tuple[np.ndarray, np.ndarray]  # a picture, uint8 RGB, and a box (4,)
-
-
-class Curve(NamedTuple):
-    """score = 1 / (1 + (error / half) ** power)."""
-
-    half: float
-    power: float
-
-    def scores(self, errors: np.ndarray) -> np.ndarray:
-        """The scores of errors of any shape."""
-        return np.asarray(1 / (1 + (errors / self.half) ** self.power))
 
 
 def fit(faces: np.ndarray, ghosts: np.ndarray) -> Curve:

@@ -1,4 +1,4 @@
-"""The state of a run, and the errors it can have."""
+"""The state of a run, and what weights must be to fit a network."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ccdn.checkpoint.errors import CheckpointError
 from ccdn.config import Config, differences
-
-
-class CheckpointError(ValueError):
-    """A file is not the expected checkpoint; the message is one line."""
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ccdn.cli.arguments import add_detector, add_weights, parse_box, tell_bundled
+from ccdn.cli.arguments import add_detector, add_threads, add_weights, parse_box, tell_bundled
 from ccdn.cli.command import command
 from ccdn.runtime.numbers import is_whole
 from ccdn.runtime.progress import counted
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="FILE", help="the picture to write")
     parser.add_argument("--side", type=_side, default=192, metavar="N", help="pixels of a map")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    add_threads(parser)
     return parser
 
 
@@ -76,11 +77,20 @@ def _run(options: argparse.Namespace, out: Path) -> int:
     from ccdn.data import crop_image, crop_matrix, read_image, square_box
     from ccdn.data.drawing import write_picture
     from ccdn.inference.activation_maps import activation_sheet
+    from ccdn.inference.loading import is_onnx
     from ccdn.inference.predictor import Predictor, check_box
+    from ccdn.runtime.errors import ConfigError
+    from ccdn.runtime.torch_threads import threads_for, torch_threads
 
+    if options.weights is not None and is_onnx(options.weights):
+        raise ConfigError(
+            f"{options.weights}: an ONNX file has no maps, expected the checkpoint it was made from"
+        )
     photo = Path(options.photo)
     tell_bundled("ccdn activations", options.weights)
-    predictor = Predictor(options.weights, options.device, detector=options.detector)
+    predictor = Predictor(
+        options.weights, options.device, detector=options.detector, threads=options.threads
+    )
     image = read_image(photo)
     if options.box is not None:
         check_box(photo, options.box, image)
@@ -90,10 +100,11 @@ def _run(options: argparse.Namespace, out: Path) -> int:
         boxes = [options.box]
     if not boxes:
         raise NoFace(f"{photo}: no face detected; pass --box x0,y0,x1,y1")
-    size, side = predictor.config.model.input_size, options.side
-    squares = [square_box(box, predictor.config.data.margin) for box in boxes]
+    size, side = predictor.network.traits.size, options.side
+    squares = [square_box(box, predictor.network.traits.margin) for box in boxes]
     crops = np.stack([crop_image(image, crop_matrix(square, size), size) for square in squares])
     shown = [crop_image(image, crop_matrix(square, side), side) for square in squares]
-    sheet = activation_sheet(predictor.model, crops, shown, predictor.layout)
+    with torch_threads(threads_for(len(crops), options.threads)):
+        sheet = activation_sheet(predictor.model, crops, shown, predictor.layout)
     write_picture(out, sheet)
     return len(shown)

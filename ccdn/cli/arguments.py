@@ -46,13 +46,14 @@ def share(text: str) -> float:
     return found
 
 
-def add_weights(parser: argparse.ArgumentParser) -> None:
-    """The option --weights, of which the bundled weights are the default."""
+def add_weights(parser: argparse.ArgumentParser, onnx: bool = False) -> None:
+    """The option --weights, of which the bundled weights are the default. onnx: ONNX files too."""
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="a checkpoint of ccdn train or a safetensors file of ccdn export (default: the"
-        " bundled weights, trained on generated faces alone)",
+        help="a checkpoint of ccdn train or a safetensors"
+        + (" or ONNX" if onnx else "")
+        + " file of ccdn export (default: the bundled weights, trained on generated faces alone)",
     )
 
 
@@ -63,6 +64,19 @@ def tell_bundled(command: str, weights: str | None) -> None:
 
         line = f"{command}: no --weights given; using the bundled model: {about()}"
         print(line, file=sys.stderr)
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """The option --threads, of which `ccdn.runtime.torch_threads` says the default."""
+    from ccdn.runtime.torch_threads import SMALL_BATCH
+
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help=f"threads of the network (default: 1 for up to {SMALL_BATCH} faces at once, torch's"
+        " own number for more)",
+    )
 
 
 def add_detector(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ccdn.cli.arguments import positive, tell_bundled
+from ccdn.cli.arguments import add_threads, positive, tell_bundled
 from ccdn.cli.command import command
 from ccdn.config import (
     Config,
@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--batch-size", type=positive, default=32, metavar="N")
+    add_threads(parser)
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -114,8 +115,10 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     from ccdn.checkpoint.bundled import DEFAULT_WEIGHTS
     from ccdn.runtime.processes import processes
+    from ccdn.runtime.torch_threads import threads_for, torch_threads
 
-    with processes(options.device) as team:
+    threads = threads_for(options.batch_size, options.threads)
+    with processes(options.device) as team, torch_threads(threads):
         if not options.weights and not options.predictions:
             if team.first:
                 tell_bundled("ccdn evaluate", None)

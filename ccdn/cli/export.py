@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ccdn export: {error}", file=sys.stderr)
         return 1
     print(
-        f"written: {out} ({out.stat().st_size / 2**20:.1f} MiB); its landmarks differ from the"
+        f"written: {out} ({out.stat().st_size / 2**20:.1f} MiB); its results differ from the"
         f" network's by at most {difference:.1e} of the crop, on batches of"
         f" {', '.join(map(str, BATCHES))}"
     )

@@ -9,13 +9,14 @@ from importlib import import_module
 
 from ccdn.cli.command import INTERRUPTED, WRONG, command
 
-# The help line of each command. `ccdn NAME` runs the main function of ccdn.cli.NAME.
+# The help line of each command, which the main function of `module_of` runs.
 COMMANDS = {
     "train": "train a network, or resume a run",
     "evaluate": "measure networks and files of predictions; the paper's tables and figures",
     "report": "one HTML page of one or several runs",
     "predict": "find faces and their landmarks in pictures, video or a camera's stream",
     "demo": "a page for your browser: landmarks on dropped photographs and of a webcam",
+    "benchmark-predict": "milliseconds a face and a picture, with torch and with ONNX Runtime",
     "activations": "draw where each excitation looks",
     "export": "write a network as ONNX, .pt2 or .safetensors",
     "ablate": "train and measure a grid of networks and seeds",
@@ -31,11 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] not in COMMANDS:
         return _without_command(words)
     try:
-        module = import_module(f"ccdn.cli.{words[0]}")
+        module = import_module(module_of(words[0]))
     except KeyboardInterrupt:  # imports take seconds, and @command only covers what follows
         print(f"ccdn {words[0]}: interrupted", file=sys.stderr)
         return INTERRUPTED
     return int(module.main(words[1:]))
+
+
+def module_of(name: str) -> str:
+    """The module of a command."""
+    return f"ccdn.cli.{name.replace('-', '_')}"
 
 
 @command("ccdn")

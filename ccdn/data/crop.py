@@ -15,9 +15,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 
 from ccdn.data.images import cv2
+from ccdn.data.sampling import Sampler, torch_samples
 
 
 def crop_matrix(
@@ -91,46 +91,25 @@ def from_unit(points: np.ndarray, size: int) -> np.ndarray:
 
 
 def crop_image(
-    image: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int], border: int = 0
+    image: np.ndarray,
+    matrix: np.ndarray,
+    size: int | tuple[int, int],
+    border: int = 0,
+    sampler: Sampler = torch_samples,
 ) -> np.ndarray:
     """Resample an image (H, W, 3) by a matrix into a crop of `size` (or (width, height)): uint8,
     or float32, which is not rounded.
 
     Bilinear; where the crop is smaller than half the original, the original is first averaged over
-    whole blocks of pixels, so that nothing aliases. Outside the image is `border`.
+    whole blocks of pixels, so that nothing aliases. Outside the image is `border`. sampler: see
+    `ccdn.data.sampling`.
     """
     width, height = (size, size) if isinstance(size, int) else size
     matrix = np.asarray(matrix, dtype=np.float64)
     factor = math.sqrt(abs(np.linalg.det(matrix[:, :2])))
     block = max(1, int(1.0 / factor)) if factor < 0.5 else 1
     part, matrix = _seen(image, matrix, (width, height), block, border)
-    return _warp(part, invert(matrix), (width, height), border)
-
-
-def _warp(image: np.ndarray, inverse: np.ndarray, size: tuple[int, int], border: int) -> np.ndarray:
-    """Bilinear samples where `inverse` takes the pixels of the crop.
-
-    They lie there to float32; OpenCV's warpAffine places them on a grid of 1/32 pixel, which moves
-    a crop that is neither turned nor scaled by up to 1/64 pixel from its landmarks.
-    """
-    (width, height), (rows, columns) = size, image.shape[:2]
-    x, y = np.arange(width), np.arange(height)
-    # grid_sample counts from -1 to 1 between the borders of the image.
-    places = []
-    for (across, down, start), length in zip(inverse, (columns, rows), strict=True):
-        along_x = (2 * across / length * x).astype(np.float32)
-        along_y = (2 * down / length * y + ((2 * start + 1) / length - 1)).astype(np.float32)
-        places.append(np.add.outer(along_y, along_x))
-    planes = np.array(cv2.split(np.ascontiguousarray(image)), np.float32)
-    if border:
-        planes -= np.float32(border)
-    found = torch.nn.functional.grid_sample(
-        torch.from_numpy(planes)[None],
-        torch.from_numpy(cv2.merge(places))[None],
-        align_corners=False,
-    )
-    values = found[0].numpy() + np.float32(border + 0.5 * (image.dtype == np.uint8))
-    return cv2.merge(values.astype(image.dtype))
+    return sampler(part, invert(matrix), (width, height), border)
 
 
 def _seen(

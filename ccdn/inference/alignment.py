@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccdn.data import Layout, crop_matrix, landmark_box, square_box, transform_points
+from ccdn.data import (
+    Layout,
+    crop_matrix,
+    from_unit,
+    invert,
+    landmark_box,
+    square_box,
+    transform_points,
+)
 
 TILTED = 12.0  # degrees: a face this far from level in its crop is cropped again
 
@@ -44,3 +52,12 @@ def box_along(landmarks: np.ndarray, roll: float) -> np.ndarray:
     middle = back[:, :2].T @ ((level[:2] + level[2:]) / 2)
     half = (level[2:] - level[:2]) / 2
     return np.concatenate([middle - half, middle + half])
+
+
+def crop_to_image(landmarks: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Landmarks (..., 2) in [0, 1] of the crop to pixels of the picture, (..., 2) float64.
+
+    matrix: (2, 3), picture pixels to crop pixels. A crop pixel x lies at (x + 0.5) / size.
+    """
+    pixels = from_unit(np.asarray(landmarks, np.float64), size)
+    return transform_points(invert(matrix), pixels)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ccdn.data import from_unit, invert, layout, transform_points
+from ccdn.data import layout
+from ccdn.inference.alignment import crop_to_image
+from ccdn.inference.torch_network import look
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -38,43 +40,7 @@ class Predictions:
     size: int
 
 
-def crop_to_image(landmarks: Array, matrix: Array, size: int) -> Array:
-    """Landmarks (..., 2) in [0, 1] of the crop to pixels of the picture, (..., 2) float64.
-
-    matrix: (2, 3), picture pixels to crop pixels. A crop pixel x lies at (x + 0.5) / size.
-    """
-    pixels = from_unit(np.asarray(landmarks, np.float64), size)
-    return transform_points(invert(matrix), pixels)
-
-
-class Seen(NamedTuple):
-    """What a network sees in B crops, in [0, 1] of the crop.
-
-    landmarks: (B, L, 2). mirrored: the same from the mirrored crops, mirrored back; None if they
-    were not looked at. spread: (B, L), the error it expects for each point; None if it has none.
-    """
-
-    landmarks: Tensor
-    mirrored: Tensor | None
-    spread: Tensor | None
-
-
-@torch.no_grad()
-def look(model: nn.Module, images: Tensor, flip: Sequence[int] | None = None) -> Seen:
-    """What a network sees in uint8 crops (B, 3, S, S), and, with `flip`, in their mirror images.
-
-    flip: the permutation of the landmarks under mirroring, (L,). The model keeps its mode.
-    """
-    x = images.to(_dtype(model)).div_(255)
-    output = model(x)
-    landmarks, spread = output.landmarks, getattr(output, "spread", None)
-    if flip is None:
-        return Seen(landmarks, None, spread)
-    mirrored = model(x.flip(3)).landmarks[:, list(flip)]
-    return Seen(landmarks, torch.stack([1 - mirrored[..., 0], mirrored[..., 1]], dim=-1), spread)
-
-
-def predict_crops(model: nn.Module, images: Tensor, flip: Sequence[int] | None = None) -> Tensor:
+def predict_crops(model: nn.Module, images: Tensor, flip: Sequence[int] | None = None) -> Array:
     """Landmarks (B, L, 2) in [0, 1] of uint8 crops (B, 3, S, S); with `flip`, averaged with those
     of the mirrored crops.
 
@@ -82,10 +48,6 @@ def predict_crops(model: nn.Module, images: Tensor, flip: Sequence[int] | None =
     """
     seen = look(model, images, flip)
     return seen.landmarks if seen.mirrored is None else (seen.landmarks + seen.mirrored) / 2
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next((weight.dtype for weight in model.parameters()), torch.float32)
 
 
 def predict_faces(
@@ -116,7 +78,7 @@ def predict_faces(
             items = [crops[i] for i in range(start, min(start + batch_size, len(crops)))]
             images = torch.stack([torch.as_tensor(item["image"]) for item in items]).to(device)
             size = images.shape[-1]
-            found = predict_crops(model, images, flip).cpu().numpy()
+            found = predict_crops(model, images, flip)
             for item, landmarks in zip(items, found, strict=True):
                 matrix = np.asarray(item["matrix"], np.float64)
                 matrices.append(matrix)

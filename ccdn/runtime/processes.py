@@ -4,6 +4,8 @@ This is plain torch.distributed: torch itself maintains DistributedDataParallel,
 GradScaler and torchrun's elastic agent. accelerate or Lightning Fabric would add device selection
 and a wrapped data loader. Here the order of the samples and the process group of COCS must be
 exact, so we would have to work around both, at the cost of a dependency.
+
+torch is imported where several processes need it: a process that is alone may do without.
 """
 
 from __future__ import annotations
@@ -17,11 +19,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-
 if TYPE_CHECKING:
+    from torch import Tensor, nn
     from torch.distributed import ProcessGroup
 
 Value = TypeVar("Value")
@@ -45,6 +44,8 @@ class Processes:
         """The mean of a tensor over the processes; the same on each of them."""
         if self.group is None:
             return values
+        import torch.distributed as dist
+
         values = values.clone()
         dist.all_reduce(values, group=self.group)
         return values / self.size
@@ -53,6 +54,8 @@ class Processes:
         """The first process's value, on each of them."""
         if self.group is None:
             return value
+        import torch.distributed as dist
+
         held = [value]
         dist.broadcast_object_list(held, src=0, group=self.group)
         return held[0]
@@ -61,6 +64,8 @@ class Processes:
         """Every process's value, in the order of their ranks, on each of them."""
         if self.group is None:
             return [value]
+        import torch.distributed as dist
+
         held: list[Any] = [None] * self.size
         dist.all_gather_object(held, value, group=self.group)
         return held
@@ -68,6 +73,8 @@ class Processes:
     def same_buffers(self, model: nn.Module) -> None:
         """Give the first process's buffers, such as running statistics, to all."""
         if self.group is not None:
+            import torch.distributed as dist
+
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0, group=self.group)
 
@@ -133,6 +140,9 @@ def processes(device: str = "auto", timeout: timedelta | None = None) -> Iterato
     if not launched():
         yield ALONE
         return
+    import torch
+    import torch.distributed as dist
+
     local = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = device != "cpu" and torch.cuda.is_available()
     if cuda and local < torch.cuda.device_count():  # if there are too few, `pick_device` reports it

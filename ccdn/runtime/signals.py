@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ccdn.runtime.interrupt import answering
 from ccdn.runtime.processes import Processes
+
+if TYPE_CHECKING:
+    import torch
 
 # Seconds in which further signals count as the same request: a batch system signals every process
 # of a job, and torchrun passes signals on to processes that already got them.
@@ -76,4 +77,6 @@ class StopRequest:
         """Whether one of the processes was asked; the same answer on all of them."""
         if processes.group is None:
             return bool(self.signum)
+        import torch
+
         return float(processes.mean(torch.tensor(float(bool(self.signum)), device=device))) > 0

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import pytest
 from pages import FENCE, PAGES, ROOT, Block, blocks, text_of
 
-from ccdn.cli.main import COMMANDS
+from ccdn.cli.main import COMMANDS, module_of
 
 pytest.importorskip("omegaconf", reason="ccdn is not installed, only ccdn_ops")
 
@@ -80,7 +80,7 @@ def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         return
     name, *arguments = words
     assert name in COMMANDS, shlex.join(["ccdn", *words])
-    options = parsed(f"ccdn.cli.{name}", arguments, monkeypatch)
+    options = parsed(module_of(name), arguments, monkeypatch)
     overrides = getattr(options, "overrides", None) or []
     if name == "ablate":
         grid = load_grid(options.grid)

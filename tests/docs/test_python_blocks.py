@@ -20,6 +20,8 @@ from ccdn_ops.nn import CTM, SqueezeExcite
 BLOCKS = blocks("python")
 # The README shows lines out of a reader's own program; these are its names.
 README = [block for block in BLOCKS if block.page.name == "README.md"]
+# tests/ccdn/inference/test_onnx.py runs those that need an ONNX file.
+ONNX = [block for block in BLOCKS if "import onnxruntime" in block.text]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def run(block: Block, names: dict[str, Any]) -> None:
     exec(compile(block.text, str(block), "exec"), names)
 
 
-@pytest.mark.parametrize("block", [b for b in BLOCKS if b not in README], ids=str)
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b not in README + ONNX], ids=str)
 def test_a_block(
     block: Block, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

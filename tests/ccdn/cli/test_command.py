@@ -17,7 +17,7 @@ import pytest
 
 from ccdn.cli.command import command
 from ccdn.cli.data import main as data
-from ccdn.cli.main import COMMANDS
+from ccdn.cli.main import COMMANDS, module_of
 from ccdn.cli.main import main as ccdn
 from ccdn.synthetic_faces import SyntheticFaces
 from ccdn_ops import use_backend
@@ -132,7 +132,7 @@ def test_every_module_of_a_command_is_in_the_list() -> None:
         for path in sorted((ROOT / "ccdn").rglob("*.py"))
     }
     commands = {name for name, text in modules.items() if re.search(r"^@command", text, re.M)}
-    assert commands == {"ccdn.cli.main", *(f"ccdn.cli.{name}" for name in COMMANDS)}
+    assert commands == {"ccdn.cli.main", *map(module_of, COMMANDS)}
     started = {name for name, text in modules.items() if '\nif __name__ == "__main__":' in text}
     assert started == {"ccdn.__main__", "ccdn.train"}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -14,12 +13,16 @@ import torch
 from PIL import Image
 
 import ccdn
+from ccdn.checkpoint.state import Checkpoint
 from ccdn.config import load_config
 from ccdn.data import crop_image, landmark_box, layout
 from ccdn.data.detection import Detections
 from ccdn.evaluation.metrics import nme
 from ccdn.inference.alignment import box_along, eye_roll, turned
+from ccdn.inference.network import Seen, Traits, mirrored_back
 from ccdn.inference.reading import Place, Reader
+from ccdn.inference.scores import MIRROR
+from ccdn.inference.torch_network import TorchNetwork
 from ccdn.models import build_model
 from ccdn.synthetic_faces import SyntheticFaces
 
@@ -174,7 +177,8 @@ def test_a_learned_spread_is_the_score_of_points(faces: SyntheticFaces, small: l
     looks = []
     model.register_forward_hook(lambda *_: looks.append(1))
     size = config.model.input_size
-    reader = Reader(model, layout, size, 0.25, torch.device("cpu"), 4, False)
+    network = TorchNetwork(model, Checkpoint(config, model.state_dict(), torch.zeros(68, 2)))
+    reader = Reader(network, layout, 4, False)
     (face,) = reader.read([Place(faces.image(0), np.array([50.0, 50, 150, 150]))])
     assert face.spread is not None
     assert face.spread.shape == (68,)
@@ -190,16 +194,15 @@ def test_a_learned_spread_is_the_score_of_points(faces: SyntheticFaces, small: l
 def test_landmarks_on_one_point_or_line(up: float) -> None:
     """As an untrained network gives them: a face that is turned is not cropped again."""
 
-    class Collapsed(torch.nn.Module):
-        config = SimpleNamespace(spread=False)
+    class Collapsed:
+        traits = Traits(68, 64, 0.25, False, MIRROR, np.zeros((68, 2)))
 
-        def forward(self, x: torch.Tensor) -> SimpleNamespace:
-            landmarks = torch.full((len(x), 68, 2), 0.5)
-            landmarks[..., 1] += up * torch.linspace(-1, 1, 68)
-            return SimpleNamespace(landmarks=landmarks)
+        def see(self, crops: np.ndarray, flip: Sequence[int] | None = None) -> Seen:
+            landmarks = np.full((len(crops), 68, 2), 0.5, np.float32)
+            landmarks[..., 1] += up * np.linspace(-1, 1, 68)
+            return Seen(landmarks, mirrored_back(landmarks, flip or range(68)))
 
-    network: Any = Collapsed()
-    reader = Reader(network, layout(68), 64, 0.25, torch.device("cpu"), 4, False)
+    reader = Reader(Collapsed(), layout(68), 4, False)
     place = Place(np.zeros((90, 90, 3), np.uint8), np.array([20.0, 20, 70, 70]), 90.0, 0.9)
     (face,) = reader.read([place])
     assert np.isfinite(face.landmarks).all()

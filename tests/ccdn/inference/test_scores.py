@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from calibrate_scores import Curve, fit
+from calibrate_scores import fit
 
-from ccdn.inference.crops import Seen
-from ccdn.inference.reading import mirror_errors, spread_errors
+from ccdn.inference.network import Curve, Seen
+from ccdn.inference.scores import mirror_errors, spread_errors
 
 
 def test_the_curve_goes_through_its_percentiles() -> None:
@@ -27,9 +26,9 @@ def test_scores_by_hand() -> None:
 
 def test_errors_by_hand() -> None:
     """In sides of the box: 0.4 wide, 0.5 high."""
-    landmarks = torch.tensor([[[0.1, 0.2], [0.5, 0.7]]])
-    moved = landmarks + torch.tensor([0.03, 0.04])
-    seen = Seen(landmarks, moved, torch.tensor([[0.01, 0.03]]))
+    landmarks = np.array([[[0.1, 0.2], [0.5, 0.7]]])
+    moved = landmarks + np.array([0.03, 0.04])
+    seen = Seen(landmarks, moved, np.array([[0.01, 0.03]]))
     np.testing.assert_allclose(mirror_errors(seen), [0.1], rtol=1e-5)
     np.testing.assert_allclose(spread_errors(seen), [0.04], rtol=1e-5)
     with pytest.raises(ValueError, match="landmarks of mirrored crops"):
