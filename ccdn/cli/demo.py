@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_weights(parser)
+    add_weights(parser, onnx=True)
     add_detector(parser)
     parser.add_argument(
         "--min-score",
