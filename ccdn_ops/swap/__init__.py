@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ccdn_ops.ops.checks import check_iterations
 
-from . import functions, rebound, recognise, sizes
+from . import functions, mentions, rebound, recognise, sizes
 from .blocks import AttentionLayout, FunctionLayout, Layout, PoolingLayout, Unfit
 from .probe import quiet
 from .swapped import (
@@ -232,7 +232,9 @@ def swap_functions(model: nn.Module) -> SwapReport:
     }
     tried: dict[Callable[..., object], functions.Replacement | None] = {}
     for module, names in callers.items():
-        for function in rebound.called(module, tried):
+        mentioned: set[str] = set()
+        for function in mentions.called(module, tried):
+            mentioned.add(functions.spoken(function))
             if function not in tried:
                 tried[function] = None
                 try:
@@ -241,11 +243,18 @@ def swap_functions(model: nn.Module) -> SwapReport:
                 except Unfit as unfit:
                     spoken = functions.spoken(function)
                     report.skipped.append(Skipped(names, spoken, str(unfit)))
+        for spoken, reason in mentions.out_of_reach(module, functions.is_named):
+            if spoken not in mentioned:
+                report.skipped.append(Skipped(names, spoken, reason))
     found = {function: made for function, made in tried.items() if made is not None}
     users: dict[Callable[..., object], tuple[str, ...]] = {}
     for module, names in callers.items() if found else ():
         try:
             used = rebound.rebind(module, found)
+            for function in mentions.called(module, found):
+                if function in found and function not in used:
+                    reason = "its name is set, compared or passed around where it is called"
+                    report.skipped.append(Skipped(names, functions.spoken(function), reason))
             for function in (function for function in found if function in used):
                 users[function] = (*users.get(function, ()), *names)
         except Unfit as unfit:

@@ -91,7 +91,8 @@ class Reading:
                 operation in ("STORE_DEREF", "DELETE_DEREF") and argument in cells
             ):
                 raise Unfit(f"its code sets {argument}, which its replacement would not")
-            if method and operation in ("STORE_ATTR", "DELETE_ATTR"):
+            sets = operation in ("STORE_ATTR", "DELETE_ATTR")
+            if sets and (method or (read is not None and read.value is not _MISSING)):
                 raise Unfit(f"its code sets {argument}, which its replacement would not")
             if operation == "IMPORT_NAME" and not _pure(argument):
                 raise Unfit(f"its code imports {argument}, which a swap cannot follow")
@@ -103,7 +104,7 @@ class Reading:
                 read = _free(argument, cells)
             elif operation in ("LOAD_ATTR", "LOAD_METHOD") and read is not None:
                 read = self._attribute(read, argument)
-            elif operation not in ("CACHE", "PUSH_NULL", "NOP", "EXTENDED_ARG"):
+            elif operation not in ("CACHE", "PUSH_NULL", "NOP", "EXTENDED_ARG", "COPY", "DUP_TOP"):
                 self._use(read)
                 read = None
         self._use(read)
@@ -117,6 +118,8 @@ class Reading:
             if value.__name__.partition(".")[0] in sys.stdlib_module_names:
                 raise Unfit(f"its code reads {name}, which may change")
             return _Name(name, getattr(value, attribute, _MISSING), (value.__name__, attribute))
+        if isinstance(value, FunctionType) and attribute in vars(value):
+            raise Unfit(f"its code reads {name}, which may change")
         if not isinstance(value, type) or issubclass(value, torch.autograd.Function):
             self._use(owner)
             return None

@@ -59,6 +59,10 @@ class Replacement:
     layout: FunctionLayout
     conditions: Conditions
 
+    def __post_init__(self) -> None:
+        for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+            object.__setattr__(self, name, getattr(self.function, name, None))
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         x: Any = args[0] if args else None
         count = self._count(args, kwargs)
@@ -149,7 +153,7 @@ def recognise(function: Callable[..., Any]) -> Replacement | None:
 
     Raises Unfit, with the reason, for a function that is named like one but cannot be replaced.
     """
-    named = NAME.search(_own_name(function)) is not None
+    named = is_named(function)
     try:
         reading = Reading()
         argument, default = _signature(function)
@@ -174,6 +178,11 @@ def spoken(function: Callable[..., Any]) -> str:
         return f"{owner.__module__}.{owner.__qualname__}.apply"
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{getattr(function, '__module__', '')}.{name}"
+
+
+def is_named(function: Callable[..., Any]) -> bool:
+    """Whether its name says that it is of this family."""
+    return NAME.search(_own_name(function)) is not None
 
 
 def _own_name(function: Callable[..., Any]) -> str:

@@ -13,14 +13,17 @@ call a replaced function are copies whose code mentions another global name, for
 - to undo it, a module gets its class back. The added names stay: methods that someone took from
   the module may still mention them.
 
-Functions between a method and a replaced function are copied in the same way.
+Functions between a method and a replaced function are copied in the same way. A method of a base
+class that the module's own class reaches through `super()` is copied into a class that stands
+between the two.
 """
 
 from __future__ import annotations
 
 import dis
-from collections.abc import Callable, Iterator, Mapping
-from types import CodeType, FunctionType, ModuleType
+from abc import ABCMeta
+from collections.abc import Callable, Mapping
+from types import CodeType, FunctionType
 from typing import Any, cast
 from weakref import WeakValueDictionary
 
@@ -28,14 +31,24 @@ import torch
 from torch import nn
 
 from .blocks import Unfit
-from .code import _nested, _pure
+from .code import _nested
 from .functions import Replacement
+from .mentions import (
+    BETWEEN,
+    LOADS,
+    Path,
+    class_attributes,
+    defaults,
+    is_function,
+    mentioned,
+    methods,
+    own_classes,
+)
 from .swapped import subclass
 
-_MISSING = object()
-_LOADS = ("LOAD_ATTR", "LOAD_METHOD")
-_BETWEEN = ("CACHE", "PUSH_NULL", "NOP", "EXTENDED_ARG", "PRECALL")
-Path = tuple[str, ...]
+# What a class may define that a subclass of it would run, or lose.
+_API = {"__copy__", "__deepcopy__", "__init_subclass__", "__reduce__", "__reduce_ex__"}
+_COMPARISONS = ("IS_OP", "COMPARE_OP", "CONTAINS_OP")
 Replacements = Mapping[Callable[..., Any], Replacement]
 
 
@@ -68,35 +81,13 @@ class View:
     __hash__ = None  # type: ignore[assignment]
 
 
-def called(
-    module: nn.Module, known: Mapping[Callable[..., Any], Replacement | None]
-) -> Iterator[Callable[..., Any]]:
-    """The functions that a module's methods mention, callers before what they call, and those that
-    are its attributes. Functions of torch and the like are none of them, nor is what a function
-    calls that by then is known to be replaced."""
-    seen: set[Any] = set()
-    waiting = [function for _, _, function in _methods(type(module))]
-    while waiting:
-        for _, value in _mentioned(waiting.pop(0)):
-            if _is_function(value) and value not in seen:
-                seen.add(value)
-                yield value
-                if isinstance(value, FunctionType) and known.get(value) is None:
-                    waiting.append(value)
-    for value in vars(module).values():
-        if _is_function(value) and value not in seen:
-            seen.add(value)
-            yield value
-
-
 def rebind(module: nn.Module, replacements: Replacements) -> set[Callable[..., Any]]:
     """Makes a module call the replacements, and returns the functions that it no longer calls.
 
     Raises Unfit for a module that cannot have another class.
     """
     used: set[Callable[..., Any]] = set()
-    body = _body(type(module), replacements, used)
-    if body:
+    if _bodies(type(module), replacements, used):
         _check(module)
         mine = tuple(r for f, r in replacements.items() if f in used)
         try:
@@ -104,7 +95,7 @@ def rebind(module: nn.Module, replacements: Replacements) -> set[Callable[..., A
         except TypeError as error:
             raise Unfit(f"its class cannot be changed: {error}") from error
     for name, value in vars(module).items():
-        if _is_function(value) and value in replacements:
+        if is_function(value) and value in replacements:
             vars(module)[name] = replacements[value]
             used.add(value)
     return used
@@ -130,9 +121,10 @@ def _check(module: nn.Module) -> None:
         raise Unfit("the forward of the module that calls it was replaced on the instance")
     if getattr(module, "_compiled_call_impl", None) is not None:
         raise Unfit("the module that calls it was compiled by itself; swap first, then compile")
-    for name in ("__reduce__", "__reduce_ex__", "__deepcopy__", "__copy__"):
-        own = getattr(cls, name, None)
-        if own is not getattr(nn.Module, name, None):
+    if type(cls) not in (type, ABCMeta):
+        raise Unfit(f"the class of the module that calls it is a {type(cls).__name__}")
+    for base in own_classes(cls):
+        for name in _API & vars(base).keys():
             raise Unfit(f"the class of the module that calls it has its own {name}")
 
 
@@ -143,9 +135,12 @@ def _class(original: type[nn.Module], replacements: tuple[Replacement, ...]) -> 
     """A subclass whose methods call the replacements, made once: it keeps its original alive."""
     made = _classes.get((id(original), replacements))
     if made is None:
-        body = _body(original, {r.function: r for r in replacements}, set())
+        bodies = _bodies(original, {r.function: r for r in replacements}, set())
+        body = bodies.pop(original, {})
         body |= {"_rebound_original": original, "_rebound_to": replacements}
-        made = subclass(Rebound, original, original, body)
+        # In the order of resolution, each comes just before its base.
+        between = [subclass(base, base, body=own) for base, own in bodies.items()]
+        made = subclass(original, Rebound, original, *between, body=body)
         _classes[id(original), replacements] = made
     return made
 
@@ -155,29 +150,25 @@ def _restored(original: type[nn.Module], replacements: tuple[Replacement, ...]) 
     return cls.__new__(cls)
 
 
-def _methods(cls: type) -> Iterator[tuple[str, Any, FunctionType]]:
-    """Name, definition and function of the methods of a class that another may override."""
-    seen = {"__init__"}
-    for base in cls.__mro__:
-        if base is nn.Module or _pure(base.__module__):
-            return
-        for name, value in vars(base).items():
-            function = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
-            if isinstance(function, FunctionType) and name not in seen:
-                yield name, value, function
-            seen.add(name)
-
-
-def _body(cls: type, replacements: Replacements, used: set[Callable[..., Any]]) -> dict[str, Any]:
-    """Copies of the methods that call a replaced function."""
-    body: dict[str, Any] = {}
+def _bodies(
+    cls: type, replacements: Replacements, used: set[Callable[..., Any]]
+) -> dict[type, dict[str, Any]]:
+    """Of a class and its bases, copies of the methods that call a replaced function, and what is
+    meant instead of attributes that are one."""
+    bodies: dict[type, dict[str, Any]] = {}
     copies: dict[FunctionType, FunctionType] = {}
-    for name, value, function in _methods(cls):
+    for base, name, value, function in methods(cls):
+        if function in replacements:
+            continue  # a static method, which is replaced as a whole
         copied = _copied(function, replacements, used, copies)
         if copied is not function:
             wrapped = isinstance(value, (staticmethod, classmethod))
-            body[name] = type(value)(copied) if wrapped else copied
-    return body
+            bodies.setdefault(base, {})[name] = type(value)(copied) if wrapped else copied
+    for name, value in class_attributes(cls).items():
+        if value in replacements:
+            bodies.setdefault(cls, {})[name] = replacements[value]
+            used.add(value)
+    return bodies
 
 
 def _copied(
@@ -190,28 +181,36 @@ def _copied(
     if function in copies:
         return copies[function]
     copies[function] = function  # one that calls itself calls the original
+
+    def instead(value: Any) -> Any:
+        return replacements.get(value, value) if is_function(value) else value
+
     tree: dict[str, Any] = {}
-    for path, value in _mentioned(function):
+    for path, value in mentioned(function):
         other: Any = value
-        if _is_function(value) and value in replacements:
+        if is_function(value) and value in replacements:
             other = replacements[value]
-        elif isinstance(value, FunctionType):
+        elif isinstance(value, FunctionType) and is_function(value):
             other = _copied(value, replacements, used, copies)
         if other is not value and _can_be_renamed(function, path):
             if other is replacements.get(value):
                 used.add(value)
             _put(tree, path, other)
-    if tree:
+    changed = {v for v in defaults(function) if instead(v) is not v}
+    used |= changed
+    if tree or changed:
         names = {
             name: _named(function.__globals__, name, _view(function.__globals__[name], part))
             for name, part in tree.items()
         }
         code = _renamed(function.__code__, names)
+        positional = tuple(map(instead, function.__defaults__ or ())) or None
         made = FunctionType(
-            code, function.__globals__, function.__name__, function.__defaults__,
-            function.__closure__,
-        )  # fmt: skip
-        made.__kwdefaults__, made.__qualname__ = function.__kwdefaults__, function.__qualname__
+            code, function.__globals__, function.__name__, positional, function.__closure__
+        )
+        keywords = function.__kwdefaults__ or {}
+        made.__kwdefaults__ = {n: instead(v) for n, v in keywords.items()} or None
+        made.__qualname__ = function.__qualname__
         made.__module__, made.__doc__ = function.__module__, function.__doc__
         made.__annotations__ = dict(function.__annotations__)
         made.__dict__.update(function.__dict__)
@@ -253,58 +252,24 @@ def _renamed(code: CodeType, names: dict[str, str]) -> CodeType:
     )
 
 
-def _mentioned(function: FunctionType) -> list[tuple[Path, Any]]:
-    """What the global names in a function's code lead to, through modules and autograd Functions,
-    with the names on the way."""
-    found: dict[Path, Any] = {}
-    if _pure(function.__module__):
-        return []
-    for code in _nested(function.__code__):
-        path: Path = ()
-        value: Any = _MISSING
-        for step in dis.get_instructions(code):
-            if step.opname == "LOAD_GLOBAL":
-                path, value = (step.argval,), function.__globals__.get(step.argval, _MISSING)
-            elif step.opname in _LOADS and _leads_on(value):
-                path, value = (*path, step.argval), getattr(value, step.argval, _MISSING)
-            elif step.opname not in _BETWEEN:
-                path, value = (), _MISSING
-            if path and value is not _MISSING:
-                found.setdefault(path, value)
-    return list(found.items())
-
-
 def _can_be_renamed(function: FunctionType, path: Path) -> bool:
-    """Whether a global name is read only, and leads on wherever it is mentioned if it does here.
+    """Whether a global name is read only, leads on wherever it is mentioned if it does here, and is
+    compared with nothing: the replacement is another object.
 
     A code object has one entry for a global name and an attribute of the same name.
     """
     for code in _nested(function.__code__):
-        steps = [s for s in dis.get_instructions(code) if s.opname not in _BETWEEN]
+        steps = [s for s in dis.get_instructions(code) if s.opname not in BETWEEN]
         for step, after in zip(steps, [*steps[1:], steps[-1]], strict=True):
             if step.argval != path[0] or step.argval not in code.co_names:
                 continue
             if step.opname != "LOAD_GLOBAL" and step.opname not in ("LOAD_FAST", "LOAD_CONST"):
                 return False
-            leads = step.opname == "LOAD_GLOBAL" and after.opname in _LOADS
+            leads = step.opname == "LOAD_GLOBAL" and after.opname in LOADS
             if step.opname == "LOAD_GLOBAL" and len(path) > 1 and not leads:
                 return False
+        for at, step in enumerate(steps):
+            near = {s.argval for s in steps[max(at - len(path) - 1, 0) : at]}
+            if step.opname in _COMPARISONS and path[-1] in near:
+                return False
     return True
-
-
-def _leads_on(value: Any) -> bool:
-    if isinstance(value, ModuleType):
-        return not _pure(value.__name__)
-    return (
-        isinstance(value, type)
-        and issubclass(value, torch.autograd.Function)
-        and not _pure(value.__module__)
-    )
-
-
-def _is_function(value: Any) -> bool:
-    """A Python function that is not torch's, or the apply of an autograd Function."""
-    if isinstance(value, FunctionType):
-        return not _pure(value.__module__)
-    owner = getattr(value, "__self__", None)
-    return isinstance(owner, type) and _leads_on(owner) and value == getattr(owner, "apply", None)

@@ -245,22 +245,22 @@ def _class(kind: type[Swapped], original: type[nn.Module]) -> type[Swapped]:
     made = _classes.get((kind, id(original)))
     if made is None:
         body = {"forward": _forward(original), "_swap_original": original, "_swap_kind": kind}
-        made = _classes[kind, id(original)] = subclass(kind, original, kind, body)
+        made = _classes[kind, id(original)] = subclass(kind, kind, original, body=body)
     return made
 
 
-def subclass(kind: type, original: type, namesake: type, body: dict[str, Any]) -> Any:
-    """A class of a kind and of a module's own class, with the namesake's name and docstring."""
+def subclass(namesake: type, *bases: type, body: dict[str, Any]) -> Any:
+    """A class with the name and docstring of another, and the annotations of its last bases."""
     described: dict[str, Any] = {
         "__module__": namesake.__module__,
         "__qualname__": namesake.__qualname__,
         "__doc__": namesake.__doc__,
     }
-    for cls in original.__mro__:  # TorchScript reads those of the first class that has some
-        if "__annotations__" in vars(cls):
+    for cls in (cls for base in bases[-1:0:-1] or bases for cls in base.__mro__):
+        if "__annotations__" in vars(cls):  # TorchScript reads those of the first that has some
             described["__annotations__"] = dict(vars(cls)["__annotations__"])
             break
-    return type(namesake.__name__, (kind, original), {**body, **described})
+    return type(namesake.__name__, bases, {**body, **described})
 
 
 def _forward(original: type[nn.Module]) -> FunctionType:

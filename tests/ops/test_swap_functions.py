@@ -88,7 +88,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "imported names": (Head, {*LAYER}),
     "an attribute of a module": (Network, {*LAYER}),
     "apply": (Applied, {*APPLY}),
-    "through other functions": (Helped, {*LAYER}),
+    "through other functions": (Helped, {*LAYER[:2], f"{__name__}.Helped.vector"}),
     "attributes of the instance": (Kept, {APPLY[0], *LAYER[1:]}),
     "several at once": (Composed, {f"{__name__}.descriptor"}),
     "nested": (lambda: nn.Sequential(nn.Conv2d(3, 3, 1), Head()), {*LAYER}),
