@@ -22,12 +22,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import disturbance
 import tables
 from cases import Case, Row, measure, steps
 from timing import THREADS
 
 ROWS = pytest.StashKey[list[Row]]()
 FAILED = pytest.StashKey[list[str]]()
+OTHERS = pytest.StashKey[disturbance.Others]()
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
@@ -40,6 +42,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Mod
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[ROWS] = []
     config.stash[FAILED] = []
+    config.stash[OTHERS] = disturbance.Others()
 
 
 @pytest.fixture
@@ -91,13 +94,16 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.section(f"{operator}: {THREADS} threads, torch {torch.__version__}")
         for line in tables.aligned(tables.table(group)):
             terminalreporter.write_line(line)
+    doubts = disturbance.warnings(rows, config.stash[OTHERS].cores())
+    for line in doubts:
+        terminalreporter.write_line(f"WARNING: {line}", yellow=True)
     folder = os.environ.get("CCDN_BENCH_RESULTS")
     if folder:
-        for path in _write(Path(folder), rows, len(config.stash[FAILED])):
+        for path in _write(Path(folder), rows, len(config.stash[FAILED]), doubts):
             terminalreporter.write_line(f"wrote {path}")
 
 
-def _write(folder: Path, rows: list[Row], failed: int) -> list[Path]:
+def _write(folder: Path, rows: list[Row], failed: int, doubts: list[str]) -> list[Path]:
     import plot
 
     from ccdn.runtime.files import atomic_write
@@ -105,7 +111,7 @@ def _write(folder: Path, rows: list[Row], failed: int) -> list[Path]:
     name = tables.machine()
     torch.set_num_threads(THREADS)  # for the rates that the summary quotes
     pictures = plot.draw(rows)
-    text = tables.summary(rows, failed, f"{name}.svg")
+    text = tables.summary(rows, failed, f"{name}.svg", doubts)
     contents = {f"{name}.{kind}": data for kind, data in pictures.items()}
     contents[f"{name}.md"] = text.encode()
     for file_name, content in contents.items():

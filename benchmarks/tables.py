@@ -107,13 +107,14 @@ def markdown(lines: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in (titles, ruler, *rest)]
 
 
-def summary(rows: Sequence[Row], failed: int, plot: str) -> str:
-    """The whole Markdown file."""
+def summary(rows: Sequence[Row], failed: int, plot: str, doubts: Sequence[str] = ()) -> str:
+    """The whole Markdown file. doubts: warnings about the figures."""
     groups = by_operator(rows)
     lines = [f"# Benchmarks: {cpu_model()}, {THREADS} threads", ""]
     lines += [f"- {name}: {value}" for name, value in conditions().items()]
     if failed:
         lines.append(f"- **{failed} rows failed and are missing**")
+    lines += [f"- **warning**: {doubt}" for doubt in doubts]
     lines += [
         "",
         LEGEND,

@@ -9,6 +9,7 @@ import torch
 from ccdn.checkpoint import safetensors_file, torch_file
 from ccdn.checkpoint.state import Checkpoint, CheckpointError, load_weights
 from ccdn.models import CCDN, build_model
+from ccdn.runtime.files import address_hint
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
@@ -20,7 +21,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
     """
     path = Path(path)
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
+        found = "a folder" if path.is_dir() else f"nothing{address_hint(path)}"
         raise CheckpointError(f"{path}: expected a checkpoint file such as last.pt, found {found}")
     try:
         portable = safetensors_file.is_portable(path)

@@ -25,6 +25,7 @@ from ccdn.data.headers import picture_header
 from ccdn.data.images import DataError
 from ccdn.data.layouts import layout_or_none
 from ccdn.data.readers.gather import MISSING_POINTS, ORIENTATIONS
+from ccdn.runtime.files import address_hint
 from ccdn.synthetic_faces import SyntheticFaces, write_protocol
 from ccdn.synthetic_faces.benchmarks import PROTOCOLS
 from ccdn.synthetic_faces.generator import POSE
@@ -70,7 +71,8 @@ def _inspect(options: argparse.Namespace) -> None:
             raise DataError(f"inspect {kind} needs the folder that holds the data")
         if kind == "auto":
             if not Path(options.root).exists():
-                raise DataError(f"{options.root}: no such file or folder")
+                hint = address_hint(options.root)
+                raise DataError(f"{options.root}: no such file or folder{hint}")
             kind = detect_kind(options.root)
             print(f"{options.root}: read as {kind}")
     benchmark = BENCHMARKS[kind]
@@ -128,9 +130,12 @@ def _print_counts(faces: FaceSet, benchmark: Benchmark, split: str) -> None:
         print(f"  {benchmark.notes[split]}")
     everything = [faces.face(index) for index in range(len(faces))]
     groups = Counter(face.group for face in everything)
-    if len(groups) > 1:
-        for group, count in sorted(groups.items()):
+    absent = [name for name in benchmark.groups.get(split, ()) if name not in groups]
+    if len(groups) > 1 or (absent and expected is not None):
+        for group, count in sorted([*groups.items(), *((name, 0) for name in absent)]):
             print(f"  {count:6d}  {group or '(top)'}{_of_part(benchmark, group, count)}")
+    if expected is not None and len(faces) < expected:
+        print(_advice(expected - len(faces), faces.skipped.count))
     for name, mask in subset_masks(faces).items():
         print(f"  {int(mask.sum()):6d}  {name}")
     labelled = [face.visible for face in everything if face.visible is not None]
@@ -141,6 +146,16 @@ def _print_counts(faces: FaceSet, benchmark: Benchmark, split: str) -> None:
     print(f"  {boxes} with a box of their own, {faces.skipped.count} skipped")
     for reason in faces.skipped.reasons:
         print(f"  skipped: {reason}")
+
+
+def _advice(missing: int, skipped: int) -> str:
+    """What to do about faces of an official split that are not there."""
+    here = f", {skipped} of them skipped as bad" if skipped else ""
+    return (
+        f"  {missing} faces are missing{here}: get them from the authors of the data and put them"
+        " where the others lie. Training and evaluation run without them, but the numbers are then"
+        " not those of the official split, and the tables say so"
+    )
 
 
 def _print_orientations(faces: FaceSet, everything: Sequence[Face]) -> None:

@@ -40,11 +40,12 @@ examples:
   ccdn predict camera:0 --weights runs/a/last.pt --show
   torchrun --nproc-per-node 4 -m ccdn predict photos/            split across 4 processes
 
-For each picture NAME, --out (default: predictions) receives NAME_landmarks.png, NAME.json and a
-.pts file per face (1-based, as in 300W); for a video, NAME_landmarks.mp4 and NAME.json. With
---write csv the landmarks of all pictures go into landmarks.csv, those of a video into NAME.csv. A
-box covers the face from brows to chin; the margin used in training is added to it. The JSON and CSV
-of a video are written frame by frame, as NAME.json.partial and NAME.csv.partial until complete.
+For each picture NAME, --out (default: predictions) receives NAME_landmarks.png (.jpg for a JPEG),
+NAME.json and a .pts file per face (1-based, as in 300W); for a video, NAME_landmarks.mp4 and
+NAME.json. With --write csv the landmarks of all pictures go into landmarks.csv, those of a video
+into NAME.csv. A box covers the face from brows to chin; the margin used in training is added to it.
+The JSON and CSV of a video are written frame by frame, as NAME.json.partial and NAME.csv.partial
+until complete.
 
 exit codes: 0 done, 1 some inputs could not be read or their results not written (each is named, the
 others are processed), 2 wrong usage or weights, no window for --show, or no result could be

@@ -20,6 +20,7 @@ except ImportError as error:  # pragma: no cover - needs a broken installation
     ) from error
 
 from ccdn.data.jpeg import lacks_blocks, parse_jpeg, shows_grey
+from ccdn.runtime.files import address_hint
 
 __all__ = ["IMAGE_SUFFIXES", "DataError", "check_image", "cv2", "read_image", "readable"]
 
@@ -73,7 +74,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path}: image not found") from None
+        raise DataError(f"{path}: image not found{address_hint(path)}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot read the image: {error.strerror or error}") from None
     if not content:

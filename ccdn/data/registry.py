@@ -8,6 +8,7 @@ from ccdn.data.benchmark import Benchmark
 from ccdn.data.faces import ImageFaces
 from ccdn.data.images import DataError
 from ccdn.data.readers import aflw, coco, cofw, folder, hrnet, w300, wflw
+from ccdn.runtime.files import address_hint
 
 # In the order in which a folder is asked for them: a folder of pictures is what no other one is.
 BENCHMARKS: dict[str, Benchmark] = {
@@ -49,6 +50,8 @@ def open_faces(
         raise DataError(f"found data kind {kind!r}, expected one of {', '.join(BENCHMARKS)}")
     if root is None and benchmark.read is not None:
         raise DataError(f"data kind {kind!r} needs a root: the folder that holds the data")
+    if root is not None and not Path(root).exists() and (hint := address_hint(root)):
+        raise DataError(f"{root}: no such file or folder{hint}")
     return benchmark.open(Path(root or ""), split, points, skip_bad, missing_points, orientation)
 
 

@@ -67,7 +67,7 @@ def spare(
         beside.append(Path(pts))
     if not beside:
         return
-    results = {f"{name}_landmarks{end}" for name in names for end in (".png", ".mp4")}
+    results = {f"{name}_landmarks{end}" for name in names for end in (".png", ".jpg", ".mp4")}
     for path in beside:
         if path.name in results:
             raise ConfigError(f"--out {out}: the input {path.name} would be replaced by a result")

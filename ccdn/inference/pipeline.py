@@ -246,7 +246,7 @@ def predict_stream(
     try:
         work.do(options.frames, Window(name) if options.show else None)
         if (fault := stream.shortfall()) is not None:
-            unread = DataError(f"{source.path}: {fault}")
+            unread = DataError(f"{source}: {fault}")
     except DataError as error:
         unread = error
     except OSError as error:
@@ -266,7 +266,7 @@ def predict_stream(
         tally.faces += work.faces
         tally.empty += work.faces == 0
         ids = counted(tracker.count, "id")
-        print(one_line(f"{source.path}: {work.faces} faces in {results.count} frames, {ids}"))
+        print(one_line(f"{source}: {work.faces} faces in {results.count} frames, {ids}"))
 
 
 class _Frames:

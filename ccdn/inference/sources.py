@@ -8,6 +8,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +52,10 @@ class Source:
     def is_stream(self) -> bool:
         """Whether it has frames."""
         return self.camera is not None or self.path.suffix.lower() in VIDEO_SUFFIXES
+
+    def __str__(self) -> str:
+        """What the user calls it; the path of a camera names its results."""
+        return str(self.path) if self.camera is None else f"{CAMERA}{self.camera}"
 
 
 def sources(inputs: Sequence[str], say: Callable[[str], None] = lambda line: None) -> list[Source]:
@@ -122,13 +127,16 @@ class Stream:
             raise DataError(f"{source.path}: video not found")
         if not self.is_camera:
             _check_film(source.path)
-        what = "a camera" if self.is_camera else "a video that OpenCV can read"
+        what = "a video that OpenCV can read, it cannot be opened"
+        if self.is_camera:
+            what = "a camera that is plugged in and that no other program uses, it cannot be opened"
+            what += f"; this machine has {', '.join(_cameras()) or 'none'}"
         try:
             self.capture = self._open()
         except cv2.error:  # an invalid camera number
-            raise DataError(f"{source.path}: expected {what}, it cannot be opened") from None
+            raise DataError(f"{source}: expected {what}") from None
         if not self.capture.isOpened():
-            raise DataError(f"{source.path}: expected {what}, it cannot be opened")
+            raise DataError(f"{source}: expected {what}")
         if not self.is_camera:
             width, height = (self.capture.get(side) for side in _SIDES)
             if width * height > MOST_PIXELS:
@@ -145,7 +153,8 @@ class Stream:
 
     def _open(self) -> Any:
         if self.source.camera is not None:
-            return cv2.VideoCapture(self.source.camera)
+            with _silent_opencv():  # every back end would complain of a camera that is not there
+                return cv2.VideoCapture(self.source.camera)
         with opencv_path(self.source.path) as place:
             return cv2.VideoCapture(place)
 
@@ -162,7 +171,7 @@ class Stream:
                 read, image = self.capture.read()
             except cv2.error as error:
                 raise DataError(
-                    f"{self.source.path}: OpenCV cannot read frame {self.done}: {error.err}"
+                    f"{self.source}: OpenCV cannot read frame {self.done}: {error.err}"
                 ) from None
             if not read:
                 self.ended = True
@@ -171,7 +180,7 @@ class Stream:
             self.done += 1
             yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self._last)
         if self.done == 0:
-            raise DataError(f"{self.source.path}: found no frame that can be read")
+            raise DataError(f"{self.source}: found no frame that can be read")
 
     def shortfall(self) -> str | None:
         """The message for frames missing at the end: a camera that stopped, or a file that has
@@ -218,3 +227,19 @@ def _check_film(path: Path) -> None:
         raise DataError(
             f"{path}: expected a video that OpenCV can read ({FILMS}), found another kind"
         )
+
+
+@contextmanager
+def _silent_opencv() -> Iterator[None]:
+    levels = cv2.utils.logging
+    before = levels.setLogLevel(levels.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        levels.setLogLevel(before)
+
+
+def _cameras() -> list[str]:
+    """The cameras that Linux shows, as `sources` takes them."""
+    numbers = (path.name.removeprefix("video") for path in Path("/dev").glob("video*"))
+    return [f"{CAMERA}{number}" for number in sorted(filter(is_whole, numbers), key=int)]

@@ -26,9 +26,18 @@ FORMATS = ("picture", "json", "csv", "pts")
 COORDINATES = "pixels, 0-based, x right, y down; .pts files are 1-based"
 
 
+def drawn_suffix(path: Path) -> str:
+    """How the name of a picture's drawing ends: a JPEG is drawn as one, so that a photograph does
+    not become five times as large.
+    """
+    jpeg = path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif")
+    return f"_landmarks{'.jpg' if jpeg else '.png'}"
+
+
 class StillResults:
-    """Results of single pictures: NAME_landmarks.png, NAME.json, .pts files of its faces (NAME.pts,
-    or NAME_face1.pts, NAME_face2.pts, ... of several), and one landmarks.csv for all.
+    """Results of single pictures: NAME_landmarks.png (.jpg for a JPEG), NAME.json, .pts files of
+    its faces (NAME.pts, or NAME_face1.pts, NAME_face2.pts, ... of several), and one landmarks.csv
+    for all.
 
     other_pictures: names, without suffix, of pictures in `out` that are not inputs. A .pts file
     next to such a picture would be read as its landmarks. spread: the network has one for each
@@ -70,7 +79,7 @@ class StillResults:
                 record["pts"] = f"{stem}.pts"
         if "picture" in self.formats:
             drawn = faces.draw(image)
-            write_picture(self.out / f"{name}_landmarks.png", drawn)
+            write_picture(self.out / f"{name}{drawn_suffix(path)}", drawn)
             del drawn
         if "pts" in self.formats:
             for record, face in zip(records, faces, strict=True):

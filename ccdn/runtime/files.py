@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+
+
+def address_hint(path: str | Path) -> str:
+    """What to add to the message that a file or folder is not there: "" unless its name is an
+    address, such as https://host/face.jpg, which a Path has with one slash.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)) is None:
+        return ""
+    return "; addresses are not fetched: download it, and give the file"
 
 
 @contextmanager

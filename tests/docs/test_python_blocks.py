@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pages import PAGES, Block, blocks, text_of
@@ -112,6 +116,34 @@ def test_the_blocks_of_the_readme(folder: Path, monkeypatch: pytest.MonkeyPatch)
         run(block, names)
     assert names["loss"].shape == (3,)
     assert names["face"].landmarks.shape == (68, 2)
+
+
+def test_the_first_lines_of_the_readme_alone(tmp_path: Path) -> None:
+    """As a program of their own, on a large photograph that the reader has."""
+    pytest.importorskip("omegaconf", reason="ccdn is not installed, only ccdn_ops")
+    import cv2
+
+    from ccdn.synthetic_faces import SyntheticFaces
+
+    (first, *_) = README
+    assert "ccdn.Predictor()" in first.text
+    photo = SyntheticFaces(1, seed=3, size=900, pose=10, occlusion=0)
+    cv2.imwrite(str(tmp_path / "photo.jpg"), photo.image(0)[:, :, ::-1])
+    more = "\nimport numpy\nnumpy.save('landmarks.npy', face.landmarks)\n"
+    (tmp_path / "first.py").write_text(first.text + more, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "first.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 0.5 <= float(done.stdout.split()[0]) <= 1
+    found, truth = np.load(tmp_path / "landmarks.npy"), photo.face(0).landmarks
+    assert np.linalg.norm(found - truth, axis=1).mean() < 0.05 * np.ptp(truth[:, 0])
 
 
 def test_the_inline_python_of_the_first_pages(

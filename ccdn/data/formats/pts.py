@@ -21,7 +21,7 @@ import numpy as np
 
 from ccdn.data.faces import is_coordinate
 from ccdn.data.images import DataError
-from ccdn.runtime.files import atomic_write
+from ccdn.runtime.files import address_hint, atomic_write
 from ccdn.runtime.numbers import is_whole, parse_number
 
 
@@ -35,7 +35,7 @@ def read_pts(path: str | Path, points: int | None = None) -> np.ndarray:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise DataError(f"{path}: annotation not found") from None
+        raise DataError(f"{path}: annotation not found{address_hint(path)}") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: not a text file, expected a .pts annotation") from None
     except OSError as error:

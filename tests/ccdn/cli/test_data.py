@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ccdn.cli.data import main
-from ccdn.data import read_image
+from ccdn.data import BENCHMARKS, read_image
 
 
 def test_counts_and_sheets(w300: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,10 +32,37 @@ def test_counts_and_sheets(w300: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert code == 0
     assert "300W full: 6 faces of 68 points, EXPECTED 689" in printed.out
     assert "2  helen/testset of 330" in printed.out
+    assert "683 faces are missing: get them from the authors of the data" in printed.out
     for name in ("full-none.png", "full-mild.png"):
         sheet = read_image(out / name)
         assert sheet.shape[1] > 6 * 192
         assert ((sheet[..., 1] > 200) & (sheet[..., 0] < 100)).sum() > 500  # green landmarks
+
+
+def test_a_part_that_is_not_there(w300: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(w300 / "ibug")
+    assert main(["inspect", "300w", str(w300), "--split", "full"]) == 0
+    assert "     0  ibug of 135\n" in capsys.readouterr().out
+    assert main(["inspect", "300w", str(w300), "--split", "helen/testset"]) == 0
+    assert "328 faces are missing: " in capsys.readouterr().out
+
+
+def test_whole_splits_need_no_advice(
+    w300: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = dict.fromkeys(BENCHMARKS["300w"].sizes, 2)
+    whole = replace(BENCHMARKS["300w"], sizes=sizes)
+    monkeypatch.setitem(BENCHMARKS, "300w", whole)
+    assert main(["inspect", "300w", str(w300), "--split", "ibug"]) == 0
+    printed = capsys.readouterr().out
+    assert "as expected 2" in printed
+    assert "missing" not in printed
+
+
+def test_an_address_is_not_fetched(capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("auto", "300w", "wflw"):
+        assert main(["inspect", kind, "https://data.example/faces.zip"]) == 2
+        assert "addresses are not fetched: download it" in capsys.readouterr().err
 
 
 def test_skipped_faces_are_listed(w300: Path, capsys: pytest.CaptureFixture[str]) -> None:

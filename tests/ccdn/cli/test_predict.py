@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -247,14 +248,15 @@ def test_a_camera(
     out = tmp_path / "out"
     arguments = ["--weights", weights, "--out", out, "--frames", "4", "--write", "json"]
     assert run("camera:3", *arguments) == 3  # it films a wall
-    assert "camera_3: 0 faces in 4 frames" in capsys.readouterr().out
+    assert "camera:3: 0 faces in 4 frames" in capsys.readouterr().out
     found = json.loads((out / "camera_3.json").read_text())
     assert [frame["frame"] for frame in found["frames"]] == [0, 1, 2, 3]
     times = [frame["time"] for frame in found["frames"]]
     assert times == sorted(times)
     assert found["frames_per_second"] == pytest.approx(3 / times[3], rel=0.1)  # as they came
     assert run("camera:0", *arguments) == 1
-    assert "camera_0: expected a camera, it cannot be opened" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "camera:0: expected a camera that is plugged in and that no other program uses" in error
     assert run("camera:x", *arguments) == 2
     assert "camera:x: expected the number of a camera" in capsys.readouterr().err
 
@@ -314,9 +316,16 @@ def test_a_sample_photograph_has_its_own_face_first(shared: Path) -> None:
 def test_a_camera_that_does_not_exist(
     weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    out = ["--out", tmp_path / "out"]
-    assert run("camera:99999999999999999999", "--weights", weights, *out) == 1
-    assert "expected a camera, it cannot be opened" in capfd.readouterr().err
+    """One line tells, and none of OpenCV's."""
+    for number in (64, 99999999999999999999):
+        assert run(f"camera:{number}", "--weights", weights, "--out", tmp_path / "out") == 1
+        (line,) = capfd.readouterr().err.splitlines()
+        start, end = line.split("; ")
+        assert start == (
+            f"ccdn predict: camera:{number}: expected a camera that is plugged in and that no other"
+            " program uses, it cannot be opened"
+        )
+        assert re.fullmatch(r"this machine has (none|camera:\d+.*)", end)
 
 
 def test_a_name_that_is_not_text(
@@ -339,6 +348,25 @@ def test_a_name_that_is_not_text(
     assert os.fsencode(image) in (out / "landmarks.csv").read_bytes()
     terminal.flush()
     assert b"\\udcff face.png: 1 face" in terminal.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "drawn"),
+    [(".jpg", ".jpg"), (".JPEG", ".jpg"), (".jfif", ".jpg"), (".png", ".png"), (".bmp", ".png")],
+)
+def test_a_jpeg_is_drawn_as_one(
+    suffix: str, drawn: str, weights: Path, face_folder: Path, tmp_path: Path
+) -> None:
+    image = cv2.imread(str(face_folder / "face00.png"))
+    encoded = cv2.imencode({".jfif": ".jpg"}.get(suffix, suffix), image)[1]
+    (tmp_path / f"photo{suffix}").write_bytes(encoded.tobytes())
+    more = ["--box", "10,10,80,90", "--write", "picture", "--out", tmp_path / "out"]
+    assert run(tmp_path / f"photo{suffix}", "--weights", weights, *more) == 0
+    (written,) = (tmp_path / "out").iterdir()
+    assert written.name == f"photo_landmarks{drawn}"
+    start = {".jpg": b"\xff\xd8\xff", ".png": b"\x89PNG"}[drawn]
+    assert written.read_bytes().startswith(start)
+    assert cv2.imread(str(written)).shape == image.shape
 
 
 def test_landmarks_in_a_box(
@@ -627,6 +655,7 @@ def test_a_very_long_name(
     [
         ("a.json", "holds a.json: expected a folder without it"),
         ("a.csv", "holds a.csv: expected a folder without it"),
+        ("a_landmarks.jpg", "the input a_landmarks.jpg would be replaced by a result"),
         ("a_landmarks.png", "the input a_landmarks.png would be replaced by a result"),
     ],
 )
@@ -639,7 +668,7 @@ def test_inputs_and_notes_are_not_replaced(
     if name.endswith("json"):
         assert run(tmp_path / "a.png", *write) == 3  # its own results are
     (tmp_path / name).write_bytes(b"notes")
-    pictures = [tmp_path / "a.png", *([tmp_path / name] if name.endswith("png") else [])]
+    pictures = [tmp_path / "a.png", *([tmp_path / name] if "landmarks" in name else [])]
     assert run(*pictures, *write) == 2
     assert message in capsys.readouterr().err
     assert (tmp_path / name).read_bytes() == b"notes"

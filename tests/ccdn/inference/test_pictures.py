@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from ccdn.checkpoint.state import CheckpointError
 from ccdn.data import DataError
 from ccdn.inference.pictures import as_rgb
+from ccdn.inference.predictor import Predictor
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 
@@ -67,6 +69,13 @@ def test_files(tmp_path: Path) -> None:
         np.testing.assert_array_equal(as_rgb(given, "bgr"), RGB)
     with pytest.raises(DataError, match=r"gone\.png: image not found"):
         as_rgb(tmp_path / "gone.png")
+
+
+def test_an_address_is_not_fetched() -> None:
+    with pytest.raises(DataError, match=r"image not found; addresses are not fetched: download it"):
+        as_rgb("https://pictures.example/face.jpg")
+    with pytest.raises(CheckpointError, match=r"found nothing; addresses are not fetched"):
+        Predictor("https://weights.example/last.pt")
 
 
 def test_a_picture_of_pil_s_is_turned_by_its_orientation() -> None:

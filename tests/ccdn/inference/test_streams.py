@@ -327,7 +327,7 @@ def test_a_camera_that_is_unplugged(
     assert run("camera:0", "--weights", weights, "--out", tmp_path) == 1
     said = capsys.readouterr().err
     assert said == (
-        "ccdn predict: camera_0: the camera gave no more frames after 3; was it unplugged?\n"
+        "ccdn predict: camera:0: the camera gave no more frames after 3; was it unplugged?\n"
     )
     assert len(json.loads((tmp_path / "camera_0.json").read_text())["frames"]) == 3
     assert film_of(tmp_path / "camera_0_landmarks.mp4")[0] == 3
@@ -361,7 +361,7 @@ def test_a_frame_that_opencv_cannot_read(
 
     scripted(times=(0.0, 0.1), end=staticmethod(fail))
     assert run("camera:0", "--weights", weights, "--out", tmp_path) == 1
-    assert "camera_0: OpenCV cannot read frame 2: " in capsys.readouterr().err
+    assert "camera:0: OpenCV cannot read frame 2: " in capsys.readouterr().err
     assert len(json.loads((tmp_path / "camera_0.json").read_text())["frames"]) == 2
 
 
@@ -595,7 +595,9 @@ def test_suffixes_of_films() -> None:
     assert not Source(Path("a.jfif")).is_stream
 
 
-@pytest.mark.parametrize("address", ["rtsp://a/b", "http://a/b.jpg", "file:///a.mp4"])
+@pytest.mark.parametrize(
+    "address", ["https://a/b.jpg", "rtsp://a/b", "http://a/b.jpg", "file:///a.mp4"]
+)
 def test_addresses(address: str) -> None:
     with pytest.raises(DataError, match=f"{address}: expected a file.*nothing is read from a net"):
         sources.sources([address])

@@ -4,6 +4,8 @@ addEventListener("load", () => {
   const $ = (s) => document.querySelector(s);
   const numbers = () => [...document.querySelectorAll("#scores tbody tr")].map((r) => r.cells[3].textContent);
   const found = { width: innerWidth, overflow: document.documentElement.scrollWidth - innerWidth };
+  const scores = $("#scores .scroll");
+  found.hidden = scores.scrollWidth - scores.clientWidth;
   $("#scores th:nth-child(4) button").click();
   found.up = numbers();
   $("#scores th:nth-child(4) button").click();
