@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from ccdn.data import landmark_box
+from ccdn.data import Layout, landmark_box
 from ccdn.data.boxes import overlap
 from ccdn.data.detection import Detections
 from ccdn.inference.alignment import box_along
 from ccdn.inference.pictures import as_rgb
 from ccdn.inference.results import Face, Faces
 from ccdn.inference.smoothing import FaceSmoother
-
-if TYPE_CHECKING:
-    from ccdn.inference.predictor import Predictor
 
 DETECT_EVERY = 10  # frames
 REMEMBERED = 1.0  # seconds for which a face that is not found keeps its id
@@ -76,6 +73,21 @@ class Track:
         )
 
 
+class FaceReader(Protocol):
+    """What a tracker needs of a `ccdn.Predictor`, which has methods that make trackers."""
+
+    layout: Layout
+    min_score: float
+
+    def detections(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """What the detector finds in pictures, uint8 RGB."""
+
+    def landmarks(
+        self, images: Sequence[np.ndarray], boxes: Sequence[Detections | Sequence[np.ndarray]]
+    ) -> list[Faces]:
+        """The faces in boxes of several pictures."""
+
+
 class Tracker:
     """Follows the faces of a film or a camera: `faces = tracker(frame, time)` for each frame.
 
@@ -88,7 +100,7 @@ class Tracker:
     """
 
     def __init__(
-        self, predictor: Predictor, detect_every: int = DETECT_EVERY, smooth: bool = True
+        self, predictor: FaceReader, detect_every: int = DETECT_EVERY, smooth: bool = True
     ) -> None:
         if detect_every < 1:
             raise ValueError(f"detect_every: expected at least 1, found {detect_every}")
