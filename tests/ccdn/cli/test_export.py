@@ -124,7 +124,7 @@ def test_opencv_runs_the_default_weights(opset: int, tmp_path: Path) -> None:
         x = torch.rand(batch, *session.get_inputs()[0].shape[1:]).numpy()
         opencv.setInput(x)
         (expected,) = session.run(["landmarks"], {"crops": x})
-        np.testing.assert_allclose(opencv.forward(), expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(opencv.forward("landmarks"), expected, rtol=0, atol=1e-5)
 
 
 LOAD_WITHOUT_US = """
