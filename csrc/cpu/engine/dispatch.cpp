@@ -3,7 +3,23 @@
 #include <cstdlib>
 #include <cstring>
 
+#ifdef CCDN_X86_CLONES
+#include <cpuid.h>
+#endif
+
 namespace ccdn {
+
+#ifdef CCDN_X86_CLONES
+namespace {
+
+// Conversions of float16; not every compiler's __builtin_cpu_supports knows them.
+bool has_f16c() noexcept {
+  unsigned a, b, c = 0, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+}  // namespace
+#endif
 
 Isa isa() noexcept {
 #ifdef CCDN_X86_CLONES
@@ -13,7 +29,7 @@ Isa isa() noexcept {
     const bool no_v3 = limit && std::strcmp(limit, "base") == 0;
     __builtin_cpu_init();
     const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi2");
+                    __builtin_cpu_supports("bmi2") && has_f16c();
     const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx512vl");

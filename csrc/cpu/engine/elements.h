@@ -50,24 +50,27 @@ CCDN_INLINE void read_row(const S* in, int64_t column_stride, int64_t columns, c
       const int64_t d = by_row ? 0 : c;
       out[c] = mean ? value - mean[d] - rest[d] : value;
     }
-  } else if (!mean) {
-    if constexpr (std::is_same_v<S, T>) {
-      copy(in, columns, out);
-    } else {
-      for (int64_t c = 0; c < columns; ++c) out[c] = T(widen(in[c]));
-    }
+    return;
+  }
+  constexpr int lanes = Simd<T>::lanes;
+  const T m = mean && by_row ? mean[0] : T(0), r = mean && by_row ? rest[0] : T(0);
+  int64_t c = 0;
+  if (!mean) {
+    for (; c + lanes <= columns; c += lanes) store(out + c, load_wide<T>(in + c));
+    if (c == columns) return;
+    store_first(out + c, load_wide_first<T>(in + c, columns - c), columns - c);
   } else if (by_row) {
-    const T m = mean[0], r = rest[0];
-    if constexpr (std::is_same_v<S, T>) {
-      constexpr int lanes = Simd<T>::lanes;
-      int64_t c = 0;
-      for (; c + lanes <= columns; c += lanes) store(out + c, load(in + c) - m - r);
-      if (c < columns) store_first(out + c, load_first(in + c, columns - c) - m - r, columns - c);
-    } else {
-      for (int64_t c = 0; c < columns; ++c) out[c] = T(widen(in[c])) - m - r;
-    }
+    for (; c + lanes <= columns; c += lanes) store(out + c, load_wide<T>(in + c) - m - r);
+    if (c == columns) return;
+    store_first(out + c, load_wide_first<T>(in + c, columns - c) - m - r, columns - c);
   } else {
-    for (int64_t c = 0; c < columns; ++c) out[c] = T(widen(in[c])) - mean[c] - rest[c];
+    for (; c + lanes <= columns; c += lanes) {
+      store(out + c, load_wide<T>(in + c) - load(mean + c) - load(rest + c));
+    }
+    if (c == columns) return;
+    const int64_t count = columns - c;
+    const auto value = load_wide_first<T>(in + c, count);
+    store_first(out + c, value - load_first(mean + c, count) - load_first(rest + c, count), count);
   }
 }
 
@@ -88,18 +91,24 @@ CCDN_TARGET void read_elements(const void* elements, int64_t row_stride, int64_t
 }
 
 template <class S, class T>
+CCDN_INLINE void write_row(const T* in, int64_t columns, S* out) {
+  constexpr int lanes = Simd<T>::lanes;
+  int64_t c = 0;
+  for (; c + lanes <= columns; c += lanes) store_narrow<T>(out + c, load(in + c));
+  if (c < columns) store_narrow_first<T>(out + c, load_first(in + c, columns - c), columns - c);
+}
+
+template <class S, class T>
 CCDN_TARGET void write_elements(const T* in, int64_t stride, int64_t rows, int64_t columns,
                                 void* elements, int64_t row_stride, int64_t column_stride) {
   S* out = static_cast<S*>(elements);
   for (int64_t r = 0; r < rows; ++r, in += stride, out += row_stride) {
     if (column_stride != 1) {
       for (int64_t c = 0; c < columns; ++c) narrow(in[c], out[c * column_stride]);
-    } else if constexpr (std::is_same_v<S, T>) {
-      copy(in, columns, out);
     } else if (columns == kPanel<T>) {
-      for (int64_t c = 0; c < kPanel<T>; ++c) narrow(in[c], out[c]);
+      write_row<S, T>(in, kPanel<T>, out);
     } else {
-      for (int64_t c = 0; c < columns; ++c) narrow(in[c], out[c]);
+      write_row<S, T>(in, columns, out);
     }
   }
 }

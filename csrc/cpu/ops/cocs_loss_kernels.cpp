@@ -15,17 +15,6 @@ constexpr double kSmallestNorm = 1e-12;
 // Sums below this have no direction, and the inverse of their size would be infinite.
 constexpr double kSmallestSum = 1e-300;
 
-template <class T>
-CCDN_INLINE Doubles wide_vector(const T* p) {
-  double lanes[kDoubles];
-#pragma GCC unroll 8
-  for (int i = 0; i < kDoubles; ++i) lanes[i] = double(widen(p[i]));
-  return load(lanes);
-}
-
-CCDN_INLINE Doubles wide_vector(const float* p) { return load_doubles(p); }
-CCDN_INLINE Doubles wide_vector(const double* p) { return load(p); }
-
 // The value rounded on its own: fused into a multiplication and addition, u + (-u) would not be 0.
 template <class V>
 CCDN_INLINE V rounded(V value) {
@@ -46,10 +35,10 @@ CCDN_INLINE double dot(const T* a, const T* b, int64_t count) {
   for (; i + 4 * kDoubles <= count; i += 4 * kDoubles) {
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      sums[j] += wide_vector(a + i + j * kDoubles) * wide_vector(b + i + j * kDoubles);
+      sums[j] += load_doubles(a + i + j * kDoubles) * load_doubles(b + i + j * kDoubles);
     }
   }
-  for (; i + kDoubles <= count; i += kDoubles) sums[0] += wide_vector(a + i) * wide_vector(b + i);
+  for (; i + kDoubles <= count; i += kDoubles) sums[0] += load_doubles(a + i) * load_doubles(b + i);
   double total = sum<double>((sums[0] + sums[1]) + (sums[2] + sums[3]));
   for (; i < count; ++i) total += double(widen(a[i])) * double(widen(b[i]));
   return total;
@@ -63,7 +52,7 @@ CCDN_INLINE void two_dots(const T* x, const double* g, int64_t count, double& ow
   for (; i + 2 * kDoubles <= count; i += 2 * kDoubles) {
 #pragma GCC unroll 2
     for (int j = 0; j < 2; ++j) {
-      const Doubles v = wide_vector(x + i + j * kDoubles);
+      const Doubles v = load_doubles(x + i + j * kDoubles);
       owns[j] += v * v;
       crosses[j] += v * load(g + i + j * kDoubles);
     }
@@ -89,7 +78,7 @@ CCDN_TARGET void sum_units(const CocsLevel& level, int64_t excitation, int64_t b
     const double scale = 1 / (norm < kSmallestNorm ? kSmallestNorm : norm);
     int64_t d = 0;
     for (; d + kDoubles <= channels; d += kDoubles) {
-      store(total + d, load(total + d) + rounded(wide_vector(row + d) * scale));
+      store(total + d, load(total + d) + rounded(load_doubles(row + d) * scale));
     }
     for (; d < channels; ++d) total[d] += rounded(double(widen(row[d])) * scale);
   }
@@ -140,7 +129,7 @@ CCDN_TARGET double loss(const CocsLevel& level, const void* sums, double upstrea
       const W* row = s + q * channels;
       int64_t d = 0;
       for (; d + kDoubles <= channels; d += kDoubles) {
-        store(out + d, load(out + d) + weight * wide_vector(row + d));
+        store(out + d, load(out + d) + weight * load_doubles(row + d));
       }
       for (; d < channels; ++d) out[d] += weight * double(row[d]);
     }
@@ -167,9 +156,19 @@ CCDN_TARGET void gradient(const CocsLevel& level, int64_t begin, int64_t end, co
         for (int64_t d = 0; d < channels; ++d) narrow(W(0), out[d]);
         continue;
       }
-      for (int64_t d = 0; d < channels; ++d) {
-        narrow(W(g[d] * scale - double(widen(x[d])) * along), out[d]);
+      const auto value = [&](int64_t d) CCDN_TARGET __attribute__((always_inline)) {
+        return load(g + d) * scale - load_doubles(x + d) * along;
+      };
+      constexpr int lanes = Simd<W>::lanes;
+      int64_t d = 0;
+      for (; d + lanes <= channels; d += lanes) {
+        if constexpr (std::is_same_v<W, float>) {
+          store_narrow<float>(out + d, floats_of(value(d), value(d + kDoubles)));
+        } else {
+          store(out + d, value(d));
+        }
       }
+      for (; d < channels; ++d) narrow(W(g[d] * scale - double(widen(x[d])) * along), out[d]);
     }
   }
 }

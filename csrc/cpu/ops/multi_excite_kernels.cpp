@@ -16,8 +16,6 @@ constexpr int64_t kBlockBytes = 8 << 10;
 constexpr int kGroup = 4;
 // Backward: additions in a row in the narrower type; their sums are added in double.
 constexpr int64_t kRun = 16;
-// Backward, channels_last: channels of a strip.
-constexpr int64_t kStrip = 512;
 
 template <class T>
 CCDN_INLINE void store_past_caches(T* p, typename Simd<T>::Vector v) {
@@ -32,43 +30,48 @@ CCDN_INLINE void store_past_caches(T* p, typename Simd<T>::Vector v) {
 #endif
 }
 
+CCDN_INLINE void store_bits_past_caches(void* p, HalfBits bits) {
+#if CCDN_VECTOR_BYTES == 64
+  _mm256_stream_si256(static_cast<__m256i*>(p), bits);
+#elif CCDN_VECTOR_BYTES == 32
+  _mm_stream_si128(static_cast<__m128i*>(p), bits);
+#else
+  store_bits(p, bits);
+#endif
+}
+
 CCDN_INLINE void fence_stream() {
 #if defined(__SSE2__)
   _mm_sfence();
 #endif
 }
 
-template <class S, class T>
-CCDN_INLINE void widen_line(const S* in, int64_t count, T* out) {
-  for (int64_t i = 0; i < count; ++i) out[i] = widen(in[i]);
-}
-
-template <class S, class T>
-CCDN_INLINE void narrow_line(const T* in, int64_t count, S* out) {
-  for (int64_t i = 0; i < count; ++i) narrow(in[i], out[i]);
-}
-
 // out = x * gate, the gate one number or a line.
 template <class S, class T, bool kLine>
 CCDN_INLINE void gate_line(const S* x, const T* gate, int64_t count, S* out, bool stream) {
-  if constexpr (sizeof(S) == sizeof(T)) {
-    constexpr int lanes = Simd<T>::lanes;
-    const auto product = [&](int64_t i) CCDN_TARGET __attribute__((always_inline)) {
-      return kLine ? load(x + i) * load(gate + i) : load(x + i) * gate[0];
-    };
-    int64_t i = 0;
-    if (stream) {  // starts on a whole cache line and ends on one
-      for (; i < count; i += lanes) store_past_caches(out + i, product(i));
-      return;
+  constexpr int lanes = Simd<T>::lanes;
+  const auto product = [&](int64_t i) CCDN_TARGET __attribute__((always_inline)) {
+    return kLine ? load_wide<T>(x + i) * load(gate + i) : load_wide<T>(x + i) * gate[0];
+  };
+  int64_t i = 0;
+  if (stream) {  // starts on a whole cache line and ends on one
+    for (; i < count; i += lanes) {
+      if constexpr (std::is_same_v<S, T>) {
+        store_past_caches(out + i, product(i));
+      } else {
+        store_bits_past_caches(out + i, narrow_bits(product(i), S{}));
+      }
     }
-    for (; i + lanes <= count; i += lanes) store(out + i, product(i));
-    if (i < count && count >= lanes) {  // once more, up to the end
-      store(out + count - lanes, product(count - lanes));
-      return;
-    }
-    for (; i < count; ++i) out[i] = x[i] * gate[kLine ? i : 0];
-  } else {
-    for (int64_t i = 0; i < count; ++i) narrow(widen(x[i]) * gate[kLine ? i : 0], out[i]);
+    return;
+  }
+  for (; i + lanes <= count; i += lanes) store_narrow<T>(out + i, product(i));
+  if (i < count && count >= lanes) {  // once more, up to the end
+    store_narrow<T>(out + count - lanes, product(count - lanes));
+    return;
+  }
+  if (i < count) {
+    const auto factor = kLine ? load_first(gate, count) : typename Simd<T>::Vector{} + gate[0];
+    store_narrow_first<T>(out, load_wide_first<T>(x, count) * factor, count);
   }
 }
 
@@ -100,71 +103,97 @@ CCDN_TARGET void forward(const MultiExciteJob& job, int64_t sample, int64_t begi
   if (job.stream) fence_stream();
 }
 
-// A line of x, of up to kGroup gradients and of grad_x, as T: in place, or in buffers.
-template <class S, class T, int64_t kLength>
-struct Lines {
-  const T* x;
-  const T* grad[kGroup];
-  T* grad_x;
-  T x_room[sizeof(S) == sizeof(T) ? 1 : kLength];
-  T grad_room[kGroup][sizeof(S) == sizeof(T) ? 1 : kLength];
-  T grad_x_room[sizeof(S) == sizeof(T) ? 1 : kLength];
-
-  CCDN_INLINE void open(const S* from_x, const S* from_grad, int64_t grad_stride, int group,
-                        S* to_grad_x, bool add, int64_t count) {
-    if constexpr (sizeof(S) == sizeof(T)) {
-      x = from_x;
-      for (int p = 0; p < group; ++p) grad[p] = from_grad + p * grad_stride;
-      grad_x = to_grad_x;
-    } else {
-      widen_line(from_x, count, x_room);
-      x = x_room;
-      for (int p = 0; p < group; ++p) {
-        widen_line(from_grad + p * grad_stride, count, grad_room[p]);
-        grad[p] = grad_room[p];
-      }
-      if (add) widen_line(to_grad_x, count, grad_x_room);
-      grad_x = grad_x_room;
-    }
+#ifdef CCDN_SHUFFLE
+// The sums of the lanes of four vectors, by halves as sum() does, but together: a line of a small
+// map is shorter than four sums of its own.
+template <class T, int kLanes, std::size_t... I>
+CCDN_INLINE Narrow<T, 4> sum_quarters(Narrow<T, kLanes> v, std::index_sequence<I...>) {
+  constexpr int quarter = kLanes / 4, half = quarter / 2;
+  if constexpr (quarter == 1) {
+    return v;
+  } else {
+    constexpr auto at = [](std::size_t i) { return int(i) / half * quarter + int(i) % half; };
+    const Narrow<T, kLanes / 2> folded = __builtin_shufflevector(v, v, at(I)...) +
+                                         __builtin_shufflevector(v, v, at(I) + half...);
+    return sum_quarters<T, kLanes / 2>(folded, std::make_index_sequence<kLanes / 4>());
   }
+}
 
-  CCDN_INLINE void close(S* to_grad_x, int64_t count) {
-    if constexpr (sizeof(S) != sizeof(T)) narrow_line(grad_x_room, count, to_grad_x);
+template <class T, std::size_t... I>
+CCDN_INLINE Narrow<T, 4> sum_four(const typename Simd<T>::Vector* v, std::index_sequence<I...>) {
+  constexpr int lanes = Simd<T>::lanes, half = lanes / 2, quarter = lanes / 4;
+  constexpr auto halves = [](std::size_t i) { return int(i) + (int(i) < half ? 0 : half); };
+  constexpr auto quarters = [](std::size_t i) { return int(i) + int(i) / quarter * quarter; };
+  const auto first = __builtin_shufflevector(v[0], v[1], halves(I)...) +
+                     __builtin_shufflevector(v[0], v[1], halves(I) + half...);
+  const auto second = __builtin_shufflevector(v[2], v[3], halves(I)...) +
+                      __builtin_shufflevector(v[2], v[3], halves(I) + half...);
+  const auto all = __builtin_shufflevector(first, second, quarters(I)...) +
+                   __builtin_shufflevector(first, second, quarters(I) + quarter...);
+  return sum_quarters<T, lanes>(all, std::make_index_sequence<lanes / 2>());
+}
+#endif
+
+// Adds the sums of the lanes of each vector.
+template <class T, int kCount>
+CCDN_INLINE void add_lanes(const typename Simd<T>::Vector* vectors, double* sums) {
+#ifdef CCDN_SHUFFLE
+  if constexpr (kCount == 4 && Simd<T>::lanes >= 4) {
+    const auto four = sum_four<T>(vectors, std::make_index_sequence<Simd<T>::lanes>());
+    for (int p = 0; p < 4; ++p) sums[p] += double(four[p]);
+    return;
   }
-};
+#endif
+#pragma GCC unroll 4
+  for (int p = 0; p < kCount; ++p) sums[p] += double(sum<T>(vectors[p]));
+}
 
-// One channel's line of positions: grad_x, and the sums of grad[p] * x added to sums[p].
-template <class T, int kP>
-CCDN_INLINE void channel_line(const T* x, const T* const* grad, const T* gate, int64_t count,
-                              T* grad_x, bool add, double* sums) {
+// One channel's line of positions: grad_x, and the sums of grad[p] * x added to sums[p]. The
+// excitations' gradients lie `map` apart.
+template <class S, class T, int kP>
+CCDN_INLINE void channel_line(const S* x, const S* grad, int64_t map, const T* gate, int64_t count,
+                              S* grad_x, bool add, double* sums) {
   using Vector = typename Simd<T>::Vector;
   constexpr int lanes = Simd<T>::lanes;
-  int64_t i = 0;
-  while (i + lanes <= count) {
-    const int64_t rest = (count - i) / lanes;
-    const int64_t stop = i + (rest < kRun ? rest : kRun) * lanes;
+  for (int64_t i = 0; i < count;) {
+    const int64_t stop = count - i < kRun * lanes ? count : i + kRun * lanes;
     Vector partial[kP] = {};
-    for (; i < stop; i += lanes) {
-      const Vector value = load(x + i);
-      Vector total = add ? load(grad_x + i) : Vector{};
+    for (; i + lanes <= stop; i += lanes) {
+      const Vector value = load_wide<T>(x + i);
+      Vector total = add ? load_wide<T>(grad_x + i) : Vector{};
 #pragma GCC unroll 4
       for (int p = 0; p < kP; ++p) {
-        const Vector g = load(grad[p] + i);
+        const Vector g = load_wide<T>(grad + p * map + i);
         total += g * gate[p];
         partial[p] += g * value;
       }
-      store(grad_x + i, total);
+      store_narrow<T>(grad_x + i, total);
     }
+    if constexpr (CCDN_VECTOR_BYTES == 64) {
+      if (i < stop) {
+        const int64_t some = stop - i;
+        const Vector value = load_wide_first<T>(x + i, some);
+        Vector total = add ? load_wide_first<T>(grad_x + i, some) : Vector{};
 #pragma GCC unroll 4
-    for (int p = 0; p < kP; ++p) sums[p] += double(sum<T>(partial[p]));
-  }
-  for (; i < count; ++i) {
-    T total = add ? grad_x[i] : T(0);
-    for (int p = 0; p < kP; ++p) {
-      total += grad[p][i] * gate[p];
-      sums[p] += double(grad[p][i]) * double(x[i]);
+        for (int p = 0; p < kP; ++p) {
+          const Vector g = load_wide_first<T>(grad + p * map + i, some);
+          total += g * gate[p];
+          partial[p] += g * value;
+        }
+        store_narrow_first<T>(grad_x + i, total, some);
+        i = stop;
+      }
     }
-    grad_x[i] = total;
+    for (; i < stop; ++i) {
+      T total = add ? widen(grad_x[i]) : T(0);
+      for (int p = 0; p < kP; ++p) {
+        const T g = widen(grad[p * map + i]);
+        total += g * gate[p];
+        sums[p] += double(g) * double(widen(x[i]));
+      }
+      narrow(total, grad_x[i]);
+    }
+    add_lanes<T, kP>(partial, sums);
   }
 }
 
@@ -176,127 +205,98 @@ CCDN_TARGET void backward_channels(const MultiExciteJob& job, int64_t sample, in
   const MultiExciteShape& s = *job.shape;
   const int64_t map = s.channels * s.positions;
   const int64_t pairs = sample * s.excitations + first;
-  constexpr int64_t kLine = 512;
-  const int64_t length = sizeof(S) == sizeof(T) ? s.positions : kLine;
-  Lines<S, T, kLine> lines;
   for (int64_t d = begin; d < end; ++d) {
-    const S* x = static_cast<const S*>(job.x) + sample * s.stride_b + d * s.stride_row;
-    const S* grad = static_cast<const S*>(job.grad_out) + pairs * map + d * s.positions;
-    S* grad_x = static_cast<S*>(job.grad_x) + sample * map + d * s.positions;
     T gate[kP];
     double sums[kP] = {};
     for (int p = 0; p < kP; ++p) {
       gate[p] = static_cast<const T*>(job.gates)[(pairs + p) * s.channels + d];
     }
-    for (int64_t n = 0; n < s.positions; n += length) {
-      const int64_t count = s.positions - n < length ? s.positions - n : length;
-      lines.open(x + n, grad + n, map, kP, grad_x + n, more, count);
-      channel_line<T, kP>(lines.x, lines.grad, gate, count, lines.grad_x, more, sums);
-      lines.close(grad_x + n, count);
-    }
+    channel_line<S, T, kP>(
+        static_cast<const S*>(job.x) + sample * s.stride_b + d * s.stride_row,
+        static_cast<const S*>(job.grad_out) + pairs * map + d * s.positions, map, gate, s.positions,
+        static_cast<S*>(job.grad_x) + sample * map + d * s.positions, more, sums);
     for (int p = 0; p < kP; ++p) {
       static_cast<T*>(job.grad_gates)[(pairs + p) * s.channels + d] = T(sums[p]);
     }
   }
 }
 
-// kRows positions' lines of channels: grad_x, and grad[p] * x added to partial[p].
-template <class T, int kP, int kRows>
-CCDN_INLINE void position_lines(const T* const* x, const T* const (*grad)[kGroup],
-                                const T* const* gate, int64_t count, T* const* grad_x, bool add,
-                                T (*partial)[kStrip]) {
+// A strip of channels, kVectors wide, at all positions of a sample. The sums stay in registers;
+// `some` is what the last vector holds, fewer than its lanes, or 0 where all are whole.
+template <class S, class T, int kP, int kVectors>
+CCDN_INLINE void position_strip(const S* x, int64_t x_stride, const S* grad, int64_t map,
+                                int64_t stride, const T* gates, int64_t channels, int64_t positions,
+                                S* grad_x, bool add, int64_t some, T* grad_gates) {
   using Vector = typename Simd<T>::Vector;
   constexpr int lanes = Simd<T>::lanes;
-  int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    Vector total[kRows], value[kRows];
+  const auto read = [&](const S* p, int v) CCDN_TARGET __attribute__((always_inline)) {
+    return some ? load_wide_first<T>(p, some) : load_wide<T>(p + v * lanes);
+  };
+  Vector gate[kP][kVectors];
+  double sums[kP][kVectors * lanes] = {};
 #pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) {
-      value[r] = load(x[r] + i);
-      total[r] = add ? load(grad_x[r] + i) : Vector{};
+  for (int p = 0; p < kP; ++p) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      gate[p][v] = some ? load_first(gates + p * channels, some)
+                        : load(gates + p * channels + v * lanes);
     }
-#pragma GCC unroll 4
-    for (int p = 0; p < kP; ++p) {
-      const Vector scale = load(gate[p] + i);
-      Vector part = load(partial[p] + i);
-#pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) {
-        const Vector g = load(grad[r][p] + i);
-        total[r] += g * scale;
-        part += g * value[r];
-      }
-      store(partial[p] + i, part);
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) store(grad_x[r] + i, total[r]);
   }
-  for (; i < count; ++i) {
-    for (int r = 0; r < kRows; ++r) {
-      T total = add ? grad_x[r][i] : T(0);
-      for (int p = 0; p < kP; ++p) {
-        total += grad[r][p][i] * gate[p][i];
-        partial[p][i] += grad[r][p][i] * x[r][i];
+  for (int64_t n = 0; n < positions;) {
+    const int64_t stop = positions - n < kRun ? positions : n + kRun;
+    Vector partial[kP][kVectors] = {};
+    for (; n < stop; ++n) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        const Vector value = read(x + n * x_stride, v);
+        S* place = grad_x + n * stride;
+        Vector total = add ? read(place, v) : Vector{};
+#pragma GCC unroll 4
+        for (int p = 0; p < kP; ++p) {
+          const Vector g = read(grad + p * map + n * stride, v);
+          total += g * gate[p][v];
+          partial[p][v] += g * value;
+        }
+        if (some) {
+          store_narrow_first<T>(place, total, some);
+        } else {
+          store_narrow<T>(place + v * lanes, total);
+        }
       }
-      grad_x[r][i] = total;
     }
+    for (int p = 0; p < kP; ++p) {
+      T part[kVectors * lanes];
+      for (int v = 0; v < kVectors; ++v) store(part + v * lanes, partial[p][v]);
+      for (int i = 0; i < kVectors * lanes; ++i) sums[p][i] += double(part[i]);
+    }
+  }
+  const int64_t count = some ? some : kVectors * lanes;
+  for (int p = 0; p < kP; ++p) {
+    for (int64_t i = 0; i < count; ++i) grad_gates[p * channels + i] = T(sums[p][i]);
   }
 }
 
 template <class S, class T, int kP>
 CCDN_TARGET void backward_positions(const MultiExciteJob& job, int64_t sample, int64_t begin,
                                     int64_t end, int64_t first, bool more) {
-  constexpr int kRows = 4;
+  constexpr int kVectors = 4, lanes = Simd<T>::lanes;
   const MultiExciteShape& s = *job.shape;
   const int64_t map = s.channels * s.positions;
   const int64_t pairs = sample * s.excitations + first;
-  const T* gates = static_cast<const T*>(job.gates) + pairs * s.channels;
-  T* grad_gates = static_cast<T*>(job.grad_gates) + pairs * s.channels;
-  Lines<S, T, kStrip> lines[kRows];
-  T partial[kP][kStrip];
-  double sums[kP][kStrip];
-  for (int64_t d = begin; d < end; d += kStrip) {
-    const int64_t count = end - d < kStrip ? end - d : kStrip;
-    const S* x = static_cast<const S*>(job.x) + sample * s.stride_b + d;
-    const S* grad = static_cast<const S*>(job.grad_out) + pairs * map + d;
-    S* grad_x = static_cast<S*>(job.grad_x) + sample * map + d;
-    const T* gate[kP];
-    for (int p = 0; p < kP; ++p) {
-      gate[p] = gates + p * s.channels + d;
-      for (int64_t i = 0; i < count; ++i) sums[p][i] = 0;
-    }
-    for (int64_t n = 0; n < s.positions;) {
-      const int64_t stop = s.positions - n < kRun ? s.positions : n + kRun;
-      for (int p = 0; p < kP; ++p) {
-        for (int64_t i = 0; i < count; ++i) partial[p][i] = 0;
-      }
-      while (n < stop) {
-        const int rows = stop - n < kRows ? 1 : kRows;
-        const T* row_x[kRows];
-        const T* row_grad[kRows][kGroup];
-        T* row_grad_x[kRows];
-        for (int r = 0; r < rows; ++r) {
-          const int64_t at = (n + r) * s.channels;
-          lines[r].open(x + (n + r) * s.stride_row, grad + at, map, kP, grad_x + at, more, count);
-          row_x[r] = lines[r].x;
-          for (int p = 0; p < kP; ++p) row_grad[r][p] = lines[r].grad[p];
-          row_grad_x[r] = lines[r].grad_x;
-        }
-        if (rows == kRows) {
-          position_lines<T, kP, kRows>(row_x, row_grad, gate, count, row_grad_x, more, partial);
-        } else {
-          position_lines<T, kP, 1>(row_x, row_grad, gate, count, row_grad_x, more, partial);
-        }
-        for (int r = 0; r < rows; ++r) lines[r].close(grad_x + (n + r) * s.channels, count);
-        n += rows;
-      }
-      for (int p = 0; p < kP; ++p) {
-        for (int64_t i = 0; i < count; ++i) sums[p][i] += double(partial[p][i]);
-      }
-    }
-    for (int p = 0; p < kP; ++p) {
-      for (int64_t i = 0; i < count; ++i) grad_gates[p * s.channels + d + i] = T(sums[p][i]);
-    }
+  const auto strip = [&](auto vectors, int64_t d, int64_t some) CCDN_TARGET {
+    position_strip<S, T, kP, decltype(vectors)::value>(
+        static_cast<const S*>(job.x) + sample * s.stride_b + d, s.stride_row,
+        static_cast<const S*>(job.grad_out) + pairs * map + d, map, s.channels,
+        static_cast<const T*>(job.gates) + pairs * s.channels + d, s.channels, s.positions,
+        static_cast<S*>(job.grad_x) + sample * map + d, more, some,
+        static_cast<T*>(job.grad_gates) + pairs * s.channels + d);
+  };
+  int64_t d = begin;
+  for (; d + kVectors * lanes <= end; d += kVectors * lanes) {
+    strip(std::integral_constant<int, kVectors>(), d, 0);
   }
+  for (; d + lanes <= end; d += lanes) strip(std::integral_constant<int, 1>(), d, 0);
+  if (d < end) strip(std::integral_constant<int, 1>(), d, end - d);
 }
 
 template <class S, class T, int kP>
