@@ -21,11 +21,11 @@ export PIP_CONSTRAINT := $(CONSTRAINT)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-all test-swap coverage mutation sanitize gpu-check gpu-static gpu-train kernel-hub lint format docs bench wheel clean
+.PHONY: help demo check test test-all test-swap test-torch coverage mutation sanitize gpu-check gpu-static gpu-train kernel-hub lint format docs bench wheel clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo 'make lint | format | docs | test-all | test-swap | coverage | mutation | sanitize | gpu-check | gpu-static | gpu-train | kernel-hub | bench | wheel | clean   see CONTRIBUTING.md'
+	@echo 'make lint | format | docs | test-all | test-swap | test-torch | coverage | mutation | sanitize | gpu-check | gpu-static | gpu-train | kernel-hub | bench | wheel | clean   see CONTRIBUTING.md'
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -59,6 +59,7 @@ test-all: lint docs
 	$(PYTEST) -m 'not gpu'
 	$(MAKE) sanitize
 	$(MAKE) test-swap
+	$(MAKE) test-torch
 
 # Lines that the quick tests run, in a table; docs/testing.md says what does not count.
 coverage: $(VENV)/.installed-dev
@@ -82,6 +83,22 @@ $(SWAP_VENV)/.installed: pyproject.toml setup.py csrc/bindings.py $(SOURCES)
 
 test-swap: $(SWAP_VENV)/.installed
 	$(SWAP_VENV)/bin/python -m pytest tests/swap tests/docs tests/ops/test_nn.py tests/ops/test_swap.py tests/ops/test_swap_left_alone.py tests/ops/test_swap_second_order.py
+
+# The oldest torch that the package accepts and the newest that pip finds, each the full CUDA build in an environment of
+# its own, about 6 GB; no device is needed. The tests are those of registration, autograd, compile and export.
+TORCHES := 2.10 newest
+
+.venv-torch-%/.installed: pyproject.toml setup.py csrc/bindings.py $(SOURCES)
+	test -x .venv-torch-$*/bin/python || $(PYTHON) -m venv .venv-torch-$*
+	PIP_CONSTRAINT= .venv-torch-$*/bin/python -m pip install --quiet $(if $(filter newest,$*),torch,'torch==$*.*') numpy pytest hypothesis
+	PIP_CONSTRAINT= .venv-torch-$*/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+test-torch: $(TORCHES:%=.venv-torch-%/.installed)
+	for torch in $(TORCHES); do \
+	  .venv-torch-$$torch/bin/python -m pytest tests/ops/test_operators.py tests/ops/test_decompositions.py \
+	    tests/ops/test_flops.py -m 'not slow and not gpu' -k 'not triton' || exit 1; \
+	done
 
 # The operators' quick tests on a native module with AddressSanitizer and UndefinedBehaviorSanitizer (GCC), once for
 # each instruction set that this machine has. The module is in $(SANITIZE) with a copy of the packages. The tests start

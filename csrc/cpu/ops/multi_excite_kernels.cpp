@@ -113,8 +113,8 @@ CCDN_INLINE Narrow<T, 4> sum_quarters(Narrow<T, kLanes> v, std::index_sequence<I
     return v;
   } else {
     constexpr auto at = [](std::size_t i) { return int(i) / half * quarter + int(i) % half; };
-    const Narrow<T, kLanes / 2> folded = __builtin_shufflevector(v, v, at(I)...) +
-                                         __builtin_shufflevector(v, v, at(I) + half...);
+    const Narrow<T, kLanes / 2> folded =
+        __builtin_shufflevector(v, v, at(I)...) + __builtin_shufflevector(v, v, at(I) + half...);
     return sum_quarters<T, kLanes / 2>(folded, std::make_index_sequence<kLanes / 4>());
   }
 }
@@ -238,8 +238,8 @@ CCDN_INLINE void position_strip(const S* x, int64_t x_stride, const S* grad, int
   for (int p = 0; p < kP; ++p) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      gate[p][v] = some ? load_first(gates + p * channels, some)
-                        : load(gates + p * channels + v * lanes);
+      gate[p][v] =
+          some ? load_first(gates + p * channels, some) : load(gates + p * channels + v * lanes);
     }
   }
   for (int64_t n = 0; n < positions;) {
