@@ -22,9 +22,18 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def no_autocast(device_type: str) -> AbstractContextManager[Any]:
     """Switch autocast off in the block; free if it is off already or, as on "meta", unknown."""
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+    if _has_autocast(device_type) and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
+
+
+def _has_autocast(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type)
+
+
+# torch.compile of torch 2.10 cannot trace it. What torch.compiler.assume_constant_result does; that
+# imports all of the compiler.
+_has_autocast._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 # The structs of csrc/common/*.h. Members are given by name, all of them: a name that is missing or
