@@ -119,7 +119,7 @@ def test_a_whole_run(gpu_check: ModuleType, tmp_path: Path) -> None:
     runner, seen = Runner(), []
     record = run_of(gpu_check, runner, written=lambda r: seen.append(len(r.verdicts)))
     assert not record.failed
-    assert len(record.tests) == 18
+    assert len(record.tests) == 20
     assert record.tested["ctm"] == ["cuda", "triton"]
     assert record.verdicts["sanitizers memcheck"] == record.verdicts["sanitizers racecheck"]
     assert record.verdicts["sanitizers memcheck"] == "clean"
@@ -140,7 +140,7 @@ def test_a_whole_run(gpu_check: ModuleType, tmp_path: Path) -> None:
     assert "| 8x256x256 | cuda | 2.0000 | 1.0000 | 42.0000 | 7.0000 |" in written
     assert "- 8x256x256 (cuda): gram 2 x 3.2 us" in written
     assert "| tests cuda ctm | 0 | passed (35 passed in 1.00s) |" in written
-    assert "tests on the device: 18 of 18 operators of a backend pass" in written
+    assert "tests on the device: 20 of 20 operators of a backend pass" in written
     found = json.loads(data.read_text(encoding="utf-8"))
     assert found["measured"]["dual_squeeze"] == ["cuda", "triton"]
     assert found["tested"]["ctm"] == ["cuda", "triton"]
@@ -177,7 +177,7 @@ def test_the_plan_fits_a_lease_of_nine_minutes(gpu_check: ModuleType) -> None:
     record = run_of(gpu_check, Runner(), plan=[s for s in plan if s.name not in late])
     lines, late = gpu_check.rehearse(plan, 9, jobs=8, record=record)
     assert late == []
-    assert len(lines) == 2 * 12
+    assert len(lines) == 2 * 13
 
 
 def test_a_rehearsal_runs_nothing(
@@ -188,7 +188,7 @@ def test_a_rehearsal_runs_nothing(
     assert gpu_check.main(["--dry-run", "--minutes", "9", "--jobs", "8"]) == 0
     said = capsys.readouterr().out
     assert "gpu_train" not in said
-    assert "44 steps; 12 are late for 9 minutes" in said
+    assert "48 steps; 13 are late for 9 minutes" in said
     assert "pytest tests/ops/test_gpu.py -m gpu -k cuda-ctm" in said
     assert said.index("setup.py build_ext --inplace") < said.index("gpu_targets.py dual_squeeze")
 
@@ -239,7 +239,7 @@ def test_one_failure_costs_no_other_its_result(
     assert record.failed
     assert len(record.rows) == len(run_of(gpu_check, Runner()).rows)
     assert record.tested["ctm"] == (["cuda"] if "triton-ctm" in result else ["cuda", "triton"])
-    assert sum(map(len, record.tested.values())) == 17 + ("triton-ctm" not in result)
+    assert sum(map(len, record.tested.values())) == 19 + ("triton-ctm" not in result)
     assert said in record.write(tmp_path)[0].read_text(encoding="utf-8")
 
 
@@ -439,7 +439,7 @@ def test_its_tests_are_there(gpu_check: ModuleType) -> None:
         if step.first:
             words = gpu_check.TELLING.split(" and ")
             chosen = [t for t in tests if all(w in t for w in (step.backend, *words))]
-            assert len(chosen) == 9
+            assert len(chosen) == 10
             continue
         counts.append(
             sum(
@@ -447,7 +447,7 @@ def test_its_tests_are_there(gpu_check: ModuleType) -> None:
                 for t in tests
             )
         )
-    assert len(counts) == 18
+    assert len(counts) == 20
     assert len(tests) == sum(counts)
     assert len(set(counts)) == 1
     runner = Runner()

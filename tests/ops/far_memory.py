@@ -120,6 +120,8 @@ def far_calls(operator: Operator) -> Iterator[FarCall]:
         )
 
 
+# Operators of matrices, which their backends get contiguous.
+CONTIGUOUS_MATRICES = ("newton_schulz_sqrt", "newton_schulz_roots")
 FAR_CALLS = [call for operator in OPERATORS for call in far_calls(operator)]
 
 
@@ -134,7 +136,7 @@ def check_last_sample(
     assert serving is not None
     draw = [normal(1, *shape, seed=i) for i, shape in enumerate((*call.inputs, *call.outputs))]
     inputs, grads = draw[: len(call.inputs)], draw[len(call.inputs) :]
-    if call.operator == "newton_schulz_sqrt":  # of a positive semi-definite matrix
+    if call.operator in CONTIGUOUS_MATRICES:  # which are positive semi-definite
         inputs = [x @ x.mT for x in inputs]
     batch = BEYOND // inputs[0].numel() + 2
 

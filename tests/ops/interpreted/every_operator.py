@@ -17,6 +17,7 @@ from unittest import mock
 import pytest
 import torch
 from far_memory import (
+    CONTIGUOUS_MATRICES,
     FAR_CALLS,
     FAR_GATES,
     FarCall,
@@ -69,7 +70,7 @@ def test_blocks_of_the_device(operator: Operator, device_blocks: None) -> None:
 @pytest.mark.parametrize(
     "operator",
     # The others' backends get contiguous tensors.
-    [o for o in served_by("triton") if o.name not in ("excitation_gates", "newton_schulz_sqrt")],
+    [o for o in served_by("triton") if o.name not in ("excitation_gates", *CONTIGUOUS_MATRICES)],
     ids=str,
 )
 def test_offsets_beyond_32_bits(operator: Operator) -> None:
