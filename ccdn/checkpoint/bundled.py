@@ -19,7 +19,8 @@ class About:
     """What the bundled weights are.
 
     generator: version of the training faces; faces: number per epoch; epochs: how many; fresh:
-    whether each epoch had its own faces; commit: of the code that trained them. helen_nme:
+    whether each epoch had its own faces; earlier: how many faces of older versions the training
+    before had, from whose weights it started; commit: of the code that trained them. helen_nme:
     inter-ocular, in percent, on the 330 test faces of Helen, in boxes around the true landmarks;
     mean_shape_nme: the same for the mean shape alone.
     """
@@ -29,6 +30,7 @@ class About:
     faces: int
     epochs: int
     fresh: bool
+    earlier: dict[str, int]
     date: str
     commit: str
     helen_nme: float
@@ -37,12 +39,18 @@ class About:
     @property
     def different_faces(self) -> int:
         """How many faces the weights were trained on."""
-        return self.faces * self.epochs if self.fresh else self.faces
+        own = self.faces * self.epochs if self.fresh else self.faces
+        return own + sum(self.earlier.values())
+
+    @property
+    def generators(self) -> str:
+        """The versions of the generator that drew them."""
+        return f"{min(self.earlier)} to {self.generator}" if self.earlier else self.generator
 
     def __str__(self) -> str:
         return (
             f"a small CCDN trained on {self.different_faces:,} generated faces and no photograph"
-            f" (generator {self.generator}); NME on"
+            f" (generator {self.generators}); NME on"
             f" the 330 test faces of Helen {self.helen_nme:.2f} % inter-ocular, where the mean"
             f" shape has {self.mean_shape_nme:.2f} % and networks trained on photographs about 3 %"
         )

@@ -31,12 +31,15 @@ def test_the_file_is_small_and_of_generated_faces() -> None:
     assert checkpoint.data["faces"] == checkpoint.faces == said.faces
     assert checkpoint.config.train.epochs == said.epochs
     assert checkpoint.data["generator"].get("fresh", False) == said.fresh
+    assert bool(said.earlier) == bool(checkpoint.config.train.init)
+    assert f"{said.different_faces:,} generated faces" in str(said)
     # What reproduces them is the preset.
     found = differences(load_config(said.config), checkpoint.config)
     assert set(found) <= {"data.kind", "data.eval_splits"}, found
     # Neither a folder of the machine that trained them nor a name of its pictures.
     assert checkpoint.config.data.root is None
     assert not Path(checkpoint.config.train.out).is_absolute()
+    assert not Path(checkpoint.config.train.init).is_absolute()
 
 
 @pytest.mark.check
