@@ -266,7 +266,9 @@ def predict_stream(
         tally.faces += work.faces
         tally.empty += work.faces == 0
         ids = counted(tracker.count, "id")
-        print(one_line(f"{source}: {work.faces} faces in {results.count} frames, {ids}"))
+        drawn = f"; drawn in {results.film.codec}" if results.film is not None else ""
+        line = f"{source}: {work.faces} faces in {results.count} frames, {ids}{drawn}"
+        print(one_line(line))
 
 
 class _Frames:

@@ -1,4 +1,4 @@
-"""A drawn film: frames at their times, in an .mp4 of a constant rate."""
+"""A drawn film by OpenCV: frames at their times, in an .mp4 of a constant rate."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ SLOWEST, FASTEST = 0.01, 1000.0  # frames per second that are accepted
 _CAMERA = 60.0  # the highest rate written for a camera that states none
 _HELD_SECONDS, _HELD_FRAMES, _HELD_BYTES = 1.0, 16, 1 << 27
 _LARGEST = 65535  # the most ticks into which MPEG-4 divides a second
+# What OpenCV is asked to write, in order of preference: not every OpenCV has VP9, and browsers do
+# not play MPEG-4 Part 2.
+CODES = {"vp09": "VP9", "mp4v": "MPEG-4 Part 2 (not for browsers)"}
 _LONGEST_SIDE = 8190  # pixels of a film's side, by MPEG-4
 _LOOK = 32  # frames between two checks of the disk
 
@@ -121,6 +124,7 @@ class Film:
         self.nominal = rate
         self.rate = None if camera else film_rate(rate or FRAME_RATE)
         self.written = 0  # places of the film
+        self.codec = ""  # and what wrote it, in words
         self._size = (0, 0)
         self._held: list[tuple[np.ndarray, float]] = []
         self._last: np.ndarray | None = None
@@ -153,7 +157,7 @@ class Film:
         assert self.rate is not None
         if self._writer is None:
             self._open(frame, self.rate)
-        frame = _fitted(frame, self._size)
+        frame = fitted(frame, self._size)
         late = time * self.rate - self.written
         if late > 1 and self._last is not None:
             for _ in range(round(late)):
@@ -170,13 +174,15 @@ class Film:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def _open(self, frame: np.ndarray, rate: float) -> None:
-        height, width = frame.shape[:2]
-        scale = min(1.0, _LONGEST_SIDE / max(width, height))
-        self._size = (max(2, round(width * scale)), max(2, round(height * scale)))
+        self._size = picture_size(frame)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        code = cv2.VideoWriter.fourcc(*"mp4v")
         with opencv_path(self.partial) as place:
-            self._writer = cv2.VideoWriter(place, code, rate, self._size)
+            for code, name in CODES.items():
+                fourcc = cv2.VideoWriter.fourcc(*code)
+                self._writer = cv2.VideoWriter(place, fourcc, rate, self._size)
+                self.codec = f"{name} by OpenCV"
+                if self._writer.isOpened():
+                    return
         if not self._writer.isOpened():
             self._writer = None
             self.partial.unlink(missing_ok=True)
@@ -199,13 +205,7 @@ class Film:
             self._release()
         if not self.written:
             return
-        found = _count(self.partial)
-        if found != self.written:
-            self.partial.unlink(missing_ok=True)
-            raise OSError(
-                f"{self.path}: only {found} of {self.written} frames could be written; is the disk"
-                " full?"
-            )
+        check_count(self.path, self.partial, self.written)
         if whole:
             os.replace(self.partial, self.path)
 
@@ -213,6 +213,23 @@ class Film:
         if self._writer is not None:
             self._writer.release()
             self._writer = None
+
+
+def check_count(path: Path, partial: Path, written: int) -> None:
+    """Remove a film that lacks frames, and raise OSError, naming it."""
+    found = _count(partial)
+    if found != written:
+        partial.unlink(missing_ok=True)
+        raise OSError(
+            f"{path}: only {found} of {written} frames could be written; is the disk full?"
+        )
+
+
+def picture_size(frame: np.ndarray) -> tuple[int, int]:
+    """Width and height of a film's picture: even, and as MPEG-4 has them."""
+    height, width = frame.shape[:2]
+    scale = min(1.0, _LONGEST_SIDE / max(width, height))
+    return max(2, round(width * scale) // 2 * 2), max(2, round(height * scale) // 2 * 2)
 
 
 def _count(path: Path) -> int:
@@ -225,7 +242,7 @@ def _count(path: Path) -> int:
     return found
 
 
-def _fitted(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def fitted(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A frame in the middle of a film's picture, as large as possible."""
     height, width = frame.shape[:2]
     if (width, height) == size:

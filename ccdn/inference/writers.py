@@ -14,6 +14,7 @@ import numpy as np
 
 from ccdn.data import Layout, write_pts
 from ccdn.data.drawing import write_picture
+from ccdn.inference.encoded_film import EncodedFilm, open_film
 from ccdn.inference.video_writer import FRAME_RATE, Film, nominal_rate
 from ccdn.runtime.files import GrowingFile, write_json
 from ccdn.runtime.locks import Lock
@@ -151,7 +152,7 @@ class StreamResults:
         self.size: tuple[int, int] | None = None
         self.count = 0
         self.last = 0.0
-        self.film: Film | None = None
+        self.film: Film | EncodedFilm | None = None
         self.json: GrowingFile | None = None
         self.table: CsvRows | None = None
         self._held = ExitStack()
@@ -162,7 +163,7 @@ class StreamResults:
         self.size = (width, height)
         if "picture" in self.formats:
             path = self.out / f"{self.name}_landmarks.mp4"
-            self.film = Film(path, self.rate, self.camera)
+            self.film = open_film(path, self.rate, self.camera)
         if "json" in self.formats:
             self.json = GrowingFile(self.out / f"{self.name}.json")
             about = {"width": width, "height": height, "coordinates": COORDINATES}

@@ -50,5 +50,5 @@ def test_the_speed_of_the_squeeze() -> None:
 
 
 def test_every_extra_for_users_is_named() -> None:
-    for extra in ("export", "demo", "bench", "tensorboard"):
+    for extra in ("export", "demo", "video", "bench", "tensorboard"):
         assert f"pip install '.[{extra}]'" in README
