@@ -24,13 +24,13 @@ examples:
   ccdn benchmark-predict photo.jpg --weights runs/a/last.pt
   ccdn benchmark-predict photo.jpg --onnx face.onnx --rounds 100
 
-A row each for torch with the network as it was trained, for torch with its batch norms folded into
-its convolutions, as ccdn.Predictor does, and for ONNX Runtime. Columns: the network on one crop;
-the same for each crop of a batch; a picture from the array to its faces, with the detector. Every
-round measures every row once, so that a change of the machine's load meets all of them. Cells are
-the least milliseconds of all rounds, by the clock and of CPU. If the two differ the machine was
-busy, or several threads worked. Without --onnx the ONNX file is made first, which takes a while
-and the packages of `ccdn export`.
+A row each for torch with the network as it was trained, for torch with the network prepared for
+prediction, as ccdn.Predictor does (batch norms folded, channels last), and for ONNX Runtime.
+Columns: the network on one crop; the same for each crop of a batch; a picture from the array to its
+faces, with the detector. Every round measures every row once, so that a change of the machine's
+load meets all of them. Cells are the least milliseconds of all rounds, by the clock and of CPU. If
+the two differ the machine was busy, or several threads worked. Without --onnx the ONNX file is made
+first, which takes a while and the packages of `ccdn export`.
 
 exit codes: 0 done, 2 wrong usage, weights or picture, 130 interrupted
 """
@@ -102,8 +102,8 @@ def _networks(options: argparse.Namespace, folder: Path) -> dict[str, Network]:
     weights = DEFAULT_WEIGHTS if options.weights is None else Path(options.weights)
     loaded = load_model(weights)
     found: dict[str, Network] = {
-        "torch": TorchNetwork(*loaded, options.threads, fold=False),
-        "torch, norms folded": TorchNetwork(*loaded, options.threads),
+        "torch, as trained": TorchNetwork(*loaded, options.threads, prepare=False),
+        "torch, prepared": TorchNetwork(*loaded, options.threads),
     }
     path = folder / "face.onnx" if options.onnx is None else Path(options.onnx)
     try:

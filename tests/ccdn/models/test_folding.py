@@ -43,11 +43,15 @@ def norms(model: nn.Module) -> int:
     return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-11), (torch.float32, 1e-4)])
-def test_the_function_is_the_same(network: CCDN, dtype: torch.dtype, bound: float) -> None:
+def test_the_function_is_the_same(
+    network: CCDN, dtype: torch.dtype, bound: float, layout: torch.memory_format
+) -> None:
+    """In either layout of memory; prediction has the second."""
     model = network.to(dtype)
     x = torch.rand(3, 3, model.input_size, model.input_size, dtype=dtype)
-    other = folded(model)
+    other = folded(model).to(memory_format=layout)
     gone = sum(len(FOLLOWED.get(type(block), ())) for block in model.modules())
     assert norms(other) == norms(model) - gone
     assert gone > norms(model) / 3
