@@ -83,7 +83,8 @@ def row_line(measured: tuple[str, str, list[int]], **more: Any) -> str:
 
 @pytest.fixture
 def gpu_check(load: Any, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """With a sanitizer, whatever is installed."""
+    """With a sanitizer, whatever is installed, and without faces to train on."""
+    monkeypatch.delenv("CCDN_SHARED", raising=False)
     module: ModuleType = load("gpu_check")
     monkeypatch.setattr(module.shutil, "which", lambda name: f"/bin/{name}")
     return module
@@ -184,7 +185,6 @@ def test_a_rehearsal_runs_nothing(
     gpu_check: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(gpu_check, "run", None)
-    monkeypatch.delenv("CCDN_SHARED", raising=False)
     assert gpu_check.main(["--dry-run", "--minutes", "9", "--jobs", "8"]) == 0
     said = capsys.readouterr().out
     assert "gpu_train" not in said

@@ -76,7 +76,7 @@ def test_print_config_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ("arguments", "message"),
     [
         ([], "--config is required"),
-        (["--config", "tyny"], "presets paper"),
+        (["--config", "tyny"], "presets finetune"),
         (["--config", "tiny"], "--data DIR"),
         (["--config", "tiny", "--data", "/nowhere/faces"], "/nowhere/faces"),
         (["--config", "tiny", "train.lrr=1"], "did you mean train.lr?"),
