@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ccdn_ops.ops.checks import check_iterations
 
-from . import functions, mentions, rebound, recognise, sizes
+from . import functions, mentions, rebound, recognise, sizes, whitening
 from .blocks import AttentionLayout, FunctionLayout, Layout, PoolingLayout, Unfit
 from .probe import quiet
 from .swapped import (
@@ -213,7 +213,9 @@ def swap_functions(model: nn.Module) -> SwapReport:
     the vectorised upper triangle of a matrix, or several of these at once, is verified like a block
     and replaced in this model alone; other models that call it are not affected. A call of another
     kind runs the function itself, as before the swap; so does a root of a matrix that no replaced
-    covariance pooling has made, and every root in a graph of torch.compile. A function that is
+    covariance pooling has made, and every root in a graph of torch.compile. Functions that whiten
+    are replaced, too: the inverse root of network deconvolution, for matrices that autograd knows
+    as X^T X, and the training of IterNorm, both outside of torch.compile. A function that is
     named like one of these but cannot be verified appears in the report with the reason. `unswap`
     undoes it.
 
@@ -239,7 +241,8 @@ def swap_functions(model: nn.Module) -> SwapReport:
                 tried[function] = None
                 try:
                     with quiet():
-                        tried[function] = functions.recognise(function)
+                        made = whitening.recognise(function) or functions.recognise(function)
+                        tried[function] = made
                 except Unfit as unfit:
                     spoken = functions.spoken(function)
                     report.skipped.append(Skipped(names, spoken, str(unfit)))

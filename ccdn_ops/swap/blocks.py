@@ -67,20 +67,25 @@ class FunctionLayout:
 
     Args:
         kind: the covariance of a map, the Newton-Schulz root of matrices, the upper triangle of
-        matrices, or "pooled", the root of a map's covariance.
+        matrices, "pooled", the root of a map's covariance, or "inverse root" and "whitening"
+        (whitening.py).
         output: of "pooled", as of PoolingLayout.
         iterations: the numbers of iterations for which it was verified.
         trailing: how many dimensions of size 1 a vector has after the others.
         argument: the name of the argument that is the number of iterations; "" if it has none.
         default: the number of iterations of a call that names none.
+        rank: dimensions of the matrices of an inverse root, 2 or 3.
+        norm: an inverse root divides by the Frobenius norm, not by the trace.
     """
 
-    kind: Literal["covariance", "root", "triu", "pooled"]
+    kind: Literal["covariance", "root", "triu", "pooled", "inverse root", "whitening"]
     output: Output = "matrix"
     iterations: tuple[int, ...] = (1,)
     trailing: int = 0
     argument: str = ""
     default: int | None = None
+    rank: int = 3
+    norm: bool = False
 
     # What the probes of attention ask for.
     squeeze = "covariance"
@@ -95,8 +100,13 @@ class FunctionLayout:
         if self.kind == "triu":
             return "the upper triangle"
         counts = ", ".join(map(str, self.iterations))
-        what = "the Newton-Schulz root" if self.kind == "root" else "iSQRT-COV"
         plural = "iteration" if self.iterations == (1,) else "iterations"
+        if self.kind == "whitening":
+            return f"IterNorm's whitening in training, {counts} {plural}"
+        if self.kind == "inverse root":
+            divisor = "Frobenius norm" if self.norm else "trace"
+            return f"the Newton-Schulz inverse root by the {divisor}, {counts} {plural}"
+        what = "the Newton-Schulz root" if self.kind == "root" else "iSQRT-COV"
         return f"{what}, {counts} {plural}, output {self.output}"
 
 
