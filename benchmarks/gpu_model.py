@@ -303,6 +303,8 @@ WORK: dict[str, _Formula] = {
     "covariance_tiles": lambda s, launch: Work(("x",), ("root",), s.positions / 32),
     "finish_covariances": _streams(["lines"], "lines"),
     "matrix_traces": lambda s, launch: Work((), (), s.side / 256 / 16),
+    "matrix_norms": _streams(["root", "root"]),
+    "scale_and_add": _streams(["panels", "panels"], "panels"),
 }
 
 

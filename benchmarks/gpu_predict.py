@@ -56,6 +56,7 @@ ROWS: list[tuple[str, Shape, str, tuple[bool, ...]]] = [
     ("covariance_pool", (64, 512, 1024), "bfloat16", FORWARD),
     ("covariance_pool", (128, 256, 256), "float32", BOTH),
     ("newton_schulz_sqrt", (32, 256), "float32", BOTH),
+    ("newton_schulz_roots", (32, 256), "float32", BOTH),
     ("isqrt_cov", (32, 256, 256), "float32", BOTH),
     ("isqrt_cov", (32, 512, 49), "float32", BOTH),
 ]

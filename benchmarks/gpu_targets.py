@@ -325,6 +325,7 @@ TARGETS = [
     Target("isqrt_cov", "x eager reference", "x", 3, True, _EAGER),
     Target("isqrt_cov_narrow", "x eager reference, N < D / 2", "x", 10, True, _EAGER),
     Target("newton_schulz_sqrt", "x eager reference", "x", 3, True, _EAGER),
+    Target("newton_schulz_roots", "x eager reference", "x", 3, True, _EAGER),
     Target(
         "covariance_pool",
         "forward, of its roofline in bf16, (64, 512, 1024)",

@@ -18,7 +18,7 @@ def cpu_isa() -> str: ...
 
 # From here on written by csrc/bindings.py.
 
-interface: Literal["57f571f2cab0"]
+interface: Literal["0ab571d6c9a5"]
 
 class CocsShape:
     def __init__(
@@ -488,6 +488,31 @@ def newton_schulz_roots_backward_cpu(
     grad_a: int,
     workspace: int,
     workers: int,
+) -> int: ...
+def newton_schulz_roots_workspace_cuda(
+    shape: NewtonSchulzRootsShape,
+    backward: bool,
+) -> int: ...
+def newton_schulz_roots_forward_cuda(
+    shape: NewtonSchulzRootsShape,
+    a: int,
+    root: int,
+    inverse: int,
+    divisor: int,
+    iterates: int,
+    workspace: int,
+    stream: int,
+) -> int: ...
+def newton_schulz_roots_backward_cuda(
+    shape: NewtonSchulzRootsShape,
+    grad_root: int,
+    grad_inverse: int,
+    a: int,
+    divisor: int,
+    iterates: int,
+    grad_a: int,
+    workspace: int,
+    stream: int,
 ) -> int: ...
 def newton_schulz_sqrt_workspace_cpu(
     shape: NewtonSchulzShape,

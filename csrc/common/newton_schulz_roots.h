@@ -27,4 +27,15 @@ Status newton_schulz_roots_backward_cpu(const NewtonSchulzRootsShape& shape, con
                                         const void* divisor, const void* iterates, void* grad_a,
                                         void* workspace, int workers) noexcept;
 
+int64_t newton_schulz_roots_workspace_cuda(const NewtonSchulzRootsShape& shape, bool backward);
+
+Status newton_schulz_roots_forward_cuda(const NewtonSchulzRootsShape& shape, const void* a,
+                                        void* root, void* inverse, void* divisor, void* iterates,
+                                        void* workspace, void* stream) noexcept;
+
+Status newton_schulz_roots_backward_cuda(const NewtonSchulzRootsShape& shape, const void* grad_root,
+                                         const void* grad_inverse, const void* a,
+                                         const void* divisor, const void* iterates, void* grad_a,
+                                         void* workspace, void* stream) noexcept;
+
 }  // namespace ccdn

@@ -151,15 +151,10 @@ class NewtonSchulz {
   double* inner() const { return sums_; }
   double* other() const { return sums_ + batch_; }
 
- private:
   struct Term {
     double by = 0;
     Matrix<Acc> matrix = {};
   };
-
-  static Matrix<Acc> none() { return {}; }
-  int64_t size() const { return panel_size<Acc>(n_); }
-  void release(Matrix<Acc> m) { used_ &= ~(1 << ((m.data - pool_) / (batch_ * size()))); }
 
   void product(Launcher& launch, Matrix<Acc> left, Matrix<Acc> right, double scale, Term u, Term v,
                Matrix<Acc> out) {
@@ -195,6 +190,11 @@ class NewtonSchulz {
     launch(symmetric_chain<kProduct>, batch_, kProductThreads<kProduct>, chain_);
     chain_.count = 0;
   }
+
+ private:
+  static Matrix<Acc> none() { return {}; }
+  int64_t size() const { return panel_size<Acc>(n_); }
+  void release(Matrix<Acc> m) { used_ &= ~(1 << ((m.data - pool_) / (batch_ * size()))); }
 
   int64_t batch_, n_;
   bool polynomial_;

@@ -108,6 +108,12 @@ EXPECTED = {
         "multiply": tuple(f"{product} {form}" for product in ROOT_PRODUCTS for form in "012"),
         **MATRIX_ROOT,
     },
+    "newton_schulz_roots": {
+        "matrix_traces": FEATURES,
+        "matrix_norms": FEATURES,
+        "scale_and_add": ACCUMULATORS,
+        **MATRIX_ROOT,
+    },
     "newton_schulz_sqrt": {"matrix_traces": FEATURES, **MATRIX_ROOT},
     "multi_excite": {
         "excite": MAPS,

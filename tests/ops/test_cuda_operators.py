@@ -25,6 +25,7 @@ import torch
 from cuda_emulation import Emulation
 from far_memory import (
     CHANNELS,
+    CONTIGUOUS_MATRICES,
     FAR_CALLS,
     FAR_GATES,
     FarCall,
@@ -56,7 +57,7 @@ from ccdn_ops.backends import native
 
 SERVED = [operator for operator in OPERATORS if operator.name in cuda_emulation.operators()]
 # The others have files of their own.
-OWN_FILES = ("dual_squeeze", "covariance_pool", "newton_schulz_sqrt", "isqrt_cov")
+OWN_FILES = ("dual_squeeze", "covariance_pool", *CONTIGUOUS_MATRICES, "isqrt_cov")
 every = pytest.mark.parametrize("operator", [o for o in SERVED if o.name not in OWN_FILES], ids=str)
 
 
@@ -140,7 +141,7 @@ def unguarded(emulation: Emulation) -> Iterator[str]:
 @pytest.mark.parametrize(
     "operator",
     # The others' backends get contiguous tensors.
-    [o for o in SERVED if o.name not in ("excitation_gates", "newton_schulz_sqrt")],
+    [o for o in SERVED if o.name not in ("excitation_gates", *CONTIGUOUS_MATRICES)],
     ids=str,
 )
 def test_offsets_beyond_32_bits(unguarded: str, operator: Operator) -> None:
