@@ -233,10 +233,11 @@ def swap_functions(model: nn.Module) -> SwapReport:
         if not isinstance(module, (Swapped, rebound.Rebound))
     }
     tried: dict[Callable[..., object], functions.Replacement | None] = {}
+    calls: dict[nn.Module, list[Callable[..., object]]] = {}
     for module, names in callers.items():
-        mentioned: set[str] = set()
+        calls[module] = []
         for function in mentions.called(module, tried):
-            mentioned.add(functions.spoken(function))
+            calls[module].append(function)
             if function not in tried:
                 tried[function] = None
                 try:
@@ -246,6 +247,7 @@ def swap_functions(model: nn.Module) -> SwapReport:
                 except Unfit as unfit:
                     spoken = functions.spoken(function)
                     report.skipped.append(Skipped(names, spoken, str(unfit)))
+        mentioned = {functions.spoken(function) for function in calls[module]}
         for spoken, reason in mentions.out_of_reach(module, functions.is_named):
             if spoken not in mentioned:
                 report.skipped.append(Skipped(names, spoken, reason))
@@ -254,12 +256,13 @@ def swap_functions(model: nn.Module) -> SwapReport:
     for module, names in callers.items() if found else ():
         try:
             used = rebound.rebind(module, found)
-            for function in mentions.called(module, found):
+            for function in calls[module]:
                 if function in found and function not in used:
                     reason = "its name is set, compared or passed around where it is called"
                     report.skipped.append(Skipped(names, functions.spoken(function), reason))
-            for function in (function for function in found if function in used):
-                users[function] = (*users.get(function, ()), *names)
+            for function in found:
+                if function in used:
+                    users[function] = (*users.get(function, ()), *names)
         except Unfit as unfit:
             report.skipped.append(Skipped(names, _class_name(module), str(unfit)))
     for function, names in users.items():

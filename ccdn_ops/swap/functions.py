@@ -274,6 +274,19 @@ def _gives(x: Tensor, found: Any, layout: FunctionLayout) -> bool:
     return probe.difference(found, wanted) <= 1e-4
 
 
+def widths(reading: Reading) -> list[int]:
+    """The numbers of channels to try: a few, and those next to the numbers in the code.
+
+    Raises Unfit for one that is too large to try.
+    """
+    found = {1, 2, 5, 17}
+    for number, place in reading.numbers.items():
+        if number > _MOST_CHANNELS:
+            raise Unfit(f"its code mentions {place}, perhaps a number of channels too large to try")
+        found |= {number - 1, number, number + 1}
+    return sorted(found - {0})
+
+
 def _verified(
     function: Callable[..., Any], layout: FunctionLayout, reading: Reading
 ) -> Replacement:
@@ -283,12 +296,7 @@ def _verified(
     call = Call(function, layout, *layout.iterations[: int(counted)])
     probe.check_same(call, layout, _CHANNELS)
     dtypes = check_everywhere(call, layout, _CHANNELS, conditions, reading.numbers)
-    widths = {1, 2, 17}
-    for number, place in reading.numbers.items():
-        if number > _MOST_CHANNELS:
-            raise Unfit(f"its code mentions {place}, perhaps a number of channels too large to try")
-        widths |= {number - 1, number, number + 1}
-    for width in sorted(widths - {0}):
+    for width in widths(reading):
         if not _gives(*_output(call, width), layout):
             raise Unfit(f"it computes something else for {width} channels")
     if counted:

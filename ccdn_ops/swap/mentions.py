@@ -6,7 +6,7 @@ import dis
 import functools
 from abc import ABCMeta
 from collections.abc import Callable, Iterator, Mapping
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from .code import _nested, _pure
 from .functions import Replacement, spoken
 
 LOADS = ("LOAD_ATTR", "LOAD_METHOD")
-BETWEEN = ("CACHE", "PUSH_NULL", "NOP", "EXTENDED_ARG", "PRECALL")
+_BETWEEN = ("CACHE", "PUSH_NULL", "NOP", "EXTENDED_ARG", "PRECALL")
 _MISSING = object()
 Path = tuple[str, ...]
 
@@ -131,16 +131,24 @@ def mentioned(function: FunctionType) -> list[tuple[Path, Any]]:
     for code in _nested(function.__code__):
         path: Path = ()
         value: Any = _MISSING
-        for step in dis.get_instructions(code):
+        for step in steps(code):
             if step.opname == "LOAD_GLOBAL":
                 path, value = (step.argval,), function.__globals__.get(step.argval, _MISSING)
             elif step.opname in LOADS and _leads_on(value):
                 path, value = (*path, step.argval), getattr(value, step.argval, _MISSING)
-            elif step.opname not in BETWEEN:
+            else:
                 path, value = (), _MISSING
             if path and value is not _MISSING:
                 found.setdefault(path, value)
     return list(found.items())
+
+
+@functools.lru_cache(maxsize=1024)
+def steps(code: CodeType) -> tuple[dis.Instruction, ...]:
+    """The instructions of a code object, without those that only stand between others; kept,
+    because all blocks of a class ask for the same ones.
+    """
+    return tuple(step for step in dis.get_instructions(code) if step.opname not in _BETWEEN)
 
 
 def is_function(value: Any) -> bool:

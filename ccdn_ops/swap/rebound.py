@@ -20,7 +20,6 @@ between the two.
 
 from __future__ import annotations
 
-import dis
 from abc import ABCMeta
 from collections.abc import Callable, Mapping
 from types import CodeType, FunctionType
@@ -34,7 +33,6 @@ from .blocks import Unfit
 from .code import _nested
 from .functions import Replacement
 from .mentions import (
-    BETWEEN,
     LOADS,
     Path,
     class_attributes,
@@ -43,6 +41,7 @@ from .mentions import (
     mentioned,
     methods,
     own_classes,
+    steps,
 )
 from .swapped import subclass
 
@@ -187,14 +186,14 @@ def _copied(
 
     tree: dict[str, Any] = {}
     for path, value in mentioned(function):
-        other: Any = value
-        if is_function(value) and value in replacements:
-            other = replacements[value]
-        elif isinstance(value, FunctionType) and is_function(value):
+        if not is_function(value) or not _can_be_renamed(function, path):
+            continue  # before what it calls is copied, and counted as used
+        other = instead(value)
+        if other is not value:
+            used.add(value)
+        elif isinstance(value, FunctionType):
             other = _copied(value, replacements, used, copies)
-        if other is not value and _can_be_renamed(function, path):
-            if other is replacements.get(value):
-                used.add(value)
+        if other is not value:
             _put(tree, path, other)
     changed = {v for v in defaults(function) if instead(v) is not v}
     used |= changed
@@ -259,8 +258,8 @@ def _can_be_renamed(function: FunctionType, path: Path) -> bool:
     A code object has one entry for a global name and an attribute of the same name.
     """
     for code in _nested(function.__code__):
-        steps = [s for s in dis.get_instructions(code) if s.opname not in BETWEEN]
-        for step, after in zip(steps, [*steps[1:], steps[-1]], strict=True):
+        taken = steps(code)
+        for step, after in zip(taken, (*taken[1:], taken[-1]), strict=True):
             if step.argval != path[0] or step.argval not in code.co_names:
                 continue
             if step.opname != "LOAD_GLOBAL" and step.opname not in ("LOAD_FAST", "LOAD_CONST"):
@@ -268,8 +267,8 @@ def _can_be_renamed(function: FunctionType, path: Path) -> bool:
             leads = step.opname == "LOAD_GLOBAL" and after.opname in LOADS
             if step.opname == "LOAD_GLOBAL" and len(path) > 1 and not leads:
                 return False
-        for at, step in enumerate(steps):
-            near = {s.argval for s in steps[max(at - len(path) - 1, 0) : at]}
+        for at, step in enumerate(taken):
+            near = {s.argval for s in taken[max(at - len(path) - 1, 0) : at]}
             if step.opname in _COMPARISONS and path[-1] in near:
                 return False
     return True

@@ -250,13 +250,14 @@ def _class(kind: type[Swapped], original: type[nn.Module]) -> type[Swapped]:
 
 
 def subclass(namesake: type, *bases: type, body: dict[str, Any]) -> Any:
-    """A class with the name and docstring of another, and the annotations of its last bases."""
+    """A class with the name and docstring of another, and the annotations of the first base after
+    it that has some."""
     described: dict[str, Any] = {
         "__module__": namesake.__module__,
         "__qualname__": namesake.__qualname__,
         "__doc__": namesake.__doc__,
     }
-    for cls in (cls for base in bases[-1:0:-1] or bases for cls in base.__mro__):
+    for cls in (cls for base in bases[1:] or bases for cls in base.__mro__):
         if "__annotations__" in vars(cls):  # TorchScript reads those of the first that has some
             described["__annotations__"] = dict(vars(cls)["__annotations__"])
             break

@@ -16,7 +16,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from ccdn_ops.ops.checks import FLOATING
@@ -92,9 +92,13 @@ class Whitening(Replacement):
 
 
 def _plain(x: Tensor, conditions: Conditions) -> bool:
-    """Whether a call is of the kind that was tried: eager, without autocast and transforms."""
+    """Whether a call is of the kind that was tried: eager, with numbers to look at, without
+    autocast and transforms."""
     return (
-        x.dtype in conditions.dtypes
+        type(x) in (Tensor, nn.Parameter)  # no fake one
+        and not x.is_meta
+        and not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+        and x.dtype in conditions.dtypes
         and x.layout is torch.strided
         and not x.is_nested
         and not torch.jit.is_tracing()
@@ -206,17 +210,13 @@ def recognise(function: Callable[..., Any]) -> Replacement | None:
         return None
     constants = tuple((*place, reading.constants[place]) for place in sorted(reading.constants))
     conditions = Conditions(constants=constants)
-    widths = {1, 2, 5, 17}
-    for number in reading.numbers:
-        if number <= functions._MOST_CHANNELS:
-            widths |= {number - 1, number, number + 1} - {0}
     if _takes_eight(function):
-        return _whitening(function, conditions, sorted(widths))
+        return _whitening(function, conditions, reading)
     try:
         argument, default = functions._signature(function)
     except Unfit:
         return None
-    return _inverse_root(function, argument, default, conditions, sorted(widths))
+    return _inverse_root(function, argument, default, conditions, reading)
 
 
 def _takes_eight(function: Callable[..., Any]) -> bool:
@@ -236,7 +236,7 @@ def _inverse_root(
     argument: str,
     default: int | None,
     conditions: Conditions,
-    widths: list[int],
+    reading: Reading,
 ) -> InverseRoot | None:
     found = _first_layout(function, argument, default)
     if found is None:
@@ -256,10 +256,12 @@ def _inverse_root(
 
     counts = functions._COUNTS if argument else layout.iterations
     served = tuple(count for count in counts if agrees(5, count))
-    for size in widths:
+    for size in functions.widths(reading):
         if not agrees(size, (served or layout.iterations)[0]):
             raise Unfit(f"it computes something else than the inverse root of {size} x {size}")
-    dtypes = tuple(t for t in FLOATING if served and agrees(5, served[0], t))
+    if not served:
+        raise Unfit("it computes something else than the inverse root of 5 x 5")
+    dtypes = tuple(t for t in FLOATING if agrees(5, served[0], t))
     layout = dataclasses.replace(layout, iterations=served)
     return InverseRoot(function, layout, dataclasses.replace(conditions, dtypes=dtypes))
 
@@ -268,7 +270,9 @@ def _first_layout(
     function: Callable[..., Any], argument: str, default: int | None
 ) -> FunctionLayout | None:
     """The inverse root that it computes, for the first number of iterations with which it does."""
-    counts = ([default] if default else [5, 3]) if argument else list(functions._COUNTS)
+    counts = list(functions._COUNTS)
+    if argument:
+        counts = [default] if default and default in functions._COUNTS else [5, 3]
     for rank in (2, 3):
         a = _covariance(_features(5, torch.float32, 3), rank)
         for count in counts if argument else [None]:
@@ -276,6 +280,8 @@ def _first_layout(
                 with torch.no_grad():
                     found = function(a.clone(), *([] if count is None else [count]))
             except Exception:
+                continue
+            if not isinstance(found, Tensor) or found.shape != a.shape:
                 continue
             for one in counts if count is None else [count]:
                 for norm in (False, True):
@@ -285,7 +291,7 @@ def _first_layout(
                     )  # fmt: skip
                     with torch.no_grad():
                         wanted = inverse_root(layout, a, one)
-                    if isinstance(found, Tensor) and probe.difference(found, wanted) <= 1e-4:
+                    if probe.difference(found, wanted) <= 1e-4:
                         return layout
     return None
 
@@ -331,7 +337,7 @@ def _same(
 
 
 def _whitening(
-    function: Callable[..., Any], conditions: Conditions, widths: list[int]
+    function: Callable[..., Any], conditions: Conditions, reading: Reading
 ) -> Whitening | None:
     def agrees(
         shape: tuple[int, ...], channels: int, count: int, eps: float = 1e-3, momentum: float = 0.1,
@@ -356,7 +362,7 @@ def _whitening(
     if not agrees(usual, 3, 5):
         return None
     served = tuple(count for count in functions._COUNTS if agrees(usual, 3, count))
-    for what, shape, channels, numbers in _occasions(widths):
+    for what, shape, channels, numbers in _occasions(functions.widths(reading)):
         if not agrees(shape, channels, 5, *numbers):
             raise Unfit(f"it computes something else than whitening for {what}")
     dtypes = tuple(dtype for dtype in FLOATING if agrees(usual, 3, 5, dtype=dtype))

@@ -15,7 +15,6 @@ from typing import Any
 import published
 import pytest
 import torch
-from published import *  # noqa: F403 - as many networks import them
 from published import Covpool, CovpoolLayer, Sqrtm, SqrtmLayer, Triuvec, TriuvecLayer
 from published import SqrtmLayer as matrix_root  # noqa: N813 - an alias
 from test_swap import check_equal
@@ -300,7 +299,7 @@ class Frobenius(Base):
 
 def covpool_that_counts(x: Tensor) -> Tensor:
     covpool_that_counts.calls += 1  # type: ignore[attr-defined]
-    return CovpoolLayer(x)
+    return 2 * CovpoolLayer(x)
 
 
 covpool_that_counts.calls = 0  # type: ignore[attr-defined]
@@ -308,7 +307,7 @@ covpool_that_counts.calls = 0  # type: ignore[attr-defined]
 
 def covpool_that_keeps(x: Tensor) -> Tensor:
     covpool_that_keeps.last = x  # type: ignore[attr-defined]
-    return CovpoolLayer(x)
+    return 2 * CovpoolLayer(x)
 
 
 def covpool_of_three(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -317,7 +316,7 @@ def covpool_of_three(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 @torch.no_grad()
 def covpool_without_gradient(x: Tensor) -> Tensor:
-    return CovpoolLayer(x)
+    return 2 * CovpoolLayer(x)
 
 
 def covpool_in_place(x: Tensor) -> Tensor:
@@ -392,6 +391,62 @@ class Unrelated(Base):
 def test_unrelated_functions_are_neither_run_nor_mentioned() -> None:
     report = swap_second_order(Unrelated())
     assert (report.replaced, report.skipped) == ([], [])
+
+
+def attention(x: Tensor, num_heads: int = 12) -> Tensor:
+    """Takes any square maps and a number that is no number of iterations."""
+    return torch.matmul(x, x.mT) / num_heads
+
+
+class Attends(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return attention(CovpoolLayer(self.conv(x)))
+
+
+@pytest.mark.parametrize("swap", [swap_functions, swap_second_order])
+def test_any_whole_number_may_be_a_default(swap: Callable[[nn.Module], Any]) -> None:
+    report = swap(Attends())
+    assert [done.original for done in report.replaced] == ["published.CovpoolLayer"]
+
+
+def helped(x: Tensor) -> Tensor:
+    return 2 * CovpoolLayer(x)
+
+
+class ComparesTheCaller(Base):
+    """The covariance could be replaced, the function that calls it cannot."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pool = helped
+        return pool(self.conv(x)) if pool is helped and helped == pool else x
+
+
+class TwoMethods(Base):
+    """One method can be renamed, the other not."""
+
+    def first(self, x: Tensor) -> Tensor:
+        return TriuvecLayer(x)
+
+    def second(self, x: Tensor) -> Tensor:
+        pool = CovpoolLayer
+        return pool(x) if CovpoolLayer == pool else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(self.second(self.conv(x)))
+
+
+@pytest.mark.parametrize("make", [ComparesTheCaller, TwoMethods])
+def test_what_is_refused_is_reported_as_skipped(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = make()
+    original = copy.deepcopy(model)
+    report = swap_functions(model)
+    covariance = "published.CovpoolLayer"
+    assert covariance not in {done.original for done in report.replaced}, str(report)
+    assert [s.reason for s in report.skipped if s.original == covariance] == [
+        "its name is set, compared or passed around where it is called"
+    ], str(report)
+    check_equal(model, original, maps(3))
 
 
 def plain_covpool(x: Tensor) -> Tensor:

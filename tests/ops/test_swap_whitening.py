@@ -11,6 +11,7 @@ import pytest
 import torch
 from harness import err, normal
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from whiteners import (
     Deconvolution,
     IterativeNormalization,
@@ -132,6 +133,14 @@ def test_a_matrix_that_somebody_looks_at() -> None:
         assert not whitening.is_symmetric(x @ x.t())
 
 
+def test_tensors_without_numbers_go_to_the_function() -> None:
+    made = whitening.recognise(isqrt_newton_schulz_autograd)
+    assert made is not None
+    assert made(torch.empty(5, 5, device="meta"), 5).shape == (5, 5)
+    with FakeTensorMode():
+        assert made(torch.empty(5, 5), 5).shape == (5, 5)
+
+
 def test_a_gradient_that_is_not_symmetric_stays(calls: mock.Mock) -> None:
     class OfAParameter(nn.Module):
         def __init__(self) -> None:
@@ -182,7 +191,7 @@ class OtherStatistics(IterativeNormalization):
         return out
 
 
-class WithoutMean(IterativeNormalization):
+class OtherGradient(IterativeNormalization):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad, *rest = IterativeNormalization.backward(ctx, *grads)
@@ -196,7 +205,7 @@ def test_other_inverse_roots() -> None:
     found = whitening.recognise(fixed)
     assert found is not None
     assert (found.layout.norm, found.layout.iterations) == (True, (4,))
-    for other in (doubled, OtherStatistics.apply, WithoutMean.apply, torch.linalg.inv):
+    for other in (doubled, OtherStatistics.apply, OtherGradient.apply, torch.linalg.inv):
         assert whitening.recognise(other) is None
     with pytest.raises(Unfit, match="something else than the inverse root of 33 x 33"):
         whitening.recognise(of_small_ones)
