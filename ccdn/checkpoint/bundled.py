@@ -45,7 +45,7 @@ class About:
     @property
     def generators(self) -> str:
         """The versions of the generator that drew them."""
-        return f"{min(self.earlier)} to {self.generator}" if self.earlier else self.generator
+        return f"{next(iter(self.earlier))} to {self.generator}" if self.earlier else self.generator
 
     def __str__(self) -> str:
         return (

@@ -90,6 +90,26 @@ def add_detector(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_flip_test(parser: argparse.ArgumentParser) -> None:
+    """The option --flip-test."""
+    parser.add_argument(
+        "--flip-test", action="store_true", help="average with the mirrored picture's landmarks"
+    )
+
+
+def add_min_score(parser: argparse.ArgumentParser) -> None:
+    """The option --min-score, whose default is that of `ccdn.Predictor`."""
+    from ccdn.inference.predictor import MIN_SCORE
+
+    parser.add_argument(
+        "--min-score",
+        type=share,
+        default=MIN_SCORE,
+        metavar="X",
+        help=f"leave out detected faces with a lower score, 0 to 1 (default: {MIN_SCORE})",
+    )
+
+
 def parse_box(text: str) -> np.ndarray:
     """A box x0,y0,x1,y1 from the command line, (4,); argparse reports what is wrong with others."""
     import numpy as np

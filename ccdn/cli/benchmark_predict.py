@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, folder: Path) -> None:
     from ccdn.data import read_image
-    from ccdn.data.detection import default_name
+    from ccdn.data.detection import detector
     from ccdn.inference.speed import measure
 
     image = _generated() if options.photo is None else read_image(Path(options.photo))
@@ -78,10 +78,9 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
     rounds = bar(range(options.rounds), "rounds")
     speeds = measure(networks, image, options.detector, options.batch_size, rounds)
     height, width = image.shape[:2]
-    detector = default_name() if options.detector == "auto" else options.detector
     faces = next(iter(speeds.values())).faces
     print(
-        f"{width} x {height} pixels, {counted(faces, 'face')} by {detector};"
+        f"{width} x {height} pixels, {counted(faces, 'face')} by {detector(options.detector).name};"
         f" {counted(options.threads, 'thread')}; the least of {counted(options.rounds, 'round')},"
         " milliseconds by the clock / of CPU"
     )

@@ -6,7 +6,14 @@ import argparse
 import importlib.util
 from collections.abc import Sequence
 
-from ccdn.cli.arguments import add_detector, add_weights, share, tell_bundled, whole
+from ccdn.cli.arguments import (
+    add_detector,
+    add_flip_test,
+    add_min_score,
+    add_weights,
+    tell_bundled,
+    whole,
+)
 from ccdn.cli.command import command
 
 PORT = 8642
@@ -55,7 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from ccdn.inference.predictor import MIN_SCORE
 
     parser = argparse.ArgumentParser(
         prog="ccdn demo",
@@ -65,16 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_weights(parser, onnx=True)
     add_detector(parser)
-    parser.add_argument(
-        "--min-score",
-        type=share,
-        default=MIN_SCORE,
-        metavar="X",
-        help=f"leave out faces with a lower score, 0 to 1 (default: {MIN_SCORE})",
-    )
-    parser.add_argument(
-        "--flip-test", action="store_true", help="average with the mirrored picture's landmarks"
-    )
+    add_min_score(parser)
+    add_flip_test(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument(
         "--port",

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ccdn.cli.arguments import add_threads, positive, tell_bundled
+from ccdn.cli.arguments import add_flip_test, add_threads, positive, tell_bundled
 from ccdn.cli.command import command
 from ccdn.config import (
     Config,
@@ -97,9 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         help="splits to measure (data.eval_splits)",
     )
     parser.add_argument("--out", metavar="DIR", help="folder for the results")
-    parser.add_argument(
-        "--flip-test", action="store_true", help="average with the mirrored picture's landmarks"
-    )
+    add_flip_test(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--batch-size", type=positive, default=32, metavar="N")
     add_threads(parser)

@@ -20,10 +20,12 @@ examples:
   ccdn export --weights runs/a/last.pt --out face.safetensors --half    half the size
 
 .onnx and .pt2 take crops, float32 (batch, 3, S, S) RGB in [0, 1], any batch size, and return
-landmarks (batch, L, 2), x then y, in [0, 1] of the crop. They consist of standard operators, with
-the last three steps of the second-order squeeze on a vector; --keep-operators keeps those of
-ccdn_ops in a .pt2, which is then faster but needs `import ccdn_ops` before loading. The result is
-run and compared with the network; if they differ by more than the tolerance, nothing is written.
+landmarks (batch, L, 2), x then y, in [0, 1] of the crop; an .onnx file also spread (batch, L), the
+error that the network expects of each point, if it has learned one. They consist of standard
+operators, with the last three steps of the second-order squeeze on a vector; --keep-operators keeps
+those of ccdn_ops in a .pt2, which is then faster but needs `import ccdn_ops` before loading. The
+result is run and compared with the network; if they differ by more than the tolerance, nothing is
+written.
 
 exit codes: 0 done, 1 the result differs from the network, 2 wrong usage or weights, 130 interrupted
 """

@@ -12,15 +12,16 @@ import numpy as np
 
 from ccdn.cli.arguments import (
     add_detector,
+    add_flip_test,
+    add_min_score,
     add_threads,
     add_weights,
     parse_box,
     positive,
-    share,
     tell_bundled,
 )
 from ccdn.cli.command import command
-from ccdn.inference.predictor import MIN_SCORE, Predictor
+from ccdn.inference.predictor import Predictor
 from ccdn.inference.tracking import DETECT_EVERY
 from ccdn.runtime.errors import ConfigError
 
@@ -112,17 +113,9 @@ def _parser() -> argparse.ArgumentParser:
         help="search one of N frames for faces, and each frame while a face is missing (default:"
         f" {DETECT_EVERY}); in between their landmarks are followed",
     )
-    parser.add_argument(
-        "--flip-test", action="store_true", help="average with the mirrored picture's landmarks"
-    )
+    add_flip_test(parser)
     add_detector(parser)
-    parser.add_argument(
-        "--min-score",
-        type=share,
-        default=MIN_SCORE,
-        metavar="X",
-        help=f"leave out detected faces with a lower score, 0 to 1 (default: {MIN_SCORE})",
-    )
+    add_min_score(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     add_threads(parser)
     return parser

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ccdn.config.data import DataConfig
 from ccdn.runtime.errors import ConfigError
+from ccdn.runtime.files import address_hint
 
 
 def resolve_data(data: DataConfig) -> DataConfig:
@@ -31,7 +32,7 @@ def resolve_data(data: DataConfig) -> DataConfig:
         tables = tuple(dict.fromkeys(suffix for found in asked for suffix in found.suffixes))
         table = Path(root).suffix.lower() in tables and Path(root).is_file()
         if not Path(root).is_dir() and not table:
-            found = "another file" if Path(root).exists() else "nothing there"
+            found = "another file" if Path(root).exists() else f"nothing there{address_hint(root)}"
             wanted = " or ".join(["a folder", *(f"a {suffix} file" for suffix in tables)])
             raise ConfigError(f"data.root {root!r}: expected {wanted}, found {found}")
         if kind == "auto":

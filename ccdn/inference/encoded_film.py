@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
@@ -14,9 +13,10 @@ import numpy as np
 from ccdn.inference.video_writer import (
     FRAME_RATE,
     Film,
-    check_count,
+    complete,
     fitted,
     opencv_path,
+    partial_name,
     picture_size,
 )
 
@@ -65,7 +65,7 @@ class EncodedFilm:
 
     def __init__(self, path: Path, rate: float | None, encoder: str, camera: bool = False) -> None:
         self.path = path
-        self.partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+        self.partial = partial_name(path)
         self.rate = rate or FRAME_RATE
         self.codec = f"{ENCODERS[encoder][0]} by PyAV"
         self.written = 0
@@ -146,9 +146,7 @@ class EncodedFilm:
                 container, self._container = self._container, None
                 with self._naming():
                     container.close()
-        check_count(self.path, self.partial, self.written)
-        if whole:
-            os.replace(self.partial, self.path)
+        complete(self.path, self.partial, self.written, whole)
 
     @contextmanager
     def _naming(self) -> Iterator[None]:

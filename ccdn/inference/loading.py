@@ -19,6 +19,7 @@ def load_network(weights: Path, device: str = "auto", threads: int | None = None
 
     Raises CheckpointError for another file, ConfigError for a device that is not available.
     """
+    device = _settled(weights, device)
     try:
         about = weights.stat()
     except OSError:  # what is there instead is said by the reader of the file
@@ -26,15 +27,23 @@ def load_network(weights: Path, device: str = "auto", threads: int | None = None
     return _loaded(weights.absolute(), about.st_mtime_ns, about.st_size, device, threads)
 
 
+def _settled(weights: Path, device: str) -> str:
+    """The device by its name, so that auto and what it stands for share a network."""
+    if is_onnx(weights):
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"{weights}: ONNX Runtime computes on the CPU, found device {device}")
+        return "cpu"
+    from ccdn.runtime.device import pick_device
+
+    return str(pick_device(device))
+
+
 @functools.lru_cache(maxsize=4)
 def _loaded(weights: Path, changed: int, size: int, device: str, threads: int | None) -> Network:
     if is_onnx(weights):
         from ccdn.inference.onnx_network import OnnxNetwork
 
-        if device not in ("auto", "cpu"):
-            raise ConfigError(f"{weights}: ONNX Runtime computes on the CPU, found device {device}")
         return OnnxNetwork(weights, threads)
     from ccdn.inference.torch_network import TorchNetwork
-    from ccdn.runtime.device import pick_device
 
-    return TorchNetwork.load(weights, pick_device(device), threads)
+    return TorchNetwork.load(weights, device, threads)

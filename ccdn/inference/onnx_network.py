@@ -13,6 +13,7 @@ from ccdn.checkpoint.errors import CheckpointError
 from ccdn.inference.network import Seen, mirrored_back
 from ccdn.inference.onnx_file import INPUT, LANDMARKS, SPREAD, traits_of
 from ccdn.runtime.errors import ConfigError
+from ccdn.runtime.files import address_hint
 
 ERRORS_ONLY = 3  # of ONNX Runtime's messages
 
@@ -66,7 +67,7 @@ def _session(path: Path, threads: int) -> Any:
             f" `{sys.executable} -m pip install onnxruntime`"
         ) from None
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
+        found = "a folder" if path.is_dir() else f"nothing{address_hint(path)}"
         raise CheckpointError(f"{path}: expected an ONNX file of ccdn export, found {found}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

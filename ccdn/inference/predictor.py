@@ -13,6 +13,7 @@ from ccdn.inference.network import Network
 from ccdn.inference.pictures import as_rgb, is_several
 from ccdn.inference.reading import Place, Reader
 from ccdn.inference.results import Faces
+from ccdn.inference.tracking import DETECT_EVERY, Tracker
 from ccdn.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Predictor:
         times: Iterable[float] | None = None,
         *,
         color: str = "rgb",
-        detect_every: int = 10,
+        detect_every: int = DETECT_EVERY,
         smooth: bool = True,
     ) -> Iterator[Faces]:
         """The faces of each frame of a film, with ids: `for faces in predictor.track(frames)`.
@@ -144,8 +145,6 @@ class Predictor:
         second. detect_every, smooth: see `ccdn.inference.tracking.Tracker`, which takes the frames
         one by one.
         """
-        from ccdn.inference.tracking import Tracker
-
         tracker = Tracker(self, detect_every, smooth)
         if times is None:
             yield from (tracker(frame, color=color) for frame in frames)

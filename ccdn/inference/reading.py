@@ -59,7 +59,7 @@ class Reader:
         doubtful = [
             index
             for index, (place, face) in enumerate(zip(places, faces, strict=True))
-            if place.score is not None and _score(face) < DOUBTFUL
+            if place.score is not None and face.trust < DOUBTFUL
         ]
         for tilt in DOUBTFUL_TILTS:
             rolls = {i: turned(places[i].roll + tilt) for i in doubtful}
@@ -88,7 +88,7 @@ class Reader:
         """
         crops = [replace(places[i], roll=roll, box=boxes[i]) for i, roll in rolls.items()]
         for i, face in zip(rolls, self._once(crops), strict=True):
-            if _score(face) >= least * _score(faces[i]):
+            if face.trust >= least * faces[i].trust:
                 faces[i] = replace(face, box=np.asarray(places[i].box, np.float64))
 
     def _once(self, places: Sequence[Place]) -> list[Face]:
@@ -132,7 +132,3 @@ class Reader:
                 )
             )
         return faces
-
-
-def _score(face: Face) -> float:
-    return 1.0 if face.landmark_score is None else face.landmark_score

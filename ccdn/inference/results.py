@@ -64,6 +64,11 @@ class Face:
         known = (self.detection_score, self.landmark_score)
         return float(np.prod([value for value in known if value is not None]))
 
+    @property
+    def trust(self) -> float:
+        """The landmarks' score, 1 where it is not known."""
+        return 1.0 if self.landmark_score is None else self.landmark_score
+
     def eye_aspect_ratio(self) -> tuple[float, float]:
         """Height of each eye by its width, left and right in the picture (Soukupová and Čech 2016):
         about 0.3 open, below 0.2 shut. Raises ValueError unless there are 68 or 98 points.

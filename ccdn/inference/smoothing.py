@@ -102,12 +102,6 @@ class FaceSmoother:
         """Of the face's middle, (2,) in pixels a second."""
         return self._place.speed
 
-    @property
-    def shape(self) -> np.ndarray:
-        """The landmarks (L, 2) without place, size and roll."""
-        assert self._points.value is not None
-        return self._points.value
-
     def _smoothed(self, landmarks: np.ndarray, step: float) -> np.ndarray:
         points = _complex(landmarks)
         middle = points.mean()

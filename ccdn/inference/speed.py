@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +49,8 @@ def measure(
         size = network.traits.size
         crops = np.random.default_rng(0).integers(0, 256, (batch_size, 3, size, size), np.uint8)
         predictor = Predictor(network, detector=detector)
-        works[name] = [_see(network, crops[:1]), _see(network, crops), _predict(predictor, image)]
+        see = network.see
+        works[name] = [partial(see, crops[:1]), partial(see, crops), partial(predictor, image)]
         faces[name] = len(predictor(image))
     times: dict[str, list[list[Time]]] = {name: [] for name in works}
     for _ in rounds:
@@ -60,14 +62,6 @@ def measure(
         of_batch = Time(batch.clock / batch_size, batch.cpu / batch_size)
         found[name] = Speed(face, of_batch, picture, faces[name])
     return found
-
-
-def _see(network: Network, crops: np.ndarray) -> Callable[[], object]:
-    return lambda: network.see(crops)
-
-
-def _predict(predictor: Predictor, image: np.ndarray) -> Callable[[], object]:
-    return lambda: predictor(image)
 
 
 def _time(work: Callable[[], object]) -> Time:

@@ -42,11 +42,6 @@ class Track:
     seen: float
     roll: float  # of the first frame
 
-    @property
-    def score(self) -> float:
-        """Of its landmarks, when they were last seen."""
-        return 1.0 if self.face.landmark_score is None else self.face.landmark_score
-
     def crop(self) -> tuple[np.ndarray, float]:
         """The box (4,) and the roll by which the next frame is cropped."""
         roll = self.roll + self.smoother.angle
@@ -106,7 +101,6 @@ class Tracker:
             raise ValueError(f"detect_every: expected at least 1, found {detect_every}")
         self.predictor, self.detect_every, self.smooth = predictor, detect_every, smooth
         self.tracks: list[Track] = []
-        self.detected = 0  # frames that the detector has searched
         self.count = 0  # ids that were given
         self._frames = 0
         self._time = -np.inf
@@ -134,16 +128,14 @@ class Tracker:
 
     def _follow(self, image: np.ndarray, time: float) -> None:
         """Read the faces of the last frame where they should be now."""
-        known = [track for track in self.tracks if track.seen == self._time]
-        crops = [track.crop() for track in known]
-        known = [t for t, (box, _) in zip(known, crops, strict=True) if (box[:2] < box[2:]).all()]
-        boxes = [box for box, _ in crops if (box[:2] < box[2:]).all()]
-        rolls = [roll for box, roll in crops if (box[:2] < box[2:]).all()]
-        nowhere = np.full(len(boxes), np.nan)
-        given = Detections(np.reshape(boxes, (-1, 4)), nowhere, None, np.array(rolls))
+        known = [(track, *track.crop()) for track in self.tracks if track.seen == self._time]
+        known = [entry for entry in known if (entry[1][:2] < entry[1][2:]).all()]
+        boxes = np.reshape([box for _, box, _ in known], (-1, 4))
+        rolls = np.array([roll for _, _, roll in known])
+        given = Detections(boxes, np.full(len(boxes), np.nan), None, rolls)
         faces = self.predictor.landmarks([image], [given])[0]
         moved = []
-        for track, face in zip(known, faces, strict=True):
+        for (track, _, _), face in zip(known, faces, strict=True):
             face = replace(face, detection_score=track.face.detection_score)
             if self._follows(track, face, image):
                 moved.append((_distance(track.smoother.landmarks, face.landmarks), track, face))
@@ -156,14 +148,13 @@ class Tracker:
 
     def _follows(self, track: Track, face: Face, image: np.ndarray) -> bool:
         """Whether a face may be that of a track, one frame later."""
-        if face.landmark_score is not None and face.landmark_score < self.predictor.min_score:
+        if face.trust < self.predictor.min_score:
             return False
         growth = _side(face.landmarks) / _side(track.smoother.landmarks)
         return _inside(face, image) and 1 / JUMP < growth < JUMP
 
     def _detect(self, image: np.ndarray, time: float) -> None:
         """Search the frame: confirm the faces that are followed, and find others."""
-        self.detected += 1
         found = self.predictor.detections([image])[0]
         seen = [track for track in self.tracks if track.seen == time]
         alike = np.array([[_alike(t, box) for box in found.boxes] for t in seen])
@@ -183,7 +174,7 @@ class Tracker:
         for j, face in zip(looked, faces, strict=True):
             if face.score < self.predictor.min_score or not _inside(face, image):
                 continue
-            if (track := claimed.get(j)) is not None and (face.landmark_score or 1) >= track.score:
+            if (track := claimed.get(j)) is not None and face.trust >= track.face.trust:
                 track.restart(face, time)
             elif track is None:
                 new.append(face)
@@ -233,7 +224,7 @@ def _alike(track: Track, box: np.ndarray) -> float:
 
 def _apart(track: Track, face: Face, time: float) -> float:
     """How far a face is from where a lost one may be, in sides of its box, and how unlike it is in
-    size and shape.
+    size.
 
     It may have stayed, or moved on as it moved when it was lost.
     """
@@ -249,6 +240,8 @@ def _apart(track: Track, face: Face, time: float) -> float:
 
 def _assign(costs: np.ndarray, most: float) -> Sequence[tuple[int, int]]:
     """The pairs (row, column) with the least sum of costs, of those that cost at most `most`."""
+    if not costs.size:
+        return []
     from scipy.optimize import linear_sum_assignment
 
     possible = np.where(costs <= most, costs, 1e6)

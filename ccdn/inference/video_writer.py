@@ -120,7 +120,7 @@ class Film:
 
     def __init__(self, path: Path, rate: float | None, camera: bool = False) -> None:
         self.path = path
-        self.partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+        self.partial = partial_name(path)
         self.nominal = rate
         self.rate = None if camera else film_rate(rate or FRAME_RATE)
         self.written = 0  # places of the film
@@ -183,13 +183,12 @@ class Film:
                 self.codec = f"{name} by OpenCV"
                 if self._writer.isOpened():
                     return
-        if not self._writer.isOpened():
-            self._writer = None
-            self.partial.unlink(missing_ok=True)
-            with self.partial.open("wb"):  # explains it if the disk is the cause
-                pass
-            self.partial.unlink()
-            raise OSError(f"{self.path}: OpenCV cannot write an .mp4 video here")
+        self._writer = None
+        self.partial.unlink(missing_ok=True)
+        with self.partial.open("wb"):  # explains it if the disk is the cause
+            pass
+        self.partial.unlink()
+        raise OSError(f"{self.path}: OpenCV cannot write an .mp4 video here")
 
     def finish(self, whole: bool = True) -> None:
         """End the film and check that it has all its frames. If not, removes it and raises OSError,
@@ -205,9 +204,7 @@ class Film:
             self._release()
         if not self.written:
             return
-        check_count(self.path, self.partial, self.written)
-        if whole:
-            os.replace(self.partial, self.path)
+        complete(self.path, self.partial, self.written, whole)
 
     def _release(self) -> None:
         if self._writer is not None:
@@ -215,14 +212,23 @@ class Film:
             self._writer = None
 
 
-def check_count(path: Path, partial: Path, written: int) -> None:
-    """Remove a film that lacks frames, and raise OSError, naming it."""
+def partial_name(path: Path) -> Path:
+    """Where a film is until it is complete."""
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+def complete(path: Path, partial: Path, written: int, whole: bool) -> None:
+    """Check that a film has the frames that were written, and give it its name if it is `whole`. A
+    film that lacks frames is removed: OSError, naming it.
+    """
     found = _count(partial)
     if found != written:
         partial.unlink(missing_ok=True)
         raise OSError(
             f"{path}: only {found} of {written} frames could be written; is the disk full?"
         )
+    if whole:
+        os.replace(partial, path)
 
 
 def picture_size(frame: np.ndarray) -> tuple[int, int]:

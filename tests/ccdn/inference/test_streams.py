@@ -196,12 +196,10 @@ def test_times_of_a_real_file(tmp_path: Path) -> None:
     ("signum", "code", "line"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
-@pytest.mark.parametrize("together", ["1", "4"])
 def test_a_stop_request_leaves_whole_files(
     signum: signal.Signals,
     code: int,
     line: str,
-    together: str,
     weights: Path,
     tmp_path: Path,
     scripted: Callable[..., None],
@@ -217,7 +215,7 @@ def test_a_stop_request_leaves_whole_files(
     times = tuple(i / 10 for i in range(100))
     scripted(rate=10.0, times=times, stamps=times, count=100.0, read=interrupt)
     out = tmp_path / "out"
-    more = ["--weights", weights, "--out", out, "--batch-size", together]
+    more = ["--weights", weights, "--out", out]
     assert run(tmp_path / "film.mp4", tmp_path / "next.mp4", *more) == code
     assert capsys.readouterr().err == f"ccdn predict: {line}\n"
     assert {path.name for path in out.iterdir()} == {"film.json", "film_landmarks.mp4"}

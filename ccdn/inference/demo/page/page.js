@@ -183,7 +183,10 @@
       const found = await search(blob);
       const seconds = (performance.now() - started) / 1000;
       const seen = await visible;
-      if (own !== round) return;
+      if (own !== round) {
+        URL.revokeObjectURL(url);
+        return;
+      }
       clear();
       URL.revokeObjectURL(picture.src);
       if (seen) picture.src = url; else picture.removeAttribute("src");
