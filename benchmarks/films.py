@@ -53,7 +53,7 @@ MOTIONS: dict[str, Motion] = {
 CASES = (*MOTIONS, "turn", "crossing")
 
 
-def film(case: str, seed: int, frames: int = 240, noise: float = NOISE) -> Iterator[FilmFrame]:
+def film(case: str, seed: int, frames: int = 240) -> Iterator[FilmFrame]:
     """The frames of a film: the camera is still, or pans, zooms or rolls; a head turns and speaks;
     or two faces, one of which grows while the other shrinks.
     """
@@ -63,7 +63,7 @@ def film(case: str, seed: int, frames: int = 240, noise: float = NOISE) -> Itera
     for index in range(frames):
         time = index / RATE
         image, faces = source(time)
-        grain = rng.normal(0.0, noise, image.shape)
+        grain = rng.normal(0.0, NOISE, image.shape)
         yield FilmFrame(np.clip(image + grain, 0, 255).round().astype(np.uint8), time, faces)
 
 

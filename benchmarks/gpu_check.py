@@ -138,8 +138,10 @@ def check(
     jobs: int = JOBS,
     run: Run = run,
     written: Callable[[Record], object] = lambda record: None,
+    out: Path | None = None,
 ) -> Record:
-    """Runs the steps that the record lacks, and calls `written` after each.
+    """Runs the steps that the record lacks, and calls `written` after each. out: what a training
+    leaves; None: gpu_train.py's own folder.
 
     After `minutes` nothing starts, and a running step is stopped.
     """
@@ -153,7 +155,8 @@ def check(
         missing = record.verdicts.get("build", "")
         if step.backend == "cuda" and missing.startswith(("failed", "not run")):
             return "not run: there are no CUDA kernels", 0.0
-        kinds = {"build": build, "tests": tests, "sanitizers": sanitize, "training": train}
+        kinds = {"build": build, "tests": tests, "sanitizers": sanitize}
+        kinds["training"] = partial(train, out=out)
         take = kinds.get(step.kind, partial(targets, record=record, written=written))
         return take(step, seconds, run), time.monotonic() - start
 
@@ -295,16 +298,20 @@ def sanitize(step: Step, seconds: float, run: Run) -> str:
     return f"failed: exit code {code}, {', '.join(errors) or 'no summary'}"
 
 
-def train_command(step: Step, seconds: float) -> list[str]:
+def train_command(step: Step, seconds: float, out: Path | None) -> list[str]:
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu_train.py"), "--data", step.what]
-    return [*command, "--minutes", f"{seconds / 60:.1f}", "data.box=gt"]
+    command += ["--minutes", f"{seconds / 60:.1f}"]
+    if out is not None:  # gpu_train.py may run in another folder
+        out = out.absolute()
+        command += ["--out", str(out / "train"), "--results", str(out)]
+    return [*command, "data.box=gt"]
 
 
-def train(step: Step, seconds: float, run: Run) -> str:
+def train(step: Step, seconds: float, run: Run, *, out: Path | None = None) -> str:
     """What became of a training of the paper's network that ends in time."""
     if seconds < LEAST_TRAINING:
         return OUT_OF_TIME
-    code, output = run(train_command(step, seconds - 20), seconds)
+    code, output = run(train_command(step, seconds - 20, out), seconds)
     if code == 0:
         return f"passed ({last_line(output, code)})"
     return f"failed: {last_line(output, code)}"
@@ -378,7 +385,7 @@ def shown(step: Step) -> str:
     if step.kind == "tests":
         return shlex.join(test_command(step)[2:])
     if step.kind == "training":
-        return shlex.join(["gpu_train.py", *train_command(step, step.limit)[2:]])
+        return shlex.join(["gpu_train.py", *train_command(step, step.limit, None)[2:]])
     if step.kind == "sanitizers":
         return f"compute-sanitizer --tool {step.what} pytest tests/ops/test_gpu.py"
     return shlex.join(["gpu_targets.py", *target_command(step, step.suites, None)[2:]])
@@ -418,6 +425,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             earlier[0].merge(other)
     except ValueError as reason:
         parser.error(str(reason))
+    if list(options.only) == ["training"] and not options.data:
+        parser.error("--only training needs faces: --data DIR, or 300w in the folder CCDN_SHARED")
     plan = gpu_plan.steps(options.only, options.backend, options.data)
     if options.merge_only:
         if not earlier:
@@ -451,6 +460,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jobs=options.jobs,
         run=run,
         written=lambda record: record.write(options.out),
+        out=options.out,
     )
     report(record, options.out)
     if record.failed and not _only_kernels_are_missing(record):

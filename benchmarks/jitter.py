@@ -129,14 +129,13 @@ def row(traces: Sequence[Trace]) -> str:
     return "  ".join(cells)
 
 
-def choose(films: Sequence[Trace]) -> dict[str, Cutoff]:
-    """The best cutoffs for these faces, found one after the other, twice, from those in use."""
+def choose(films: Sequence[Trace]) -> None:
+    """Print the best cutoffs for these faces, found one after the other, twice, from those in use."""
     best = {name: getattr(smoothing, name) for name in ("POINTS", "PLACE", "POSE")}
     for name in (*best, *best):
         tried = [Cutoff(least, slope) for least in LEASTS.tolist() for slope in SLOPES.tolist()]
         best[name] = min(tried, key=lambda cutoff: cost(films, {**best, name: cutoff}))
         print(f"{name} = {best[name]}: {cost(films, best):.4f}", flush=True)
-    return best
 
 
 def cost(films: Sequence[Trace], cutoffs: dict[str, Cutoff]) -> float:

@@ -1,4 +1,4 @@
-"""Five networks in their papers' form, for bench_networks.py.
+"""Four networks in their papers' form, for bench_networks.py.
 
 The widths are the papers'; the depth is cut, so that a training step takes seconds on a CPU. The
 second-order layers are those of the tests (tests/ops/published.py): an N x N centring matrix and

@@ -109,11 +109,27 @@ def test_the_minutes_left_train_the_paper_s_network(gpu_check: ModuleType) -> No
     assert record.verdicts["training faces"] == "passed (wrote train.json and train.md)"
     assert runner.commands[-1][2:4] == ["--data", "faces"]
     assert float(runner.commands[-1][5]) == pytest.approx((540 - 20) / 60, abs=0.1)
+    assert "--results" not in runner.commands[-1]
+    kept = Runner()
+    run_of(gpu_check, kept, plan=plan[-1:], out=Path("/out"))
+    results = kept.commands[0].index("--results")
+    assert kept.commands[0][results - 2 : results + 2] == [
+        *("--out", "/out/train"),
+        *("--results", "/out"),
+    ]
     late = run_of(gpu_check, Runner(), plan=plan[-1:], minutes=2)
     assert late.verdicts["training faces"].startswith("not run: out of time")
     wrong = Runner(**{"gpu_train.py": (1, "gpu-train: no faces\n")})
     failed = run_of(gpu_check, wrong, plan=plan[-1:])
     assert failed.verdicts["training faces"] == "failed: gpu-train: no faces"
+
+
+def test_only_training_needs_faces(
+    gpu_check: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        gpu_check.main(["--only", "training", "--dry-run"])
+    assert "--only training needs faces" in capsys.readouterr().err
 
 
 def test_a_whole_run(gpu_check: ModuleType, tmp_path: Path) -> None:

@@ -40,6 +40,13 @@ def test_the_accuracy_of_quick() -> None:
     assert figure == re.findall(r"[\d.]+ ± [\d.]+ %", result)[0]
 
 
+def test_the_accuracy_of_finetune() -> None:
+    (row,) = re.findall(r"^\| `finetune`.*$", README, re.MULTILINE)
+    (result,) = re.findall(r"^\| `finetune`, 45 epochs.*$", RESULTS, re.MULTILINE)
+    (figure,) = re.findall(r"[\d.]+ %", row)
+    assert figure == re.findall(r"[\d.]+ %", result)[0]
+
+
 def test_the_speed_of_the_squeeze() -> None:
     page = text_of(ROOT / "docs" / "benchmarks.md")
     rows = re.findall(r"^\| \(\d+, \d+, \d+\) \| ([\d.]+) \| ([\d.]+) \|", page, re.MULTILINE)
