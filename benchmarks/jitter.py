@@ -130,7 +130,7 @@ def row(traces: Sequence[Trace]) -> str:
 
 
 def choose(films: Sequence[Trace]) -> None:
-    """Print the best cutoffs for these faces, found one after the other, twice, from those in use."""
+    """Print the best cutoffs for these faces, found in turn, twice, from those in use."""
     best = {name: getattr(smoothing, name) for name in ("POINTS", "PLACE", "POSE")}
     for name in (*best, *best):
         tried = [Cutoff(least, slope) for least in LEASTS.tolist() for slope in SLOPES.tolist()]
