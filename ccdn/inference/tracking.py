@@ -32,6 +32,10 @@ JUMP = 2.0  # a face does not grow or shrink by more from one frame to the next
 REACH = 1.0  # a lost face may be found so many of its sides from where it was expected
 
 
+class TimeError(ValueError):
+    """The time of a frame is not later than that of the last one, or no number."""
+
+
 @dataclass
 class Track:
     """One face over time. seen: seconds of the frame in which it was last found."""
@@ -109,13 +113,13 @@ class Tracker:
         """The faces of the next frame, in the order of their ids.
 
         image, color: as `Predictor` takes one picture. time: seconds since any moment, later than
-        the last frame's; None: 25 frames a second. Raises ValueError for any other time.
+        the last frame's; None: 25 frames a second. Raises TimeError for any other time.
         """
         picture = as_rgb(image, color)
         if time is None:
             time = self._time + 1 / FRAME_RATE if self._frames else 0.0
         if not self._time < time < np.inf:
-            raise ValueError(f"time of a frame: expected more than {self._time:g}, found {time:g}")
+            raise TimeError(f"time of a frame: expected more than {self._time:g}, found {time:g}")
         self._follow(picture, time)
         missing = any(track.seen < time for track in self.tracks)
         if missing or self._frames % self.detect_every == 0:

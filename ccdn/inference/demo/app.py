@@ -1,8 +1,12 @@
-"""The page of `ccdn demo` as a web application: pictures come in, faces go out, nothing is kept."""
+"""The page of `ccdn demo` as a web application: pictures come in, faces go out, none is kept."""
 
 from __future__ import annotations
 
 import asyncio
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +26,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ccdn.data import DataError
 from ccdn.data.images import cv2, decode
 from ccdn.inference.predictor import Predictor
-from ccdn.inference.results import Face
+from ccdn.inference.results import Face, Faces
+from ccdn.inference.tracking import TimeError, Tracker
 from ccdn.runtime.numbers import is_whole
 from ccdn.synthetic_faces import SyntheticFaces
 from ccdn_ops._version import __version__
@@ -32,9 +37,12 @@ MOST_BYTES = 64 << 20  # of a picture's file
 # The names of this machine for itself. A page of another site whose name was pointed here, which
 # is called DNS rebinding, comes with its own name.
 HOSTS = ["127.0.0.1", "localhost"]
+MOST_FILMS = 8  # that are followed at a time
 EXAMPLE_SIDE = 512  # pixels
 MEASURED = (68, 98)  # numbers of points for which a face has a pose and aspect ratios
 _PICTURE = Path("picture")  # how messages name it: the server does not know the file
+_FILM = re.compile(r"[0-9a-z-]{1,36}")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self';"
     " connect-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: mediastream:;"
@@ -53,9 +61,12 @@ def application(predictor: Predictor) -> Starlette:
 
     GET /about tells which network and detector answer. POST /faces takes the bytes of a picture's
     file, at most MOST_BYTES, and gives its faces as `ccdn predict` writes them, with their head
-    poses and aspect ratios; an error has a code of 400 to 499 and {"error": ...}. GET
-    /example?seed=N is a generated face as PNG. Requests under another name than this machine's are
-    refused, and so are those of other sites' pages. A picture stays in memory until it is answered.
+    poses and aspect ratios; an error has a code of 400 to 499 and {"error": ...}. POST
+    /faces?film=NAME&time=SECONDS takes a frame of a film, later than the last one of that name, and
+    follows its faces: they have ids and are smoothed. Of the last MOST_FILMS films the faces of the
+    last second are remembered. GET /example?seed=N is a generated face as PNG. Requests under
+    another name than this machine's are refused, and so are those of other sites' pages. A picture
+    stays in memory until it is answered.
     """
     service = _Service(predictor)
     return Starlette(
@@ -79,6 +90,7 @@ class _Service:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self._turn = asyncio.Lock()
+        self._films: OrderedDict[str, Tracker] = OrderedDict()  # the one that waits longest first
 
     async def about(self, request: Request) -> Response:
         layout = self._predictor.layout
@@ -100,23 +112,43 @@ class _Service:
         return Response(await run_in_threadpool(_example, int(seed)), media_type="image/png")
 
     async def faces(self, request: Request) -> Response:
+        film, time = request.query_params.get("film"), request.query_params.get("time", "")
+        if film is not None and not (_FILM.fullmatch(film) and _SECONDS.fullmatch(time)):
+            return _refusal(
+                400,
+                "film and time: expected a name of at most 36 digits, small letters and hyphens,"
+                f" and seconds, found {film!r} and {time!r}",
+            )
         content = await _content(request)
         if content is None:
             return _refusal(413, f"the file is larger than {MOST_BYTES >> 20} MB")
         try:
             async with self._turn:
-                found = await run_in_threadpool(self._find, content)
+                if film is None:
+                    return JSONResponse(await run_in_threadpool(_find, self._predictor, content))
+                follow = partial(self._tracker(film), time=float(time))
+                return JSONResponse(await run_in_threadpool(_find, follow, content))
         except DataError as error:
             return _refusal(422, str(error).removeprefix(f"{_PICTURE}: "))
-        return JSONResponse(found)
+        except TimeError as error:
+            return _refusal(409, str(error))
 
-    def _find(self, content: bytes) -> dict[str, Any]:
-        if not content:
-            raise DataError(f"{_PICTURE}: the file is empty")
-        image = cv2.cvtColor(decode(_PICTURE, content, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        faces = self._predictor(image)
-        height, width = image.shape[:2]
-        return {"width": width, "height": height, "faces": [_record(face) for face in faces]}
+    def _tracker(self, film: str) -> Tracker:
+        """That of a film, which is now the one used last; the one that waits longest is dropped."""
+        tracker = self._films.pop(film, None) or Tracker(self._predictor)
+        self._films[film] = tracker
+        if len(self._films) > MOST_FILMS:
+            self._films.popitem(last=False)
+        return tracker
+
+
+def _find(search: Callable[[np.ndarray], Faces], content: bytes) -> dict[str, Any]:
+    if not content:
+        raise DataError(f"{_PICTURE}: the file is empty")
+    image = cv2.cvtColor(decode(_PICTURE, content, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    faces = search(image)
+    height, width = image.shape[:2]
+    return {"width": width, "height": height, "faces": [_record(face) for face in faces]}
 
 
 def _record(face: Face) -> dict[str, Any]:

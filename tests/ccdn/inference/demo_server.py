@@ -1,10 +1,14 @@
-"""Generated faces as files, and the page's server."""
+"""Generated faces as files, the page's server, and requests to it."""
 
 from __future__ import annotations
 
+import http.client
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -14,6 +18,7 @@ from ccdn.inference.demo.server import address, listening, web_server
 from ccdn.inference.predictor import Predictor
 from ccdn.synthetic_faces import SyntheticFaces
 
+TIMEOUT = 300  # seconds of patience with a busy machine
 FACES = SyntheticFaces(2, seed=12, size=256, pose=10, occlusion=0)
 
 
@@ -48,3 +53,24 @@ def served(predictor: Predictor) -> Iterator[str]:
         server.should_exit = True
         thread.join(timeout=60)
         assert not thread.is_alive()
+
+
+class Answer:
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.code, self.headers, self.body = response.status, response.headers, response.read()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(
+    address: str, path: str, body: Any = None, method: str | None = None, **headers: str
+) -> Answer:
+    """A request as a browser sends it; a body makes it a POST. Headers: Sec_Fetch_Site=..."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=TIMEOUT)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    method = method or ("GET" if body is None else "POST")
+    connection.request(method, path, body, named, encode_chunked=hasattr(body, "__next__"))
+    with connection.getresponse() as response:
+        return Answer(response)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import re
 import signal
@@ -20,41 +18,18 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from demo_server import FACES, encoded, error_of, photograph, served
+from demo_server import FACES, TIMEOUT, ask, encoded, error_of, photograph, served
 
 from ccdn.cli import demo
 from ccdn.inference.demo import server
 from ccdn.inference.demo.app import MOST_BYTES, PAGE
 from ccdn.inference.predictor import Predictor
 
-TIMEOUT = 300  # seconds of patience with a busy machine
-
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     with served(Predictor()) as found:
         yield found
-
-
-class Answer:
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self.code, self.headers, self.body = response.status, response.headers, response.read()
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def ask(
-    address: str, path: str, body: Any = None, method: str | None = None, **headers: str
-) -> Answer:
-    """A request as a browser sends it; a body makes it a POST. Headers: Sec_Fetch_Site=..."""
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=TIMEOUT)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    method = method or ("GET" if body is None else "POST")
-    connection.request(method, path, body, named, encode_chunked=hasattr(body, "__next__"))
-    with connection.getresponse() as response:
-        return Answer(response)
 
 
 # ---- answers -----------------------------------------------------------------------------------

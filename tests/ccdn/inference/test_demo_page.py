@@ -229,6 +229,17 @@ def test_the_webcam(visit: Callable[..., Visit]) -> None:
     seen.told("Webcam: 1 face")
     assert page.inner_text("#webcam") == "Stop the webcam"
     assert error_of(seen.drawn() * 256 / page.evaluate("overlay.viewBox.baseVal.width"), 1) < 0.05
+    # Its pictures are one film, in which a marked face stays marked while frames come.
+    page.evaluate("() => { window.card = document.querySelector('#faces .face'); }")
+    page.click("#faces button")
+    for _ in range(3):
+        with page.expect_response("**/faces?film=*"):
+            pass
+    films = {url.partition("film=")[2].partition("&")[0] for url in seen.asked if "film=" in url}
+    assert len(films) == 1
+    assert page.evaluate("card.isConnected")
+    assert page.get_attribute("#faces button", "aria-pressed") == "true"
+    assert page.locator("#overlay .chosen").count() == 1
     page.evaluate("() => { window.track = video.srcObject.getVideoTracks()[0]; }")
     page.click("#webcam")
     seen.told("The webcam is off.")

@@ -10,7 +10,7 @@
   let about = null; // what the server answers with, once `ready`
   let shown = null; // the last answer, with the name of its picture
   let round = 0; // counts what the user asked for: answers to an earlier wish are dropped
-  let chosen = -1; // the face that is marked
+  let chosen = -1; // the number of the face that is marked
 
   // ---- what is said ------------------------------------------------------------------------------
   const say = (text) => { byId("said").textContent = text; };
@@ -22,11 +22,11 @@
   const counted = (count) => (count === 1 ? "1 face" : count ? `${count} faces` : "No face found");
 
   // ---- asking the server -------------------------------------------------------------------------
-  async function search(blob) {
+  async function search(blob, query = "") {
     let answer;
     try {
       await ready;
-      answer = await fetch("faces", { method: "POST", body: blob, headers: { "Content-Type": "application/octet-stream" } });
+      answer = await fetch(`faces${query}`, { method: "POST", body: blob, headers: { "Content-Type": "application/octet-stream" } });
     } catch {
       throw new Error(GONE);
     }
@@ -34,6 +34,9 @@
     if (!answer.ok) throw new Error(found.error);
     return found;
   }
+
+  // A face of a film keeps its number while others come and go.
+  const numberOf = (face, index) => (face.id === undefined ? index : face.id);
 
   // ---- drawing -----------------------------------------------------------------------------------
   function make(parent, name, attributes, text) {
@@ -56,7 +59,7 @@
     const box = { x: x0, y: y0, width: x1 - x0, height: y1 - y0 };
     make(framed, "rect", { ...box, class: "shade" });
     make(framed, "rect", { ...box, class: "box" });
-    make(framed, "text", { x: x0 + size / 40, y: Math.max(y0 + size / 8, size / 8), "font-size": size / 9, class: "name" }, index + 1);
+    make(framed, "text", { x: x0 + size / 40, y: Math.max(y0 + size / 8, size / 8), "font-size": size / 9, class: "name" }, numberOf(face, index) + 1);
     if (face.spread)
       points.forEach(([cx, cy], i) => make(group, "circle", { cx, cy, r: face.spread[i], class: "spread" }));
     for (const part of about.parts) {
@@ -86,7 +89,7 @@
     overlay.replaceChildren();
     found.faces.forEach(drawFace);
     overlay.setAttribute("aria-label", counted(found.faces.length));
-    mark(chosen < found.faces.length ? chosen : -1);
+    mark(chosen);
   }
 
   // ---- the list of faces -------------------------------------------------------------------------
@@ -115,34 +118,43 @@
     return node;
   }
 
+  // The card of a number stays: a frame of the webcam may come between pressing a button and letting go.
   function card(face, index) {
-    const title = element("button", { type: "button", textContent: `Face ${index + 1}` });
-    title.setAttribute("aria-pressed", index === chosen);
-    title.addEventListener("click", () => mark(index === chosen ? -1 : index));
-    const meter = element("meter", { min: 0, max: 1, value: face.score });
-    meter.setAttribute("aria-hidden", "true");
-    const head = element("div", { className: "head" }, element("h2", {}, title), element("span", {}, meter, ` score ${number(face.score, 2)}`));
-    const list = element("dl", {});
-    for (const [name, value] of rows(face)) list.append(element("dt", { textContent: name }), element("dd", { textContent: value }));
-    return element("article", { className: "face" }, head, list);
+    const own = numberOf(face, index);
+    const node = [...byId("faces").children].find((old) => old.number === own) || emptyCard(own);
+    node.querySelector("meter").value = face.score;
+    node.querySelector("span > span").textContent = ` score ${number(face.score, 2)}`;
+    const values = rows(face).flatMap(([name, value]) => [element("dt", { textContent: name }), element("dd", { textContent: value })]);
+    node.querySelector("dl").replaceChildren(...values);
+    return node;
   }
 
-  function mark(index) {
-    chosen = index;
-    const set = (node, i) => node.classList.toggle("chosen", i === index);
-    [...overlay.children].forEach(set);
-    [...byId("faces").children].forEach((node, i) => {
-      set(node, i);
-      node.querySelector("button").setAttribute("aria-pressed", i === index);
+  function emptyCard(own) {
+    const title = element("button", { type: "button", textContent: `Face ${own + 1}` });
+    title.addEventListener("click", () => mark(own === chosen ? -1 : own));
+    const meter = element("meter", { min: 0, max: 1 });
+    meter.setAttribute("aria-hidden", "true");
+    const head = element("div", { className: "head" }, element("h2", {}, title), element("span", {}, meter, element("span", {})));
+    return element("article", { className: "face", number: own }, head, element("dl", {}));
+  }
+
+  function mark(own) {
+    chosen = own;
+    shown.faces.forEach((face, i) => {
+      const isIt = numberOf(face, i) === own;
+      for (const node of [overlay.children[i], byId("faces").children[i]]) node.classList.toggle("chosen", isIt);
+      byId("faces").children[i].querySelector("button").setAttribute("aria-pressed", isIt);
     });
   }
 
   function show(found, name) {
     shown = { picture: name, ...found };
     byId("found").hidden = false;
-    const cards = byId("faces"), kept = cards.contains(document.activeElement) ? [...cards.children].indexOf(document.activeElement.closest(".face")) : -1;
-    cards.replaceChildren(...found.faces.map(card));
-    if (kept >= 0 && cards.children[kept]) cards.children[kept].querySelector("button").focus();
+    const list = byId("faces"), cards = found.faces.map(card), focused = document.activeElement;
+    if (cards.length !== list.children.length || cards.some((node, i) => node !== list.children[i])) {
+      list.replaceChildren(...cards);
+      if (list.contains(focused)) focused.focus();
+    }
     byId("save").hidden = !found.faces.length;
     draw(found);
   }
@@ -151,6 +163,7 @@
     shown = null;
     chosen = -1;
     overlay.replaceChildren();
+    byId("faces").replaceChildren();
     overlay.setAttribute("aria-label", "No face");
     byId("found").hidden = true;
   }
@@ -262,16 +275,18 @@
 
   async function watch(own) {
     const canvas = document.createElement("canvas");
+    const film = [...crypto.getRandomValues(new Uint32Array(4))].map((part) => part.toString(36)).join("-");
     let last = performance.now(), rate = 0, told = -Infinity, count = -1;
     while (own === round && video.srcObject) {
       if (document.hidden) await new Promise((wake) => document.addEventListener("visibilitychange", wake, { once: true }));
       const scale = Math.min(1, SENT / Math.max(video.videoWidth, video.videoHeight));
       canvas.width = Math.round(video.videoWidth * scale);
       canvas.height = Math.round(video.videoHeight * scale);
+      const time = (performance.now() / 1000).toFixed(6);
       canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
       const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.9));
       try {
-        const found = await search(blob);
+        const found = await search(blob, `?film=${film}&time=${time}`);
         if (own !== round || !video.srcObject) return;
         show(found, "webcam");
         const now = performance.now();
