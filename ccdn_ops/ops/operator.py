@@ -245,6 +245,11 @@ def define(operator: Operator) -> Operator:
     return found
 
 
+def positive(b: Tensor) -> Tensor:
+    """b b^T, which autocast leaves alone: what `arrange` makes of an example for a root."""
+    return (b.unsqueeze(1) * b.unsqueeze(2)).sum(3)
+
+
 def _completed(operator: Operator) -> Operator:
     """Fill in the kernels for one feature map where the record has no kernels of its own."""
     kernels = (operator.kernel, operator.backward, operator.backward_fake)

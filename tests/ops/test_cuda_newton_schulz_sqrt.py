@@ -6,34 +6,22 @@ from collections.abc import Iterator
 
 import pytest
 from cuda_emulation import Emulation
-from harness import KINDS
-from test_newton_schulz_sqrt import (  # noqa: F401
-    case,
+from matrix_roots import (  # noqa: F401
     test_a_counts_as_its_symmetric_part,
     test_any_scale,
+    test_fp32_exact_emulated,
+    test_fp32_exact_emulated_full,
     test_iterations,
     test_other_dtypes,
     test_the_gradient_is_that_along_symmetric_directions,
     test_what_is_saved_changes_nothing,
 )
-
-from ccdn_ops import newton_schulz_sqrt
+from test_newton_schulz_sqrt import (  # noqa: F401
+    root,
+)
 
 
 @pytest.fixture
 def backend(emulation: Emulation) -> Iterator[str]:
     with emulation.serving("newton_schulz_sqrt"):
         yield "cuda"
-
-
-@pytest.mark.parametrize("kind", ["dominant", "rank_deficient"])
-@pytest.mark.parametrize("size", [1, 3, 66])
-def test_fp32_exact_few(backend: str, kind: str, size: int) -> None:
-    case(kind, size).check(newton_schulz_sqrt)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [65, 129, 200])
-def test_fp32_exact_full(backend: str, kind: str, size: int) -> None:
-    case(kind, size).check(newton_schulz_sqrt)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
 
 import pytest
 import torch
-from harness import CHANNELS, KINDS, Case, Judge, err, normal, step
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from test_newton_schulz_sqrt import covariances
+from harness import err, normal, step
+from matrix_roots import (  # noqa: F401
+    Root,
+    covariances,
+    test_a_counts_as_its_symmetric_part,
+    test_any_scale,
+    test_any_shape,
+    test_fp32_exact,
+    test_fp32_exact_full,
+    test_gradcheck_through_b_b_transposed,
+    test_iterations,
+    test_other_dtypes,
+    test_the_gradient_is_that_along_symmetric_directions,
+    test_what_is_saved_changes_nothing,
+)
 from torch import Tensor
 
-from ccdn_ops import newton_schulz_roots, newton_schulz_sqrt, reference
+from ccdn_ops import newton_schulz_roots, newton_schulz_sqrt
 from ccdn_ops.chebyshev import newton_schulz_polynomial
 
 # Of K = 5 steps of four 6 x 6 matrices in double: 10 symmetric products for Z and one for Y. A
@@ -27,144 +37,36 @@ COUNT = (
 )
 
 
-def judge(iterations: int = 5, norm: bool = False) -> Judge:
-    literal = partial(reference.newton_schulz_roots, iterations=iterations, norm=norm)
-    return Judge(literal, ["BDD"], ["BDD", "BDD"])
+def root_by(norm: bool) -> Root:
+    """It divides by the norm, whose squares overflow in float32 where the trace does not, or by the
+    trace. The inverse root of a singular matrix magnifies the rounding of the matrix."""
+    return Root(
+        newton_schulz_roots,
+        results=2,
+        norm=norm,
+        scales=(1e-20, 1e-10, 1e10, 1e15 if norm else 1e20),
+        rounding=1e-9,
+        regular=True,
+    )
 
 
-@lru_cache(maxsize=64)
-def case(
-    kind: str,
-    size: int,
-    iterations: int = 5,
-    norm: bool = False,
-    dtype: torch.dtype = torch.float32,
-) -> Case:
-    a = covariances(kind, size, dtype=dtype)
-    what = f"{kind} {size} x {size}, K = {iterations}, norm {norm}, {dtype}"
-    return judge(iterations, norm).case(what, [a])
+@pytest.fixture(scope="module", params=[False, True], ids=["trace", "norm"])
+def root(request: pytest.FixtureRequest) -> Root:
+    return root_by(request.param)
 
 
-def check(case: Case, iterations: int = 5, norm: bool = False) -> None:
-    case.check(partial(newton_schulz_roots, iterations=iterations, norm=norm))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", CHANNELS[:-1])
-def test_fp32_exact(backend: str, kind: str, size: int) -> None:
-    check(case(kind, size))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [3, 40])
-def test_divided_by_the_norm(backend: str, kind: str, size: int) -> None:
-    check(case(kind, size, norm=True), norm=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [2, 31, 32, 33, 64, 96, 513])
-def test_fp32_exact_full(backend: str, kind: str, size: int, norm: bool) -> None:
-    check(case(kind, size, norm=norm), norm=norm)
-
-
-@pytest.mark.parametrize("iterations", range(1, 11))
-@pytest.mark.parametrize("size", [20, 48])
-@pytest.mark.parametrize("norm", [False, True])
-def test_iterations(backend: str, norm: bool, size: int, iterations: int) -> None:
-    check(case("dominant", size, iterations, norm), iterations, norm)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("kind", ["dominant", "rectified", "noise"])
-@pytest.mark.parametrize("size", [1, 33, 65])
-def test_other_dtypes(backend: str, kind: str, size: int, dtype: torch.dtype) -> None:
-    check(case(kind, size, dtype=dtype))
-
-
-@pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("size", [5, 40])
 @pytest.mark.parametrize("alone", [0, 1])
-def test_a_gradient_of_one_of_the_two(backend: str, alone: int, size: int, norm: bool) -> None:
+def test_a_gradient_of_one_of_the_two(backend: str, root: Root, alone: int, size: int) -> None:
     a, grads = covariances("dominant", size), [None, None]
     grads[alone] = normal(2, size, size, seed=3)
-    judged = judge(norm=norm).case(f"{size} x {size}, output {alone} alone", [a], grads)
-    check(judged, norm=norm)
+    root.judge().case(f"{size} x {size}, output {alone} alone", [a], grads).check(root.call())
 
 
-@pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("size", [7, 65])
-def test_the_gradient_is_that_along_symmetric_directions(
-    backend: str, size: int, norm: bool
-) -> None:
-    call = partial(newton_schulz_roots, norm=norm)
-    a = covariances("noise", size, 200, dtype=torch.float64)
-    g = [normal(2, size, size, seed=3 + i).double() for i in (0, 1)]
-    root, inverse, grad = step(call, [a], g)
-    *_, symmetric = step(call, [a], [(x + x.mT) / 2 for x in g])
-    assert err(root, root.mT) <= 1e-14
-    assert err(inverse, inverse.mT) <= 1e-14
-    assert err(grad, grad.mT) <= 1e-13
-    assert err(grad, symmetric) <= 1e-13
-    # Along one such direction, by a central difference.
-    direction = normal(2, size, size, seed=5).double()
-    direction = (direction + direction.mT) * a.norm() * 1e-6
-    pairs = zip(call(a + direction), call(a - direction), g, strict=True)
-    difference = sum((x * (up - down)).sum() / 2 for up, down, x in pairs)
-    assert err(torch.as_tensor(difference), (grad * direction).sum()) <= 1e-6
-
-
-@pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("size", [7, 65])
-def test_a_counts_as_its_symmetric_part(backend: str, size: int, norm: bool) -> None:
-    call = partial(newton_schulz_roots, norm=norm)
-    a = covariances("dominant", size, dtype=torch.float64)
-    skew = normal(2, size, size, seed=6).double() * a.norm()
-    g = [normal(2, size, size, seed=3 + i).double() for i in (0, 1)]
-    plain, skewed = (step(call, [m], g) for m in (a, a + skew - skew.mT))
-    # The inverse root of a singular matrix magnifies the rounding of a + skew.
-    assert all(err(y, x) <= 1e-9 for x, y in zip(plain, skewed, strict=True))
-
-
-@pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("size", [1, 24, 40])
-def test_gradcheck_through_b_b_transposed(size: int, norm: bool) -> None:
-    b = normal(1, size, size + 3, seed=1, dtype=torch.float64).requires_grad_()
-    call = partial(newton_schulz_roots, norm=norm)
-    assert torch.autograd.gradcheck(lambda b: call(b @ b.mT), b, fast_mode=size > 1)
-
-
-@pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize(("size", "iterations"), [(40, 5), (65, 2), (65, 1)])
-def test_what_is_saved_changes_nothing(
-    backend: str, size: int, iterations: int, norm: bool
-) -> None:
-    a, g = covariances("dominant", size), [normal(2, size, size, seed=3 + i) for i in (0, 1)]
-    forward, backward = (
-        torch.ops.ccdn.newton_schulz_roots,
-        torch.ops.ccdn.newton_schulz_roots_backward,
-    )
-    kept, recomputed = (forward(a, iterations, norm, save) for save in (True, False))
-    assert kept[3].numel() > recomputed[3].numel() == 0
-    assert all(x.equal(y) for x, y in zip(kept[:3], recomputed[:3], strict=True))
-    grads = [
-        backward(*g, a, *saved, iterations, norm, save)
-        for (_, _, *saved), save in ((kept, True), (recomputed, False))
-    ]
-    assert grads[0].equal(grads[1])
-
-
-@pytest.mark.parametrize("scale", [1e-20, 1e-10, 1e10, 1e20])
-@pytest.mark.parametrize("size", [3, 40])
-def test_any_scale(backend: str, size: int, scale: float) -> None:
-    check(judge().case(f"{size} x {size} times {scale}", [covariances("dominant", size) * scale]))
-
-
-def by_eigenvalues(a: Tensor, iterations: int, norm: bool) -> tuple[Tensor, Tensor]:
+def by_eigenvalues(a: Tensor, iterations: int, by: Root) -> tuple[Tensor, Tensor]:
     """Both roots of a, by the polynomials of its eigenvalues."""
     values, vectors = torch.linalg.eigh(a)
-    divisor = values.norm(dim=1) if norm else values.sum(1)
+    divisor = values.norm(dim=1) if by.norm else values.sum(1)
     t = values / divisor[:, None]
     q = torch.from_numpy(newton_schulz_polynomial(iterations, t.numpy()))
     root, inverse = t * q * divisor.sqrt()[:, None], q / divisor.sqrt()[:, None]
@@ -185,27 +87,22 @@ SPECTRA: dict[str, Callable[[], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("iterations", range(1, 11))
 @pytest.mark.parametrize("spectrum", SPECTRA)
 def test_repeated_and_zero_eigenvalues(
-    backend: str, spectrum: str, iterations: int, norm: bool
+    backend: str, root: Root, spectrum: str, iterations: int
 ) -> None:
     a = SPECTRA[spectrum]()
-    call = partial(newton_schulz_roots, iterations=iterations, norm=norm)
-    for found, wanted in zip(call(a), by_eigenvalues(a, iterations, norm), strict=True):
-        assert err(found, wanted) <= 1e-9
-    judge(iterations, norm).case(f"{spectrum}, K = {iterations}", [a.float()]).check(call)
+    both = zip(root.call(iterations)(a), by_eigenvalues(a, iterations, root), strict=True)
+    assert all(err(found, wanted) <= 1e-9 for found, wanted in both)
+    root.check(spectrum, a.float(), iterations)
 
 
-@pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("size", [1, 3, 40])
-def test_a_matrix_of_zeros(backend: str, size: int, norm: bool) -> None:
+def test_a_matrix_of_zeros(backend: str, root: Root, size: int) -> None:
     a = covariances("noise", size, 200)
     a[0] = 0
-    grads = [normal(2, size, size, seed=3 + i) for i in (0, 1)]
-    both = step(partial(newton_schulz_roots, norm=norm), [a], grads)
-    for found in both:
+    for found in step(root.call(), [a], root.grads(size, a.dtype)):
         assert (found[0] == 0).all()
         assert found.isfinite().all()
         assert found[1].norm() > 0
@@ -245,20 +142,3 @@ def test_a_switch_is_a_bool(function: Callable[..., object]) -> None:
     name = "norm" if function is newton_schulz_roots else "inverse"
     with pytest.raises(TypeError, match=f"{function.__name__}: {name} is 1; expected a bool"):
         function(torch.eye(2)[None], 5, 1)
-
-
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(
-    size=st.integers(1, 40),
-    positions=st.integers(1, 60),
-    iterations=st.integers(1, 10),
-    kind=st.sampled_from(KINDS),
-    norm=st.booleans(),
-    seed=st.integers(0, 99),
-)
-def test_any_shape(
-    size: int, positions: int, iterations: int, kind: str, norm: bool, seed: int
-) -> None:
-    a = covariances(kind, size, positions, seed=seed)
-    what = f"{kind} {size}, K = {iterations}, norm {norm}"
-    check(judge(iterations, norm).case(what, [a]), iterations, norm)

@@ -25,6 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ccdn_ops.newton_schulz_work import literal_products
 from ccdn_ops.ops.operator import Operator, define
 from ccdn_ops.ops.raw import folded, sizes
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
@@ -77,11 +78,6 @@ def work(x: Tensor, call: Call) -> Work:
         operations = _planned_operations(batch, channels, positions, plan)
     side = "channels" if call.literal else plan.side
     return Work(algorithm, (moved, moved + x.numel() * size), operations, side)
-
-
-def literal_products(iterations: int) -> int:
-    """Of the coupled iteration, forward."""
-    return max(3 * iterations - 3, 1)
 
 
 def _planned_operations(

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
-from ccdn_ops.newton_schulz_plan import newton_schulz_plan, nothing_saved, products
-from ccdn_ops.ops.operator import Operator, define
+from ccdn_ops.newton_schulz_plan import newton_schulz_plan, nothing_saved
+from ccdn_ops.newton_schulz_work import iteration_work
+from ccdn_ops.ops.operator import Operator, define, positive
 from ccdn_ops.ops.raw import folded
 from ccdn_ops.precision import accumulation_dtype, no_autocast
 from ccdn_ops.work import Call, Work
@@ -91,27 +92,11 @@ def work(a: Tensor, call: Call) -> Work:
     matrix = a.numel() * a.element_size()
     saved = accumulation_dtype(a.dtype).itemsize * batch * (1 + plan.slots * n * n)
     moved = 3 * matrix + saved, 4 * matrix + saved
-    if call.literal:
-        count = literal_products(call.iterations)
-        forward = 2 * count * n**3
-        return Work(f"{count} products of {n} x {n}", moved, (batch * forward, 3 * batch * forward))
-    polynomial, half = products(call.iterations, True), n * n * (n + 1)
-    count = polynomial + 1  # Y = A Z
-    # The derivative of a product takes two, and so do the two ends of Y's; if nothing is saved, the
-    # iteration comes first.
-    backward = 2 * (polynomial + 2) + (0 if plan.slots else polynomial)
-    operations = batch * count * half, batch * backward * half
-    return Work(f"{count} symmetric products of {n} x {n}", moved, operations, side=plan.side)
-
-
-def literal_products(iterations: int) -> int:
-    """Of the coupled iteration for Y and Z; the first step knows that Z is 1."""
-    return 3 * iterations - 2
-
-
-def positive(b: Tensor) -> Tensor:
-    """b b^T, which autocast leaves alone."""
-    return (b.unsqueeze(1) * b.unsqueeze(2)).sum(3)
+    algorithm, operations = iteration_work(
+        n, call, polynomial=plan.polynomial, saved=plan.slots > 0, roots=True
+    )
+    both = batch * operations[0], batch * operations[1]
+    return Work(algorithm, moved, both, side=None if call.literal else plan.side)
 
 
 OPERATOR = define(

@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import registry
-from ccdn_ops.newton_schulz_plan import newton_schulz_plan, nothing_saved, products
-from ccdn_ops.ops.dual_squeeze.spec import literal_products
-from ccdn_ops.ops.newton_schulz_roots.spec import positive
-from ccdn_ops.ops.operator import Operator, define
+from ccdn_ops.newton_schulz_plan import newton_schulz_plan, nothing_saved
+from ccdn_ops.newton_schulz_work import iteration_work
+from ccdn_ops.ops.operator import Operator, define, positive
 from ccdn_ops.ops.raw import folded
 from ccdn_ops.precision import accumulation_dtype, no_autocast
 from ccdn_ops.work import Call, Work
@@ -74,24 +73,11 @@ def work(a: Tensor, call: Call) -> Work:
     wide = accumulation_dtype(a.dtype).itemsize
     saved = wide * batch * (1 + plan.slots * n * n)
     moved = 2 * a.numel() * a.element_size() + saved
-    algorithm, operations = iteration_work(n, call, plan.side == "positions", plan.slots > 0)
+    algorithm, operations = iteration_work(
+        n, call, polynomial=plan.polynomial, saved=plan.slots > 0
+    )
     both = batch * operations[0], batch * operations[1]
     return Work(algorithm, (moved, moved + a.numel() * a.element_size()), both, side=plan.side)
-
-
-def iteration_work(
-    n: int, call: Call, polynomial: bool, saved: bool
-) -> tuple[str, tuple[int, int]]:
-    """The iteration of one n x n matrix and its derivative: what it is, and its operations."""
-    if call.literal:
-        count = literal_products(call.iterations)
-        forward = 2 * count * n**3
-        return f"{count} products of {n} x {n}", (forward, 3 * forward)
-    count = products(call.iterations, polynomial)
-    half = n * n * (n + 1)  # of a symmetric product
-    # The derivative of a product takes two; if nothing is saved, the iteration comes first.
-    again = 0 if saved else count * half
-    return f"{count} symmetric products of {n} x {n}", (count * half, 2 * count * half + again)
 
 
 OPERATOR = define(
