@@ -104,6 +104,12 @@ def mean_shape_weights(face_folder: Path, small: list[str], tmp_path: Path) -> P
     return tmp_path / "weights.pt"
 
 
+@pytest.fixture
+def weights(mean_shape_weights: Path) -> Path:
+    """The same, for the files that need no others."""
+    return mean_shape_weights
+
+
 W300_PARTS = (
     "afw",
     "helen/trainset",

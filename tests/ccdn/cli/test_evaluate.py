@@ -21,11 +21,6 @@ from ccdn.plan.faces import open_training_faces
 from ccdn.synthetic_faces import SyntheticFaces
 
 
-@pytest.fixture
-def weights(mean_shape_weights: Path) -> Path:
-    return mean_shape_weights
-
-
 def test_the_mean_shape_scores_as_its_baseline(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

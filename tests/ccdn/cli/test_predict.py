@@ -1,123 +1,32 @@
-"""`ccdn predict` and `ccdn.Predictor`: pictures, folders, video, cameras."""
+"""`ccdn predict` of pictures and folders."""
 
 from __future__ import annotations
 
 import csv
-import io
 import json
-import os
-import re
 import signal
-import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from predicting import run, use_detector
 
-import ccdn
 from ccdn.cli import predict
 from ccdn.data import (
-    DataError,
     detect_faces,
     generic_layout,
     landmark_box,
     read_300w,
-    read_folder,
     read_pts,
     square_box,
 )
 from ccdn.data.boxes import overlap
-from ccdn.data.detection import CallableDetector, choice
-from ccdn.inference import pipeline, sources
-from ccdn.inference.output_names import result_names
+from ccdn.inference import pipeline
 from ccdn.inference.results import Face, Faces
-from ccdn.inference.sources import Source
 from ccdn.inference.writers import StillResults
 from ccdn.runtime.processes import Processes
-
-
-def use_detector(monkeypatch: pytest.MonkeyPatch, find: Callable[[np.ndarray], Any]) -> None:
-    """Every detector finds the boxes that `find` returns."""
-    monkeypatch.setattr(choice, "_named", lambda name: CallableDetector(find))
-
-
-@pytest.fixture
-def weights(mean_shape_weights: Path) -> Path:
-    return mean_shape_weights
-
-
-def run(*arguments: str | Path) -> int:
-    return predict.main([str(argument) for argument in arguments])
-
-
-def test_from_python(weights: Path, face_folder: Path) -> None:
-    """A picture comes in, landmarks in pixels and boxes come out."""
-    predictor = ccdn.Predictor(weights)
-    image = cv2.imread(str(face_folder / "face00.png"))
-    box = landmark_box(read_pts(face_folder / "face00.pts"))
-    first, second = faces = predictor(image, [box, box + 5], color="bgr")
-    assert (faces.landmarks.shape, faces.landmarks.dtype) == ((2, 68, 2), np.float32)
-    np.testing.assert_array_equal(faces.boxes, [box, box + 5])
-    # The mean shape answers for every face: it moves with the box.
-    assert np.allclose(second.landmarks, first.landmarks + 5, atol=1e-3)
-    (alone,) = predictor(image, box, color="bgr")
-    np.testing.assert_array_equal(alone.landmarks, first.landmarks)
-    empty = predictor(np.full((90, 90, 3), 128, np.uint8))
-    assert (empty.landmarks.shape, empty.boxes.shape) == ((0, 68, 2), (0, 4))
-    with pytest.raises(ValueError, match="batch_size: expected at least 1"):
-        ccdn.Predictor(weights, batch_size=0)
-
-
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (None, "found NoneType"),
-        ("face.png", "found str"),
-        (np.zeros((9, 9, 3)), r"found float64 \(9, 9, 3\)"),
-        (np.zeros((9, 9), np.uint8), r"found uint8 \(9, 9\)"),
-        (np.zeros((9, 9, 4), np.uint8), r"found uint8 \(9, 9, 4\)"),
-        (np.zeros((0, 9, 3), np.uint8), r"at least one pixel, found uint8 \(0, 9, 3\)"),
-    ],
-)
-def test_an_invalid_picture(image: Any, message: str, weights: Path) -> None:
-    """Of the methods that take arrays only; a call takes more (test_pictures.py)."""
-    predictor = ccdn.Predictor(weights)
-    for method in (predictor.predict, predictor.detections):
-        with pytest.raises(ValueError, match=rf"image must be uint8 \(H, W, 3\).*{message}"):
-            method([image])
-
-
-@pytest.mark.parametrize(
-    ("boxes", "message"),
-    [
-        (5, "4 numbers x0 y0 x1 y1 for each face, found 5"),
-        ([1, 2, 3], "4 numbers x0 y0 x1 y1 for each face"),
-        ([[1, 2, 3, 4, 5]], "4 numbers x0 y0 x1 y1 for each face"),
-        ([["a", 1, 2, 3]], "4 numbers x0 y0 x1 y1 for each face"),
-        ([[np.nan, 1, 2, 3]], "4 numbers x0 y0 x1 y1 for each face"),
-        ([[5, 5, 1, 1]], "empty or inverted box"),
-        ([[5, 5, 5, 9]], "empty or inverted box 5,5,5,9, expected x0 < x1"),
-        ([[1, 1, 9, 9], [5, 5, 9, 5]], "empty or inverted box 5,5,9,5, expected x0 < x1"),
-        ([[1e300, 1, 2e300, 5]], "expected one that overlaps the picture of 90 x 90"),
-    ],
-)
-def test_invalid_boxes(boxes: Any, message: str, weights: Path) -> None:
-    with pytest.raises(ValueError, match=message):
-        ccdn.Predictor(weights)(np.zeros((90, 90, 3), np.uint8), boxes)
-
-
-@pytest.mark.parametrize(("color", "blue"), [("rgb", 2), ("bgr", 0)])
-def test_the_order_of_channels(color: str, blue: int, weights: Path) -> None:
-    seen: list[np.ndarray] = []
-    predictor = ccdn.Predictor(weights, detector=lambda image: seen.append(image) or [])
-    image = np.zeros((4, 4, 3), np.uint8)
-    image[:, :, blue] = 255
-    assert len(predictor(image, color=color)) == 0
-    assert predictor.detect(image, color=color) == []
-    assert [picture[0, 0].tolist() for picture in seen] == [[0, 0, 255]] * 2
 
 
 def test_each_process_predicts_on_its_own_device(
@@ -135,18 +44,6 @@ def test_each_process_predicts_on_its_own_device(
     for rank in range(2):
         with pytest.raises(LookupError, match=f"cuda:{rank}"):
             predict._predict(options, Processes(rank, 2, rank))
-
-
-def test_batches_do_not_change_the_landmarks(
-    weights: Path, face_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images = [cv2.imread(str(path)) for path in sorted(face_folder.glob("*.png"))[:5]]
-    boxes = [[np.array([10.0 + i, 10, 70, 80])] * (i % 3) for i in range(5)]
-    one = ccdn.Predictor(weights, batch_size=1).landmarks(images, boxes)
-    many = ccdn.Predictor(weights, batch_size=4).landmarks(images, boxes)
-    assert [len(faces.boxes) for faces in many] == [0, 1, 2, 0, 1]
-    for a, b in zip(one, many, strict=True):
-        assert np.allclose(a.landmarks, b.landmarks, atol=1e-3)
 
 
 def test_100_pictures_of_which_3_are_broken(
@@ -180,99 +77,6 @@ def test_100_pictures_of_which_3_are_broken(
     assert [float(rows[0]["x0"]), float(rows[0]["y67"])] == pytest.approx(
         [record["landmarks"][0][0], record["landmarks"][67][1]]
     )
-
-
-def write_video(path: Path, frames: Sequence[np.ndarray]) -> None:
-    height, width = frames[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (width, height))
-    assert writer.isOpened()
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
-
-
-def test_a_video(
-    weights: Path, tmp_path: Path, face_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    frames = [cv2.imread(str(path)) for path in sorted(face_folder.glob("*.png"))[:7]]
-    write_video(tmp_path / "film.avi", frames)
-    boxes = iter([[np.array([10.0 + i, 10, 80, 90])] * (i >= 3) for i in range(7)])
-    use_detector(monkeypatch, lambda image: next(boxes))
-    out = tmp_path / "out"
-    arguments = ["--weights", weights, "--out", out, "--detect-every", "1", "--no-smooth"]
-    assert run(tmp_path / "film.avi", *arguments, "--write", "picture,json,csv") == 0
-    found = json.loads((out / "film.json").read_text())
-    assert [len(frame["faces"]) for frame in found["frames"]] == [0, 0, 0, 1, 1, 1, 1]
-    assert (found["width"], found["height"], found["frames_per_second"]) == (96, 96, 10)
-    (face,) = found["frames"][3]["faces"]
-    x, y = np.transpose(face["landmarks"])
-    assert face["box"] == [x.min(), y.min(), x.max(), y.max()]
-    rows = list(csv.DictReader((out / "film.csv").open()))
-    assert [(row["frame"], row["id"]) for row in rows] == [(str(i), "0") for i in range(3, 7)]
-    assert {frame["faces"][0]["id"] for frame in found["frames"][3:]} == {0}
-    film = cv2.VideoCapture(str(out / "film_landmarks.mp4"))
-    drawn = []
-    while (read := film.read())[0]:
-        drawn.append(read[1])
-    assert len(drawn) == 7
-    changed = [np.abs(a.astype(int) - b).max() > 100 for a, b in zip(drawn, frames, strict=True)]
-    assert changed == [False, False, False, True, True, True, True]
-
-
-class FakeCamera:
-    """What cv2.VideoCapture gives for a camera: frames without end, no rate."""
-
-    def __init__(self, place: Any) -> None:
-        self.place = place
-
-    def isOpened(self) -> bool:  # noqa: N802  (OpenCV's name)
-        return self.place == 3
-
-    def get(self, _: int) -> float:
-        return 0.0
-
-    def read(self) -> tuple[bool, np.ndarray]:
-        return True, np.full((60, 60, 3), 90, np.uint8)
-
-    def release(self) -> None:
-        pass
-
-
-def test_a_camera(
-    weights: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sources.cv2, "VideoCapture", FakeCamera)
-    out = tmp_path / "out"
-    arguments = ["--weights", weights, "--out", out, "--frames", "4", "--write", "json"]
-    assert run("camera:3", *arguments) == 3  # it films a wall
-    assert "camera:3: 0 faces in 4 frames" in capsys.readouterr().out
-    found = json.loads((out / "camera_3.json").read_text())
-    assert [frame["frame"] for frame in found["frames"]] == [0, 1, 2, 3]
-    times = [frame["time"] for frame in found["frames"]]
-    assert times == sorted(times)
-    assert found["frames_per_second"] == pytest.approx(3 / times[3], rel=0.1)  # as they came
-    assert run("camera:0", *arguments) == 1
-    error = capsys.readouterr().err
-    assert "camera:0: expected a camera that is plugged in and that no other program uses" in error
-    assert run("camera:x", *arguments) == 2
-    assert "camera:x: expected the number of a camera" in capsys.readouterr().err
-
-
-def test_an_invalid_video_is_named(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "film.mp4").write_bytes(b"no film")
-    arguments = ["--weights", weights, "--out", tmp_path / "out"]
-    assert run(tmp_path / "film.mp4", tmp_path / "gone.avi", *arguments) == 1
-    printed = capsys.readouterr()
-    assert "film.mp4: expected a video that OpenCV can read" in printed.err
-    assert "gone.avi: video not found" in printed.err
-    assert "2 inputs: 0 written" in printed.out
-    assert run(tmp_path / "film.mp4", *arguments, "--box", "1,1,5,5") == 2
-    assert "go with one picture, found a video" in capsys.readouterr().err
 
 
 def test_two_photographs_in_one_picture_are_two_results(
@@ -311,43 +115,6 @@ def test_a_sample_photograph_has_its_own_face_first(shared: Path) -> None:
             assert overlap(found[0], wanted) > 0.5, names[note["image_id"]]
             checked += 1
     assert checked == 7
-
-
-def test_a_camera_that_does_not_exist(
-    weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """One line tells, and none of OpenCV's."""
-    for number in (64, 99999999999999999999):
-        assert run(f"camera:{number}", "--weights", weights, "--out", tmp_path / "out") == 1
-        (line,) = capfd.readouterr().err.splitlines()
-        start, end = line.split("; ")
-        assert start == (
-            f"ccdn predict: camera:{number}: expected a camera that is plugged in and that no other"
-            " program uses, it cannot be opened"
-        )
-        assert re.fullmatch(r"this machine has (none|camera:\d+.*)", end)
-
-
-def test_a_name_that_is_not_text(
-    weights: Path, face_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Names of files are bytes: neither the files of the results nor the terminal stumble."""
-    name = os.fsdecode(b"\xff face")
-    image = tmp_path / f"{name}.png"
-    try:
-        image.write_bytes((face_folder / "face00.png").read_bytes())
-    except OSError:
-        pytest.skip("this file system wants names in UTF-8")
-    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    monkeypatch.setattr(sys, "stdout", terminal)
-    out = tmp_path / "out"
-    more = ["--box", "10,10,80,90", "--write", "picture,json,csv,pts", "--out", out]
-    assert run(image, "--weights", weights, *more) == 0
-    wanted = {f"{name}_landmarks.png", f"{name}.json", f"{name}.pts", "landmarks.csv"}
-    assert {path.name for path in out.iterdir()} == wanted
-    assert os.fsencode(image) in (out / "landmarks.csv").read_bytes()
-    terminal.flush()
-    assert b"\\udcff face.png: 1 face" in terminal.buffer.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -442,52 +209,6 @@ def test_a_box_outside_the_picture(
     assert "overlaps the picture of 96 x 96 pixels" in printed.err
     assert printed.out == ""  # nothing was written, and nothing is said to have been
     assert not out.exists()
-
-
-def test_annotations_are_not_replaced(
-    weights: Path, face_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    image, pts = face_folder / "face00.png", face_folder / "face00.pts"
-    before = pts.read_bytes()
-    arguments = [str(image), "--pts", str(pts), "--weights", str(weights)]
-    assert predict.main([*arguments, "--out", str(face_folder)]) == 2
-    assert "face00.pts" in capsys.readouterr().err
-    assert pts.read_bytes() == before
-
-
-def test_a_face_of_several_is_never_read_as_that_of_a_picture(
-    weights: Path,
-    face_folder: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Next to the pictures, where readers of training data expect .pts files."""
-    boxes = [np.array([10.0, 10, 80, 90]), np.array([20.0, 20, 60, 60])]
-    use_detector(monkeypatch, lambda image: boxes)
-    picture = (face_folder / "face00.png").read_bytes()
-    for name in ("a.png", "a_1.png", "a_2.png"):
-        (tmp_path / name).write_bytes(picture)
-    write = ["--write", "pts", "--weights", weights, "--out", tmp_path]
-    assert run(tmp_path / "a.png", *write) == 0
-    assert {path.name for path in tmp_path.glob("*.pts")} == {"a_face1.pts", "a_face2.pts"}
-    with pytest.raises(DataError, match=r"a\.pts: annotation not found, expected next to a\.png"):
-        read_folder(tmp_path)
-    for path in tmp_path.glob("a*.png"):
-        path.unlink()
-    with pytest.raises(DataError, match=r"a_face1\.pts: expected one image of the same name"):
-        read_folder(tmp_path)
-    # A picture that is called as the face is.
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in/b.png").write_bytes(picture)
-    (tmp_path / "b_face2.jpg").write_bytes(picture)
-    assert run(tmp_path / "in/b.png", *write) == 2
-    assert "b_face2.pts would be read as the landmarks of another pict" in capsys.readouterr().err
-    assert not list(tmp_path.glob("b*.pts"))
-    boxes.pop()
-    (tmp_path / "b.jpg").write_bytes(picture)
-    assert run(tmp_path / "in/b.png", *write) == 2
-    assert run(tmp_path / "b.jpg", *write) == 0
 
 
 def test_a_picture_that_cannot_be_written_does_not_end_the_others(
@@ -621,81 +342,3 @@ def test_a_folder_says_what_it_left_out(
     assert left in capsys.readouterr().err
     wanted = {*(f"x_{suffix}.json" for suffix in readable), "y.json", "z.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == wanted
-
-
-def test_a_line_break_in_a_name_is_no_second_line(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "a\nb.png").touch()
-    assert run(tmp_path / "a\nb.png", "--weights", weights, "--out", tmp_path / "out") == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "a\\nb.png: the image file is empty" in line
-
-
-def test_a_very_long_name(
-    weights: Path, face_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Names of results are longer than those of pictures, and no name has more than 255 bytes."""
-    pictures = []
-    for end in ("ä", "ö"):
-        pictures.append(tmp_path / f"{'ü' * 120}{end}.png")
-        pictures[-1].write_bytes((face_folder / "face00.png").read_bytes())
-    out = tmp_path / "out"
-    box = [np.array([10.0, 10, 80, 90])]
-    use_detector(monkeypatch, lambda image: box)
-    assert run(*pictures, "--weights", weights, "--out", out) == 0
-    found = sorted(json.loads(path.read_text())["image"] for path in out.glob("*.json"))
-    assert found == sorted(str(path) for path in pictures)
-    longer = tmp_path / ("x" * 300)  # no file can have this name
-    assert run(longer, pictures[0], "--weights", weights, "--out", out) == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("a.json", "holds a.json: expected a folder without it"),
-        ("a.csv", "holds a.csv: expected a folder without it"),
-        ("a_landmarks.jpg", "the input a_landmarks.jpg would be replaced by a result"),
-        ("a_landmarks.png", "the input a_landmarks.png would be replaced by a result"),
-    ],
-)
-def test_inputs_and_notes_are_not_replaced(
-    name: str, message: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((60, 60, 3), np.uint8))
-    write = ["--weights", weights, "--out", tmp_path, "--write", "picture,json,csv"]
-    assert run(tmp_path / "a.png", *write) == 3
-    if name.endswith("json"):
-        assert run(tmp_path / "a.png", *write) == 3  # its own results are
-    (tmp_path / name).write_bytes(b"notes")
-    pictures = [tmp_path / "a.png", *([tmp_path / name] if "landmarks" in name else [])]
-    assert run(*pictures, *write) == 2
-    assert message in capsys.readouterr().err
-    assert (tmp_path / name).read_bytes() == b"notes"
-
-
-@pytest.mark.parametrize("image", [None, np.zeros((9, 9, 3)), np.zeros((9, 9, 4), np.uint8)])
-def test_parts_of_a_predictor_check_pictures_too(image: Any, weights: Path) -> None:
-    predictor = ccdn.Predictor(weights)
-    with pytest.raises(ValueError, match="image must be uint8"):
-        predictor.detections([image])
-    with pytest.raises(ValueError, match="image must be uint8"):
-        predictor.landmarks([image], [[np.array([0.0, 0, 9, 9])]])
-    with pytest.raises(ValueError, match="4 numbers x0 y0 x1 y1"):
-        predictor.landmarks([np.zeros((9, 9, 3), np.uint8)], [[np.zeros(3)]])
-
-
-def test_results_have_names_of_their_own() -> None:
-    files = ["a.jpg", "a.png", "a_face2.png", "b/a.png", "b/c.png", "a_jpg.png", "solo_face7.jpg"]
-    files += ["A.mp4", "landmarks.mp4", "c_face.png"]
-    found = [*(Source(Path(name)) for name in files), Source(Path("camera_0"), 0)]
-    found.append(Source(Path("camera_0")))
-    taken = result_names(found)
-    assert len({name.casefold() for name in taken}) == len(found)
-    names = {source.path: name for source, name in zip(found, taken, strict=True)}
-    # A picture a with several faces would write a_face1, a_face2, ...
-    assert names[Path("a_face2.png")] == "a_face2_png"
-    assert (names[Path("b/c.png")], names[Path("solo_face7.jpg")]) == ("c", "solo_face7")
-    # All pictures' table is landmarks.csv, a film's has the film's name.
-    assert (names[Path("landmarks.mp4")], names[Path("A.mp4")]) == ("landmarks_mp4", "A_mp4")
-    assert names[Path("c_face.png")] == "c_face"

@@ -1,4 +1,4 @@
-"""Films and cameras: times, rates, windows, memory, and what remains after an error."""
+"""Films and cameras: whole files, memory, and what remains after an error."""
 
 from __future__ import annotations
 
@@ -12,32 +12,20 @@ import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from locked import held_by_another
+from predicting import Scripted, film_of, run, use_detector
 
 from ccdn.cli import predict
-from ccdn.config import ConfigError
 from ccdn.data import DataError, generic_layout
-from ccdn.data.detection import CallableDetector, choice
-from ccdn.inference import sources, video_writer, window
+from ccdn.inference import sources, video_writer
 from ccdn.inference.results import Face, Faces
-from ccdn.inference.sources import Source, Stream
+from ccdn.inference.sources import Source
 from ccdn.inference.writers import StreamResults
-
-
-def use_detector(monkeypatch: pytest.MonkeyPatch, find: Callable[[np.ndarray], Any]) -> None:
-    """Every detector finds the boxes that `find` returns."""
-    monkeypatch.setattr(choice, "_named", lambda name: CallableDetector(find))
-
-
-@pytest.fixture
-def weights(mean_shape_weights: Path) -> Path:
-    return mean_shape_weights
 
 
 @pytest.fixture(autouse=True)
@@ -45,151 +33,6 @@ def one_face(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cascade does not find made-up faces."""
     found = [np.array([10.0, 10, 50, 50])]
     use_detector(monkeypatch, lambda image: found)
-
-
-def run(*arguments: str | Path) -> int:
-    return predict.main([str(argument) for argument in arguments])
-
-
-class Scripted:
-    """A cv2.VideoCapture of frames at given times, and then what `end` does."""
-
-    rate = 30.0
-    times: tuple[float, ...] = ()
-    stamps: tuple[float, ...] = ()  # the times that a file states, in seconds
-    count = 0.0
-    sizes: tuple[tuple[int, int], ...] = ((64, 60),)
-    end: Callable[[], Any] = staticmethod(lambda: None)
-    now = 0.0
-
-    def __init__(self, place: Any) -> None:
-        self.done = 0
-
-    def isOpened(self) -> bool:  # noqa: N802  (OpenCV's name)
-        return True
-
-    def get(self, what: int) -> float:
-        if what == cv2.CAP_PROP_POS_MSEC:
-            return 1000 * self.stamps[self.done - 1]
-        sides = dict(
-            zip((cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT), self.sizes[0], strict=True)
-        )
-        properties = {cv2.CAP_PROP_FPS: self.rate, cv2.CAP_PROP_FRAME_COUNT: self.count}
-        return (properties | sides)[what]
-
-    def read(self) -> tuple[bool, np.ndarray | None]:
-        if self.done == len(self.times):
-            self.end()
-            return False, None
-        Scripted.now = self.times[self.done]
-        width, height = self.sizes[self.done % len(self.sizes)]
-        self.done += 1
-        return True, np.full((height, width, 3), 90, np.uint8)
-
-    def release(self) -> None:
-        pass
-
-
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Sets what a capture gives; the clock shows the time of the last frame."""
-
-    def script(**given: Any) -> None:
-        monkeypatch.setattr(sources, "cv2", SimpleNamespace(**{**vars(cv2), "VideoCapture": kind}))
-        for name, value in given.items():
-            setattr(kind, name, value)
-
-    kind = type("Capture", (Scripted,), {})
-    clock = SimpleNamespace(monotonic=lambda: 7.5 + Scripted.now)
-    monkeypatch.setattr(sources, "time", clock)
-    return script
-
-
-def film_of(path: Path) -> tuple[float, float]:
-    """Frames and frames a second of a film."""
-    reader = cv2.VideoCapture(str(path))
-    assert reader.isOpened()
-    return reader.get(cv2.CAP_PROP_FRAME_COUNT), reader.get(cv2.CAP_PROP_FPS)
-
-
-@pytest.mark.parametrize("pyav", [True, False])
-def test_a_camera_that_is_slower_than_it_claims(
-    pyav: bool,
-    weights: Path,
-    tmp_path: Path,
-    scripted: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """It claims 30 frames a second and gives 5, later 2: film and JSON last as long."""
-    if pyav:
-        pytest.importorskip("av", reason="PyAV, of the extra `video`, is not installed")
-    else:
-        monkeypatch.setitem(sys.modules, "av", None)
-    times = (*np.arange(15) / 5, *(3 + np.arange(10) / 2))
-    scripted(rate=30.0, times=times)
-    out = ["--weights", weights, "--out", tmp_path, "--write", "picture,json,csv"]
-    assert run("camera:0", "--frames", "25", *out) == 0
-    count, rate = film_of(tmp_path / "camera_0_landmarks.mp4")
-    if pyav:  # shows each frame at its time
-        assert (count, count / rate) == (25, pytest.approx(times[-1] + 0.5))
-    else:
-        assert rate == pytest.approx(5)
-        assert abs(count / rate - (times[-1] + 1 / rate)) <= 1.5 / rate
-    assert f"drawn in {'H.264 by PyAV' if pyav else 'VP9 by OpenCV'}" in capsys.readouterr().out
-    found = json.loads((tmp_path / "camera_0.json").read_text())
-    assert [frame["time"] for frame in found["frames"]] == pytest.approx(times)
-    assert [frame["frame"] for frame in found["frames"]] == list(range(25))
-    assert found["frames_per_second"] == pytest.approx(24 / 7.5)
-    rows = list(csv.DictReader((tmp_path / "camera_0.csv").open()))
-    assert [float(row["time"]) for row in rows] == pytest.approx(times)
-
-
-def times_of(rate: float, stamps: list[float], count: float = 0.0) -> list[float]:
-    stream = Stream(Source(Path("camera_0"), 0))
-    stream.is_camera = False
-    stream.capture.rate, stream.capture.stamps = rate, stamps
-    stream.rate, stream.count = video_writer.nominal_rate(rate), int(count) or None
-    stream.capture.times = stamps
-    return [frame.time for frame in stream.frames()]
-
-
-@pytest.mark.parametrize(
-    ("rate", "stamps", "count", "times"),
-    [
-        (30, [0, 0.02, 0.5, 0.6, 2.0], 0, [0, 0.02, 0.5, 0.6, 2.0]),  # a variable rate
-        (30, [5.0, 5.1, 5.3], 0, [0, 0.1, 0.3]),  # starts late
-        (10, [0, 0, 0], 0, [0, 0.1, 0.2]),  # states none
-        (10, [math.nan, math.nan, math.inf], 0, [0, 0.1, 0.2]),
-        (math.nan, [0, 0, 0], 0, [0, 0.04, 0.08]),  # nor a rate
-        (10, [0, 0.2, 0.2, 0.3, 0.5], 0, [0, 0.2, 0.3, 0.4, 0.5]),  # one that stands still
-        (10, [0, 0.2, 95443.7, 95443.9], 0, [0, 0.2, 0.3, 0.5]),  # a jump: counts anew
-        (10, [50, 50.1, 0, 0.1], 0, [0, 0.1, 0.2, 0.3]),
-        (10, [0, 60.0, 120.0], 1200, [0, 60.0, 120.0]),  # long pauses, as the file is long
-    ],
-)
-def test_times_of_a_file(
-    rate: float,
-    stamps: list[float],
-    count: float,
-    times: list[float],
-    scripted: Callable[..., None],
-) -> None:
-    scripted()
-    assert times_of(rate, stamps, count) == pytest.approx(times)
-
-
-def test_times_of_a_real_file(tmp_path: Path) -> None:
-    written = video_writer.Film(tmp_path / "a.mp4", 12.5)
-    for i in range(9):
-        written.add(np.full((32, 32, 3), 20 * i, np.uint8), i / 12.5)
-    written.finish()
-    stream = Stream(Source(tmp_path / "a.mp4"))
-    assert (stream.rate, stream.count) == (12.5, 9)
-    frames = list(stream.frames())
-    stream.close()
-    assert [frame.time for frame in frames] == pytest.approx([i / 12.5 for i in range(9)])
-    assert stream.shortfall() is None
 
 
 @pytest.mark.parametrize(
@@ -466,131 +309,6 @@ def test_no_frame_waits_for_others(
     assert run(tmp_path / "a.mp4", "--weights", weights, "--out", tmp_path / "o") == 0
     assert len(counts) >= 7
     assert set(counts) == {1}
-
-
-@pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A screen: what a window answers, and what was shown."""
-    answers: dict[str, Any] = {"key": lambda: -1, "visible": lambda: 1.0, "shown": []}
-
-    def seen(name: str, image: np.ndarray) -> None:
-        answers["shown"].append(name)
-
-    fake = SimpleNamespace(**vars(cv2))
-    fake.imshow, fake.waitKey = seen, lambda wait: answers["key"]()
-    fake.getWindowProperty = lambda name, which: answers["visible"]()
-    fake.destroyAllWindows = lambda: None
-    monkeypatch.setattr(window, "cv2", fake)
-    monkeypatch.setattr(window, "check_window", lambda: None)
-    return answers
-
-
-def closed() -> float:
-    raise cv2.error("no such window")
-
-
-@pytest.mark.parametrize(
-    ("answer", "second", "frames"),
-    [
-        ("key", lambda: ord("q"), 2),
-        ("visible", lambda: 0.0, 2),
-        ("visible", closed, 2),
-        ("visible", lambda: 1.0, 5),
-    ],
-)
-def test_a_window_that_is_closed(
-    answer: str,
-    second: Callable[[], float],
-    frames: int,
-    weights: Path,
-    tmp_path: Path,
-    scripted: Callable[..., None],
-    screen: dict[str, Any],
-) -> None:
-    first = screen[answer]
-    screen[answer] = lambda: (first if len(screen["shown"]) == 1 else second)()
-    scripted(times=tuple(i / 30 for i in range(9)))
-    arguments = ["--show", "--frames", "5", "--weights", weights, "--out", tmp_path]
-    assert run("camera:0", *arguments) == 0
-    assert screen["shown"] == ["camera_0"] * frames
-    assert len(json.loads((tmp_path / "camera_0.json").read_text())["frames"]) == frames
-    assert film_of(tmp_path / "camera_0_landmarks.mp4")[0] == frames
-
-
-def test_a_window_that_never_tells_whether_it_is_seen(screen: dict[str, Any]) -> None:
-    screen["visible"] = lambda: -1.0
-    shown = window.Window("a \udcff")
-    assert [shown.show(np.zeros((4, 4, 3), np.uint8)) for _ in range(3)] == [True] * 3
-    assert screen["shown"][0] == "a \\udcff"
-
-
-HEADLESS = """
-class error(Exception): pass
-def namedWindow(name): raise error("{text}")
-"""
-NO_WINDOWS = "The function is not implemented. Rebuild the library with Windows, GTK+ 2.x or Cocoa"
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems name no display")
-@pytest.mark.parametrize(
-    ("module", "display", "reason"),
-    [
-        (HEADLESS.format(text=NO_WINDOWS), None, "this OpenCV has no windows"),
-        (HEADLESS.format(text="Can't initialize GTK backend"), None, "no display"),
-        ("import os; os.abort()", None, "no display"),
-        ("import os; os.abort()", ":77", "the display DISPLAY=:77 cannot be reached"),
-        ("import no_such_module", None, "ModuleNotFoundError: No module named 'no_such_module'"),
-        ("import time; time.sleep(60)", ":77", "the display DISPLAY=:77 did not answer in 0.5 s"),
-    ],
-)
-def test_no_window_can_be_shown(
-    module: str,
-    display: str | None,
-    reason: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Of OpenCV without windows, without a display, and with one that cannot be reached."""
-    (tmp_path / "cv2.py").write_text(module)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    if display is not None:
-        monkeypatch.setenv("DISPLAY", display)
-    if "sleep" in module:
-        monkeypatch.setattr(window, "SECONDS", 0.5)
-    with pytest.raises(ConfigError) as raised:
-        window.check_window()
-    assert reason in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_window_can_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = "namedWindow = waitKey = lambda *_: 0\ndestroyAllWindows = lambda: None\n"
-    (tmp_path / "cv2.py").write_text(f"class error(Exception): pass\n{parts}")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    window.check_window()
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems name no display")
-def test_show_without_a_display(
-    weights: Path,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """With the OpenCV that is installed: one line before anything is written."""
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    out = tmp_path / "out"
-    assert run("camera:0", "--show", "--weights", weights, "--out", out) == 2
-    said = capfd.readouterr().err.splitlines()
-    assert len(said) == 1
-    assert said[0].startswith("ccdn predict: --show: no window can be shown here: ")
-    assert not out.exists()
-    (tmp_path / "a.png").touch()
-    assert run(tmp_path / "a.png", "--show", "--weights", weights, "--out", out) == 2
-    assert "--show goes with a video or camera, found pictures only" in capfd.readouterr().err
 
 
 def test_what_a_film_does_not_have(
