@@ -96,8 +96,9 @@ TORCHES := 2.10 newest
 
 test-torch: $(TORCHES:%=.venv-torch-%/.installed)
 	for torch in $(TORCHES); do \
-	  .venv-torch-$$torch/bin/python -m pytest tests/ops/test_operators.py tests/ops/test_decompositions.py \
-	    tests/ops/test_flops.py -m 'not slow and not gpu' -k 'not triton' || exit 1; \
+	  .venv-torch-$$torch/bin/python -m pytest tests/ops/test_operators.py tests/ops/test_operator_derivatives.py \
+	    tests/ops/test_operator_kernels.py tests/ops/test_decompositions.py tests/ops/test_flops.py \
+	    -m 'not slow and not gpu' -k 'not triton' || exit 1; \
 	done
 
 # The operators' quick tests on a native module with AddressSanitizer and UndefinedBehaviorSanitizer (GCC), once for

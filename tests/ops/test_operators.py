@@ -1,23 +1,21 @@
 """What must hold for every operator; no operator is left out.
 
 The numbers are judged in each operator's own tests. Here every test takes the row of every operator
-(operator_rows.py).
+(operator_rows.py); test_operator_derivatives.py and test_operator_kernels.py continue.
 
-Why so many rows: about 30 promises, 9 operators, the backends that serve CPU tensors, and several
-types or layouts where the promise is about these. A row costs 0.04 s. None repeats another at a
-different size: sizes belong to the operators' own tests.
+Why so many rows: each promise is asked of every operator on every backend that serves CPU tensors,
+and of several types or layouts where it is about these. A row costs 0.04 s. None repeats another at
+a different size: sizes belong to the operators' own tests.
 """
 
 from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import torch
-from harness import check_close, err, laid_out
+from harness import check_close, err
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_rows import (
@@ -31,18 +29,12 @@ from operator_rows import (
     upstream_of,
 )
 from torch import Tensor
-from torch.autograd import forward_ad
-from watched_memory import WatchedMemory
 
 import ccdn_ops
 from ccdn_ops import reference
-from ccdn_ops.backends import native
 from ccdn_ops.backends.triton.launcher import interpreted
 
 every = pytest.mark.parametrize("operator", OPERATORS, ids=str)
-of_maps = pytest.mark.parametrize(
-    "operator", [operator for operator in OPERATORS if operator.shapes[0] == "BDHW"], ids=str
-)
 
 
 # Nobody is left out ------------------------------------------------------------------------------
@@ -264,139 +256,6 @@ def test_one_of_everything(backend: str, operator: Operator, dtype: torch.dtype)
 
 
 @every
-@pytest.mark.parametrize("sizes", [{"D": 5, "H": 3, "W": 4}, {"D": 8, "H": 2, "W": 2}], ids=str)
-def test_gradcheck(operator: Operator, sizes: dict[str, int]) -> None:
-    tensors = operator.tensors(torch.float64, B=2, **sizes)
-    assert torch.autograd.gradcheck(operator.call, tensors)
-
-
-@every
-@pytest.mark.parametrize("sizes", [{"D": 3, "H": 2, "W": 3}, {"D": 4, "H": 1, "W": 3}], ids=str)
-def test_gradgradcheck_and_forward_mode(operator: Operator, sizes: dict[str, int]) -> None:
-    tensors = operator.tensors(torch.float64, B=2, **sizes)
-    assert torch.autograd.gradgradcheck(operator.call, tensors, fast_mode=True)
-    assert torch.autograd.gradcheck(
-        operator.call, tensors, check_forward_ad=True, check_backward_ad=False, fast_mode=True
-    )
-
-
-def squares(call: Callable[..., Any]) -> Callable[..., Tensor]:
-    return lambda *tensors: torch.stack([y.square().sum() for y in outputs_of(call, tensors)]).sum()
-
-
-@every
-def test_a_gradient_penalty(backend: str, operator: Operator) -> None:
-    """The penalty's second derivative is the reference's, its gradient the backend's own."""
-    found, wanted = [], []
-    for call, results in ((operator.call, found), (operator.reference, wanted)):
-        tensors = operator.tensors()
-        loss = squares(call)(*tensors)
-        grads = torch.autograd.grad(loss, tensors, create_graph=True)
-        penalty = torch.stack([g.square().sum() for g in grads]).sum()
-        results += torch.autograd.grad(loss + penalty, tensors)
-    assert all(err(a, b) < 1e-4 for a, b in zip(found, wanted, strict=True))
-
-
-def directions(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(t.cos() for t in tensors)  # along itself, cocs_loss does not change
-
-
-def twice(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(torch.stack([t, 2 * t]) for t in tensors)
-
-
-def jvp(f: Callable[..., Tensor], tensors: tuple[Tensor, ...]) -> Tensor:
-    return torch.func.jvp(f, tensors, directions(tensors))[1]
-
-
-DERIVATIVES: dict[str, Callable[[Callable[..., Tensor], tuple[Tensor, ...]], Any]] = {
-    "jvp": jvp,
-    "jacfwd": lambda f, t: torch.func.jacfwd(f)(*t),
-    "vmap of jvp": lambda f, t: torch.vmap(lambda *t: jvp(f, t))(*twice(t)),
-    "jvp of vmap": lambda f, t: jvp(torch.vmap(f), twice(t)),
-    "grad of grad": lambda f, t: torch.func.grad(lambda *t: torch.func.grad(f)(*t).square().sum())(
-        *t
-    ),
-    "hessian": lambda f, t: torch.func.hessian(f)(*t),
-    "jacfwd, reversed": lambda f, t: torch.func.jacrev(torch.func.jacfwd(f))(*t),
-}
-
-
-@every
-@pytest.mark.parametrize("derivative", DERIVATIVES)
-def test_derivatives_by_transforms(operator: Operator, derivative: str) -> None:
-    tensors = tuple(
-        t.detach() for t in operator.tensors(torch.float64, B=2, P=2, D=3, R=2, H=2, W=2)
-    )
-    found = DERIVATIVES[derivative](squares(operator.call), tensors)
-    wanted = DERIVATIVES[derivative](squares(operator.reference), tensors)
-    assert wanted.count_nonzero() > 0
-    assert err(found, wanted) < 1e-10
-
-
-@every
-def test_a_dual_level(backend: str, operator: Operator) -> None:
-    tensors = [t.detach() for t in operator.tensors()]
-    found, wanted = [], []
-    for call, results in ((operator.call, found), (operator.reference, wanted)):
-        with forward_ad.dual_level():
-            duals = [forward_ad.make_dual(t, t.cos()) for t in tensors]
-            results += [forward_ad.unpack_dual(y).tangent for y in outputs_of(call, duals)]
-    assert all(err(a, b) < 1e-5 for a, b in zip(found, wanted, strict=True))
-
-
-@every
-def test_a_third_derivative(operator: Operator) -> None:
-    found, wanted = [], []
-    for call, results in ((operator.call, found), (operator.reference, wanted)):
-        x, *rest = operator.tensors(torch.float64, B=2, P=2, D=3, R=2, H=2, W=2)
-        value = squares(call)(x, *rest)
-        for _ in range(3):
-            (grad,) = torch.autograd.grad(value, x, create_graph=True)
-            value = grad.square().sum()
-        results.append(grad.detach())
-    assert wanted[0].count_nonzero() > 0
-    assert err(found[0], wanted[0]) < 1e-10
-
-
-@every
-@pytest.mark.parametrize("derivative", ["grad", "jvp"])
-def test_a_graph_that_contains_derivatives(operator: Operator, derivative: str) -> None:
-    """torch.compile gives a Function or a raw operator there no derivative, or 0."""
-    tensors = tuple(t.detach() for t in operator.tensors(torch.float64))
-    make = DERIVATIVES.get(derivative, lambda f, t: torch.func.grad(f)(*t))
-    loss = squares(operator.call)
-    torch._dynamo.reset()
-    compiled = torch.compile(lambda *t: make(loss, t), fullgraph=True, backend="eager")
-    found, wanted = compiled(*tensors), make(loss, tensors)
-    assert wanted.count_nonzero() > 0
-    assert err(found, wanted) < 1e-10
-
-
-@every
-def test_a_second_derivative_of_a_compiled_graph_raises(operator: Operator) -> None:
-    tensors = operator.tensors()
-    torch._dynamo.reset()
-    compiled = torch.compile(squares(operator.call), backend="aot_eager")
-    grads = torch.autograd.grad(compiled(*tensors), tensors, create_graph=True)
-    with pytest.raises(RuntimeError, match="does not currently support double backward"):
-        torch.autograd.grad(grads[0].square().sum(), tensors)
-
-
-def test_a_second_derivative_under_hooks_of_saved_tensors_raises() -> None:
-    """torch.func refuses these hooks; the first derivative works with them."""
-    x = torch.randn(1, 2, 2, 2, dtype=torch.float64, requires_grad=True)
-    with torch.autograd.graph.save_on_cpu():
-        ccdn_ops.covariance_pool(x).square().sum().backward()
-        value = ccdn_ops.covariance_pool(x).square().sum()
-        (grad,) = torch.autograd.grad(value, x, create_graph=True)
-        with pytest.raises(RuntimeError, match="saved tensor hooks"):
-            torch.autograd.grad(grad.sum(), x)
-    assert x.grad is not None
-    assert x.grad.count_nonzero() > 0
-
-
-@every
 @pytest.mark.parametrize("inside", [torch.bfloat16, torch.float16])
 def test_autocast_changes_nothing(backend: str, operator: Operator, inside: torch.dtype) -> None:
     tensors = operator.tensors()
@@ -453,82 +312,6 @@ def test_inference_mode(backend: str, operator: Operator) -> None:
     with torch.inference_mode():
         found = outputs_of(operator.call, tensors)
     assert_equal(found, outputs_of(operator.call, tensors))
-
-
-# The native kernels ------------------------------------------------------------------------------
-
-needs_kernels = pytest.mark.skipif(native.module() is None, reason=str(native.why_missing()))
-# Both sides of the matrix operators, vectors and panels full and not, one sample or more.
-SIZES = [
-    {"B": 1, "D": 65, "R": 17, "H": 7, "W": 7},
-    {"B": 5, "P": 5, "D": 33, "R": 9, "H": 8, "W": 9},
-    {"B": 3, "P": 1, "D": 7, "R": 1, "H": 1, "W": 3},
-    {"B": 17, "P": 2, "D": 40, "R": 10, "H": 4, "W": 8},
-]
-
-
-@needs_kernels
-@every
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "batch_strided"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-def test_nothing_is_written_outside(operator: Operator, layout: str, dtype: torch.dtype) -> None:
-    if layout != "contiguous" and operator.shapes[0] != "BDHW":
-        pytest.skip("it takes no maps")
-    for sizes in SIZES:
-        tensors = operator.tensors(dtype, **sizes)
-        if operator.shapes[0] == "BDHW":
-            tensors[0] = laid_out(tensors[0].detach(), layout).requires_grad_()
-        with ccdn_ops.use_backend("cpu"):
-            with WatchedMemory() as memory:
-                found = step(operator.call, tensors)
-            memory.assert_guards_untouched()
-            assert all(y.isfinite().all() for y in found)
-            assert_equal(found, step(operator.call, tensors))
-
-
-@needs_kernels
-@of_maps
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_no_map_is_copied(operator: Operator, layout: str, dtype: torch.dtype) -> None:
-    tensors = operator.tensors(dtype, B=64, P=1, D=8, H=32, W=41)
-    x = tensors[0] = laid_out(tensors[0].detach(), layout).requires_grad_()
-    outputs = outputs_of(operator.call, [t.detach() for t in tensors])
-    grads = [laid_out(y, layout) if y.dim() == 4 else y for y in map(torch.ones_like, outputs)]
-    with ccdn_ops.use_backend("cpu"), WatchedMemory() as memory:
-        torch.autograd.grad(outputs_of(operator.call, tensors), tensors, grads)
-    large = [(by, size) for by, size in memory.allocated if size >= x.nbytes]
-    assert len(large) == operator.maps, large
-    assert all(size == x.nbytes and "empty" in by for by, size in large), large
-
-
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@needs_kernels
-@every
-@pytest.mark.parametrize(
-    "sizes",
-    [{"B": 1, "D": 170, "R": 42, "H": 10, "W": 16}, {"B": 3, "D": 33, "H": 7, "W": 8}],
-    ids=str,
-)
-def test_bits_do_not_depend_on_the_thread_count(  # type: ignore[no-untyped-def]
-    threads, operator: Operator, sizes: dict[str, int]
-) -> None:
-    tensors = operator.tensors(**sizes)
-    with ccdn_ops.use_backend("cpu"):
-        threads(1)
-        alone = step(operator.call, tensors)
-        for count in (2, 3):
-            threads(count)
-            assert_equal(step(operator.call, tensors), alone)
-
-
-# Any shape ---------------------------------------------------------------------------------------
 
 
 @every

@@ -31,6 +31,7 @@ ARCHS = ("90", "80", "100")
 # The tests of the operators, which get this backend where they get every one.
 TESTS = [
     "test_operators.py",
+    "test_operator_derivatives.py",
     *(f"test_{operator.name}.py" for operator in served_by("triton")),
     "interpreted/every_operator.py",
 ]

@@ -85,8 +85,6 @@ HEADLESS = """
 class error(Exception): pass
 def namedWindow(name): raise error("{text}")
 """
-
-
 NO_WINDOWS = "The function is not implemented. Rebuild the library with Windows, GTK+ 2.x or Cocoa"
 
 
