@@ -29,8 +29,9 @@ if __name__ == "__main__":  # from a bare checkout, where nothing is installed
 
 import tables
 import torch
-from gpu_check import NO_DEVICE, STOPPED, last_line, run
+from gpu_check import NO_DEVICE
 from gpu_measure import clocks
+from gpu_steps import STOPPED, last_line, run
 
 # Seconds kept for loading the faces again, the evaluation and its pictures.
 RESERVE = 75.0

@@ -112,18 +112,18 @@ def unlisted(
         f"EXPECTED of tests/ops/test_cuda_build.py: {name}" for name in operators - {*instances}
     ]
     kernels = sorted({kernel for name in operators & {*instances} for kernel in instances[name]})
-    return found + [f"WORK of benchmarks/gpu_model.py: {k}" for k in kernels if k not in work]
+    return found + [f"WORK of benchmarks/gpu_work.py: {k}" for k in kernels if k not in work]
 
 
 def test_cuda_kernels_are_listed(load: Callable[[str], ModuleType]) -> None:
     served = {name for name, record in OPERATORS.items() if record.schema and record.has("cuda")}
-    assert unlisted(served, EXPECTED, load("gpu_model").WORK) == []
+    assert unlisted(served, EXPECTED, load("gpu_work").WORK) == []
 
 
 def test_cuda_kernels_that_are_not_listed_are_named() -> None:
     assert unlisted({"nameless", "peaks"}, {"peaks": ["peak"]}, {}) == [
         "EXPECTED of tests/ops/test_cuda_build.py: nameless",
-        "WORK of benchmarks/gpu_model.py: peak",
+        "WORK of benchmarks/gpu_work.py: peak",
     ]
 
 
