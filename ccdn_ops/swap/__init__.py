@@ -17,9 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ccdn_ops.ops.checks import check_iterations
 
-from . import functions, mentions, rebound, recognise, sizes, whitening
+from . import functions, mentions, rebound, recognise, sizes
 from .blocks import AttentionLayout, FunctionLayout, Layout, PoolingLayout, Unfit
 from .probe import quiet
+from .replacement import Replacement, full_name
 from .swapped import (
     Swapped,
     SwappedSqueezeExcite,
@@ -232,7 +233,7 @@ def swap_functions(model: nn.Module) -> SwapReport:
         for module, names in _names(model).items()
         if not isinstance(module, (Swapped, rebound.Rebound))
     }
-    tried: dict[Callable[..., object], functions.Replacement | None] = {}
+    tried: dict[Callable[..., object], Replacement | None] = {}
     calls: dict[nn.Module, list[Callable[..., object]]] = {}
     for module, names in callers.items():
         calls[module] = []
@@ -242,12 +243,11 @@ def swap_functions(model: nn.Module) -> SwapReport:
                 tried[function] = None
                 try:
                     with quiet():
-                        made = whitening.recognise(function) or functions.recognise(function)
-                        tried[function] = made
+                        tried[function] = functions.recognise(function)
                 except Unfit as unfit:
-                    spoken = functions.spoken(function)
+                    spoken = full_name(function)
                     report.skipped.append(Skipped(names, spoken, str(unfit)))
-        mentioned = {functions.spoken(function) for function in calls[module]}
+        mentioned = {full_name(function) for function in calls[module]}
         for spoken, reason in mentions.out_of_reach(module, functions.is_named):
             if spoken not in mentioned:
                 report.skipped.append(Skipped(names, spoken, reason))
@@ -259,7 +259,7 @@ def swap_functions(model: nn.Module) -> SwapReport:
             for function in calls[module]:
                 if function in found and function not in used:
                     reason = "its name is set, compared or passed around where it is called"
-                    report.skipped.append(Skipped(names, functions.spoken(function), reason))
+                    report.skipped.append(Skipped(names, full_name(function), reason))
             for function in found:
                 if function in used:
                     users[function] = (*users.get(function, ()), *names)
@@ -267,7 +267,7 @@ def swap_functions(model: nn.Module) -> SwapReport:
             report.skipped.append(Skipped(names, _class_name(module), str(unfit)))
     for function, names in users.items():
         made = found[function]
-        spoken = functions.spoken(function)
+        spoken = full_name(function)
         report.replaced.append(Replaced(names, spoken, made.layout, made.conditions.spoken()))
     return report
 

@@ -56,16 +56,20 @@ class Reading:
         self.compiled: set[str] = set()
         self._seen: set[CodeType] = set()
 
+    def places(self) -> tuple[tuple[str, str, Any], ...]:
+        """The constants as (module, name, value)."""
+        return tuple((*place, self.constants[place]) for place in sorted(self.constants))
+
     def method(self, function: FunctionType) -> None:
         """A method of the block: it may not set anything."""
         self._function(function, method=True)
 
     def _function(self, function: FunctionType, method: bool = False) -> None:
-        if function.__code__ in self._seen or _pure(function.__module__):
+        if function.__code__ in self._seen or is_pure(function.__module__):
             return
         self._seen.add(function.__code__)
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-        for code in _nested(function.__code__):
+        for code in nested(function.__code__):
             self._code(code, function.__globals__, cells, method)
         keywords = function.__kwdefaults__ or {}
         for default in (*(function.__defaults__ or ()), *keywords.values()):
@@ -94,7 +98,7 @@ class Reading:
             sets = operation in ("STORE_ATTR", "DELETE_ATTR")
             if sets and (method or (read is not None and read.value is not _MISSING)):
                 raise Unfit(f"its code sets {argument}, which its replacement would not")
-            if operation == "IMPORT_NAME" and not _pure(argument):
+            if operation == "IMPORT_NAME" and not is_pure(argument):
                 raise Unfit(f"its code imports {argument}, which a swap cannot follow")
             if operation in ("LOAD_GLOBAL", "LOAD_NAME"):
                 self._use(read)
@@ -113,7 +117,7 @@ class Reading:
         """What an attribute of a module or a class is; None if it does not matter."""
         value, name = owner.value, f"{owner.name}.{attribute}"
         if isinstance(value, ModuleType):
-            if _pure(value.__name__):
+            if is_pure(value.__name__):
                 return None
             if value.__name__.partition(".")[0] in sys.stdlib_module_names:
                 raise Unfit(f"its code reads {name}, which may change")
@@ -123,7 +127,7 @@ class Reading:
         if not isinstance(value, type) or issubclass(value, torch.autograd.Function):
             self._use(owner)
             return None
-        if _pure(value.__module__) or issubclass(value, nn.Module):
+        if is_pure(value.__module__) or issubclass(value, nn.Module):
             return None  # a block's own class is read with its attributes
         return _Name(name, getattr(value, attribute, _MISSING), None)
 
@@ -134,7 +138,7 @@ class Reading:
         value, name = read.value, read.name
         if isinstance(value, ModuleType):
             top = value.__name__.partition(".")[0]
-            if not _pure(top) and top in sys.stdlib_module_names:
+            if not is_pure(top) and top in sys.stdlib_module_names:
                 raise Unfit(f"its code reads the module {name}, which may change")
         elif isinstance(value, enum.Enum) and read.place is None:
             pass  # a member of its class
@@ -159,22 +163,22 @@ class Reading:
             if isinstance(value.__func__, FunctionType):
                 self._function(value.__func__)
         elif isinstance(value, type):
-            if issubclass(value, torch.autograd.Function) and not _pure(value.__module__):
+            if issubclass(value, torch.autograd.Function) and not is_pure(value.__module__):
                 for own in vars(value).values():
                     self.callable(own)
         elif isinstance(value, BuiltinFunctionType):
             top = (value.__module__ or "builtins").partition(".")[0]
             if isinstance(value.__self__, (type, ModuleType, type(None))):
-                if top in sys.stdlib_module_names and not _pure(top) and top != "builtins":
+                if top in sys.stdlib_module_names and not is_pure(top) and top != "builtins":
                     raise Unfit(f"its code calls {top}.{value.__name__}(), which may change")
-                if top != "builtins" and not _pure(top):
+                if top != "builtins" and not is_pure(top):
                     self.compiled.add(f"{value.__module__}.{value.__name__}")
-            elif not _pure(type(value.__self__).__module__):
+            elif not is_pure(type(value.__self__).__module__):
                 raise Unfit(f"its code calls a method of a {type(value.__self__).__name__}")
         else:
             module = getattr(type(value), "__module__", "")
             # torch's own: overloads of operators, functions that dispatch, scripted functions.
-            return callable(value) and _pure(module) and not isinstance(value, nn.Module)
+            return callable(value) and is_pure(module) and not isinstance(value, nn.Module)
         return True
 
     def value(self, value: object, name: str) -> None:
@@ -220,16 +224,16 @@ def _free(name: str, cells: dict[str, Any]) -> _Name:
         raise Unfit(f"its code reads {name}, which has no value yet") from None
 
 
-def _pure(module: str | None) -> bool:
+def is_pure(module: str | None) -> bool:
     return (module or "").partition(".")[0] in _PURE
 
 
-def _nested(code: CodeType) -> Iterator[CodeType]:
+def nested(code: CodeType) -> Iterator[CodeType]:
     """A function's code with that of the functions and comprehensions inside it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _nested(constant)
+            yield from nested(constant)
 
 
 def _flat(values: Iterable[Any]) -> Iterator[Any]:

@@ -8,24 +8,20 @@ it is wrapped into a module that calls it, and that module goes through the prob
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
-from ccdn_ops.ops.isqrt_cov import isqrt_cov
-from ccdn_ops.ops.newton_schulz_sqrt import newton_schulz_sqrt
-
-from . import probe
+from . import probe, whitening
 from .blocks import FunctionLayout, Unfit
 from .code import Reading
 from .occasions import check_everywhere
+from .replacement import Replacement
 from .swapped import computed
+from .trials import COUNTS, signature, widths
 from .watch import Conditions
 
 # Of the function itself, or of an autograd Function's class: "CovpoolLayer", not "recover".
@@ -34,97 +30,12 @@ NAME = re.compile(
     r"|upper_?tri",
     re.IGNORECASE,
 )
-_COUNT = re.compile(r"iter|step|^n$|^k$|num", re.IGNORECASE)
-_COUNTS = range(1, 11)
 # A function of another name is tried if its code has one of these: products and triangles.
 _MATRICES = {
     "baddbmm", "bmm", "cov", "einsum", "matmul", "mm", "nonzero", "tensordot", "tril",
     "tril_indices", "triu", "triu_indices",
 }  # fmt: skip
 _CHANNELS = 6
-_MOST_CHANNELS = 512
-
-
-@dataclass(frozen=True)
-class Replacement:
-    """What is called instead of a function.
-
-    A call of the kind that was tried goes to the operators; every other call goes to the function.
-    The root's operator takes symmetric matrices for granted, so it gets only what the replacement
-    of covariance pooling has made and nobody has changed since. Such a matrix carries its features:
-    with fewer positions than channels the root is computed from these.
-    """
-
-    function: Callable[..., Any]
-    layout: FunctionLayout
-    conditions: Conditions
-
-    def __post_init__(self) -> None:
-        for name in ("__module__", "__name__", "__qualname__", "__doc__"):
-            object.__setattr__(self, name, getattr(self.function, name, None))
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        x: Any = args[0] if args else None
-        count = self._count(args, kwargs)
-        if count is not None and self._takes(x):
-            if self.layout.kind != "root":
-                found = computed(self.layout, x, count)
-                if self.layout.kind == "covariance" and not torch.compiler.is_compiling():
-                    _remember(found, x)
-                return found
-            features = None if torch.compiler.is_compiling() else _features(x)
-            if features is not None and not _is_watched(x):
-                if features.shape[2:].numel() < x.shape[1]:
-                    return isqrt_cov(features, count)
-                return newton_schulz_sqrt(x, count)
-        return self.function(*args, **kwargs)
-
-    def _count(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-        """The number of iterations that a call asks for; None for another kind of call."""
-        layout = self.layout
-        if len(args) == 1 and not kwargs:
-            count = layout.default
-        elif layout.argument and len(args) == 2 and not kwargs:
-            count = args[1]
-        elif layout.argument and len(args) == 1 and len(kwargs) == 1:
-            count = kwargs.get(layout.argument)
-        else:
-            return None
-        return count if type(count) is int and count in layout.iterations else None
-
-    def _takes(self, x: Any) -> bool:
-        return (
-            isinstance(x, Tensor)
-            and not torch.jit.is_tracing()
-            and x.dim() == (4 if self.layout.of_maps else 3)
-            and (self.layout.of_maps or x.shape[1] == x.shape[2])
-            and x.dtype in self.conditions.dtypes
-            and x.layout is torch.strided
-            and not x.is_nested
-            and all(size >= 1 for size in x.shape[1:])
-            and (torch.compiler.is_compiling() or forward_ad._current_level < 0)
-            and self.conditions.hold(_NOTHING)
-        )
-
-
-_NOTHING = nn.Module()
-
-
-def _remember(covariance: Tensor, x: Tensor) -> None:
-    """Inference tensors do not say whether they were changed in place; these carry nothing."""
-    if not covariance.is_inference() and not x.is_inference():
-        covariance._swap_features = x, x._version, covariance._version  # type: ignore[attr-defined]
-
-
-def _features(covariance: Tensor) -> Tensor | None:
-    """Those that a covariance was made of, if neither has changed since."""
-    x, *versions = getattr(covariance, "_swap_features", (None,))
-    return x if x is not None and versions == [x._version, covariance._version] else None
-
-
-def _is_watched(tensor: Tensor) -> bool:
-    """Whether somebody waits for its gradient: the operators give a symmetric one, or none."""
-    return bool(tensor._backward_hooks) or tensor.retains_grad
 
 
 class Call(nn.Module):
@@ -149,18 +60,27 @@ class Call(nn.Module):
 
 
 def recognise(function: Callable[..., Any]) -> Replacement | None:
-    """The replacement of a function of this family, None for any other.
+    """The replacement of a function of this family or of one that whitens, None for any other.
 
-    Raises Unfit, with the reason, for a function that is named like one but cannot be replaced.
+    Raises Unfit, with the reason, for a function that is named like one of this family but cannot
+    be replaced, and for one that whitens in some cases only.
     """
     named = is_named(function)
+    reading = Reading()
     try:
-        reading = Reading()
-        argument, default = _signature(function)
         if not reading.callable(function):
             raise Unfit(f"it is a {type(function).__name__}, which cannot be read")
-        if not named and (reading.compiled or not reading.names & _MATRICES):
-            return None  # a compiled function may take no check of its arguments
+    except Unfit:
+        if named:
+            raise
+        return None
+    # A compiled function may take no check of its arguments.
+    tried = not reading.compiled and bool(reading.names & _MATRICES)
+    made: Replacement | None = whitening.recognise(function, reading) if tried else None
+    if made is not None or not (named or tried):
+        return made
+    try:
+        argument, default = signature(function)
         layout = _layout(function, argument, default)
         if layout is None:
             raise Unfit("it computes no covariance, root or upper triangle of its argument")
@@ -169,15 +89,6 @@ def recognise(function: Callable[..., Any]) -> Replacement | None:
         if named:
             raise
         return None
-
-
-def spoken(function: Callable[..., Any]) -> str:
-    """module.name of a function, module.Class.apply of an autograd Function."""
-    owner = getattr(function, "__self__", None)
-    if isinstance(owner, type):
-        return f"{owner.__module__}.{owner.__qualname__}.apply"
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    return f"{getattr(function, '__module__', '')}.{name}"
 
 
 def is_named(function: Callable[..., Any]) -> bool:
@@ -190,30 +101,6 @@ def _own_name(function: Callable[..., Any]) -> str:
     if isinstance(owner, type):
         return owner.__name__
     return getattr(function, "__name__", type(function).__name__)
-
-
-def _signature(function: Callable[..., Any]) -> tuple[str, int | None]:
-    """The name of the argument that is the number of iterations ("": none), and its default."""
-    owner, skipped = getattr(function, "__self__", None), 0
-    if isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
-        function, skipped = owner.forward, int("setup_context" not in vars(owner))
-    try:
-        parameters = list(inspect.signature(function).parameters.values())[skipped:]
-    except (TypeError, ValueError) as error:
-        raise Unfit(f"its arguments are unknown: {error}") from error
-    empty, positional = inspect.Parameter.empty, inspect.Parameter.POSITIONAL_OR_KEYWORD
-    if not parameters or any(p.kind != positional for p in parameters):
-        raise Unfit("its arguments are not of the plain kind, positional or by name")
-    if parameters[0].default is not empty:
-        raise Unfit("its first argument has a default")
-    needed = [p for p in parameters[1:] if p.default is empty]
-    if len(needed) > 1:
-        raise Unfit(f"it needs {len(needed) + 1} arguments")
-    second = parameters[1] if len(parameters) > 1 else None
-    if second is None or not (needed or _COUNT.search(second.name)):
-        return "", None
-    default = second.default if type(second.default) is int else None
-    return second.name, default
 
 
 def _layout(
@@ -244,7 +131,7 @@ def _possible(count: int | None) -> Iterator[FunctionLayout]:
     for trailing in (0, 1):
         yield FunctionLayout("triu", trailing=trailing)
     yield FunctionLayout("covariance")
-    for one in _COUNTS if count is None else [count]:
+    for one in COUNTS if count is None else [count]:
         yield FunctionLayout("root", iterations=(one,))
         for kind in ("matrix", "mean", "flat"):
             yield FunctionLayout("pooled", kind, (one,))
@@ -274,24 +161,10 @@ def _gives(x: Tensor, found: Any, layout: FunctionLayout) -> bool:
     return probe.difference(found, wanted) <= 1e-4
 
 
-def widths(reading: Reading) -> list[int]:
-    """The numbers of channels to try: a few, and those next to the numbers in the code.
-
-    Raises Unfit for one that is too large to try.
-    """
-    found = {1, 2, 5, 17}
-    for number, place in reading.numbers.items():
-        if number > _MOST_CHANNELS:
-            raise Unfit(f"its code mentions {place}, perhaps a number of channels too large to try")
-        found |= {number - 1, number, number + 1}
-    return sorted(found - {0})
-
-
 def _verified(
     function: Callable[..., Any], layout: FunctionLayout, reading: Reading
 ) -> Replacement:
-    constants = tuple((*place, reading.constants[place]) for place in sorted(reading.constants))
-    conditions = Conditions(constants=constants)
+    conditions = Conditions(constants=reading.places())
     counted = bool(layout.argument)
     call = Call(function, layout, *layout.iterations[: int(counted)])
     probe.check_same(call, layout, _CHANNELS)
@@ -306,7 +179,7 @@ def _verified(
 
 def _counts(function: Callable[..., Any], layout: FunctionLayout) -> Iterator[int]:
     """The numbers of iterations for which it computes the same as the operator."""
-    for count in _COUNTS:
+    for count in COUNTS:
         one = dataclasses.replace(layout, iterations=(count,))
         try:
             probe.check_same(Call(function, one, count), one, _CHANNELS)

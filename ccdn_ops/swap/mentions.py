@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from .code import _nested, _pure
-from .functions import Replacement, spoken
+from .classes import methods, own_bases
+from .code import is_pure, nested
+from .replacement import Replacement, full_name
 
 LOADS = ("LOAD_ATTR", "LOAD_METHOD")
 _BETWEEN = ("CACHE", "PUSH_NULL", "NOP", "EXTENDED_ARG", "PRECALL")
@@ -28,7 +29,7 @@ def called(
     are attributes of it or of its class. Functions of torch and the like are none of them, nor is
     what a function calls that by then is known to be replaced."""
     seen: set[Any] = set()
-    waiting = [function for _, _, _, function in methods(type(module))]
+    waiting = [function for _, _, _, function in methods(own_bases(type(module)))]
     kept = [*class_attributes(type(module)).values(), *vars(module).values()]
     for value in kept:
         if is_function(value) and value not in seen:
@@ -58,7 +59,7 @@ def out_of_reach(
         (f"the attribute {name}", value) for name, value in vars(module).items() if name[0] != "_"
     ]
     seen: set[Any] = set()
-    waiting = [function for _, _, _, function in methods(type(module))]
+    waiting = [function for _, _, _, function in methods(own_bases(type(module)))]
     while waiting:
         function = waiting.pop()
         if function in seen:
@@ -77,37 +78,17 @@ def out_of_reach(
     for where, value in held:
         for inner in _inside(value):
             if inner not in seen and is_named(inner):
-                name = spoken(inner)
+                name = full_name(inner)
                 if name not in said:
                     said.add(name)
                     yield name, f"it is called through {where}; a swap replaces names alone"
-
-
-def methods(cls: type) -> Iterator[tuple[type, str, Any, FunctionType]]:
-    """Class, name, definition and function of the methods of a class and its bases, without those
-    that are overridden by a method that does not mention super()."""
-    hidden = {"__init__"}
-    for base in own_classes(cls):
-        for name, value in vars(base).items():
-            function = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
-            if isinstance(function, FunctionType) and name not in hidden:
-                yield base, name, value, function
-            if "super" not in getattr(getattr(function, "__code__", None), "co_names", ()):
-                hidden.add(name)
-
-
-def own_classes(cls: type) -> Iterator[type]:
-    for base in cls.__mro__:
-        if base is nn.Module or _pure(base.__module__):
-            return
-        yield base
 
 
 def class_attributes(cls: type) -> dict[str, Any]:
     """The functions that instances read from their class as they are: static methods and the
     `apply` of autograd Functions."""
     found: dict[str, Any] = {}
-    for base in own_classes(cls):
+    for base in own_bases(cls):
         for name, value in vars(base).items():
             found.setdefault(name, value)
     return {
@@ -126,9 +107,9 @@ def mentioned(function: FunctionType) -> list[tuple[Path, Any]]:
     """What the global names in a function's code lead to, through modules and autograd Functions,
     with the names on the way."""
     found: dict[Path, Any] = {}
-    if _pure(function.__module__):
+    if is_pure(function.__module__):
         return []
-    for code in _nested(function.__code__):
+    for code in nested(function.__code__):
         path: Path = ()
         value: Any = _MISSING
         for step in steps(code):
@@ -154,7 +135,7 @@ def steps(code: CodeType) -> tuple[dis.Instruction, ...]:
 def is_function(value: Any) -> bool:
     """A Python function that is not torch's, or the apply of an autograd Function."""
     if isinstance(value, FunctionType):
-        return not _pure(value.__module__)
+        return not is_pure(value.__module__)
     owner = getattr(value, "__self__", None)
     if not isinstance(owner, type) or not issubclass(owner, torch.autograd.Function):
         return False
@@ -164,8 +145,8 @@ def is_function(value: Any) -> bool:
 def _leads_on(value: Any) -> bool:
     """Whether names are looked up in it: a Python module, or a class that is not torch's."""
     if isinstance(value, ModuleType):
-        return not _pure(value.__name__)
-    return type(value) in (type, ABCMeta, type(torch.autograd.Function)) and not _pure(
+        return not is_pure(value.__name__)
+    return type(value) in (type, ABCMeta, type(torch.autograd.Function)) and not is_pure(
         value.__module__
     )
 

@@ -30,8 +30,8 @@ import torch
 from torch import nn
 
 from .blocks import Unfit
-from .code import _nested
-from .functions import Replacement
+from .classes import methods, own_bases
+from .code import nested
 from .mentions import (
     LOADS,
     Path,
@@ -39,10 +39,9 @@ from .mentions import (
     defaults,
     is_function,
     mentioned,
-    methods,
-    own_classes,
     steps,
 )
+from .replacement import Replacement
 from .swapped import subclass
 
 # What a class may define that a subclass of it would run, or lose.
@@ -122,7 +121,7 @@ def _check(module: nn.Module) -> None:
         raise Unfit("the module that calls it was compiled by itself; swap first, then compile")
     if type(cls) not in (type, ABCMeta):
         raise Unfit(f"the class of the module that calls it is a {type(cls).__name__}")
-    for base in own_classes(cls):
+    for base in own_bases(cls):
         for name in _API & vars(base).keys():
             raise Unfit(f"the class of the module that calls it has its own {name}")
 
@@ -156,7 +155,7 @@ def _bodies(
     meant instead of attributes that are one."""
     bodies: dict[type, dict[str, Any]] = {}
     copies: dict[FunctionType, FunctionType] = {}
-    for base, name, value, function in methods(cls):
+    for base, name, value, function in methods(own_bases(cls)):
         if function in replacements:
             continue  # a static method, which is replaced as a whole
         copied = _copied(function, replacements, used, copies)
@@ -257,7 +256,7 @@ def _can_be_renamed(function: FunctionType, path: Path) -> bool:
 
     A code object has one entry for a global name and an attribute of the same name.
     """
-    for code in _nested(function.__code__):
+    for code in nested(function.__code__):
         taken = steps(code)
         for step, after in zip(taken, (*taken[1:], taken[-1]), strict=True):
             if step.argval != path[0] or step.argval not in code.co_names:

@@ -7,17 +7,18 @@ import re
 from abc import ABCMeta
 from collections.abc import Iterator
 from itertools import product
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ccdn_ops.nn import is_hooked
+from ccdn_ops.attention import is_hooked
 
 from . import probe, watch
 from .blocks import AttentionLayout, Layout, NearMiss, Output, PoolingLayout, Step, Unfit
+from .classes import bases, methods
 from .occasions import check_everywhere
 from .probe import L
 
@@ -308,7 +309,7 @@ def _check_class(module: nn.Module) -> None:
         raise Unfit("it has an attribute `second`, the name of what a swap may add")
     if type(type(module)) not in (type, ABCMeta):
         raise Unfit(f"its class is a {type(type(module)).__name__}; expected a plain class")
-    for cls in _own_classes(module):
+    for cls in bases(type(module)):
         overridden = sorted((vars(cls).keys() & _API) - _HARMLESS)
         if overridden:
             raise Unfit(f"its class has its own {', '.join(overridden)}")
@@ -327,22 +328,6 @@ def _check_hooks(module: nn.Module, layout: Layout) -> None:
 def _names_covariance(module: nn.Module) -> bool:
     """Whether its class has such a name, or what its methods call, its own children aside."""
     names = {type(module).__name__}
-    for code in _code(module):
-        names |= set(code.co_names) - set(module._modules)
+    for _, _, _, function in methods(bases(type(module))):
+        names |= set(function.__code__.co_names) - set(module._modules)
     return any(_COVARIANCE.search(name) for name in names)
-
-
-def _own_classes(module: nn.Module) -> Iterator[type]:
-    for cls in type(module).__mro__:
-        if cls is nn.Module:
-            return
-        yield cls
-
-
-def _code(module: nn.Module) -> Iterator[CodeType]:
-    """The code of a module's methods, except for what runs only once and what is overridden."""
-    hidden = {"__init__"}
-    for cls in _own_classes(module):
-        methods = {n: v.__code__ for n, v in vars(cls).items() if isinstance(v, FunctionType)}
-        yield from (code for name, code in methods.items() if name not in hidden)
-        hidden |= {name for name, code in methods.items() if "super" not in code.co_names}

@@ -17,15 +17,16 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
-from ccdn_ops.nn import SecondOrderBranch, second_order_attention, squeeze_excite
+from ccdn_ops.attention import second_order_attention, squeeze_excite
+from ccdn_ops.nn import SecondOrderBranch
 from ccdn_ops.ops.covariance_pool import covariance_pool
 from ccdn_ops.ops.isqrt_cov import isqrt_cov
 from ccdn_ops.ops.newton_schulz_sqrt import newton_schulz_sqrt
 from ccdn_ops.ops.second_order_squeeze import second_order_squeeze
 
 from .blocks import AttentionLayout, FunctionLayout, Layout, PoolingLayout, Step, Unfit
+from .calls import is_tried
 from .watch import Conditions
 
 
@@ -100,7 +101,7 @@ class Swapped(nn.Module):
         if len(kwargs) == 1 and not args:
             x = kwargs.get(parameter)
         conditions: Conditions = cast(Any, self)._swap_conditions
-        if _takes(x, conditions.dtypes) and conditions.hold(self):
+        if is_tried(x, (4,), conditions.dtypes) and conditions.hold(self):
             return self._swap_operators(x)
         return original(self, *args, **kwargs)
 
@@ -213,20 +214,6 @@ def computed(layout: FunctionLayout, x: Tensor, iterations: int) -> Tensor:
         if layout.output == "flat":
             found = found.flatten(1)
     return found.view(*found.shape, *(1,) * layout.trailing)
-
-
-def _takes(x: Any, dtypes: tuple[torch.dtype, ...]) -> bool:
-    """Whether a call is of the kind that was tried, so that the operators serve it."""
-    return (
-        isinstance(x, Tensor)
-        and not torch.jit.is_tracing()
-        and x.dim() == 4
-        and x.dtype in dtypes
-        and x.layout is torch.strided
-        and not x.is_nested
-        and all(size >= 1 for size in x.shape[1:])
-        and (torch.compiler.is_compiling() or forward_ad._current_level < 0)
-    )
 
 
 _classes: WeakValueDictionary[tuple[type, int], type] = WeakValueDictionary()

@@ -13,10 +13,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ccdn_ops.nn import is_hooked
+from ccdn_ops.attention import is_hooked
 from ccdn_ops.ops.checks import FLOATING
 
 from .blocks import AttentionLayout, Layout, PoolingLayout, Step, Unfit
+from .classes import definitions
 from .code import PLAIN, Reading
 
 # Compared by ==, which for functions and classes is identity; a copy of a model keeps them.
@@ -42,8 +43,8 @@ class Conditions:
     constants: tuple[tuple[str, str, Any], ...] = ()
     dtypes: tuple[torch.dtype, ...] = FLOATING
 
-    def hold(self, module: nn.Module) -> bool:
-        """Whether nothing has changed since the swap."""
+    def hold(self, module: nn.Module | None = None) -> bool:
+        """Whether nothing has changed since the swap; a function's have no module."""
         for path, expected in self.attributes:
             found = _followed(module, path)
             if type(found) is not type(expected) or found != expected:
@@ -78,7 +79,7 @@ def read(module: nn.Module, layout: Layout) -> tuple[Conditions, dict[int, str]]
     reading = Reading()
     methods: set[tuple[type, str]] = set()
     for part in own.values():
-        for cls, function in _definitions(part, "forward"):
+        for cls, function in definitions(type(part), "forward"):
             methods.add((cls, "forward"))
             reading.method(function)
     attributes: dict[tuple[str, ...], Any] = {}
@@ -96,7 +97,7 @@ def read(module: nn.Module, layout: Layout) -> tuple[Conditions, dict[int, str]]
     conditions = Conditions(
         tuple((path, attributes[path]) for path in sorted(attributes)),
         parts,
-        tuple((*place, reading.constants[place]) for place in sorted(reading.constants)),
+        reading.places(),
     )
     return conditions, reading.numbers
 
@@ -127,7 +128,7 @@ def _plain(
         if name in vars(part):
             yield name, vars(part)[name]
             continue
-        for cls, value in _definitions(part, name, object):
+        for cls, value in definitions(type(part), name, object):
             if name.startswith("__") or (cls, name) in methods:
                 continue
             methods.add((cls, name))
@@ -141,20 +142,6 @@ def _plain(
                 reading.method(value)
             else:
                 yield name, value
-
-
-def _definitions(
-    part: nn.Module, name: str, kind: Any = FunctionType
-) -> Iterator[tuple[type, Any]]:
-    """What the classes of a module define under a name, as far as super() reaches."""
-    for cls in type(part).__mro__:
-        if cls is nn.Module:
-            return
-        if isinstance(vars(cls).get(name), kind) and name in vars(cls):
-            value = vars(cls)[name]
-            yield cls, value
-            if "super" not in getattr(getattr(value, "__code__", None), "co_names", ()):
-                return
 
 
 def _leaves(
@@ -211,7 +198,7 @@ def _is_torchs(cls: type) -> bool:
     return cls.__module__.partition(".")[0] == "torch"
 
 
-def _followed(module: nn.Module, path: tuple[str, ...]) -> Any:
+def _followed(module: nn.Module | None, path: tuple[str, ...]) -> Any:
     found: Any = module
     for name in path:
         found = getattr(found, name, None)

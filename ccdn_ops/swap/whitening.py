@@ -16,17 +16,19 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.autograd import forward_ad
+from torch import Tensor
 
 from ccdn_ops.ops.checks import FLOATING
 from ccdn_ops.ops.covariance_pool import covariance_pool
 from ccdn_ops.ops.newton_schulz_roots import newton_schulz_roots
 
-from . import functions, probe
+from . import probe
 from .blocks import FunctionLayout, Unfit
+from .calls import has_numbers
 from .code import Reading
-from .functions import Replacement
+from .replacement import Replacement
+from .symmetric import is_symmetric
+from .trials import COUNTS, signature, underlying, widths
 from .watch import Conditions
 
 # The arguments of IterNorm's Function after the map and the two buffers.
@@ -34,7 +36,6 @@ _WHITENING = ("channels of a group", "iterations", "eps", "momentum", "training"
 # How far IterNorm's own rounding may take it from the operator, in units of a block's tolerance. In
 # float32 its recurrence P^3 A is off by 3e-6 after 5 steps, and by ten times more after each other.
 _ROUNDING = 10
-_DEPTH = 6  # operations between a product and the matrix that is made of it
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,7 @@ class InverseRoot(Replacement):
         return self.function(*args, **kwargs)
 
     def _fits(self, a: Any) -> bool:
-        return (
-            isinstance(a, Tensor)
-            and a.dim() == self.layout.rank
-            and a.shape[-1] == a.shape[-2] > 0
-            and _plain(a, self.conditions)
-        )
+        return self._takes(a, self.layout.rank) and a.shape[-1] == a.shape[-2] and has_numbers(a)
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class Whitening(Replacement):
         self, x: Any, mean: Any, matrix: Any, channels: Any, count: Any, eps: Any, momentum: Any,
         training: Any,
     ) -> bool:  # fmt: skip
-        if not (isinstance(x, Tensor) and 2 <= x.dim() <= 5 and _plain(x, self.conditions)):
+        if not (self._takes(x, 2, 3, 4, 5) and has_numbers(x)):
             return False
         if not (training is True and type(channels) is int and channels > 0 and x.numel()):
             return False
@@ -89,25 +85,6 @@ class Whitening(Replacement):
                 for own, size in zip((mean, matrix), sizes, strict=True)
             )
         )
-
-
-def _plain(x: Tensor, conditions: Conditions) -> bool:
-    """Whether a call is of the kind that was tried: eager, with numbers to look at, without
-    autocast and transforms."""
-    return (
-        type(x) in (Tensor, nn.Parameter)  # no fake one
-        and not x.is_meta
-        and not (x.is_cuda and torch.cuda.is_current_stream_capturing())
-        and x.dtype in conditions.dtypes
-        and x.layout is torch.strided
-        and not x.is_nested
-        and not torch.jit.is_tracing()
-        and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-        and not torch.is_autocast_enabled(x.device.type)
-        and forward_ad._current_level < 0
-        and conditions.hold(functions._NOTHING)
-    )
 
 
 def inverse_root(layout: FunctionLayout, a: Tensor, iterations: int) -> Tensor:
@@ -138,94 +115,28 @@ def whitened(
     return white.view(x.shape[1], x.shape[0], *x.shape[2:]).transpose(0, 1).contiguous()
 
 
-# Which matrices are symmetric ---------------------------------------------------------------------
-
-
-def is_symmetric(a: Tensor) -> bool:
-    """Whether a matrix is symmetric and whoever has made it needs its gradient's symmetric part
-    alone, which is all that the operator gives.
-
-    It is so for X^T X, and for sums and multiples of it with what has no gradient.
-    """
-    if functions._is_watched(a) or a.is_inference():
-        return False
-    if torch.is_grad_enabled() and a.requires_grad and not _is_square(a.grad_fn, _DEPTH):
-        return False
-    with torch.no_grad():
-        skew = (a - a.mT).abs().amax()
-        return bool(skew <= 64 * torch.finfo(a.dtype).eps * a.abs().amax())
-
-
-def _is_square(node: Any, depth: int) -> bool:
-    """Whether autograd's record of a matrix says X^T X and sums with and multiples by constants."""
-    name = "" if node is None else node.name().removesuffix("Backward0")
-    if depth == 0 or not name:
-        return False
-    before = [inner for inner, _ in node.next_functions]
-    try:
-        if name in ("Addmm", "Baddbmm"):
-            kind = "mat" if name == "Addmm" else "batch"
-            pair = getattr(node, f"_saved_{kind}1"), getattr(node, f"_saved_{kind}2")
-            return before[0] is None and _transposed(*pair)
-        if name in ("Mm", "Bmm"):
-            return _transposed(node._saved_self, node._saved_mat2)
-    except RuntimeError:  # a factor was changed in place since; its backward pass will say so
-        return False
-    tracked = [inner for inner in before if inner is not None]
-    if name in ("Add", "Sub"):
-        return all(_is_square(inner, depth - 1) for inner in tracked)
-    if name in ("Mul", "Div"):  # by what has no gradient
-        return before[0] is not None and len(tracked) == 1 and _is_square(before[0], depth - 1)
-    # A product of more than two dimensions, seen with others.
-    views = ("UnsafeView", "Expand", "ReshapeAlias", "View")
-    return name in views and _is_square(before[0], depth - 1)
-
-
-def _transposed(left: Tensor | None, right: Tensor | None) -> bool:
-    """Whether one is the other's transpose, in the same memory."""
-    if left is None or right is None:
-        return False
-    other = right.mT
-    return (left.data_ptr(), left.shape, left.stride()) == (
-        other.data_ptr(),
-        other.shape,
-        other.stride(),
-    )
-
-
 # Recognising --------------------------------------------------------------------------------------
 
 
-def recognise(function: Callable[..., Any]) -> Replacement | None:
+def recognise(function: Callable[..., Any], reading: Reading) -> Replacement | None:
     """The replacement of a function that whitens, None for any other.
 
     Raises Unfit, with the reason, for one that computes it in some cases only.
     """
-    try:
-        reading = Reading()
-        readable = reading.callable(function)
-    except Unfit:
-        return None
-    if not readable or reading.compiled or not reading.names & functions._MATRICES:
-        return None
-    constants = tuple((*place, reading.constants[place]) for place in sorted(reading.constants))
-    conditions = Conditions(constants=constants)
+    conditions = Conditions(constants=reading.places())
     if _takes_eight(function):
         return _whitening(function, conditions, reading)
     try:
-        argument, default = functions._signature(function)
+        argument, default = signature(function)
     except Unfit:
         return None
     return _inverse_root(function, argument, default, conditions, reading)
 
 
 def _takes_eight(function: Callable[..., Any]) -> bool:
-    owner = getattr(function, "__self__", None)
-    first: tuple[Any, ...] = ()
-    if isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
-        function, first = owner.forward, (None,) * ("setup_context" not in vars(owner))
+    forward, own = underlying(function)
     try:
-        inspect.signature(function).bind(*first, *range(8))
+        inspect.signature(forward).bind(*range(own + 3 + len(_WHITENING)))
     except (TypeError, ValueError):
         return False
     return True
@@ -254,9 +165,9 @@ def _inverse_root(
             for batch in (1, 3)
         )
 
-    counts = functions._COUNTS if argument else layout.iterations
+    counts = COUNTS if argument else layout.iterations
     served = tuple(count for count in counts if agrees(5, count))
-    for size in functions.widths(reading):
+    for size in widths(reading):
         if not agrees(size, (served or layout.iterations)[0]):
             raise Unfit(f"it computes something else than the inverse root of {size} x {size}")
     if not served:
@@ -270,9 +181,9 @@ def _first_layout(
     function: Callable[..., Any], argument: str, default: int | None
 ) -> FunctionLayout | None:
     """The inverse root that it computes, for the first number of iterations with which it does."""
-    counts = list(functions._COUNTS)
+    counts = list(COUNTS)
     if argument:
-        counts = [default] if default and default in functions._COUNTS else [5, 3]
+        counts = [default] if default and default in COUNTS else [5, 3]
     for rank in (2, 3):
         a = _covariance(_features(5, torch.float32, 3), rank)
         for count in counts if argument else [None]:
@@ -361,8 +272,8 @@ def _whitening(
     usual = (4, 6, 3, 5)
     if not agrees(usual, 3, 5):
         return None
-    served = tuple(count for count in functions._COUNTS if agrees(usual, 3, count))
-    for what, shape, channels, numbers in _occasions(functions.widths(reading)):
+    served = tuple(count for count in COUNTS if agrees(usual, 3, count))
+    for what, shape, channels, numbers in _occasions(widths(reading)):
         if not agrees(shape, channels, 5, *numbers):
             raise Unfit(f"it computes something else than whitening for {what}")
     dtypes = tuple(dtype for dtype in FLOATING if agrees(usual, 3, 5, dtype=dtype))

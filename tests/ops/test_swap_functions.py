@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import ccdn_ops
 from ccdn_ops import swap_functions, swap_second_order, unswap
 from ccdn_ops.swap import FunctionLayout
-from ccdn_ops.swap.functions import Replacement
+from ccdn_ops.swap.replacement import Replacement
 
 D = 16
 pytestmark = pytest.mark.usefixtures("verified_once")

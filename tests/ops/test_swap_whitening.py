@@ -20,8 +20,9 @@ from whiteners import (
 )
 
 from ccdn_ops import newton_schulz_roots, swap_functions, swap_second_order, unswap
-from ccdn_ops.swap import whitening
+from ccdn_ops.swap import functions, whitening
 from ccdn_ops.swap.blocks import Unfit
+from ccdn_ops.swap.symmetric import is_symmetric
 
 
 @pytest.fixture
@@ -113,28 +114,28 @@ MADE: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
 def test_the_matrices_that_the_operator_gets(how: str) -> None:
     make, served = MADE[how]
     x = normal(6, 50, seed=1).requires_grad_()
-    assert whitening.is_symmetric(make(x)) is served
+    assert is_symmetric(make(x)) is served
 
 
 def test_a_matrix_that_somebody_looks_at() -> None:
     x = normal(6, 50, seed=1).requires_grad_()
     leaf = (x @ x.t()).detach().requires_grad_()
-    assert not whitening.is_symmetric(leaf)
-    assert whitening.is_symmetric(leaf.detach())
+    assert not is_symmetric(leaf)
+    assert is_symmetric(leaf.detach())
     retained, hooked = x @ x.t(), x @ x.t()
     retained.retain_grad()
     hooked.register_hook(lambda grad: grad)
-    assert not whitening.is_symmetric(retained)
-    assert not whitening.is_symmetric(hooked)
+    assert not is_symmetric(retained)
+    assert not is_symmetric(hooked)
     skew = leaf.detach().clone()
     skew[0, 1] += 1e-3
-    assert not whitening.is_symmetric(skew)
+    assert not is_symmetric(skew)
     with torch.inference_mode():
-        assert not whitening.is_symmetric(x @ x.t())
+        assert not is_symmetric(x @ x.t())
 
 
 def test_tensors_without_numbers_go_to_the_function() -> None:
-    made = whitening.recognise(isqrt_newton_schulz_autograd)
+    made = functions.recognise(isqrt_newton_schulz_autograd)
     assert made is not None
     assert made(torch.empty(5, 5, device="meta"), 5).shape == (5, 5)
     with FakeTensorMode():
@@ -199,13 +200,13 @@ class OtherGradient(IterativeNormalization):
 
 
 def test_other_inverse_roots() -> None:
-    found = whitening.recognise(by_the_trace)
+    found = functions.recognise(by_the_trace)
     assert found is not None
     assert (found.layout.norm, found.layout.default, found.layout.rank) == (False, 5, 2)
-    found = whitening.recognise(fixed)
+    found = functions.recognise(fixed)
     assert found is not None
     assert (found.layout.norm, found.layout.iterations) == (True, (4,))
     for other in (doubled, OtherStatistics.apply, OtherGradient.apply, torch.linalg.inv):
-        assert whitening.recognise(other) is None
+        assert functions.recognise(other) is None
     with pytest.raises(Unfit, match="something else than the inverse root of 33 x 33"):
-        whitening.recognise(of_small_ones)
+        functions.recognise(of_small_ones)
