@@ -1,9 +1,9 @@
 """A training step of whole networks on the CPU, before and after a swap.
 
 Float32, forward and backward pass; the optimiser is the same for both. networks.py says what each
-network has of its paper. `blocks` and `functions` are what the swap replaced. CCDN is built on the
-operators already: before is the reference backend. "+ branches" is SE-ResNet once more, swapped and
-with a second-order branch in each SE block (second_order=True), which the network before lacks.
+network has of its paper. `blocks` and `functions` are what the swap replaced. "+ branches" is
+SE-ResNet once more, swapped and with a second-order branch in each SE block (second_order=True),
+which the network before lacks. bench_training_step.py has CCDN, which is built on the operators.
 Prints its own table. Takes up to a minute for each network on two cores.
 """
 
@@ -13,7 +13,6 @@ import copy
 from collections.abc import Callable, Collection
 from typing import Any
 
-import bench_training_step
 import networks
 import pytest
 import torch
@@ -32,7 +31,6 @@ SHAPES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], bool]] = {
     "SE-ResNet-50, iSQRT-COV": (networks.SEResNet, (4, 1024, 14, 14), True),
     "GSoP-Net": (networks.GSoPNet, (4, 256, 56, 56), True),
 }
-CCDN_BATCH = 4  # batch norm over 2 samples leaves nothing but rounding in some gradients
 
 
 def step(model: nn.Module, x: Tensor, classes: bool, names: Collection[str] = ()) -> Step:
@@ -46,15 +44,6 @@ def step(model: nn.Module, x: Tensor, classes: bool, names: Collection[str] = ()
         return out.detach(), gradient_of(model, names)
 
     return run
-
-
-def of_ccdn(backend: str | None) -> Step:
-    random = torch.Generator().manual_seed(0)
-    crops = torch.rand(CCDN_BATCH, 3, 128, 128, generator=random)
-    target = torch.rand(CCDN_BATCH, 68, 2, generator=random)
-    model = bench_training_step.network("paper")
-    train = bench_training_step.step(model, backend, crops, target)
-    return lambda: (train(), gradient_of(model))
 
 
 def gradient_of(model: nn.Module, names: Collection[str] = ()) -> Tensor:
@@ -147,7 +136,3 @@ def test_branches_of_second_order(table: Table, benchmark: Any) -> None:
     }
     ours, theirs = step(after, x, classes, old), step(before, x, classes)
     compare("  + branches", theirs, ours, f"{len(report.replaced):6}", table, benchmark)
-
-
-def test_ccdn(table: Table, benchmark: Any) -> None:
-    compare("CCDN, reference, native", of_ccdn("reference"), of_ccdn(None), "", table, benchmark)
