@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ctypes
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from ccdn.runtime.threads import fork_safe_lock
 
@@ -27,12 +30,60 @@ def threads_for(faces: int, wanted: int | None = None) -> int | None:
 def torch_threads(count: int | None) -> Iterator[None]:
     """For the block, torch's number of threads in this thread; None changes nothing.
 
-    A thread whose first use of torch is in such a block would take the block's number for its own
-    and for the process's; it gets the number that the process had before.
+    Where torch's own OpenMP can be asked, no other thread notices. Elsewhere torch sets the number
+    for the process too: a thread whose first use of torch is in such a block would take it for its
+    own, and gets the number that the process had before; one that first uses torch otherwise while
+    the block lasts keeps it.
     """
     if count is None:
         yield
         return
+    setters = _setters()
+    with _process_wide(count) if setters is None else _local(count, *setters):
+        yield
+
+
+Setter = Callable[[int], int]
+
+
+@contextmanager
+def _local(count: int, openmp: Setter, mkl: Setter | None) -> Iterator[None]:
+    import torch
+
+    own = torch.get_num_threads()  # prepares a thread that has not used torch before
+    openmp(count)
+    before = 0 if mkl is None else mkl(count)
+    try:
+        yield
+    finally:
+        openmp(own)
+        if mkl is not None:
+            mkl(before)
+
+
+@functools.cache
+def _setters() -> tuple[Setter, Setter | None] | None:
+    """What sets this thread's number in torch's OpenMP, and in its MKL, whose function returns the
+    number that was set before; None where torch does not use the OpenMP that its library links.
+    """
+    import torch
+
+    found = sorted((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"))
+    if not found:
+        return None
+    library = ctypes.CDLL(str(found[0]))
+    openmp = getattr(library, "omp_set_num_threads", None)
+    if openmp is None:
+        return None
+    own = torch.get_num_threads()
+    openmp(own + 1)
+    obeyed = torch.get_num_threads() == own + 1
+    openmp(own)
+    return (openmp, getattr(library, "MKL_Set_Num_Threads_Local", None)) if obeyed else None
+
+
+@contextmanager
+def _process_wide(count: int) -> Iterator[None]:
     import torch
 
     global _inside, _usual
