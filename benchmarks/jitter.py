@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,9 @@ from films import CASES, FilmFrame, film
 from ccdn.data import landmark_box
 from ccdn.data.boxes import overlap
 from ccdn.data.images import cv2
-from ccdn.inference import smoothing
 from ccdn.inference.predictor import Predictor
 from ccdn.inference.results import Faces
-from ccdn.inference.smoothing import Cutoff
+from ccdn.inference.smoothing import CUTOFFS, Cutoff, Cutoffs, FaceSmoother
 from ccdn.inference.tracking import Tracker
 
 SEEDS = (101, 102, 103)
@@ -129,31 +129,25 @@ def row(traces: Sequence[Trace]) -> str:
     return "  ".join(cells)
 
 
-def choose(films: Sequence[Trace]) -> None:
-    """Print the best cutoffs for these faces, found in turn, twice, from those in use."""
-    best = {name: getattr(smoothing, name) for name in ("POINTS", "PLACE", "POSE")}
-    for name in (*best, *best):
-        tried = [Cutoff(least, slope) for least in LEASTS.tolist() for slope in SLOPES.tolist()]
-        best[name] = min(tried, key=lambda cutoff: cost(films, {**best, name: cutoff}))
-        print(f"{name} = {best[name]}: {cost(films, best):.4f}", flush=True)
+def choose(films: Sequence[Trace], start: Cutoffs = CUTOFFS) -> Cutoffs:
+    """The best cutoffs for these faces, found in turn, twice; each step is printed."""
+    best, names = start, [found.name for found in fields(Cutoffs)]
+    tried = [Cutoff(least, slope) for least in LEASTS.tolist() for slope in SLOPES.tolist()]
+    for name in (*names, *names):
+        best = min((replace(best, **{name: cutoff}) for cutoff in tried), key=partial(cost, films))
+        print(f"{name}: {getattr(best, name)}: {cost(films, best):.4f}", flush=True)
+    return best
 
 
-def cost(films: Sequence[Trace], cutoffs: dict[str, Cutoff]) -> float:
+def cost(films: Sequence[Trace], cutoffs: Cutoffs) -> float:
     """Mean jitter plus mean NME of the smoothed landmarks."""
-    kept = {name: getattr(smoothing, name) for name in cutoffs}
-    try:
-        for name, cutoff in cutoffs.items():
-            setattr(smoothing, name, cutoff)
-        again = [smoothed(own) for own in films]
-    finally:
-        for name, cutoff in kept.items():
-            setattr(smoothing, name, cutoff)
+    again = [smoothed(own, cutoffs) for own in films]
     return float(np.mean([own.jitter() + own.nme() for own in again]))
 
 
-def smoothed(own: Trace) -> Trace:
+def smoothed(own: Trace, cutoffs: Cutoffs) -> Trace:
     """The same face with smoothed landmarks; it has to be found in every frame."""
-    smoother = smoothing.FaceSmoother(own.found[0])
+    smoother = FaceSmoother(own.found[0], cutoffs)
     steps = np.diff(own.times)
     found = [own.found[0], *(smoother(p, s) for p, s in zip(own.found[1:], steps, strict=True))]
     return Trace(own.truth, found, own.ids, own.times)

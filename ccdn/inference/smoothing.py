@@ -22,11 +22,20 @@ class Cutoff:
     slope: float
 
 
-# By `python benchmarks/jitter.py --choose`, on generated films alone. The unit of length is the
-# longer side of the box around the first landmarks, moved along with the face.
-POINTS = Cutoff(0.5, 16.0)
-PLACE = Cutoff(0.5, 128.0)
-POSE = Cutoff(1.0, 32.0)
+@dataclass(frozen=True)
+class Cutoffs:
+    """Of a face's filters: of its points relative to the face, of its place, and of its size and
+    roll. The unit of length is the longer side of the box around the first landmarks, moved along
+    with the face.
+    """
+
+    points: Cutoff
+    place: Cutoff
+    pose: Cutoff
+
+
+# By `python benchmarks/jitter.py --choose`, on generated films alone.
+CUTOFFS = Cutoffs(points=Cutoff(0.5, 16.0), place=Cutoff(0.5, 128.0), pose=Cutoff(1.0, 32.0))
 
 
 class OneEuro:
@@ -70,13 +79,13 @@ class FaceSmoother:
     keeps its shape steady, and eyes and mouth are not delayed by the head.
     """
 
-    def __init__(self, landmarks: np.ndarray) -> None:
+    def __init__(self, landmarks: np.ndarray, cutoffs: Cutoffs = CUTOFFS) -> None:
         points = _complex(landmarks)
         self._first = points - points.mean()
         self.unit = max(float(np.ptp(landmarks, axis=0).max()), 1e-6)  # pixels, of the first frame
         self._first = self._first / self.unit
-        self._place, self._pose = OneEuro(PLACE), OneEuro(POSE)
-        self._points = OneEuro(POINTS)
+        self._place, self._pose = OneEuro(cutoffs.place), OneEuro(cutoffs.pose)
+        self._points = OneEuro(cutoffs.points)
         self._angle = 0.0
         self.landmarks = self._smoothed(landmarks, 0.0)
 
