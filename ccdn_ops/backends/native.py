@@ -363,7 +363,12 @@ def launch(operator: str, function: Callable[..., int], *arguments: Any) -> None
     else:
         status = function(*addresses)
     if status:
-        raise RuntimeError(f"ccdn::{operator} failed in its native kernel: {_why(status)}")
+        raise failure(operator, status)
+
+
+def failure(operator: str, status: int) -> RuntimeError:
+    """The error for a status that is not 0."""
+    return RuntimeError(f"ccdn::{operator} failed in its native kernel: {_why(status)}")
 
 
 def _why(status: int) -> str:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, NamedTuple
 
 import torch
@@ -35,9 +36,31 @@ class Implementation:
     forward: Callable[..., Any]
     backward: Callable[..., Any]
     supports: Callable[..., str | None]
+    bind: Callable[..., Bound | None] | None = None
+
+
+class Bound(NamedTuple):
+    """What is left to do of a call whose signature is known; ops/direct.py keeps it.
+
+    inputs are the operator's, of the sizes, strides and dtypes that it was bound for, in the CPU's
+    memory and not empty. The number of threads is the same, too.
+
+      inference(*inputs) -> the public outputs, a tensor or a tuple
+      forward(*inputs) -> those, and a tuple of what is saved, in any form
+      backward(gradients, (*inputs, *saved)) -> the gradients of the inputs; a gradient of an output
+          may be None, but not all, and have any strides
+      unpacked(saved) -> what the schema calls saved
+    """
+
+    inference: Callable[..., Any]
+    forward: Callable[..., tuple[Any, tuple[Tensor, ...]]]
+    backward: Callable[..., Sequence[Tensor | None]]
+    unpacked: Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 
 _implementations: dict[tuple[str, str], Implementation] = {}
+_versions = count()
+_version = next(_versions)
 _load_errors: dict[tuple[str, str], str] = {}
 
 
@@ -48,18 +71,29 @@ def register(
     forward: Callable[..., Any],
     backward: Callable[..., Any],
     supports: Callable[..., str | None] = lambda *_: None,
+    bind: Callable[..., Bound | None] | None = None,
 ) -> None:
     """Offer a backend's kernels for an operator.
 
     `forward` and `backward` take the arguments of the operator's two schemas. `supports` takes
     the arguments of the forward schema, whose tensors may be fake (shape, strides, dtype and device
     are real, data are not), and returns None, or why this backend cannot serve them.
+
+    `bind`, which may be left out, takes the operator's inputs and its options without `save`, and
+    returns a Bound for calls like this one, or None.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
+    global _version
     _implementations[operator, backend] = Implementation(
-        operator, backend, forward, backward, supports
+        operator, backend, forward, backward, supports, bind
     )
+    _version = next(_versions)
+
+
+def version() -> int:
+    """Another number after every registration."""
+    return _version
 
 
 def _checked(name: str | None, source: str) -> str | None:

@@ -17,6 +17,7 @@ from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import forward_ad
 
 from ccdn_ops.ops import derivatives, raw
+from ccdn_ops.ops.direct import Direct, titled
 from ccdn_ops.ops.operator import Operator
 
 Raw = Callable[..., Any]
@@ -51,7 +52,7 @@ def differentiable(
     options = len(record.option_types) + extra
     raw_forward: Raw = forward or raw.packet(operator)
     raw_backward: Raw = backward or raw.packet(f"{operator}_backward")
-    title = "".join(word.capitalize() for word in operator.split("_"))
+    title = titled(operator)
 
     # torch.jit.trace, a second derivative and forward mode: PyTorch's own functions.
     plain: Raw = traced or record.literal
@@ -96,6 +97,19 @@ def differentiable(
     Gradient.__name__ = f"{title}Gradient"
     differentiate = Gradient.apply
 
+    def gradients(grads: Any, inputs: Any, saved: Any, values: tuple[Any, ...]) -> list[Any]:
+        """Of the inputs, None for an input None; one of the outputs' gradients is not None."""
+        # If no derivative of this can be requested, the operator itself suffices; a compiled
+        # graph refuses a second derivative by itself.
+        plain = torch.compiler.is_compiling() or not (
+            torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+        )
+        gradient = raw_backward if plain else differentiate
+        found = gradient(*grads, *inputs, *saved, *values)
+        if isinstance(found, Tensor):
+            found = (found,)
+        return [grad if x is not None else None for grad, x in zip(found, inputs, strict=False)]
+
     # Options come first: the number of inputs may vary.
     class Forward(torch.autograd.Function):
         generate_vmap_rule = True
@@ -119,21 +133,11 @@ def differentiable(
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-            count = len(ctx.needs_input_grad)
-            grads = grads[:outputs]
-            if all(grad is None for grad in grads):
+            count, saved = len(ctx.needs_input_grad), ctx.saved_tensors
+            if all(grad is None for grad in grads[:outputs]):
                 return (None,) * count
-            saved = ctx.saved_tensors
-            # If no derivative of this can be requested, the operator itself suffices; a compiled
-            # graph refuses a second derivative by itself.
-            plain = torch.compiler.is_compiling() or not (
-                torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
-            )
-            gradient = raw_backward if plain else differentiate
-            found = gradient(*grads, *saved, *ctx.options)
-            if isinstance(found, Tensor):
-                found = (found,)
-            found = (grad if x is not None else None for grad, x in zip(found, saved, strict=False))
+            inputs, states = saved[: count - options], saved[count - options :]
+            found = gradients(grads[:outputs], inputs, states, ctx.options)
             return (*(None,) * options, *found)
 
     class ForwardMode(Forward):
@@ -149,7 +153,8 @@ def differentiable(
 
     # torch.compile traces no Function that defines jvp, so it gets the one without.
     eager: Any = type(title, (ForwardMode,), {})
-    return Differentiable(raw_forward, Forward, eager, plain, outputs, options)
+    direct = Direct(record, gradients, extra)
+    return Differentiable(raw_forward, Forward, eager, plain, direct, outputs, options)
 
 
 def _with_options(plain: Raw, options: tuple[Any, ...]) -> Raw:
@@ -169,9 +174,17 @@ class Differentiable:
     """What differentiable() makes: an operator that autograd knows."""
 
     def __init__(
-        self, raw: Raw, traced: Any, eager: Any, plain: Raw, outputs: int, options: int
+        self,
+        raw: Raw,
+        traced: Any,
+        eager: Any,
+        plain: Raw,
+        direct: Direct,
+        outputs: int,
+        options: int,
     ) -> None:
         self.raw, self.traced, self.eager, self.plain = raw, traced, eager, plain
+        self.direct = direct
         self.outputs, self.options = outputs, options
         # Function.apply() binds the arguments to forward's signature, which takes longer than a
         # small call. When no transform of torch.func is active, it does no more than this.
@@ -190,11 +203,22 @@ class Differentiable:
             found = self.plain(*args)
         elif torch._C._are_functorch_transforms_active():
             found = self.eager.apply(*options, *inputs)
-        elif not grad and forward_ad._current_level < 0:
-            found = self.raw(*args)
         else:
-            found = self.apply(*options, *unwrap_dead_wrappers(inputs))
+            found = self._directly(inputs, options)
+            if found is not None:
+                pass
+            elif not grad and forward_ad._current_level < 0:
+                found = self.raw(*args)
+            else:
+                found = self.apply(*options, *unwrap_dead_wrappers(inputs))
         return (found,) if isinstance(found, Tensor) else tuple(found[: self.outputs])
+
+    def _directly(self, inputs: tuple[Any, ...], options: tuple[Any, ...]) -> Any:
+        """The first call of a signature, by which later ones are direct; None if they cannot be."""
+        given = self.direct.options
+        if any(option is not None for option in options[len(self.direct.record.option_types) :]):
+            return None
+        return self.direct.learn(inputs, options[:given])
 
 
 def _differentiated_in_graph() -> bool:

@@ -41,6 +41,11 @@ def cocs_loss(features: Tensor | Sequence[Tensor], group: ProcessGroup | None = 
     sequence, levels of different dtypes or devices, and P or D of 0.
     """
     single = isinstance(features, Tensor)
+    given: Any = (features,) if single else features
+    if group is None and type(given) in (tuple, list):
+        losses = _cocs_loss.direct(given, ())
+        if losses is not None:
+            return losses.view(()) if single else losses
     levels = [features] if isinstance(features, Tensor) else _listed(features)
     _check(levels)
     (losses,) = _cocs_loss(*levels, group)

@@ -20,6 +20,9 @@ def covariance_pool(x: Tensor) -> Tensor:
     Raises TypeError for any other dtype, and ValueError for any other rank or an empty D or N.
     Differentiable any number of times and in forward mode (docs/limits.md).
     """
+    found = _covariance_pool.direct((x,), ())
+    if found is not None:
+        return found
     check_map("covariance_pool", "x", x)
     (covariance,) = _covariance_pool(x)
     return covariance

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu import binding
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.ops.covariance_pool.spec import outputs
@@ -40,6 +41,20 @@ def _backward(grad: Tensor, x: Tensor, trace: Tensor) -> Tensor:
     return grad_x
 
 
+def _bind(x: Tensor) -> registry.Bound | None:
+    flat = binding.flat_view(x)
+    if flat is None:
+        return None
+    batch, channels, _ = flat.shape
+    saving = binding.Saving(native.covariance_shape(flat), [(batch,)])
+    return binding.of_one_tensor("covariance_pool", x, [(batch, channels, channels)], saving)
+
+
 registry.register(
-    "covariance_pool", backend="cpu", forward=_forward, backward=_backward, supports=supports
+    "covariance_pool",
+    backend="cpu",
+    forward=_forward,
+    backward=_backward,
+    supports=supports,
+    bind=_bind,
 )

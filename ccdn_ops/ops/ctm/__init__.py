@@ -26,6 +26,10 @@ def ctm(x: Tensor, weights: Sequence[Tensor], iterations: int = 5) -> tuple[Tens
     Raises TypeError and ValueError as dual_squeeze and excitation_gates do, and ValueError unless
     there are four weights. Differentiable any number of times and in forward mode (docs/limits.md).
     """
+    if type(weights) in (tuple, list):
+        found = _ctm.direct((x, *weights), (iterations,))
+        if found is not None:
+            return found
     check_map("ctm", "x", x, ranks=(4,))
     check_iterations("ctm", iterations)
     if isinstance(weights, Tensor) or not hasattr(weights, "__len__"):

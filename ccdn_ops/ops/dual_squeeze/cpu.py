@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu import binding
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
@@ -17,10 +18,15 @@ def _plan(x: Tensor, iterations: int) -> DualSqueezePlan:
     return dual_squeeze_plan(channels, positions, iterations, DTYPE_NAMES[x.dtype], "cpu")
 
 
+def _saved_side(x: Tensor, plan: DualSqueezePlan) -> int:
+    _, channels, positions = x.shape
+    return (channels if plan.side == "channels" else positions) if plan.saves_gram else 0
+
+
 def _forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     plan = _plan(x, iterations)
-    batch, channels, positions = x.shape
-    n = (channels if plan.side == "channels" else positions) if plan.saves_gram else 0
+    batch, channels, _ = x.shape
+    n = _saved_side(x, plan)
     wide = accumulation_dtype(x.dtype)
     first, second = x.new_empty(batch, channels), x.new_empty(batch, channels)
     mean, trace = x.new_empty(batch, channels, dtype=wide), x.new_empty(batch, dtype=wide)
@@ -67,6 +73,22 @@ def _backward(
     return grad
 
 
+def _bind(x: Tensor, iterations: int) -> registry.Bound | None:
+    flat = binding.flat_view(x)
+    if flat is None:
+        return None
+    plan, (batch, channels, _) = _plan(flat, iterations), flat.shape
+    n = _saved_side(flat, plan)
+    states = [(batch, channels), (batch,), (batch, n, n)]
+    saving = binding.Saving(native.dual_squeeze_shape(flat, plan), states, plan)
+    return binding.of_one_tensor("dual_squeeze", x, [(batch, channels)] * 2, saving)
+
+
 registry.register(
-    "dual_squeeze", backend="cpu", forward=_forward, backward=_backward, supports=supports
+    "dual_squeeze",
+    backend="cpu",
+    forward=_forward,
+    backward=_backward,
+    supports=supports,
+    bind=_bind,
 )

@@ -29,6 +29,10 @@ def excitation_gates(
     devices that do not agree, and for a second that is missing or superfluous. Differentiable any
     number of times and in forward mode (docs/limits.md).
     """
+    weights = (reduce_weight, reduce_bias, expand_weight, expand_bias)
+    found = _excitation_gates.direct((first, second, *weights), ())
+    if found is not None:
+        return found
     operator = "excitation_gates"
     check_tensor(operator, "first", first)
     if first.dim() != 2 or first.shape[1] < 1:
@@ -36,7 +40,6 @@ def excitation_gates(
             f"ccdn_ops.{operator}: first has shape {tuple(first.shape)}; "
             "expected (B, D) with D >= 1"
         )
-    weights = (reduce_weight, reduce_bias, expand_weight, expand_bias)
     orders = check_weights(operator, first.shape[1], *weights)
     if (second is None) != bool(orders == 1):  # a tensor in torch.jit.trace
         found = "missing" if second is None else "given"

@@ -26,6 +26,9 @@ def isqrt_cov(x: Tensor, iterations: int = 5, triu: bool = False) -> Tensor:
     ValueError for any other rank, an empty D or N, or `iterations` out of range. Differentiable any
     number of times and in forward mode (docs/limits.md).
     """
+    found = _isqrt_cov.direct((x,), (iterations, triu))
+    if found is not None:
+        return found
     operator = "isqrt_cov"
     check_map(operator, "x", x)
     check_iterations(operator, iterations)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu import binding
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.ops.isqrt_cov.spec import outputs
@@ -50,6 +51,25 @@ def _backward(
     return grad_x
 
 
+def _bind(x: Tensor, iterations: int, triu: bool, save: bool) -> registry.Bound | None:
+    flat = binding.flat_view(x)
+    if flat is None:
+        return None
+
+    def saving(save: bool) -> binding.Saving:
+        _, *states = outputs(flat.to("meta"), iterations, triu, save)
+        shape = native.isqrt_cov_shape(flat, iterations, triu, states[-1].shape[1])
+        return binding.Saving(shape, [state.shape for state in states])
+
+    root = outputs(flat.to("meta"), iterations, triu, save)[0]
+    return binding.of_one_tensor("isqrt_cov", x, [root.shape], saving(True), saving(False))
+
+
 registry.register(
-    "isqrt_cov", backend="cpu", forward=_forward, backward=_backward, supports=supports
+    "isqrt_cov",
+    backend="cpu",
+    forward=_forward,
+    backward=_backward,
+    supports=supports,
+    bind=_bind,
 )

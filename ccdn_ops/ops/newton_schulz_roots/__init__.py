@@ -28,6 +28,9 @@ def newton_schulz_roots(
     ValueError for matrices that are empty or not square, or `iterations` out of range.
     Differentiable any number of times and in forward mode (docs/limits.md).
     """
+    found = _newton_schulz_roots.direct((a,), (iterations, norm))
+    if found is not None:
+        return found
     operator = "newton_schulz_roots"
     check_matrices(operator, "a", a)
     check_iterations(operator, iterations)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu import binding
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.ops.newton_schulz_roots.spec import Outputs, outputs
@@ -50,6 +51,25 @@ def _backward(
     return grad_a
 
 
+def _bind(a: Tensor, iterations: int, norm: bool, save: bool) -> registry.Bound | None:
+    if not a.is_contiguous():
+        return None
+
+    def saving(save: bool) -> binding.Saving:
+        _, _, *states = outputs(a.to("meta"), iterations, norm, save)
+        shape = native.newton_schulz_roots_shape(a, iterations, norm, states[-1].shape[1])
+        return binding.Saving(shape, [state.shape for state in states])
+
+    return binding.of_one_tensor(
+        "newton_schulz_roots", a, [a.shape] * 2, saving(True), saving(False), zeros=False
+    )
+
+
 registry.register(
-    "newton_schulz_roots", backend="cpu", forward=_forward, backward=_backward, supports=supports
+    "newton_schulz_roots",
+    backend="cpu",
+    forward=_forward,
+    backward=_backward,
+    supports=supports,
+    bind=_bind,
 )

@@ -41,6 +41,10 @@ def newton_schulz_sqrt(
     ValueError for matrices that are empty or not square, or `iterations` out of range.
     Differentiable any number of times and in forward mode (docs/limits.md).
     """
+    if inverse is False:
+        found = _newton_schulz_sqrt.direct((a,), (iterations,))
+        if found is not None:
+            return found
     operator = "newton_schulz_sqrt"
     check_matrices(operator, "a", a)
     check_iterations(operator, iterations)

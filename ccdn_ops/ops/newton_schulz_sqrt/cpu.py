@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu import binding
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.ops.newton_schulz_sqrt.spec import outputs
@@ -43,6 +44,23 @@ def _backward(
     return grad_a
 
 
+def _bind(a: Tensor, iterations: int, save: bool) -> registry.Bound | None:
+    if not a.is_contiguous():
+        return None
+
+    def saving(save: bool) -> binding.Saving:
+        _, *states = outputs(a.to("meta"), iterations, save)
+        shape = native.newton_schulz_shape(a, iterations, states[-1].shape[1])
+        return binding.Saving(shape, [state.shape for state in states])
+
+    return binding.of_one_tensor("newton_schulz_sqrt", a, [a.shape], saving(True), saving(False))
+
+
 registry.register(
-    "newton_schulz_sqrt", backend="cpu", forward=_forward, backward=_backward, supports=supports
+    "newton_schulz_sqrt",
+    backend="cpu",
+    forward=_forward,
+    backward=_backward,
+    supports=supports,
+    bind=_bind,
 )

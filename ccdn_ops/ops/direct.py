@@ -1,0 +1,250 @@
+"""The direct way of an eager call: past the checks, the dispatcher and the look-ups.
+
+A call takes it only where nobody else may watch or change what happens: exact tensors whose
+dispatch keys are those of plain memory, no mode, no transform, no trace, no profiler, no hooks of
+saved tensors. Everything else goes the general way (autograd.py), whose results are the same.
+
+The checks, the choice of a backend, its plan and its argument struct depend on the call's
+signature alone: sizes, strides, dtypes, options, threads, the backend asked for. They are done once
+for each, and what is left to do is kept, as a Bound (backends/registry.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+
+from ccdn_ops.backends import registry
+from ccdn_ops.backends.registry import Bound
+from ccdn_ops.ops.operator import Operator
+
+# Signatures that are kept of one operator; with one more, all are forgotten.
+KEPT = 1024
+
+_dispatch_keys = torch._C._dispatch_keys
+_transforms = torch._C._are_functorch_transforms_active
+_tracing = torch._C._is_tracing
+_function_modes = torch._C._len_torch_function_stack
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_profiled = torch._C._autograd._profiler_enabled
+_hooks_of_saved = torch._C._autograd._top_saved_tensors_default_hooks
+
+
+def _plain_keys() -> frozenset[int]:
+    """The dispatch keys of a tensor in the CPU's memory, made within inference mode or not.
+
+    With any other key a tensor has no such memory, or it is to be read otherwise: of another device
+    or layout, a negative view, functional, mapped over, a subclass that dispatches by itself.
+    """
+    with torch.inference_mode():
+        within = torch.empty(0)
+    return frozenset(_dispatch_keys(x).raw_repr() for x in (torch.empty(0), within))
+
+
+PLAIN = _plain_keys()
+
+
+def signature(tensors: Sequence[Any]) -> tuple[Any, ...] | None:
+    """Sizes, strides and dtypes of plain tensors, or None for None; None if one is not plain."""
+    found: list[Any] = []
+    for x in tensors:
+        if x is None:
+            found.append(None)
+            continue
+        kind = type(x)
+        if (kind is not Tensor and kind is not Parameter) or _dispatch_keys(
+            x
+        ).raw_repr() not in PLAIN:
+            return None
+        found += (x.shape, x.stride(), x.dtype)
+    return tuple(found)
+
+
+def undisturbed() -> bool:
+    """Whether nobody watches or changes what this thread does."""
+    return not (
+        torch.compiler.is_compiling()
+        or _transforms()
+        or _dispatch_modes()
+        or _function_modes()
+        or _tracing()
+        or _profiled()
+        or forward_ad._current_level >= 0
+    )
+
+
+class Direct:
+    """The direct calls of one operator."""
+
+    def __init__(self, record: Operator, general: Callable[..., Any], extra: int = 0) -> None:
+        """`general` is the backward pass of the general way: (gradients, inputs, saved, options)
+        -> the gradients of the inputs. Its last `extra` options are None here."""
+        self.record = record
+        saves = tuple(record.option_types)[-1:] == ("save",)
+        self.ends = (True,) * saves, (None,) * extra
+        self.options = len(record.option_types) - saves  # how many the user gives
+        self.kept: dict[Any, _Call] = {}
+        self.function: Any = _function(general, record.name)
+        # What Function.apply does when no transform of torch.func is active.
+        self.apply = super(torch.autograd.Function, self.function).apply  # type: ignore[misc]
+
+    def __call__(self, inputs: Sequence[Any], options: Sequence[Any]) -> Any:
+        """The public outputs, a tensor or a tuple; None where the call must go the general way.
+
+        inputs and options are as the user gave them, unchecked; options are those of the schema,
+        without `save`. The first call of a signature goes the general way, with its checks.
+        """
+        if not undisturbed():
+            return None
+        described = signature(inputs)
+        if described is None:
+            return None
+        call = self.kept.get(_key(described, options))
+        return None if call is None else self._run(call, inputs)
+
+    def learn(self, inputs: Sequence[Any], options: Sequence[Any]) -> Any:
+        """As a call, of arguments that were checked; it keeps their signature."""
+        if not undisturbed():
+            return None
+        described = signature(inputs)
+        if described is None or not all(type(option) in (int, bool) for option in options):
+            return None
+        if any(x is not None and x.numel() == 0 for x in inputs):
+            return None
+        key = _key(described, options)
+        call = self.kept.get(key)
+        if call is None:
+            save, rest = self.ends
+            bound = self._bound(inputs, (*options, *save)) or self._of_kernels(options)
+            call = _Call(described, bound, (*options, *save, *rest))
+            if len(self.kept) >= KEPT:
+                self.kept.clear()
+            # A backend that was loaded for this call has changed the registry's version.
+            self.kept[_key(described, options)] = call
+        return self._run(call, inputs)
+
+    def _run(self, call: _Call, inputs: Sequence[Any]) -> Any:
+        if torch.is_grad_enabled():
+            for x in inputs:
+                if x is not None and x.requires_grad:
+                    # The saved tensors would not be those of the general way.
+                    return None if _hooks_of_saved(False) else self.apply(call, *inputs)
+        return call.bound.inference(*inputs)
+
+    def _bound(self, inputs: Sequence[Any], options: Sequence[Any]) -> Bound | None:
+        """Of the backend that serves the call, if it makes one."""
+        record, (first, *others) = self.record, inputs
+        if record.bind is not None:
+            return record.bind(*inputs, *options)
+        if record.parts:
+            return None
+        asked = first.flatten(2) if record.flat else first
+        bind = registry.select(record.name, asked, *others, *options).bind
+        return None if bind is None else bind(*inputs, *options)
+
+    def _of_kernels(self, options: Sequence[Any]) -> Bound:
+        """Of the raw operator's own kernels, which choose the backend at every call."""
+        record, count, (save, _) = self.record, self.record.outputs, self.ends
+        kernel, differentiate = record.kernel, record.backward
+        assert kernel is not None
+        assert differentiate is not None
+        listed = "Tensor[]" in record.inputs.values()
+        states = len(record.returns) - count
+
+        def run(inputs: tuple[Any, ...], *save: bool) -> tuple[Any, tuple[Tensor, ...]]:
+            found = kernel(*([inputs] if listed else inputs), *options, *save)
+            if isinstance(found, Tensor):
+                return found, ()
+            return found[0] if count == 1 else tuple(found[:count]), tuple(found[count:])
+
+        def backward(grads: Sequence[Any], saved: Sequence[Any]) -> Sequence[Any]:
+            inputs = saved[: len(saved) - states]
+            given = (inputs, *saved[len(inputs) :]) if listed else saved
+            found = differentiate(*grads, *given, *options, *save)
+            found = (found,) if isinstance(found, Tensor) else found
+            return [g if x is not None else None for g, x in zip(found, inputs, strict=False)]
+
+        return Bound(
+            inference=lambda *inputs: run(inputs, *(False for _ in save))[0],
+            forward=lambda *inputs: run(inputs, *save),
+            backward=backward,
+            unpacked=lambda saved: saved,
+        )
+
+
+def _key(described: tuple[Any, ...], options: Sequence[Any]) -> tuple[Any, ...]:
+    # 5 == 5.0 and 1 == True, but the checks tell them apart.
+    kinds = [type(option) for option in options]
+    named = registry.override()
+    return described, *options, *kinds, named, registry.version(), torch.get_num_threads()
+
+
+def titled(operator: str) -> str:
+    """The name of the operator's Function; its node in the graph has Backward behind it."""
+    return "".join(word.capitalize() for word in operator.split("_"))
+
+
+class _Call:
+    """A signature, what is bound for it, and what its backward pass may take for granted."""
+
+    __slots__ = ("bound", "options", "results", "saved", "signature")
+
+    def __init__(self, described: tuple[Any, ...], bound: Bound, options: tuple[Any, ...]) -> None:
+        self.signature, self.bound, self.options = described, bound, options
+        self.results: tuple[Any, ...] | None = None  # (sizes, dtype) of each output
+        self.saved: tuple[Any, ...] | None = None  # signature of the inputs and of what is saved
+
+
+def _function(general: Callable[..., Any], name: str) -> Any:
+    """A Function whose first argument is the _Call."""
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, call: _Call, *inputs: Any) -> Any:
+            outputs, saved = call.bound.forward(*inputs)
+            if call.saved is None:
+                given = outputs if type(outputs) is tuple else (outputs,)
+                call.results = tuple((y.shape, y.dtype) for y in given)
+                call.saved = signature((*inputs, *saved))
+            ctx.call, ctx.count = call, len(inputs)
+            ctx.save_for_backward(*inputs, *saved)
+            ctx.set_materialize_grads(False)
+            return outputs
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+            call, count = ctx.call, ctx.count
+            if all(grad is None for grad in grads):
+                return (None,) * (1 + count)
+            saved = ctx.saved_tensors
+            if (
+                not torch.is_grad_enabled()
+                and undisturbed()
+                and _as_expected(grads, call.results)
+                and signature(saved) == call.saved
+            ):
+                found = call.bound.backward(grads, saved)
+            else:
+                inputs, states = saved[:count], call.bound.unpacked(saved[count:])
+                found = general(grads, inputs, states, call.options)
+            return (None, *found)
+
+    return type(titled(name), (Function,), {})  # its node is named after it
+
+
+def _as_expected(grads: Sequence[Tensor | None], results: Sequence[Any]) -> bool:
+    """Whether these are plain tensors like the outputs, or None; their strides may be others."""
+    for grad, (shape, dtype) in zip(grads, results, strict=True):
+        if grad is not None and (
+            type(grad) is not Tensor
+            or grad.dtype is not dtype
+            or grad.shape != shape
+            or _dispatch_keys(grad).raw_repr() not in PLAIN
+        ):
+            return False
+    return True
