@@ -101,31 +101,26 @@ class Direct:
         """
         if not undisturbed():
             return None
-        described = signature(inputs)
-        if described is None:
-            return None
-        call = self.kept.get(_key(described, options))
+        key = _key(inputs, options)
+        call = None if key is None else self.kept.get(key)
         return None if call is None else self._run(call, inputs)
 
     def learn(self, inputs: Sequence[Any], options: Sequence[Any]) -> Any:
         """As a call, of arguments that were checked; it keeps their signature."""
         if not undisturbed():
             return None
-        described = signature(inputs)
-        if described is None or not all(type(option) in (int, bool) for option in options):
+        key = _key(inputs, options)
+        if key is None or any(x is not None and x.numel() == 0 for x in inputs):
             return None
-        if any(x is not None and x.numel() == 0 for x in inputs):
-            return None
-        key = _key(described, options)
         call = self.kept.get(key)
         if call is None:
             save, rest = self.ends
             bound = self._bound(inputs, (*options, *save)) or self._of_kernels(options)
-            call = _Call(described, bound, (*options, *save, *rest))
+            call = _Call(bound, (*options, *save, *rest))
             if len(self.kept) >= KEPT:
                 self.kept.clear()
-            # A backend that was loaded for this call has changed the registry's version.
-            self.kept[_key(described, options)] = call
+            # If a backend was loaded for this call, it changed the registry's version: again.
+            self.kept[_key(inputs, options)] = call
         return self._run(call, inputs)
 
     def _run(self, call: _Call, inputs: Sequence[Any]) -> Any:
@@ -177,11 +172,17 @@ class Direct:
         )
 
 
-def _key(described: tuple[Any, ...], options: Sequence[Any]) -> tuple[Any, ...]:
-    # 5 == 5.0 and 1 == True, but the checks tell them apart.
-    kinds = [type(option) for option in options]
-    named = registry.override()
-    return described, *options, *kinds, named, registry.version(), torch.get_num_threads()
+def _key(inputs: Sequence[Any], options: Sequence[Any]) -> tuple[Any, ...] | None:
+    """All that a Bound depends on; None for what no Bound serves."""
+    described = signature(inputs)
+    if described is None:
+        return None
+    for option in options:
+        kind = type(option)
+        if kind is not int and kind is not bool:
+            return None
+        described += kind, option  # 1 == True, but the checks tell them apart
+    return *described, registry.override(), registry.version(), torch.get_num_threads()
 
 
 def titled(operator: str) -> str:
@@ -192,11 +193,12 @@ def titled(operator: str) -> str:
 class _Call:
     """A signature, what is bound for it, and what its backward pass may take for granted."""
 
-    __slots__ = ("bound", "options", "results", "saved", "signature")
+    __slots__ = ("bound", "count", "options", "results", "saved")
 
-    def __init__(self, described: tuple[Any, ...], bound: Bound, options: tuple[Any, ...]) -> None:
-        self.signature, self.bound, self.options = described, bound, options
-        self.results: tuple[Any, ...] | None = None  # (sizes, dtype) of each output
+    def __init__(self, bound: Bound, options: tuple[Any, ...]) -> None:
+        self.bound, self.options = bound, options
+        self.count = 0  # of the inputs
+        self.results: tuple[Any, ...] = ()  # (sizes, dtype) of each output
         self.saved: tuple[Any, ...] | None = None  # signature of the inputs and of what is saved
 
 
@@ -209,42 +211,50 @@ def _function(general: Callable[..., Any], name: str) -> Any:
             outputs, saved = call.bound.forward(*inputs)
             if call.saved is None:
                 given = outputs if type(outputs) is tuple else (outputs,)
+                call.count = len(inputs)
                 call.results = tuple((y.shape, y.dtype) for y in given)
                 call.saved = signature((*inputs, *saved))
-            ctx.call, ctx.count = call, len(inputs)
+            ctx.call = call
             ctx.save_for_backward(*inputs, *saved)
             ctx.set_materialize_grads(False)
             return outputs
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-            call, count = ctx.call, ctx.count
-            if all(grad is None for grad in grads):
+            call, saved = ctx.call, ctx.saved_tensors
+            count = call.count
+            given = _given(grads, call.results)
+            if given is False:
                 return (None,) * (1 + count)
-            saved = ctx.saved_tensors
             if (
-                not torch.is_grad_enabled()
+                given
+                and not torch.is_grad_enabled()
                 and undisturbed()
-                and _as_expected(grads, call.results)
+                and call.saved is not None
                 and signature(saved) == call.saved
             ):
-                found = call.bound.backward(grads, saved)
-            else:
-                inputs, states = saved[:count], call.bound.unpacked(saved[count:])
-                found = general(grads, inputs, states, call.options)
-            return (None, *found)
+                return (None, *call.bound.backward(grads, saved))
+            inputs, states = saved[:count], call.bound.unpacked(saved[count:])
+            return (None, *general(grads, inputs, states, call.options))
 
     return type(titled(name), (Function,), {})  # its node is named after it
 
 
-def _as_expected(grads: Sequence[Tensor | None], results: Sequence[Any]) -> bool:
-    """Whether these are plain tensors like the outputs, or None; their strides may be others."""
+def _given(grads: Sequence[Tensor | None], results: Sequence[Any]) -> bool | None:
+    """Whether there are gradients, plain tensors like the outputs but for their strides.
+
+    False where all are None; None where one is not as expected.
+    """
+    found: bool | None = False
     for grad, (shape, dtype) in zip(grads, results, strict=True):
-        if grad is not None and (
+        if grad is None:
+            continue
+        if (
             type(grad) is not Tensor
             or grad.dtype is not dtype
             or grad.shape != shape
             or _dispatch_keys(grad).raw_repr() not in PLAIN
         ):
-            return False
-    return True
+            return None
+        found = True
+    return found

@@ -19,6 +19,7 @@ from ccdn_ops.backends.registry import Bound
 from ccdn_ops.precision import accumulation_dtype
 
 Kernel = Callable[..., int]
+empty_like = torch.empty_like
 LINE = 64  # bytes
 
 
@@ -112,56 +113,58 @@ def of_one_tensor(
 
     def inference(x: Tensor) -> Any:
         scratch = scratch_memory(inference_bytes)
-        y, memory = x.new_empty(one), scratch.data_ptr()
+        found: Any
+        addresses: tuple[int, ...]
+        y, memory = x.new_empty(*one), scratch.data_ptr()
+        found, addresses = y, (y.data_ptr(),)
+        if not single:
+            z = x.new_empty(*two)
+            found, addresses = (y, z), (*addresses, z.data_ptr())
         states = [memory + offset for offset in offsets_without]
-        if single:
-            status = run(shape_without, x.data_ptr(), y.data_ptr(), *states, memory, workers)
-            if status:
-                raise native.failure(operator, status)
-            return y
-        z = x.new_empty(two)
-        status = run(
-            shape_without, x.data_ptr(), y.data_ptr(), z.data_ptr(), *states, memory, workers
-        )
+        status = run(shape_without, x.data_ptr(), *addresses, *states, memory, workers)
         if status:
             raise native.failure(operator, status)
-        return y, z
+        return found
 
     def forward(x: Tensor) -> tuple[Any, tuple[Tensor]]:
         scratch = scratch_memory(forward_bytes)
         saved = x.new_empty(numbers) if same else x.new_empty(numbers, dtype=wide)
-        y, memory = x.new_empty(one), saved.data_ptr()
-        ys = (y,) if single else (y, x.new_empty(two))
-        status = run(
-            shape,
-            x.data_ptr(),
-            *[y.data_ptr() for y in ys],
-            *[memory + offset for offset in offsets],
-            scratch.data_ptr(),
-            workers,
-        )
+        found: Any
+        addresses: tuple[int, ...]
+        y = x.new_empty(*one)
+        found, addresses = y, (y.data_ptr(),)
+        if not single:
+            z = x.new_empty(*two)
+            found, addresses = (y, z), (*addresses, z.data_ptr())
+        memory = saved.data_ptr()
+        states = [memory + offset for offset in offsets]
+        status = run(shape, x.data_ptr(), *addresses, *states, scratch.data_ptr(), workers)
         if status:
             raise native.failure(operator, status)
-        return y if single else ys, (saved,)
+        return found, (saved,)
 
     def backward(grads: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> tuple[Tensor]:
         x, saved = tensors
-        grad, memory = torch.empty_like(x), saved.data_ptr()
-        scratch = scratch_memory(backward_bytes)
-        given = []
-        for upstream, size in zip(grads, results, strict=True):
-            if upstream is not None:
-                given.append(upstream.contiguous())
+        grad, scratch, memory = empty_like(x), scratch_memory(backward_bytes), saved.data_ptr()
+        g = grads[0]
+        if g is not None:
+            g = g.contiguous()
+        elif zeros:
+            g = x.new_zeros(one)
+        addresses: tuple[int, ...] = (0 if g is None else g.data_ptr(),)
+        if not single:
+            h = grads[1]
+            if h is not None:
+                h = h.contiguous()
             elif zeros:
-                given.append(x.new_zeros(size))
-        addresses = [g.data_ptr() for g in given]
-        if len(addresses) < len(results):
-            addresses.insert(grads.index(None), 0)
+                h = x.new_zeros(two)
+            addresses += (0 if h is None else h.data_ptr(),)
+        states = [memory + offset for offset in offsets]
         status = differentiate(
             shape,
             *addresses,
             x.data_ptr(),
-            *[memory + offset for offset in offsets],
+            *states,
             grad.data_ptr(),
             scratch.data_ptr(),
             workers,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry
+from ccdn_ops.backends.cpu import binding
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.ops.excitation_gates.spec import INPUTS, empty_gradients, outputs
+from ccdn_ops.precision import accumulation_dtype
 
 
 def _forward(
@@ -43,6 +47,65 @@ def _backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
     return grads
 
 
+def _bind(first: Tensor, second: Tensor | None, *weights: Tensor) -> registry.Bound | None:
+    wide = accumulation_dtype(first.dtype)
+    given = [x for x in (first, second, *weights) if x is not None]
+    if any(x.dtype != wide or not x.is_contiguous() for x in given):
+        return None
+    module, shape = native.require(), native.excitation_gates_shape(first, weights[0])
+    run = module.excitation_gates_forward_cpu
+    differentiate = module.excitation_gates_backward_cpu
+    workspaces = [module.excitation_gates_workspace_cpu(shape, b) for b in (False, True)]
+    gates_shape, *states = (y.shape for y in outputs(first, second, *weights))
+    pieces = binding.Pieces(wide, binding.Saving(shape, states))
+    hidden_at, scales_at = pieces.offsets
+
+    def forward(*inputs: Tensor | None) -> tuple[Tensor, tuple[Tensor]]:
+        first, scratch = inputs[0], scratch_memory(workspaces[0])
+        assert first is not None
+        gates, saved = first.new_empty(*gates_shape), first.new_empty(pieces.numbers)
+        memory = saved.data_ptr()
+        status = run(
+            shape,
+            *[0 if x is None else x.data_ptr() for x in inputs],
+            gates.data_ptr(),
+            memory + hidden_at,
+            memory + scales_at,
+            scratch.data_ptr(),
+        )
+        if status:
+            raise native.failure("excitation_gates", status)
+        return gates, (saved,)
+
+    def backward(
+        grads: Sequence[Tensor | None], tensors: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
+        (grad,), (*inputs, saved) = grads, tensors
+        assert grad is not None
+        assert saved is not None
+        grad, memory, scratch = grad.contiguous(), saved.data_ptr(), scratch_memory(workspaces[1])
+        found = [None if x is None else torch.empty_like(x) for x in inputs]
+        status = differentiate(
+            shape,
+            grad.data_ptr(),
+            *[0 if x is None else x.data_ptr() for x in inputs],
+            memory + hidden_at,
+            memory + scales_at,
+            *[0 if x is None else x.data_ptr() for x in found],
+            scratch.data_ptr(),
+        )
+        if status:
+            raise native.failure("excitation_gates_backward", status)
+        return found
+
+    return registry.Bound(lambda *x: forward(*x)[0], forward, backward, pieces.unpacked)
+
+
 registry.register(
-    "excitation_gates", backend="cpu", forward=_forward, backward=_backward, supports=supports
+    "excitation_gates",
+    backend="cpu",
+    forward=_forward,
+    backward=_backward,
+    supports=supports,
+    bind=_bind,
 )
