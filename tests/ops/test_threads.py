@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from together import SECONDS, together
 
 import ccdn_ops
 from ccdn_ops import chebyshev, use_backend
 from ccdn_ops.backends import registry
-
-SECONDS = 60.0  # after which a barrier that threads do not reach is an error
-
-
-def together(work: Callable[[int], Any], count: int) -> list[Any]:
-    """What `work` gives for 0, 1, ..., each in a thread of its own, all started at once."""
-    start = threading.Barrier(count)
-
-    def begin(number: int) -> Any:
-        start.wait(SECONDS)
-        return work(number)
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(begin, range(count)))
 
 
 def test_values_and_gradients(backend: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from predicting import run, use_detector
+from predicting import run, use_detector, watch_batches
 
 from ccdn.cli import predict
 from ccdn.data import (
@@ -303,14 +303,7 @@ def test_pictures_that_wait_are_bounded_in_bytes(
 ) -> None:
     use_detector(monkeypatch, lambda image: [])
     monkeypatch.setattr(pipeline, "HELD_BYTES", 2 * 96 * 96 * 3)
-    counts = []
-    real = predict.Predictor.landmarks
-
-    def landmarks(self: Any, images: Any, boxes: Any) -> Any:
-        counts.append(len(images))
-        return real(self, images, boxes)
-
-    monkeypatch.setattr(predict.Predictor, "landmarks", landmarks)
+    counts = watch_batches(monkeypatch)
     pictures = sorted(face_folder.glob("*.png"))[:5]
     assert run(*pictures, "--weights", weights, "--out", tmp_path, "--write", "json") == 3
     assert [count for count in counts if count] == [2, 2, 1]

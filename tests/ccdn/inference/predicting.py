@@ -23,6 +23,19 @@ def run(*arguments: str | Path) -> int:
     return predict.main([str(argument) for argument in arguments])
 
 
+def watch_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each call of Predictor.landmarks gets from now on."""
+    counts: list[int] = []
+    real = predict.Predictor.landmarks
+
+    def landmarks(self: Any, images: Any, boxes: Any) -> Any:
+        counts.append(len(images))
+        return real(self, images, boxes)
+
+    monkeypatch.setattr(predict.Predictor, "landmarks", landmarks)
+    return counts
+
+
 class Scripted:
     """A cv2.VideoCapture of frames at given times, and then what `end` does."""
 

@@ -12,15 +12,13 @@ import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from locked import held_by_another
-from predicting import Scripted, film_of, run, use_detector
+from predicting import Scripted, film_of, run, use_detector, watch_batches
 
-from ccdn.cli import predict
 from ccdn.data import DataError, generic_layout
 from ccdn.inference import sources, video_writer
 from ccdn.inference.results import Face, Faces
@@ -295,14 +293,7 @@ def test_no_frame_waits_for_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each is read before the next one comes, so memory does not depend on their size or number."""
-    counts = []
-    real = predict.Predictor.landmarks
-
-    def landmarks(self: Any, images: Any, boxes: Any) -> Any:
-        counts.append(len(images))
-        return real(self, images, boxes)
-
-    monkeypatch.setattr(predict.Predictor, "landmarks", landmarks)
+    counts = watch_batches(monkeypatch)
     (tmp_path / "a.mp4").touch()
     times = tuple(i / 30 for i in range(7))
     scripted(times=times, stamps=times)

@@ -10,14 +10,13 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from together import SECONDS, together
 
 import ccdn
 from ccdn.data import detect_faces
@@ -28,19 +27,6 @@ from ccdn.runtime.quiet import no_warnings
 from ccdn.synthetic_faces import SyntheticFaces
 
 THREADS = 4
-SECONDS = 60.0  # after which a barrier that threads do not reach is an error
-
-
-def together(work: Callable[[int], Any], count: int = THREADS) -> list[Any]:
-    """What `work` gives for 0, 1, ..., each in a thread of its own, all started at once."""
-    start = threading.Barrier(count)
-
-    def begin(number: int) -> Any:
-        start.wait(SECONDS)
-        return work(number)
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(begin, range(count)))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +46,7 @@ def test_a_predictor_is_shared(pictures: list[np.ndarray]) -> None:
         order = [(first + i) % len(pictures) for i in range(2 * len(pictures))]
         return [(index, predictor(pictures[index])) for index in order]
 
-    for served in together(serve):
+    for served in together(serve, THREADS):
         for index, faces in served:
             np.testing.assert_array_equal(faces.boxes, alone[index].boxes)
             np.testing.assert_array_equal(faces.landmarks, alone[index].landmarks)
@@ -88,7 +74,7 @@ def test_no_two_threads_use_one_classifier(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(haar, "_idle", deque())
     image = np.zeros((40, 40, 3), np.uint8)
     for _ in range(2):
-        together(lambda _: detect_faces(image))
+        together(lambda _: detect_faces(image), THREADS)
         assert len(made) == THREADS  # the second time those of the first
 
 
@@ -149,7 +135,7 @@ def test_generated_faces_are_shared() -> None:
             if name == "_last" and value is not None:
                 kept.wait(SECONDS)
 
-    for index, picture in enumerate(together(Together(THREADS, size=32).image)):
+    for index, picture in enumerate(together(Together(THREADS, size=32).image, THREADS)):
         np.testing.assert_array_equal(picture, expected[index])
 
     many = SyntheticFaces(200, size=32)
@@ -159,7 +145,7 @@ def test_generated_faces_are_shared() -> None:
         for index in [(first * 50 + i) % 200 for i in range(200)]:
             np.testing.assert_array_equal(many.face(index).landmarks, landmarks[index])
 
-    together(read)
+    together(read, THREADS)
 
 
 def test_silence_ends_when_the_last_has_left() -> None:
@@ -195,7 +181,7 @@ def test_predictors_are_made_at_the_same_time() -> None:
     before = list(warnings.filters)
     weights = [
         {name: value.sum() for name, value in predictor.model.state_dict().items()}
-        for predictor in together(lambda _: ccdn.Predictor())
+        for predictor in together(lambda _: ccdn.Predictor(), THREADS)
     ]
     assert all(found == weights[0] for found in weights)
     assert warnings.filters == before
