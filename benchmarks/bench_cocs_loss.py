@@ -1,4 +1,4 @@
-"""cocs_loss on the CPU, forward and backward; the three levels of a network in one call too."""
+"""cocs_loss on the CPU, forward and backward: single levels, and a network's three in one call."""
 
 from __future__ import annotations
 

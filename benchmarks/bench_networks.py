@@ -1,10 +1,10 @@
 """A training step of whole networks on the CPU, before and after a swap.
 
-Float32, forward and backward pass; the optimiser is the same for both. networks.py says what each
-network has of its paper. `blocks` and `functions` are what the swap replaced. "+ branches" is
-SE-ResNet once more, swapped and with a second-order branch in each SE block (second_order=True),
-which the network before lacks. bench_training_step.py has CCDN, which is built on the operators.
-Prints its own table. Takes up to a minute for each network on two cores.
+Float32, forward and backward pass, without the optimiser, which is the same for both. networks.py
+says which part of each paper's network is measured. `blocks` and `functions` count what the swap
+replaced. "+ branches" is SE-ResNet again, swapped and with a second-order branch in each SE block
+(second_order=True); the network before has none. bench_training_step.py measures CCDN, which is
+built on the operators. Prints its own table. Each network takes up to a minute on two cores.
 """
 
 from __future__ import annotations

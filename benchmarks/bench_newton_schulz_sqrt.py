@@ -1,7 +1,7 @@
 """newton_schulz_sqrt on the CPU, forward and backward in float32.
 
-"eigh" takes the same function of the eigenvalues. On a CPU it is fast for large matrices, and its
-results are 5 to 100 times less exact: compare its error, which the checks allow, with the others'.
+"eigh" computes the same function of the eigenvalues. On a CPU it is fast for large matrices, but 5
+to 100 times less exact, which the checks allow: compare its error with that of the others.
 "sqrth" is torch.linalg.matrix_sqrth, the exact root, where torch has it.
 """
 

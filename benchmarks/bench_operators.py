@@ -1,4 +1,4 @@
-"""Every operator without its own bench_NAME.py, on the example of its record, in float32."""
+"""Every operator that has no bench_NAME.py of its own, on the example of its record, in float32."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A whole training step on the CPU: CCDN on the native operators and on the reference, and FCDN.
 
 Float32, batch 8, the paper's widths with stem_stride 2, P = 4: forward pass, objective and backward
-pass; the optimiser is the same for all. Prints its own table, because its baselines are networks
-and backends, not formulations of one operator. Takes about two minutes on two cores.
+pass, without the optimiser, which is the same for all. Prints its own table, because its baselines
+are networks and backends, not formulations of one operator. Takes two minutes on two cores.
 """
 
 from __future__ import annotations

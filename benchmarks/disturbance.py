@@ -21,7 +21,7 @@ class Others:
         self._busy, self._own = _busy_seconds(), _own_seconds()
 
     def cores(self) -> float | None:
-        """Their mean number; None where the system does not tell."""
+        """Their mean number; None where the system does not say."""
         busy = _busy_seconds()
         if busy is None or self._busy is None:
             return None

@@ -1,7 +1,7 @@
 """How long a device should take for a call: a prediction, which no device has confirmed.
 
-A call is its launches (gpu_launches.py), one after another. A launch takes what launching takes,
-and then the longest of
+A call is its launches (gpu_launches.py), one after another. A launch costs a fixed time, and then
+the longest of
 
     the bytes that it moves to and from device memory, over its bandwidth;
     the bytes that its blocks load, over the bandwidth of the second-level cache;
@@ -12,8 +12,8 @@ the main loop. A turn is the longest of what its warps issue together and of wha
 for: its own clocks, shared memory, barriers, and the part of its round trips to memory that nothing
 covers. gpu_work.py knows from the algorithm how many turns there are and which tensors are moved.
 
-Everything else is one of the constants below. They are a H200's data sheet or what microbenchmarks
-of its generation report; a prediction is good to about half of itself, either way.
+Everything else is one of the constants below. They come from the H200's data sheet or from
+microbenchmarks of its generation. A prediction may be off by half of itself, either way.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What runs of `make gpu-check` found out on one device: put together, written, and as a page."""
+"""What runs of `make gpu-check` found out on one device: merging them, files, and the page."""
 
 from __future__ import annotations
 

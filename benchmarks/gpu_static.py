@@ -1,9 +1,10 @@
 """What the compiled CUDA kernels say about their speed without a device, and a gate on it.
 
 It disassembles the built module and counts, for each kernel and architecture: registers, shared
-memory, blocks that a multiprocessor holds, spills, the width of every load and store, and of a turn
-of the main loop (turns.py) instructions, round trips to memory, products of tensor cores, barriers,
-memory barriers and float64. What each call launches comes from the host code (gpu_launches.py).
+memory, blocks that a multiprocessor holds, spills, the width of every load and store; and in a turn
+of the main loop (turns.py): instructions, round trips to memory, products of tensor cores,
+barriers, memory barriers and float64. What each call launches comes from the host code
+(gpu_launches.py).
 
     python benchmarks/gpu_static.py                                   # sm_90, float32 and bfloat16
     python benchmarks/gpu_static.py --arch 80 120 --kernel gram       # others
@@ -13,9 +14,9 @@ memory barriers and float64. What each call launches comes from the host code (g
     python benchmarks/gpu_static.py --update                          # records what is built now
 
 A kernel falls behind its record (gpu_static.json) with any spill, fewer blocks on a multiprocessor,
-narrower loads, or a barrier or memory barrier more in its main loop. With the compiler of the
-record so does one instruction or round trip more; with another one, whose code differs, more than a
-quarter.
+narrower loads, or one more barrier or memory barrier in its main loop. With the compiler of the
+record, one more instruction or round trip counts, too; with another compiler, whose code differs,
+only a quarter more.
 
 Exit codes: 0 all is well, 1 a kernel fell behind or is not on record, 2 wrong arguments, 4 the
 module has no CUDA kernels or there is no disassembler.

@@ -3,10 +3,10 @@
     python benchmarks/gpu_train.py --data ~/300w --minutes 9 --out runs/gpu-paper
     python benchmarks/gpu_train.py --data "$CCDN_SHARED/300w" --minutes 9 --results OUT data.box=gt
 
-One epoch tells the speed; then a run whose epochs fill the minutes trains with the whole schedule,
-its milestones moved in proportion. A run that turns out slower is stopped in time with a checkpoint
-(`ccdn train --resume --out DIR/run` resumes it). --results gets train.json and train.md:
-epochs, images a second, the error on the test faces, the device, and the command.
+One epoch measures the speed. Then a run of as many epochs as fit into the minutes trains with the
+whole schedule, its milestones moved in proportion. A run that turns out slower is stopped in
+time with a checkpoint (`ccdn train --resume --out DIR/run` resumes it). --results gets train.json
+and train.md: epochs, images a second, the error on the test faces, the device, and the command.
 
 Exit codes: 0 trained and evaluated, 1 training or evaluation failed, 2 wrong arguments, 3 torch
 sees no CUDA device (train.device=cpu trains without).

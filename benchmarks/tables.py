@@ -168,7 +168,7 @@ def conditions() -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """The processor's name; the architecture where the system does not tell."""
+    """The processor's name; the architecture where the system does not say."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)

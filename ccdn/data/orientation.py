@@ -57,7 +57,7 @@ class Upright:
         if size is None:
             raise DataError(
                 f"{picture}: found EXIF orientation {header.orientation}, and no width and height "
-                f"in {self.table.name} that tell which picture was labelled: {_SETTLE}"
+                f"in {self.table.name} that say which picture was labelled: {_SETTLE}"
             )
         if header.stored == header.upright:
             raise DataError(

@@ -56,6 +56,6 @@ def open_faces(
 
 
 def detect_kind(root: str | Path) -> str:
-    """The kind of the data in a folder or file, by what lies there; folder where nothing tells."""
+    """The kind of the data in a folder or file, by what lies there; else "folder"."""
     root = Path(root)
     return next(name for name, benchmark in BENCHMARKS.items() if benchmark.is_at(root))

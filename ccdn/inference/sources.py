@@ -191,7 +191,7 @@ class Stream:
         if self.is_camera:
             return f"the camera gave no more frames after {self.done}; was it unplugged?"
         if self.count is not None and self.done < 0.95 * self.count - 1:
-            return f"{self.done} frames could be read, the file tells of {self.count}"
+            return f"{self.done} frames could be read, the file announces {self.count}"
         return None
 
     def _camera_time(self) -> float:

@@ -86,7 +86,7 @@ def bar(
     """Yield `items`, with a tqdm bar on a terminal or else a line every `seconds`.
 
     total: how many there are, if `len` is not available. unit: what one is called; the line then
-    tells how many were done a second, as the bar does.
+    says how many were done a second, as the bar does.
     """
     if sys.stderr.isatty():
         called = f" {unit}s" if unit else "it"

@@ -11,8 +11,8 @@ from ccdn.synthetic_faces.parameters import RandomStream
 
 
 def photograph(picture: np.ndarray, draw: RandomStream) -> tuple[np.ndarray, bool]:
-    """Degrade a clean picture (H, W, 3) uint8 as cameras and files do; tells whether it is blurred
-    so that a person would say so.
+    """Degrade a clean picture (H, W, 3) uint8 as cameras and files do. Also returns whether a
+    person would call it blurred.
     """
     height, width = picture.shape[:2]
     # Exposure, contrast and tint in one table per channel.

@@ -83,7 +83,7 @@ def _memory(device: torch.device) -> str:
     try:
         import resource
     except ImportError:  # Windows
-        return "not known: this system does not tell a process's peak"
+        return "not known: this system does not report a process's peak"
     # Of this process with all of its imports; in kilobytes, except on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -29,18 +29,18 @@ def start_from(model: CCDN, config: Config) -> str:
     points = trained.config.model.points
     check_same_model(_without_freedom(config, points), _without_freedom(trained.config), source)
     weights = trained.weights()
-    told = f"starting from {_in_words(name, trained)}"
+    line = f"starting from {_in_words(name, trained)}"
     if points != config.model.points:
         own = model.state_dict()
         heads = [key for key in own if key.startswith(_HEADS)]
         weights = {key: value for key, value in weights.items() if not key.startswith(_HEADS)}
         weights |= {key: own[key] for key in heads}
-        told += (
+        line += (
             f"; it has {points} points, this run {config.model.points}: the regressors"
             f" ({', '.join(sorted(heads))}) start afresh"
         )
     load_weights(model, weights, source)
-    return told
+    return line
 
 
 def _without_freedom(config: Config, points: int | None = None) -> Config:

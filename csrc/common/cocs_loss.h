@@ -24,8 +24,8 @@ struct CocsShape {
 
 int64_t cocs_loss_workspace_cpu(const CocsShape& shape, bool backward);
 
-// losses (count,) has the features' dtype; sums, those of the levels one behind the other, each
-// (excitations, channels), the accumulation type.
+// losses (count,) has the features' dtype. sums is in the accumulation type: (excitations,
+// channels) of each level, one level after another.
 Status cocs_loss_forward_cpu(const CocsShape& shape, void* losses, void* sums,
                              void* workspace) noexcept;
 Status cocs_loss_backward_cpu(const CocsShape& shape, const void* grad_losses, const void* sums,

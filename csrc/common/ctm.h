@@ -7,7 +7,7 @@
 
 namespace ccdn {
 
-// The three say the same of x, with orders of 2; the type of gates is the accumulation type.
+// All three describe the same x. There are two orders, and gates have the accumulation type.
 struct CtmShape {
   DualSqueezeShape squeeze;
   ExcitationGatesShape gates;

@@ -24,10 +24,10 @@ struct DualSqueezeShape {
   bool dense_gradient;  // CPU: multiply by one n x n matrix instead of the thin factors
   // On the host, rows of `terms` numbers (ccdn_ops/plans.py derives them): the coefficients c of
   // q_K, those of q_K + 2 t q_K', then `rank` rows L and `rank` rows R of the gradient's factors.
-  // For the CPU, on the side of the channels, all of them are those of t q_K.
+  // On the CPU, on the side of the channels, all of them belong to t q_K instead.
   const double* coefficients;
-  // CUDA, for the whole ctm: first (or null), second and their gradients have the accumulation
-  // type, and grad_x is added to.
+  // CUDA, within ctm: first (or null), second and their gradients have the accumulation type, and
+  // the gradient is added to what grad_x holds.
   bool wide_squeezes = false, accumulates = false;
 };
 

@@ -7,9 +7,9 @@
 
 namespace ccdn {
 
-// `matrices` as newton_schulz_sqrt has them, but its slots are those of the polynomial Z_K. A
-// matrix is divided by its trace or, if `norm`, by its Frobenius norm; that divisor is in the
-// accumulation type. A gradient of one of the two outputs may be null: then it is 0.
+// `matrices` is newton_schulz_sqrt's shape, with the slots of the polynomial Z_K. A matrix is
+// divided by its trace or, if `norm`, by its Frobenius norm; that divisor is in the accumulation
+// type. The gradient of one of the two outputs may be null, which means 0.
 struct NewtonSchulzRootsShape {
   NewtonSchulzShape matrices;
   bool norm;

@@ -8,9 +8,9 @@
 namespace ccdn {
 
 // a and root are (batch, size, size), contiguous; the input counts as (a + a^T) / 2. `wide` says
-// that float32 is iterated in double. iterates holds `slots` matrices a sample in column panels of
-// 128 bytes (cpu/engine/symmetric.h, common/newton_schulz_steps.h), or slots is 0 and it holds
-// none; they and trace are in the accumulation type (double for f64, else float).
+// that float32 is iterated in double. iterates holds `slots` matrices for each sample, in column
+// panels of 128 bytes (cpu/engine/symmetric.h, common/newton_schulz_steps.h); it may hold none. It
+// and trace are in the accumulation type (double for f64, else float).
 struct NewtonSchulzShape {
   Dtype dtype;
   bool wide;

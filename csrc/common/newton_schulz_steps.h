@@ -1,14 +1,14 @@
 // The steps of the Newton-Schulz iteration and where their matrices are kept.
 //
-// With W = Z Y one coupled step is Y <- Y P, Z <- Z P, W <- W P^2, P = (3 - W) / 2, and two steps
-// are one with P P' = 9/4 + X, a polynomial in W that takes two products:
+// With W = Z Y one coupled step is Y <- Y P, Z <- Z P, W <- W P^2, P = (3 - W) / 2. Two steps
+// become one with P P' = 9/4 + X, a polynomial in W that takes two products:
 //
 //   E = W^2 - 9/2 W,  X = (E^2 + 27/4 E - 69/8 W) / 16,
 //   V = W (9/4 + X),  Y <- Y (9/4 + X),  Z <- Z (9/4 + X),  W <- V (9/4 + X)
 //
-// which makes 10 products of K = 5 where the coupled steps need 12. From a matrix A comes either
-// Y_K = A q_K(A) ("root") or Z_K = q_K(A) ("polynomial"), this one as z 1 + R: taking its large
-// multiple of 1 apart keeps the rounding of R small.
+// so that K = 5 takes 10 products, where the coupled steps need 12. The result for a matrix A is
+// either Y_K = A q_K(A) ("root") or Z_K = q_K(A) ("polynomial"). The latter is kept as z 1 + R:
+// without the large multiple of 1, the rounding of R stays small.
 #pragma once
 
 namespace ccdn {

@@ -8,7 +8,7 @@ enum class Status : int {
   unsupported_dtype = 1,
   bad_argument = 2,
   parallel_failed = 3,
-  // And from here on: a CUDA launch failed, with the cudaError_t that is this much less.
+  // This and above: a CUDA launch failed, and the rest is its cudaError_t.
   cuda_error = 1000,
 };
 

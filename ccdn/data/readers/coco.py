@@ -8,7 +8,7 @@ nothing. Pixels are 0-based. The images lie in `images/` next to the file or its
 the file.
 
 Labels may be of the picture as stored or as its EXIF orientation shows it, and `width` and `height`
-of `images` tell which; see `ccdn.data.orientation`.
+of `images` say which; see `ccdn.data.orientation`.
 
 COCO-WholeBody's files, whose `keypoints` are of the body, are read by their `face_kpts`, 68 points
 as 300W's, and `face_box`; annotations with `face_valid` false are no faces. There any v above 0 is
@@ -56,8 +56,8 @@ def read_coco(
     """Open a JSON file, or that of a split in a folder or its `annotations/`.
 
     Raises DataError for a missing or broken file, and the first bad annotation unless `skip_bad`,
-    which logs and counts them in `skipped`. `missing_points` and `orientation` (auto: as the file's
-    sizes tell, each picture by itself) are those of `ccdn.data.open_faces`. An id that two
+    which logs and counts them in `skipped`. `missing_points` and `orientation` (auto: by the file's
+    sizes, each picture by itself) are those of `ccdn.data.open_faces`. An id that two
     annotations have is an error, or with `skip_bad` the later one is left out; with an id that two
     images have, all its annotations.
     """

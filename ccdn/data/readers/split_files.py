@@ -1,4 +1,4 @@
-"""Finding the annotation file of a split, and the images next to it, where only names tell."""
+"""The annotation file of a split, and the images next to it: both are known by their names."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ def test_a_camera_that_is_unplugged(
 
 
 @pytest.mark.parametrize(("count", "code"), [(40, 1), (11, 0), (3, 0), (-1e15, 0), (math.nan, 0)])
-def test_a_file_that_tells_of_more_frames_than_it_has(
+def test_a_file_that_announces_more_frames_than_it_has(
     count: float,
     code: int,
     weights: Path,
@@ -199,7 +199,7 @@ def test_a_file_that_tells_of_more_frames_than_it_has(
     times = tuple(i / 30 for i in range(10))
     scripted(times=times, stamps=times, count=count)
     assert run(tmp_path / "a.mp4", "--weights", weights, "--out", tmp_path / "o") == code
-    assert ("10 frames could be read, the file tells of 40" in capsys.readouterr().err) == code
+    assert ("10 frames could be read, the file announces 40" in capsys.readouterr().err) == code
     assert len(json.loads((tmp_path / "o/a.json").read_text())["frames"]) == 10
 
 
