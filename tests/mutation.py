@@ -50,7 +50,7 @@ BAD, MAT, FACES, FOLDER, PTS, W300, BENCHMARKS, WHOLE_BODY, IMAGES, JPEG = (
         *("whole_body", "images", "jpeg"),
     )
 )
-EVERY = f"{OPS}/test_operators.py"
+EVERY = [f"{OPS}/test_{name}.py" for name in ("operators", "operator_derivatives")]
 # Large shapes, many draws and compilers: small shapes notice as much in a tenth of the time.
 SLOWEST = (
     "exact or other_dtypes or any_shape or any_scale or small_maps or runs_are or bits or opcheck"
@@ -87,7 +87,7 @@ GROUPS: dict[str, dict[str, list[str]]] = {
     },
     "references": {
         f"{OPERATORS}/{name}/reference.py": [
-            EVERY,
+            *EVERY,
             f"{OPS}/test_{name}.py",
             "-k",
             f"({name} or how_little or as_many_steps or another_backend) and not ({SLOWEST})",
