@@ -78,6 +78,7 @@ def interleaved(
     *,
     device: str = "cpu",
     clock: Clock | None = None,
+    calls_in_a_row: int | None = None,
     seconds: float = 3.0,
     min_rounds: int = 3,
     max_rounds: int = 500,
@@ -95,7 +96,7 @@ def interleaved(
     for name, function in functions.items():
         function()
         first[name] = max(clock(function, 1), 1e-6)
-    calls = {name: max(1, min(50, int(2e-4 / t))) for name, t in first.items()}
+    calls = {name: calls_in_a_row or max(1, min(50, int(2e-4 / t))) for name, t in first.items()}
     strides = {name: max(1, int(t / min(first.values()) / 8)) for name, t in first.items()}
 
     times: dict[str, list[float]] = {name: [] for name in functions}

@@ -11,6 +11,7 @@ for each, and what is left to do is kept, as a Bound (backends/registry.py).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ _function_modes = torch._C._len_torch_function_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _profiled = torch._C._autograd._profiler_enabled
 _hooks_of_saved = torch._C._autograd._top_saved_tensors_default_hooks
+_Guards: Any = getattr(torch._C._dynamo.guards, "TensorGuards", None)
 
 
 def _plain_keys() -> frozenset[int]:
@@ -65,6 +67,18 @@ def signature(tensors: Sequence[Any]) -> tuple[Any, ...] | None:
     return tuple(found)
 
 
+def guard(tensors: Sequence[Any]) -> Callable[..., bool] | None:
+    """A check in C++ whether others are like these plain tensors: type, dispatch keys and this
+    thread's changes to them, dtype, device, sizes, strides, whether they need a gradient.
+
+    None where one is None, or where this torch does not have what torch.compile uses.
+    """
+    if _Guards is None or any(x is None for x in tensors):
+        return None
+    sizes, strides = [list(x.shape) for x in tensors], [list(x.stride()) for x in tensors]
+    return _Guards(*tensors, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides).check
+
+
 def undisturbed() -> bool:
     """Whether nobody watches or changes what this thread does."""
     return not (
@@ -89,6 +103,8 @@ class Direct:
         self.ends = (True,) * saves, (None,) * extra
         self.options = len(record.option_types) - saves  # how many the user gives
         self.kept: dict[Any, _Call] = {}
+        # By the sizes of the first input; with the gradient that it needs apart from without.
+        self.recent: tuple[dict[Any, _Recent], dict[Any, _Recent]] = {}, {}
         self.function: Any = _function(general, record.name)
         # What Function.apply does when no transform of torch.func is active.
         self.apply = super(torch.autograd.Function, self.function).apply  # type: ignore[misc]
@@ -101,9 +117,29 @@ class Direct:
         """
         if not undisturbed():
             return None
+        x = inputs[0]
+        if type(x) is Tensor:
+            # Most calls are like the last one of these sizes, which one check tells.
+            recent = self.recent[x.requires_grad].get(x.shape)
+            if recent is not None and recent.serves(inputs, options):
+                return self._run(recent.call, inputs)
         key = _key(inputs, options)
         call = None if key is None else self.kept.get(key)
-        return None if call is None else self._run(call, inputs)
+        if call is None:
+            return None
+        if type(x) is Tensor:
+            self._remember(x, call, inputs, options)
+        return self._run(call, inputs)
+
+    def _remember(
+        self, x: Tensor, call: _Call, inputs: Sequence[Any], options: Sequence[Any]
+    ) -> None:
+        check = guard(inputs)
+        if check is not None:
+            recent = self.recent[x.requires_grad]
+            if len(recent) >= KEPT:
+                recent.clear()
+            recent[x.shape] = _Recent(call, check, len(inputs), tuple(options))
 
     def learn(self, inputs: Sequence[Any], options: Sequence[Any]) -> Any:
         """As a call, of arguments that were checked; it keeps their signature."""
@@ -182,7 +218,31 @@ def _key(inputs: Sequence[Any], options: Sequence[Any]) -> tuple[Any, ...] | Non
         if kind is not int and kind is not bool:
             return None
         described += kind, option  # 1 == True, but the checks tell them apart
-    return *described, registry.override(), registry.version(), torch.get_num_threads()
+    return *described, *_state()
+
+
+def _state() -> tuple[Any, ...]:
+    """All that a Bound depends on and a call does not say."""
+    return registry.override(), registry.version(), torch.get_num_threads()
+
+
+class _Recent:
+    """A call that was served, and what tells that another one is like it."""
+
+    __slots__ = ("call", "check", "count", "options", "state")
+
+    def __init__(
+        self, call: _Call, check: Callable[..., bool], count: int, options: tuple[Any, ...]
+    ) -> None:
+        self.call, self.check, self.count, self.options = call, check, count, options
+        self.state = _state()
+
+    def serves(self, inputs: Sequence[Any], options: Sequence[Any]) -> bool:
+        """Whether this is so for sure."""
+        if len(inputs) != self.count or not self.check(*inputs) or _state() != self.state:
+            return False
+        # Not ==, for which 1 is True; the checks tell them apart.
+        return all(map(operator.is_, options, self.options))
 
 
 def titled(operator: str) -> str:
@@ -193,10 +253,11 @@ def titled(operator: str) -> str:
 class _Call:
     """A signature, what is bound for it, and what its backward pass may take for granted."""
 
-    __slots__ = ("bound", "count", "options", "results", "saved")
+    __slots__ = ("bound", "check", "count", "options", "results", "saved")
 
     def __init__(self, bound: Bound, options: tuple[Any, ...]) -> None:
         self.bound, self.options = bound, options
+        self.check: Callable[..., bool] | None = None  # of the gradients and of what is saved
         self.count = 0  # of the inputs
         self.results: tuple[Any, ...] = ()  # (sizes, dtype) of each output
         self.saved: tuple[Any, ...] | None = None  # signature of the inputs and of what is saved
@@ -223,29 +284,26 @@ def _function(general: Callable[..., Any], name: str) -> Any:
         def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
             call, saved = ctx.call, ctx.saved_tensors
             count = call.count
-            given = _given(grads, call.results)
-            if given is False:
+            if not torch.is_grad_enabled() and undisturbed():
+                check = call.check
+                if check is not None and check(*grads, *saved):
+                    return (None, *call.bound.backward(grads, saved))
+                given = _given(grads, call.results)
+                if given and call.saved is not None and signature(saved) == call.saved:
+                    call.check = check or guard((*grads, *saved))
+                    return (None, *call.bound.backward(grads, saved))
+            if all(grad is None for grad in grads):
                 return (None,) * (1 + count)
-            if (
-                given
-                and not torch.is_grad_enabled()
-                and undisturbed()
-                and call.saved is not None
-                and signature(saved) == call.saved
-            ):
-                return (None, *call.bound.backward(grads, saved))
             inputs, states = saved[:count], call.bound.unpacked(saved[count:])
             return (None, *general(grads, inputs, states, call.options))
 
     return type(titled(name), (Function,), {})  # its node is named after it
 
 
-def _given(grads: Sequence[Tensor | None], results: Sequence[Any]) -> bool | None:
-    """Whether there are gradients, plain tensors like the outputs but for their strides.
-
-    False where all are None; None where one is not as expected.
-    """
-    found: bool | None = False
+def _given(grads: Sequence[Tensor | None], results: Sequence[Any]) -> bool:
+    """Whether there are gradients, all of them plain tensors like the outputs but for their
+    strides."""
+    found = False
     for grad, (shape, dtype) in zip(grads, results, strict=True):
         if grad is None:
             continue
@@ -255,6 +313,6 @@ def _given(grads: Sequence[Tensor | None], results: Sequence[Any]) -> bool | Non
             or grad.shape != shape
             or _dispatch_keys(grad).raw_repr() not in PLAIN
         ):
-            return None
+            return False
         found = True
     return found

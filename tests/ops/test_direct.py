@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import ccdn_ops
@@ -456,3 +457,39 @@ def test_many_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+# Others that run a backward pass ------------------------------------------------------------------
+
+
+def test_compiled_autograd(made: tuple[Tensor, Tensor], gradient: Tensor) -> None:
+    """The graph of a direct call's node is compiled when its backward pass runs."""
+    from torch._dynamo import compiled_autograd
+
+    x, _ = made
+    torch._dynamo.reset()
+    with compiled_autograd._enable(lambda graph: torch.compile(graph, backend="eager")):
+        ccdn_ops.covariance_pool(x).square().sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, gradient)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpoints(made: tuple[Tensor, Tensor], gradient: Tensor, reentrant: bool) -> None:
+    x, _ = made
+    y = checkpoint(ccdn_ops.covariance_pool, x, use_reentrant=reentrant)
+    (y.square().sum()).backward()
+    assert x.grad is not None
+    assert x.grad.equal(gradient)
+
+
+def test_a_gradient_of_a_gradient(made: tuple[Tensor, Tensor]) -> None:
+    x, y = made
+
+    def second(y: Tensor) -> Tensor:
+        (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), x)[0]
+
+    found = second(y)
+    assert found.count_nonzero() > 0
+    assert found.equal(generally(lambda: second(ccdn_ops.covariance_pool(x))))
