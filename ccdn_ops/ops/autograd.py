@@ -214,7 +214,7 @@ class Differentiable:
         return (found,) if isinstance(found, Tensor) else tuple(found[: self.outputs])
 
     def _directly(self, inputs: tuple[Any, ...], options: tuple[Any, ...]) -> Any:
-        """The first call of a signature, by which later ones are direct; None if they cannot be."""
+        """A direct call, which makes later ones direct, too; None where it cannot be one."""
         given = self.direct.options
         if any(option is not None for option in options[len(self.direct.record.option_types) :]):
             return None

@@ -103,6 +103,7 @@ class Direct:
         self.ends = (True,) * saves, (None,) * extra
         self.options = len(record.option_types) - saves  # how many the user gives
         self.kept: dict[Any, _Call] = {}
+        self.seen: set[Any] = set()
         # By the sizes of the first input; with the gradient that it needs apart from without.
         self.recent: tuple[dict[Any, _Recent], dict[Any, _Recent]] = {}, {}
         self.function: Any = _function(general, record.name)
@@ -113,7 +114,7 @@ class Direct:
         """The public outputs, a tensor or a tuple; None where the call must go the general way.
 
         inputs and options are as the user gave them, unchecked; options are those of the schema,
-        without `save`. The first call of a signature goes the general way, with its checks.
+        without `save`. A signature's first call goes the general way; its second is learnt.
         """
         if not undisturbed():
             return None
@@ -142,7 +143,7 @@ class Direct:
             recent[x.shape] = _Recent(call, check, len(inputs), tuple(options))
 
     def learn(self, inputs: Sequence[Any], options: Sequence[Any]) -> Any:
-        """As a call, of arguments that were checked; it keeps their signature."""
+        """As a call, of arguments that were checked; the second one of a signature is kept."""
         if not undisturbed():
             return None
         key = _key(inputs, options)
@@ -150,13 +151,17 @@ class Direct:
             return None
         call = self.kept.get(key)
         if call is None:
+            if key not in self.seen:  # sizes that never come again are not worth a Bound
+                if len(self.seen) >= KEPT:
+                    self.seen.clear()
+                self.seen.add(key)
+                return None
             save, rest = self.ends
             bound = self._bound(inputs, (*options, *save)) or self._of_kernels(options)
             call = _Call(bound, (*options, *save, *rest))
             if len(self.kept) >= KEPT:
                 self.kept.clear()
-            # If a backend was loaded for this call, it changed the registry's version: again.
-            self.kept[_key(inputs, options)] = call
+            self.kept[key] = call
         return self._run(call, inputs)
 
     def _run(self, call: _Call, inputs: Sequence[Any]) -> Any:

@@ -113,7 +113,7 @@ def nothing_but_bound(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @every
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_a_second_call_is_bound(
+def test_a_third_call_is_bound(
     operator: Operator, dtype: torch.dtype, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tensors = operator.tensors(dtype)
@@ -430,11 +430,24 @@ def test_another_registration() -> None:
 
 def test_few_signatures_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(direct, "KEPT", 4)
-    kept = _multi_excite.direct.kept
-    kept.clear()
+    ways = _multi_excite.direct
+    found = ways.kept, ways.seen, ways.recent[False]
+    for signatures in found:
+        signatures.clear()
     for size in range(1, 12):
+        for _ in range(3):
+            ccdn_ops.multi_excite(torch.ones(1, size, 2, 2), torch.ones(1, 2, size))
+        assert all(len(signatures) <= 4 for signatures in found)
+        assert all(found)
+
+
+def test_sizes_that_come_once_are_not_kept(taken: list[Any]) -> None:
+    kept = _multi_excite.direct.kept
+    before = len(kept)
+    for size in range(60, 70):
         ccdn_ops.multi_excite(torch.ones(1, size, 2, 2), torch.ones(1, 2, size))
-        assert len(kept) <= 4
+    assert len(kept) == before
+    assert not taken
 
 
 def test_many_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

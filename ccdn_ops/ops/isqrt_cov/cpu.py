@@ -56,13 +56,13 @@ def _bind(x: Tensor, iterations: int, triu: bool, save: bool) -> registry.Bound 
     if flat is None:
         return None
 
-    def saving(save: bool) -> binding.Saving:
-        _, *states = outputs(flat.to("meta"), iterations, triu, save)
+    def saving(save: bool) -> tuple[Tensor, binding.Saving]:
+        root, *states = outputs(flat, iterations, triu, save)
         shape = native.isqrt_cov_shape(flat, iterations, triu, states[-1].shape[1])
-        return binding.Saving(shape, [state.shape for state in states])
+        return root, binding.Saving(shape, [state.shape for state in states])
 
-    root = outputs(flat.to("meta"), iterations, triu, save)[0]
-    return binding.of_one_tensor("isqrt_cov", x, [root.shape], saving(True), saving(False))
+    root, saved = saving(True)
+    return binding.of_one_tensor("isqrt_cov", x, [root.shape], saved, saving(False)[1])
 
 
 registry.register(

@@ -56,7 +56,7 @@ def _bind(a: Tensor, iterations: int, norm: bool, save: bool) -> registry.Bound 
         return None
 
     def saving(save: bool) -> binding.Saving:
-        _, _, *states = outputs(a.to("meta"), iterations, norm, save)
+        _, _, *states = outputs(a, iterations, norm, save)
         shape = native.newton_schulz_roots_shape(a, iterations, norm, states[-1].shape[1])
         return binding.Saving(shape, [state.shape for state in states])
 

@@ -49,7 +49,7 @@ def _bind(a: Tensor, iterations: int, save: bool) -> registry.Bound | None:
         return None
 
     def saving(save: bool) -> binding.Saving:
-        _, *states = outputs(a.to("meta"), iterations, save)
+        _, *states = outputs(a, iterations, save)
         shape = native.newton_schulz_shape(a, iterations, states[-1].shape[1])
         return binding.Saving(shape, [state.shape for state in states])
 
