@@ -115,7 +115,7 @@ def of_operator(record: Operator) -> dict[str, Function]:
 
 
 def measured(record: Operator) -> dict[str, Timing]:
-    return interleaved(of_operator(record), clock=thread, calls_in_a_row=20, seconds=2)
+    return interleaved(of_operator(record), clock=thread, calls_in_a_row=50, seconds=2)
 
 
 def table(rows: dict[str, dict[str, Timing]]) -> list[str]:

@@ -87,9 +87,11 @@ def interleaved(
 
     What disturbs the machine then disturbs all of them. One untimed round comes first. A function
     that takes less than 0.2 ms is called several times in a row, so that the clock does not matter;
-    one that takes more than 8 times as long as the fastest sits out most rounds.
+    one that takes more than 8 times as long as the fastest sits out most rounds. With
+    calls_in_a_row all are called as often in every round, so that none finds the processor's caches
+    colder than another. The clock is the device's, or another one.
     """
-    clock = CLOCKS.get(device)
+    clock = clock or CLOCKS.get(device)
     if clock is None:
         raise RuntimeError(f"there is no clock for {device} tensors; expected {', '.join(CLOCKS)}")
     first = {}
@@ -97,7 +99,10 @@ def interleaved(
         function()
         first[name] = max(clock(function, 1), 1e-6)
     calls = {name: calls_in_a_row or max(1, min(50, int(2e-4 / t))) for name, t in first.items()}
-    strides = {name: max(1, int(t / min(first.values()) / 8)) for name, t in first.items()}
+    fastest = min(first.values())
+    strides = {
+        name: 1 if calls_in_a_row else max(1, int(t / fastest / 8)) for name, t in first.items()
+    }
 
     times: dict[str, list[float]] = {name: [] for name in functions}
     end = time.perf_counter() + seconds

@@ -27,6 +27,10 @@ from ccdn_ops.ops.operator import Operator
 # Signatures that are kept of one operator; with one more, all are forgotten.
 KEPT = 1024
 
+# Every look-up of a name counts here.
+_compiling = torch.compiler.is_compiling
+_grad_enabled = torch.is_grad_enabled
+_threads = torch.get_num_threads
 _dispatch_keys = torch._C._dispatch_keys
 _transforms = torch._C._are_functorch_transforms_active
 _tracing = torch._C._is_tracing
@@ -82,7 +86,7 @@ def guard(tensors: Sequence[Any]) -> Callable[..., bool] | None:
 def undisturbed() -> bool:
     """Whether nobody watches or changes what this thread does."""
     return not (
-        torch.compiler.is_compiling()
+        _compiling()
         or _transforms()
         or _dispatch_modes()
         or _function_modes()
@@ -165,7 +169,7 @@ class Direct:
         return self._run(call, inputs)
 
     def _run(self, call: _Call, inputs: Sequence[Any]) -> Any:
-        if torch.is_grad_enabled():
+        if _grad_enabled():
             for x in inputs:
                 if x is not None and x.requires_grad:
                     # The saved tensors would not be those of the general way.
@@ -228,7 +232,7 @@ def _key(inputs: Sequence[Any], options: Sequence[Any]) -> tuple[Any, ...] | Non
 
 def _state() -> tuple[Any, ...]:
     """All that a Bound depends on and a call does not say."""
-    return registry.override(), registry.version(), torch.get_num_threads()
+    return registry.override(), registry.version(), _threads()
 
 
 class _Recent:
@@ -289,7 +293,7 @@ def _function(general: Callable[..., Any], name: str) -> Any:
         def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
             call, saved = ctx.call, ctx.saved_tensors
             count = call.count
-            if not torch.is_grad_enabled() and undisturbed():
+            if not _grad_enabled() and undisturbed():
                 check = call.check
                 if check is not None and check(*grads, *saved):
                     return (None, *call.bound.backward(grads, saved))
