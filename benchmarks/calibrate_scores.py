@@ -1,114 +1,142 @@
-"""The constants of the landmarks' scores, computed on generated faces and generated scenes alone.
+"""The constants of the scores, computed on generated faces and generated scenes alone.
 
     python benchmarks/calibrate_scores.py [--weights FILE]
 
-prints for each error of `ccdn.inference.scores`, the distance from the mirror image's landmarks
-and the spread if the network has one, half and power of score = 1 / (1 + (error / half) ** power).
-half: the fifth percentile of boxes without a face, so that 95 of 100 score less than 0.5. power:
-99 of 100 faces score at least 0.9. With CCDN_SHARED=DIR it then counts the scores of training faces
-in DIR/300w, which decide nothing.
+finds faces and reads them as `ccdn.Predictor` does, and prints for each error of
+`ccdn.inference.scores`, the spread if the network has one and the distance from the mirror image's
+landmarks, half and power of landmark_score = 1 / (1 + (error / half) ** power), and DETECTION, by
+which a lower score of the detector lowers the odds. Together they are the logistic regression that
+tells faces from what else the detector finds, both kinds counting alike. The faces are of two sets,
+an easy one and a hard one with wide poses and more in front of the faces. DETECTION comes from the
+first error; for the second it is given.
+
+With CCDN_SHARED=DIR it then counts the scores of training faces in DIR/300w, which decide nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from calibrate_detectors import CHECKED, SIDE
-from detectors import photographs, scenes
+from detectors import ENOUGH, photographs, scenes
+from scipy.optimize import minimize
 
 from ccdn.checkpoint.bundled import DEFAULT_WEIGHTS
-from ccdn.checkpoint.load import load_model
-from ccdn.data import crop_image, generic_layout, landmark_box
+from ccdn.data import landmark_box
 from ccdn.data.boxes import overlap
+from ccdn.data.detection import Detections
 from ccdn.data.images import cv2
-from ccdn.inference.alignment import TILTED, rolled_matrix
-from ccdn.inference.network import Curve, Seen
-from ccdn.inference.reading import DOUBTFUL_TILTS
-from ccdn.inference.scores import mirror_errors, spread_errors
-from ccdn.inference.torch_network import look
+from ccdn.inference.network import Curve, Network, Seen
+from ccdn.inference.predictor import Predictor
+from ccdn.inference.scores import MIRROR, combined
+from ccdn.inference.torch_network import TorchNetwork
 from ccdn.synthetic_faces import SyntheticFaces
 
-FACES, SEED, POSE = 300, 87, (45.0, 25.0, TILTED)  # faces as level as prediction makes them
-GHOSTS, SCENES_SEED = 150, 88  # boxes in scenes without a face, and as many next to a face
+EASY = SyntheticFaces(300, seed=87, size=SIDE, pose=(45.0, 25.0, 12.0))
+HARD = SyntheticFaces(150, seed=187, size=SIDE, pose=(75.0, 40.0, 40.0), occlusion=0.5)
+SCENES, SCENES_SEEDS = 600, (88, 300, 301)  # without a face, of each seed
+BOXES = 300  # anywhere in such scenes
 SIDES = (0.2, 0.8)  # of those boxes, in sides of the picture
-APART = 0.1  # the largest overlap of a box next to a face
-HIGH = 0.9
+RIDGE = 1e-4  # of the two slopes' squares, in standard deviations: keeps them finite
 
-View = tuple[np.ndarray, np.ndarray]  # a picture, uint8 RGB, and a box (4,)
+Picture = tuple[np.ndarray, np.ndarray | None]  # uint8 RGB, and the landmarks of its face if any
 
 
-def fit(faces: np.ndarray, ghosts: np.ndarray) -> Curve:
-    """The curve of the errors of faces and of boxes without a face, (N,) and (M,).
+class WithoutSpread:
+    """A network as it would be if it had not learned its spread."""
 
-    Raises ValueError if the 99th percentile of faces is not below the fifth of the others.
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self.device = network.device
+        self.traits = replace(network.traits, spread=False, curve=MIRROR)
+
+    def see(self, crops: np.ndarray, flip: Sequence[int] | None = None) -> Seen:
+        """What the network sees, without the spread."""
+        return self._network.see(crops, flip)._replace(spread=None)
+
+
+def predictors(weights: Path) -> dict[str, Predictor]:
+    """By each error that a network shows, a predictor whose scores come from it."""
+    network = TorchNetwork.load(weights)
+    kinds = {"mirror": WithoutSpread(network)}
+    if network.traits.spread:
+        kinds = {"spread": network, **kinds}
+    return {kind: Predictor(one, device="cpu", min_score=0) for kind, one in kinds.items()}
+
+
+def found(chosen: dict[str, Predictor], pictures: Iterable[Picture]) -> dict[str, np.ndarray]:
+    """The detector's score and the error (N, 2) of what is found, for each kind of error: the face
+    of each picture, or everything in one without a face.
     """
-    low, half = float(np.percentile(faces, 99)), float(np.percentile(ghosts, 5))
-    if not low < half:
-        raise ValueError(
-            f"99 of 100 faces have errors up to {low:.4f}, expected less than {half:.4f}"
-        )
-    return Curve(half, math.log(1 / HIGH - 1) / math.log(low / half))
+    rows: dict[str, list[tuple[float, float]]] = {kind: [] for kind in chosen}
+    (first, *_) = chosen.values()
+    for image, landmarks in pictures:
+        (boxes,) = first.detections([image])
+        if landmarks is not None:
+            shares = [overlap(box, landmark_box(landmarks)) for box in boxes.boxes]
+            best = int(np.argmax(shares)) if shares and max(shares) >= ENOUGH else None
+            boxes = boxes.some([] if best is None else [best])
+        for kind, predictor in chosen.items():
+            rows[kind] += read(predictor, image, boxes)
+    return {kind: np.reshape(values, (-1, 2)) for kind, values in rows.items()}
 
 
-def random_box(rng: np.random.Generator) -> np.ndarray:
-    """A square inside a picture of SIDE pixels, x0 y0 x1 y1."""
-    side = rng.uniform(*SIDES) * SIDE
-    corner = rng.uniform(0, SIDE - side, 2)
-    return np.concatenate([corner, corner + side])
+def read(predictor: Predictor, image: np.ndarray, boxes: Detections) -> list[tuple[float, float]]:
+    """The detector's scores, and the errors that gave the landmarks' scores."""
+    curve = predictor.network.traits.curve
+    return [
+        (face.detection_score, curve.half * (1 / face.landmark_score - 1) ** (1 / curve.power))
+        for face in predictor.landmarks([image], [boxes])[0]
+    ]
 
 
-def ghosts(faces: SyntheticFaces) -> Iterator[View]:
-    """Boxes without a face: in scenes, and next to faces."""
-    rng = np.random.default_rng(SCENES_SEED)
-    for image in scenes(GHOSTS, SCENES_SEED, SIDE):
-        yield image, random_box(rng)
-    for index in range(GHOSTS):
-        wanted = landmark_box(faces.face(index).landmarks)
-        box = random_box(rng)
-        while overlap(box, wanted) > APART:
-            box = random_box(rng)
-        yield faces.image(index), box
-
-
-Errors = Callable[[Iterator[View], tuple[float, ...]], dict[str, np.ndarray]]
-
-
-def errors_with(weights: Path) -> Errors:
-    """A function that takes boxes in pictures and rolls, and gives the errors (N,) of each kind:
-    the least of the rolls'.
+def fit(
+    faces: np.ndarray, others: np.ndarray, detection: float | None = None
+) -> tuple[Curve, float]:
+    """The curve and DETECTION, unless that is given, from the detector's scores and the errors of
+    faces (N, 2) and of others (M, 2).
     """
-    model, checkpoint = load_model(weights)
-    model.eval()
-    config = checkpoint.config
-    size, flip = config.model.input_size, generic_layout(config.model.points).flip
-    kinds: dict[str, Callable[[Seen], np.ndarray]] = {"mirror": mirror_errors}
-    if config.model.spread:
-        kinds["spread"] = spread_errors
+    rows = np.concatenate([faces, others])
+    sign = np.repeat([1.0, -1.0], [len(faces), len(others)])
+    weight = np.repeat([1 / len(faces), 1 / len(others)], [len(faces), len(others)])
+    errors, lacking = np.log(rows[:, 1]), 1 - rows[:, 0]
+    middle, width, unit = errors.mean(), errors.std(), lacking.std()
 
-    def errors(views: Iterator[View], rolls: tuple[float, ...]) -> dict[str, np.ndarray]:
-        least: dict[str, list[float]] = {kind: [] for kind in kinds}
-        for image, box in views:
-            matrices = [rolled_matrix(box, config.data.margin, size, roll) for roll in rolls]
-            crops = [crop_image(image, matrix, size).transpose(2, 0, 1) for matrix in matrices]
-            seen = look(model, torch.from_numpy(np.stack(crops)), flip)
-            for kind, error in kinds.items():
-                least[kind].append(float(error(seen).min()))
-        return {kind: np.array(values) for kind, values in least.items()}
+    def loss(free: np.ndarray) -> float:
+        dropping = free[2] / unit if detection is None else detection
+        odds = free[0] - free[1] * (errors - middle) / width - dropping * lacking
+        return float(weight @ np.logaddexp(0, -sign * odds) + RIDGE * free[1:] @ free[1:])
 
-    return errors
+    start, slope, *drop = minimize(loss, np.zeros(3 if detection is None else 2)).x.tolist()
+    half = float(np.exp(middle + start * width / slope))
+    return Curve(half, slope / width), drop[0] / unit if detection is None else detection
 
 
-def training_faces(folder: Path) -> Iterator[View]:
-    """Some training faces of 300W in the boxes of their landmarks."""
-    for part in ("helen/trainset", "lfpw/trainset", "afw"):
+def generated(faces: SyntheticFaces) -> Iterator[Picture]:
+    """The faces as pictures with landmarks."""
+    return ((faces.image(i), faces.face(i).landmarks) for i in range(len(faces)))
+
+
+def random_boxes() -> Iterator[tuple[np.ndarray, Detections]]:
+    """Squares anywhere in scenes without a face."""
+    rng = np.random.default_rng(SCENES_SEEDS[0])
+    for image in scenes(BOXES, SCENES_SEEDS[0], SIDE):
+        side = rng.uniform(*SIDES) * SIDE
+        corner = rng.uniform(0, SIDE - side, 2)
+        yield image, Detections(np.array([[*corner, *(corner + side)]]), np.ones(1))
+
+
+def training_faces(folder: Path) -> Iterator[Picture]:
+    """Some training faces of 300W."""
+    for part in ("helen/trainset", "lfpw/trainset"):
         for image, (landmarks,) in photographs(folder / part, CHECKED):
-            yield image, landmark_box(landmarks)
+            yield image, landmarks
 
 
 def main() -> None:
@@ -117,31 +145,36 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    errors = errors_with(parser.parse_args().weights)
-    faces = SyntheticFaces(FACES, seed=SEED, size=SIDE, pose=POSE)
-    boxes = ((faces.image(i), np.float64(faces.face(i).box)) for i in range(FACES))
-    own = errors(boxes, (0.0,))
-    # Prediction looks at what is doubtful in these rolls too, and takes the best.
-    others = errors(ghosts(faces), (0.0, *DOUBTFUL_TILTS))
+    chosen = predictors(parser.parse_args().weights)
+    easy, hard = found(chosen, generated(EASY)), found(chosen, generated(HARD))
+    empty = (image for seed in SCENES_SEEDS for image in scenes(SCENES, seed, SIDE))
+    others = found(chosen, ((image, None) for image in empty))
+    anywhere = {
+        kind: np.array([pair for view in random_boxes() for pair in read(predictor, *view)])
+        for kind, predictor in chosen.items()
+    }
     shared = os.environ.get("CCDN_SHARED")
-    real = errors(training_faces(Path(shared) / "300w"), (0.0,)) if shared else {}
+    real = found(chosen, training_faces(Path(shared) / "300w")) if shared else {}
+    (kind, *_) = chosen
     print(
-        f"{faces.name}, {FACES} faces; {2 * GHOSTS} boxes without a face, scenes of seed"
-        f" {SCENES_SEED}"
+        f"{EASY.name} and {HARD.name}: {len(easy[kind])} and {len(hard[kind])} of {len(EASY)} and"
+        f" {len(HARD)} faces are found, and {len(others[kind])} other things in {SCENES} scenes"
+        f" each of the seeds {SCENES_SEEDS}"
     )
-    for kind, values in own.items():
-        curve = fit(values, others[kind])
-        print(
-            f"{kind}: half {curve.half:.4f}, power {curve.power:.2f}; median of faces"
-            f" {np.median(values):.4f}, 99 % {np.percentile(values, 99):.4f}; of the others, 5 %"
-            f" {np.percentile(others[kind], 5):.4f}, median {np.median(others[kind]):.4f}"
-        )
-        if kind in real:
-            scores = curve.scores(real[kind])
+    detection = None
+    for kind in chosen:
+        curve, detection = fit(np.concatenate([easy[kind], hard[kind]]), others[kind], detection)
+        print(f"{kind}: half {curve.half:.4f}, power {curve.power:.2f}, DETECTION {detection:.2f}")
+        sets = {"easy": easy, "hard": hard, "others": others, "anywhere": anywhere, "300W": real}
+        for name, values in sets.items():
+            if kind not in values:
+                continue
+            scores, errors = values[kind].T
+            final = combined(scores, curve.scores(errors), detection)
             print(
-                f"  {len(scores)} training faces of 300W: {(scores >= 0.5).sum()} score at least"
-                f" 0.5; median error {np.median(real[kind]):.4f}, median score"
-                f" {np.median(scores):.2f}"
+                f"  {name:8}  {len(final):4}, {(final >= 0.5).sum():4} score at least 0.5; errors"
+                f" 1, 50, 99 %: {np.percentile(errors, (1, 50, 99)).round(4).tolist()}; scores of"
+                f" the detector: {np.percentile(scores, (1, 50, 99)).round(2).tolist()}"
             )
 
 

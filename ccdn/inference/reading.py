@@ -21,7 +21,7 @@ from ccdn.inference.network import Network
 from ccdn.inference.results import Face
 from ccdn.inference.scores import mirror_errors, spread_errors
 
-DOUBTFUL, DOUBTFUL_TILTS = 0.5, (45.0, -45.0, 180.0)  # a score, and degrees
+DOUBTFUL, DOUBTFUL_TILTS = 0.95, (45.0, -45.0, 180.0)  # a score, and degrees
 LEVELLED = 2  # a face is cropped again at most so often to be level
 NOT_WORSE = 0.9  # a level crop is kept unless its score falls below this share of what it was
 

@@ -11,6 +11,7 @@ import numpy as np
 from ccdn.data import Layout
 from ccdn.data.drawing import draw_faces
 from ccdn.inference.head_pose import HeadPose, head_pose
+from ccdn.inference.scores import combined
 
 
 class _Openings(NamedTuple):
@@ -41,9 +42,9 @@ class Face:
     """One face of a picture.
 
     landmarks: (L, 2) float32 pixels, 0-based, x then y. box: (4,) float64 x0 y0 x1 y1, the face
-    from brows to chin. score: in [0, 1], the product of the detector's score and the landmarks',
-    those that are known: detection_score is None for a box that was given, landmark_score for a
-    network without a known mirror permutation and without a spread. spread: (L,) float32 pixels,
+    from brows to chin. score: in [0, 1], from the detector's score and the landmarks', those that
+    are known: detection_score is None for a box that was given, landmark_score for a network
+    without a known mirror permutation and without a spread. spread: (L,) float32 pixels,
     the error of x and y that the network expects for each point, None if it has not learned one.
     roll: degrees by which the face's crop was turned clockwise against the picture. id: of the face
     in a film, from 0; see `ccdn.inference.tracking`.
@@ -60,9 +61,12 @@ class Face:
 
     @property
     def score(self) -> float:
-        """The product of the scores that are known, 1 if none is."""
-        known = (self.detection_score, self.landmark_score)
-        return float(np.prod([value for value in known if value is not None]))
+        """`ccdn.inference.scores.combined` of both scores; that which is known, 1 if none is."""
+        if self.landmark_score is None:
+            return 1.0 if self.detection_score is None else self.detection_score
+        if self.detection_score is None:
+            return self.landmark_score
+        return float(combined(self.detection_score, self.landmark_score))
 
     @property
     def trust(self) -> float:

@@ -24,6 +24,7 @@ from ccdn.cli import demo
 from ccdn.inference.demo import server
 from ccdn.inference.demo.app import MOST_BYTES, PAGE
 from ccdn.inference.predictor import Predictor
+from ccdn.inference.scores import combined
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +41,8 @@ def test_a_photograph(address: str) -> None:
     assert (found["width"], found["height"]) == (256, 256)
     (face,) = found["faces"]
     assert error_of(face["landmarks"]) < 0.05
-    assert face["score"] == pytest.approx(
-        face["detection_score"] * face["landmark_score"], abs=1e-3
-    )
+    both = combined(face["detection_score"], face["landmark_score"])
+    assert face["score"] == pytest.approx(both, abs=1e-3)
     assert len(face["spread"]) == 68
     assert set(face["head_pose"]) == {"yaw", "pitch", "roll"}
     assert all(abs(degrees) < 40 for degrees in face["head_pose"].values())

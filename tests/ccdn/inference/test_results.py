@@ -10,6 +10,7 @@ import pytest
 from ccdn.data import generic_layout
 from ccdn.inference.head_pose import head_pose
 from ccdn.inference.results import Face, Faces
+from ccdn.inference.scores import combined
 from ccdn.synthetic_faces import SyntheticFaces
 
 W300 = generic_layout(68)
@@ -20,10 +21,11 @@ def face(landmarks: np.ndarray | None = None, **fields: object) -> Face:
     return Face(points, np.array([1.0, 2, 3, 4]), generic_layout(len(points)), **fields)  # type: ignore[arg-type]
 
 
-def test_the_score_is_the_product_of_what_is_known() -> None:
+def test_the_score_comes_from_what_is_known() -> None:
     assert face().score == 1
-    assert face(detection_score=0.8).score == pytest.approx(0.8)
-    assert face(detection_score=0.8, landmark_score=0.5).score == pytest.approx(0.4)
+    assert face(detection_score=0.8).score == 0.8
+    assert face(landmark_score=0.6).score == 0.6
+    assert face(detection_score=0.8, landmark_score=0.6).score == combined(0.8, 0.6) < 0.6
 
 
 @pytest.mark.parametrize("points", [68, 98])
