@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "common/status.h"
+#include "cpu/engine/convert.h"
 #include "cpu/engine/tile.h"
 
 namespace ccdn {

@@ -7,7 +7,8 @@
 //   memory      Arena (samples.h)           a sample's scratch memory, cut into pieces
 //   processor   CCDN_ISA (isa.h)            kernels are compiled once for each instruction set,
 //               CCDN_KERNELS (dispatch.h)   and chosen at run time
-//               load, store, ... (simd.h)   vectors; transpose; conversions of one element
+//               load, store, ... (simd.h)   vectors; transpose
+//               widen, narrow (convert.h)   elements of 16 bits, one or a vector of them
 //   elements    Codec (elements.h)          blocks of any type read as float or double, or written
 //   products    tile_product (tile.h)       8 x kPanel of any product, in registers
 //               symmetric_product           matrices in panels, by half where symmetric;
@@ -18,7 +19,7 @@
 //                                           feature_product: a gradient with their strides
 //
 // An operator on covariances takes this file; one that passes over memory (multi_excite,
-// excitation_gates, cocs_loss) takes parallel.h, simd.h and tile.h. A kernel file includes isa.h
+// excitation_gates, cocs_loss) takes parallel.h, convert.h and tile.h. A kernel file includes isa.h
 // first. Everything in CCDN_ISA stands under CCDN_TARGET or CCDN_INLINE, and is a template of the
 // arithmetic's type, float or double, not of the features' type: that is a Codec's, at run time.
 #pragma once

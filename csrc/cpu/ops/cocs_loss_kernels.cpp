@@ -2,7 +2,7 @@
 //
 // All arithmetic is in double. With a few operations per number read it costs little; squares do
 // not overflow, and sums over the batch do not lose digits.
-#include "cpu/engine/simd.h"
+#include "cpu/engine/convert.h"
 #include "cpu/ops/cocs_loss_job.h"
 
 namespace ccdn {

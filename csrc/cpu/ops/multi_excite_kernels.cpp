@@ -3,7 +3,7 @@
 //   out[p] = gates[p] * x            1 read, P writes
 //   grad_x = sum over p of gates[p] * grad_out[p],   grad_gates[p] = sum over the positions of
 //   grad_out[p] * x                  P + 1 reads, 1 write
-#include "cpu/engine/simd.h"
+#include "cpu/engine/convert.h"
 #include "cpu/ops/multi_excite_job.h"
 
 namespace ccdn {
