@@ -42,6 +42,13 @@ struct Codec {
   }
 };
 
+// Whether what a row has behind its whole vectors is done by a vector that ends with the row, parts
+// of it a second time. Masks cost less, where there are some.
+template <class T>
+CCDN_INLINE bool overlaps(int64_t columns) {
+  return CCDN_VECTOR_BYTES < 64 && columns >= Simd<T>::lanes;
+}
+
 template <class S, class T>
 CCDN_INLINE void read_row(const S* in, int64_t column_stride, int64_t columns, const T* mean,
                           const T* rest, bool by_row, T* out) {
@@ -55,20 +62,25 @@ CCDN_INLINE void read_row(const S* in, int64_t column_stride, int64_t columns, c
   }
   constexpr int lanes = Simd<T>::lanes;
   const T m = mean && by_row ? mean[0] : T(0), r = mean && by_row ? rest[0] : T(0);
+  const int64_t last = columns - lanes;
   int64_t c = 0;
   if (!mean) {
-    for (; c + lanes <= columns; c += lanes) store(out + c, load_wide<T>(in + c));
+    for (; c <= last; c += lanes) store(out + c, load_wide<T>(in + c));
     if (c == columns) return;
+    if (overlaps<T>(columns)) return store(out + last, load_wide<T>(in + last));
     store_first(out + c, load_wide_first<T>(in + c, columns - c), columns - c);
   } else if (by_row) {
-    for (; c + lanes <= columns; c += lanes) store(out + c, load_wide<T>(in + c) - m - r);
+    for (; c <= last; c += lanes) store(out + c, load_wide<T>(in + c) - m - r);
     if (c == columns) return;
+    if (overlaps<T>(columns)) return store(out + last, load_wide<T>(in + last) - m - r);
     store_first(out + c, load_wide_first<T>(in + c, columns - c) - m - r, columns - c);
   } else {
-    for (; c + lanes <= columns; c += lanes) {
-      store(out + c, load_wide<T>(in + c) - load(mean + c) - load(rest + c));
-    }
+    const auto centred = [&](int64_t i) CCDN_TARGET __attribute__((always_inline)) {
+      return load_wide<T>(in + i) - load(mean + i) - load(rest + i);
+    };
+    for (; c <= last; c += lanes) store(out + c, centred(c));
     if (c == columns) return;
+    if (overlaps<T>(columns)) return store(out + last, centred(last));
     const int64_t count = columns - c;
     const auto value = load_wide_first<T>(in + c, count);
     store_first(out + c, value - load_first(mean + c, count) - load_first(rest + c, count), count);
@@ -96,7 +108,11 @@ CCDN_INLINE void write_row(const T* in, int64_t columns, S* out) {
   constexpr int lanes = Simd<T>::lanes;
   int64_t c = 0;
   for (; c + lanes <= columns; c += lanes) store_narrow<T>(out + c, load(in + c));
-  if (c < columns) store_narrow_first<T>(out + c, load_first(in + c, columns - c), columns - c);
+  if (c == columns) return;
+  if (overlaps<T>(columns)) {
+    return store_narrow<T>(out + columns - lanes, load(in + columns - lanes));
+  }
+  store_narrow_first<T>(out + c, load_first(in + c, columns - c), columns - c);
 }
 
 template <class S, class T>

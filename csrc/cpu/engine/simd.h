@@ -126,6 +126,17 @@ CCDN_INLINE typename Simd<T>::Vector load_first(const T* p, int64_t count) {
   } else {
     return (Simd<double>::Vector)_mm512_maskz_loadu_pd(__mmask8(mask), p);
   }
+#elif CCDN_VECTOR_BYTES == 32
+  // A mask with as many ones at its front.
+  alignas(32) static constexpr int32_t masks[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  constexpr int64_t each = sizeof(T) / sizeof(int32_t);
+  const __m256i mask =
+      _mm256_loadu_si256(reinterpret_cast<const __m256i*>(masks + 8 - each * count));
+  if constexpr (sizeof(T) == 4) {
+    return (Simd<float>::Vector)_mm256_maskload_ps(p, mask);
+  } else {
+    return (Simd<double>::Vector)_mm256_maskload_pd(p, mask);
+  }
 #else
   T lanes[Simd<T>::lanes] = {};
   for (int64_t i = 0; i < count; ++i) lanes[i] = p[i];
