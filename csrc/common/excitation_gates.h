@@ -8,7 +8,8 @@
 namespace ccdn {
 
 // P excitations of O orders, each a network from D channels through R hidden units back to D. All
-// tensors are contiguous and of one type, f32 or f64.
+// tensors are contiguous and of one type, f32 or f64. On the CPU bf16 and f16 are served, too: it
+// is the type of the weights and of their gradients, and everything else is f32.
 struct ExcitationGatesShape {
   Dtype dtype;
   int64_t batch, excitations, orders, channels, hidden;

@@ -72,7 +72,7 @@ def test_any_number_of_networks(
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("kind", ["dominant", "large", "nearly_constant"])
-@pytest.mark.parametrize(("batch", "channels"), [(1, 1), (2, 65), (17, 33)])
+@pytest.mark.parametrize(("batch", "channels"), [(1, 1), (2, 65), (17, 33), (20, 150)])
 def test_other_dtypes(
     backend: str, kind: str, batch: int, channels: int, dtype: torch.dtype
 ) -> None:
@@ -83,6 +83,24 @@ def test_other_dtypes(
 @pytest.mark.parametrize("orders", [1, 2])
 def test_float32_weights_for_16_bit_squeezes(backend: str, orders: int, dtype: torch.dtype) -> None:
     case("dominant", 5, 33, 3, orders, dtype, torch.float32).check(CALLS[orders])
+
+
+@pytest.mark.parametrize("dtypes", [[torch.bfloat16], [torch.float16], [torch.float32] * 3])
+@pytest.mark.parametrize(("batch", "channels"), [(2, 21), (20, 150)])
+def test_16_bit_weights_for_float32_squeezes(
+    backend: str, batch: int, channels: int, dtypes: list[torch.dtype]
+) -> None:
+    """As if the weights had been widened before, whether all or only some of them have 16 bits."""
+    kappa = squeezes("dominant", batch, channels)
+    given = [torch.bfloat16, *dtypes] if len(dtypes) > 1 else dtypes * 4
+    w = [t.to(d) for t, d in zip(bottlenecks(3, 2, channels), given, strict=True)]
+    g = normal(batch, 3, channels, seed=8)
+    gates, *found = step(excitation_gates, [*kappa, *w], [g])
+    wanted, *widened = step(excitation_gates, [*kappa, *(t.float() for t in w)], [g])
+    assert gates.equal(wanted)
+    for y, z, t in zip(found, widened, [*kappa, *w], strict=True):
+        assert y.dtype == t.dtype
+        assert y.equal(z.to(t.dtype))
 
 
 def gates_by_loops(kappa: list[Tensor], w: list[Tensor]) -> Tensor:

@@ -88,7 +88,8 @@ def _ctm(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
             _, second, mean, trace, gram = squeeze.forward(flat, iterations)
             # An operator's outputs do not alias, and mean is one of them.
             second = second.to(wide)
-        inputs = widened(wide, mean, second if second.numel() else None, *weights)
+        squeezes = mean, second if second.numel() else None
+        inputs = excitation_gates.given(wide, *squeezes, *weights)
         networks = registry.select("excitation_gates", *inputs)
         gates, hidden, scales = networks.forward(*inputs)
         excited = registry.select("multi_excite", x, gates).forward(x, gates)
@@ -146,7 +147,7 @@ def _ctm_backward(
             grad_mean = (upstream * gates).sum(1)
 
         squeezes = [mean, second if second.numel() else None]
-        inputs = widened(gates.dtype, *squeezes, *weights)
+        inputs = excitation_gates.given(gates.dtype, *squeezes, *weights)
         networks = registry.select("excitation_gates", *inputs)
         states = widened(gates.dtype, hidden, scales)
         found = networks.backward(grad_gates.contiguous(), *inputs, *states)

@@ -12,13 +12,26 @@ from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cpu import binding
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
-from ccdn_ops.ops.excitation_gates.spec import INPUTS, empty_gradients, outputs
+from ccdn_ops.ops.excitation_gates.spec import INPUTS, empty_gradients, outputs, widened
 from ccdn_ops.precision import accumulation_dtype
+
+SIXTEEN = ({torch.bfloat16}, {torch.float16})
+
+
+def _are_read(wide: torch.dtype, weights: Sequence[Tensor]) -> bool:
+    """Whether the kernels read such weights: all in the accumulation dtype or one of 16 bits."""
+    dtypes = {w.dtype for w in weights}
+    return dtypes == {wide} or (wide == torch.float32 and dtypes in SIXTEEN)
+
+
+def _served(wide: torch.dtype, *weights: Tensor) -> list[Tensor]:
+    return list(weights) if _are_read(wide, weights) else widened(wide, *weights)
 
 
 def _forward(
     first: Tensor, second: Tensor | None, *weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    weights = tuple(_served(first.dtype, *weights))
     found = outputs(first, second, *weights)
     module, shape = native.require(), native.excitation_gates_shape(first, weights[0])
     native.launch(
@@ -33,7 +46,8 @@ def _forward(
 
 
 def _backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
-    inputs, saved = arguments[:INPUTS], arguments[INPUTS:]
+    squeezes, weights, saved = arguments[:2], arguments[2:INPUTS], arguments[INPUTS:]
+    inputs = (*squeezes, *_served(squeezes[0].dtype, *weights))
     grads = empty_gradients(*inputs)
     module, shape = native.require(), native.excitation_gates_shape(inputs[0], inputs[2])
     native.launch(
@@ -48,9 +62,9 @@ def _backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
 
 
 def _bind(first: Tensor, second: Tensor | None, *weights: Tensor) -> registry.Bound | None:
-    wide = accumulation_dtype(first.dtype)
+    dtype, wide = first.dtype, accumulation_dtype(first.dtype)
     given = [x for x in (first, second, *weights) if x is not None]
-    if any(x.dtype != wide or not x.is_contiguous() for x in given):
+    if not _are_read(wide, weights) or not all(x.is_contiguous() for x in given):
         return None
     module, shape = native.require(), native.excitation_gates_shape(first, weights[0])
     run = module.excitation_gates_forward_cpu
@@ -59,8 +73,16 @@ def _bind(first: Tensor, second: Tensor | None, *weights: Tensor) -> registry.Bo
     gates_shape, *states = (y.shape for y in outputs(first, second, *weights))
     pieces = binding.Pieces(wide, binding.Saving(shape, states))
     hidden_at, scales_at = pieces.offsets
+    same = dtype == wide
+
+    def read(*inputs: Tensor | None) -> Sequence[Tensor | None]:
+        """The inputs, the squeezes widened."""
+        if same:
+            return inputs
+        return [*(None if x is None else x.to(wide) for x in inputs[:2]), *inputs[2:]]
 
     def forward(*inputs: Tensor | None) -> tuple[Tensor, tuple[Tensor]]:
+        inputs = tuple(read(*inputs))
         first, scratch = inputs[0], scratch_memory(workspaces[0])
         assert first is not None
         gates, saved = first.new_empty(*gates_shape), first.new_empty(pieces.numbers)
@@ -75,7 +97,7 @@ def _bind(first: Tensor, second: Tensor | None, *weights: Tensor) -> registry.Bo
         )
         if status:
             raise native.failure("excitation_gates", status)
-        return gates, (saved,)
+        return gates if same else gates.to(dtype), (saved,)
 
     def backward(
         grads: Sequence[Tensor | None], tensors: Sequence[Tensor | None]
@@ -83,7 +105,9 @@ def _bind(first: Tensor, second: Tensor | None, *weights: Tensor) -> registry.Bo
         (grad,), (*inputs, saved) = grads, tensors
         assert grad is not None
         assert saved is not None
-        grad, memory, scratch = grad.contiguous(), saved.data_ptr(), scratch_memory(workspaces[1])
+        inputs = list(read(*inputs))
+        grad = grad.to(wide).contiguous()
+        memory, scratch = saved.data_ptr(), scratch_memory(workspaces[1])
         found = [None if x is None else torch.empty_like(x) for x in inputs]
         status = differentiate(
             shape,
@@ -96,6 +120,8 @@ def _bind(first: Tensor, second: Tensor | None, *weights: Tensor) -> registry.Bo
         )
         if status:
             raise native.failure("excitation_gates_backward", status)
+        if not same:
+            found[:2] = [None if x is None else x.to(dtype) for x in found[:2]]
         return found
 
     return registry.Bound(lambda *x: forward(*x)[0], forward, backward, pieces.unpacked)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cuda.device import supports
-from ccdn_ops.ops.excitation_gates.spec import INPUTS, empty_gradients, outputs
+from ccdn_ops.ops.excitation_gates.spec import INPUTS, empty_gradients, in_wide, outputs
 
 
 def forward(
@@ -47,5 +47,9 @@ def backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
 
 
 registry.register(
-    "excitation_gates", backend="cuda", forward=forward, backward=backward, supports=supports
+    "excitation_gates",
+    backend="cuda",
+    forward=in_wide(forward),
+    backward=in_wide(backward),
+    supports=supports,
 )

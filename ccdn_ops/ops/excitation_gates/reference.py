@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.reference.autograd import gradients
-from ccdn_ops.ops.excitation_gates.spec import INPUTS
+from ccdn_ops.ops.excitation_gates.spec import INPUTS, in_wide
 from ccdn_ops.precision import accumulation_dtype, no_autocast
 
 
@@ -72,4 +72,9 @@ def _backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
     )
 
 
-registry.register("excitation_gates", backend="reference", forward=bottlenecks, backward=_backward)
+registry.register(
+    "excitation_gates",
+    backend="reference",
+    forward=in_wide(bottlenecks),
+    backward=in_wide(_backward),
+)

@@ -12,11 +12,14 @@ A backend provides
   backward(grad_gates, first, second, reduce_weight, reduce_bias, expand_weight, expand_bias,
            hidden, scales) -> the gradients of the six inputs; None for second if it is None
 
-and receives and returns everything contiguous and in the accumulation dtype, with B >= 1.
+and receives everything contiguous and in the accumulation dtype, but the weights in their own, with
+B >= 1. Gradients are in the accumulation dtype or in their inputs'. `in_wide` makes a backend of
+one whose kernels take the accumulation dtype only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -70,14 +73,31 @@ def widened(wide: torch.dtype, *tensors: Tensor | None) -> list[Any]:
     return [None if t is None else t.to(wide).contiguous() for t in tensors]
 
 
+def given(wide: torch.dtype, *inputs: Tensor | None) -> list[Any]:
+    """The inputs as a backend receives them: the squeezes widened, the weights as they are."""
+    weights = [w.contiguous() for w in inputs[2:] if w is not None]
+    return [*widened(wide, *inputs[:2]), *weights]
+
+
+def in_wide(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A backend's function, called with all tensors in the dtype of the first."""
+
+    def call(*arguments: Tensor | None) -> Any:
+        first = arguments[0]
+        assert first is not None
+        return function(*widened(first.dtype, *arguments))
+
+    return call
+
+
 def _gates(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     first = inputs[0]
     if first.shape[0] == 0:
         return outputs(*inputs)
     backend = registry.select("excitation_gates", *inputs)
     with no_autocast(first.device.type):
-        wide = widened(accumulation_dtype(first.dtype), *inputs)
-        gates, hidden, scales = backend.forward(*wide)
+        wide = accumulation_dtype(first.dtype)
+        gates, hidden, scales = backend.forward(*given(wide, *inputs))
     return gates.to(first.dtype), hidden, scales
 
 
@@ -88,8 +108,8 @@ def _gates_backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         return tuple(first.new_empty(0) if x is None else x.new_zeros(x.shape) for x in inputs)
     backend = registry.select("excitation_gates", *inputs)
     with no_autocast(first.device.type):
-        wide = widened(hidden.dtype, grad_gates, *inputs, hidden, scales)
-        found = backend.backward(*wide)
+        upstream, *saved = widened(hidden.dtype, grad_gates, hidden, scales)
+        found = backend.backward(upstream, *given(hidden.dtype, *inputs), *saved)
     return tuple(
         first.new_empty(0) if x is None else grad.to(x.dtype)
         for x, grad in zip(inputs, found, strict=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ccdn_ops.backends import registry
 from ccdn_ops.backends.triton import launcher
 from ccdn_ops.backends.triton.launcher import blocks, interpreted, supports
-from ccdn_ops.ops.excitation_gates.spec import INPUTS, empty_gradients, outputs
+from ccdn_ops.ops.excitation_gates.spec import INPUTS, empty_gradients, in_wide, outputs
 
 
 class Blocks(NamedTuple):
@@ -79,5 +79,9 @@ def _backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
 
 
 registry.register(
-    "excitation_gates", backend="triton", forward=_forward, backward=_backward, supports=supports
+    "excitation_gates",
+    backend="triton",
+    forward=in_wide(_forward),
+    backward=in_wide(_backward),
+    supports=supports,
 )

@@ -63,7 +63,8 @@ int64_t place(ExcitationGatesJob& job, bool backward, void* base) {
 }
 
 Status check(const ExcitationGatesShape& s) {
-  if (s.dtype != Dtype::f32 && s.dtype != Dtype::f64) return Status::unsupported_dtype;
+  const int dtype = static_cast<int>(s.dtype);
+  if (dtype < 0 || dtype > 3) return Status::unsupported_dtype;
   if (s.batch < 1 || s.excitations < 1 || s.orders < 1 || s.orders > 2 || s.channels < 1 ||
       s.hidden < 1) {
     return Status::bad_argument;
@@ -94,8 +95,7 @@ Status excitation_gates_forward_cpu(const ExcitationGatesShape& s, const void* f
   job.hidden = hidden;
   job.scales = scales;
   place(job, false, workspace);
-  const ExcitationGatesPhase* phases =
-      CCDN_KERNELS(excitation_gates_kernels).forward[s.dtype == Dtype::f64];
+  const auto& phases = CCDN_KERNELS(excitation_gates_kernels).forward[static_cast<int>(s.dtype)];
   const int64_t networks = s.excitations * s.orders;
   if (!job.dot) status = run(job, phases[0], s.orders, s.channels, s.batch);
   if (status == Status::ok) {
@@ -124,8 +124,7 @@ Status excitation_gates_backward_cpu(const ExcitationGatesShape& s, const void* 
   job.grad_gates = grad_gates;
   job.grads = grads;
   place(job, true, workspace);
-  const ExcitationGatesPhase* phases =
-      CCDN_KERNELS(excitation_gates_kernels).backward[s.dtype == Dtype::f64];
+  const auto& phases = CCDN_KERNELS(excitation_gates_kernels).backward[static_cast<int>(s.dtype)];
   const int64_t networks = s.excitations * s.orders;
   status = run(job, phases[0], networks, s.channels, s.batch * s.hidden);
   if (status == Status::ok) {

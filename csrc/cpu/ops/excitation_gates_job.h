@@ -3,6 +3,8 @@
 // A network is one excitation and one order; g = p * orders + o counts them.
 #pragma once
 
+#include <array>
+
 #include "common/excitation_gates.h"
 #include "cpu/engine/dispatch.h"
 
@@ -33,9 +35,10 @@ struct ExcitationGatesJob {
 using ExcitationGatesPhase = void (*)(const ExcitationGatesJob& job, int64_t outer, int64_t block);
 
 struct ExcitationGatesKernels {
-  int64_t lanes[2];  // by Dtype, f32 and f64
-  ExcitationGatesPhase forward[2][3];
-  ExcitationGatesPhase backward[2][3];
+  using Phases = std::array<ExcitationGatesPhase, 3>;
+
+  int64_t lanes[2];                // of float and of double
+  Phases forward[4], backward[4];  // by Dtype
 };
 
 CCDN_DECLARE_KERNELS(ExcitationGatesKernels, excitation_gates_kernels)
