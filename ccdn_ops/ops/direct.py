@@ -47,9 +47,11 @@ def _plain_keys() -> frozenset[int]:
     With any other key a tensor has no such memory, or it is to be read otherwise: of another device
     or layout, a negative view, functional, mapped over, a subclass that dispatches by itself.
     """
-    with torch.inference_mode():
-        within = torch.empty(0)
-    return frozenset(_dispatch_keys(x).raw_repr() for x in (torch.empty(0), within))
+    found = []
+    for mode in (False, True):  # whatever block this is imported in
+        with torch.inference_mode(mode):
+            found.append(_dispatch_keys(torch.empty(0, device="cpu")).raw_repr())
+    return frozenset(found)
 
 
 PLAIN = _plain_keys()
@@ -122,7 +124,7 @@ class Direct:
         """
         if not undisturbed():
             return None
-        x = inputs[0]
+        x = inputs[0] if inputs else None
         if type(x) is Tensor:
             # Most calls are like the last one of these sizes, which one check tells.
             recent = self.recent[x.requires_grad].get(x.shape)
@@ -133,18 +135,13 @@ class Direct:
         if call is None:
             return None
         if type(x) is Tensor:
-            self._remember(x, call, inputs, options)
+            check = guard(inputs)
+            if check is not None:
+                recently = self.recent[x.requires_grad]
+                if len(recently) >= KEPT:
+                    recently.clear()
+                recently[x.shape] = _Recent(call, check, len(inputs), tuple(options))
         return self._run(call, inputs)
-
-    def _remember(
-        self, x: Tensor, call: _Call, inputs: Sequence[Any], options: Sequence[Any]
-    ) -> None:
-        check = guard(inputs)
-        if check is not None:
-            recent = self.recent[x.requires_grad]
-            if len(recent) >= KEPT:
-                recent.clear()
-            recent[x.shape] = _Recent(call, check, len(inputs), tuple(options))
 
     def learn(self, inputs: Sequence[Any], options: Sequence[Any]) -> Any:
         """As a call, of arguments that were checked; the second one of a signature is kept."""
@@ -162,7 +159,10 @@ class Direct:
                 return None
             save, rest = self.ends
             bound = self._bound(inputs, (*options, *save)) or self._of_kernels(options)
-            call = _Call(bound, (*options, *save, *rest))
+            state = key[-STATE:]
+            if _state() != state:  # a backend was loaded, or another thread chose one
+                return None
+            call = _Call(bound, (*options, *save, *rest), state)
             if len(self.kept) >= KEPT:
                 self.kept.clear()
             self.kept[key] = call
@@ -230,6 +230,9 @@ def _key(inputs: Sequence[Any], options: Sequence[Any]) -> tuple[Any, ...] | Non
     return *described, *_state()
 
 
+STATE = 3  # what _state() returns, at the end of a key
+
+
 def _state() -> tuple[Any, ...]:
     """All that a Bound depends on and a call does not say."""
     return registry.override(), registry.version(), _threads()
@@ -238,17 +241,16 @@ def _state() -> tuple[Any, ...]:
 class _Recent:
     """A call that was served, and what tells that another one is like it."""
 
-    __slots__ = ("call", "check", "count", "options", "state")
+    __slots__ = ("call", "check", "count", "options")
 
     def __init__(
         self, call: _Call, check: Callable[..., bool], count: int, options: tuple[Any, ...]
     ) -> None:
         self.call, self.check, self.count, self.options = call, check, count, options
-        self.state = _state()
 
     def serves(self, inputs: Sequence[Any], options: Sequence[Any]) -> bool:
         """Whether this is so for sure."""
-        if len(inputs) != self.count or not self.check(*inputs) or _state() != self.state:
+        if len(inputs) != self.count or not self.check(*inputs) or _state() != self.call.state:
             return False
         # Not ==, for which 1 is True; the checks tell them apart.
         return all(map(operator.is_, options, self.options))
@@ -262,14 +264,19 @@ def titled(operator: str) -> str:
 class _Call:
     """A signature, what is bound for it, and what its backward pass may take for granted."""
 
-    __slots__ = ("bound", "check", "count", "options", "results", "saved")
+    __slots__ = ("bound", "check", "count", "options", "results", "saved", "state")
 
-    def __init__(self, bound: Bound, options: tuple[Any, ...]) -> None:
-        self.bound, self.options = bound, options
+    def __init__(self, bound: Bound, options: tuple[Any, ...], state: tuple[Any, ...]) -> None:
+        self.bound, self.options, self.state = bound, options, state
         self.check: Callable[..., bool] | None = None  # of the gradients and of what is saved
         self.count = 0  # of the inputs
         self.results: tuple[Any, ...] = ()  # (sizes, dtype) of each output
         self.saved: tuple[Any, ...] | None = None  # signature of the inputs and of what is saved
+
+    def chosen(self) -> bool:
+        """Whether the backend is still the one asked for; use_backend may end before backward."""
+        override, version, _ = self.state
+        return override == registry.override() and version == registry.version()
 
 
 def _function(general: Callable[..., Any], name: str) -> Any:
@@ -293,7 +300,7 @@ def _function(general: Callable[..., Any], name: str) -> Any:
         def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
             call, saved = ctx.call, ctx.saved_tensors
             count = call.count
-            if not _grad_enabled() and undisturbed():
+            if not _grad_enabled() and undisturbed() and call.chosen():
                 check = call.check
                 if check is not None and check(*grads, *saved):
                     return (None, *call.bound.backward(grads, saved))

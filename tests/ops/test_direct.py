@@ -7,9 +7,11 @@ bit. A call bound to the native kernels never uses native.launch, and the genera
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -29,6 +31,7 @@ from ccdn_ops.backends.triton.launcher import interpreted
 from ccdn_ops.ops import direct
 from ccdn_ops.ops.autograd import Differentiable
 from ccdn_ops.ops.direct import Direct
+from ccdn_ops.ops.isqrt_cov import _isqrt_cov
 from ccdn_ops.ops.multi_excite import _multi_excite
 
 pytestmark = [
@@ -194,6 +197,13 @@ def test_results_are_not_written_again(operator: Operator) -> None:
         assert_same(first, kept)
 
 
+@pytest.mark.parametrize("block", ["torch.device('meta')", "torch.inference_mode()"])
+def test_a_block_around_the_import_changes_nothing(block: str) -> None:
+    code = f"import torch\nwith {block}:\n    from ccdn_ops.ops import direct\nprint(*direct.PLAIN)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {int(key) for key in done.stdout.split()} == direct.PLAIN
+
+
 # It is left --------------------------------------------------------------------------------------
 
 
@@ -262,6 +272,9 @@ def test_checks_are_not_forgotten() -> None:
     for iterations in (1, 5):
         ccdn_ops.dual_squeeze(x, iterations)
         ccdn_ops.isqrt_cov(x, iterations, False)
+    for nothing in ([], ()):
+        with pytest.raises(ValueError, match="features is empty"):
+            ccdn_ops.cocs_loss(nothing)
     for wrong in (True, 5.0, 1.0, 0, 11, [5], None, "5"):
         with pytest.raises((TypeError, ValueError), match="iterations is"):
             ccdn_ops.dual_squeeze(x, wrong)  # type: ignore[arg-type]
@@ -280,7 +293,7 @@ def test_checks_are_not_forgotten() -> None:
 def made() -> tuple[Tensor, Tensor]:
     """A leaf, and what a direct call made of it."""
     x = torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    for _ in range(2):
+    for _ in range(4):
         y = ccdn_ops.covariance_pool(x)
     return x, y
 
@@ -403,6 +416,49 @@ def test_another_backend() -> None:
         with ccdn_ops.use_backend("reference"):
             assert ccdn_ops.isqrt_cov(x).equal(wanted)
         assert ccdn_ops.isqrt_cov(x).equal(native_result)
+
+
+def test_another_backend_for_the_backward_pass(made: tuple[Tensor, Tensor]) -> None:
+    x, y = made
+    upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+
+    def gradient(y: Tensor) -> Tensor:
+        return torch.autograd.grad(y, x, upstream, retain_graph=True)[0]
+
+    general = generally(lambda: ccdn_ops.covariance_pool(x))
+    with ccdn_ops.use_backend("reference"):
+        wanted = gradient(general)
+        assert gradient(y).equal(wanted)
+    assert not gradient(y).equal(wanted)  # or the test sees nothing
+    with ccdn_ops.use_backend("cuda"), pytest.raises(RuntimeError, match="cannot serve"):
+        gradient(y)
+
+
+@pytest.mark.parametrize("moment", ["_bound", "guard"])
+def test_another_thread_chooses_a_backend(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a call is learnt. What is kept never serves calls that ask for another backend."""
+    x, calls = torch.randn(2, 40, 9, 9), _isqrt_cov.direct
+    with ccdn_ops.use_backend("reference"):
+        wanted = ccdn_ops.isqrt_cov(x)
+    for found in (calls.kept, calls.seen, *calls.recent):
+        found.clear()
+    first, then = ("reference", "cpu") if moment == "_bound" else ("cpu", "reference")
+    owner: Any = calls if moment == "_bound" else direct
+    usual, times = getattr(owner, moment), 0
+
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal times
+        times += 1
+        other.enter_context(ccdn_ops.use_backend(then))
+        return usual(*arguments)
+
+    with ccdn_ops.use_backend(first), ExitStack() as other, monkeypatch.context() as patch:
+        patch.setattr(owner, moment, interrupted)
+        while not times:
+            ccdn_ops.isqrt_cov(x)
+    assert times == 1
+    with ccdn_ops.use_backend("reference"):
+        assert all(ccdn_ops.isqrt_cov(x).equal(wanted) for _ in range(4))
 
 
 def test_another_registration() -> None:
