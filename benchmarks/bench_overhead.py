@@ -2,9 +2,10 @@
 
 A row has the native kernels alone (the calls that the backend makes, repeated with the arguments
 that it prepared), a call without gradients and a forward and backward pass; beside them what
-PyTorch itself needs for a bare aten operator and for a torch.autograd.Function around one. All take
-turns in one run and are timed by the CPU time of their thread: on a CPU a backward pass runs in the
-thread that asks for it. Prints its own table, because these baselines compute something else.
+PyTorch itself needs for a bare aten operator and for a torch.autograd.Function around one, with one
+output and with two. All take turns in one run and are timed by the CPU time of their thread: on a
+CPU a backward pass runs in the thread that asks for it. Prints its own table, because these
+baselines compute something else.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ccdn_ops.backends import native
 from ccdn_ops.ops.operator import OPERATORS, Operator
 
 SIZES = {"B": 1, "P": 2, "O": 2, "D": 4, "R": 2, "H": 2, "W": 2}
-COLUMNS = ("kernel forward", "kernels both", "aten", "inference", "Function", "step")
+COLUMNS = ("kernel forward", "kernels both", "aten", "inference", "Function", "of two", "step")
 
 
 class Tanh(torch.autograd.Function):
@@ -41,6 +42,20 @@ class Tanh(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         return torch.ops.aten.tanh_backward.default(grad, y)
+
+
+class VarMean(torch.autograd.Function):
+    """The same with two outputs, which cost more in PyTorch itself."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x)
+        return torch.var_mean(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return torch.mul(x, grads[0])
 
 
 class _Watched(TorchDispatchMode):
@@ -103,13 +118,14 @@ def of_operator(record: Operator) -> dict[str, Function]:
         return torch.autograd.grad(outputs(), leaves, upstream)
 
     x = leaves[0]
-    ones = torch.ones_like(x)
+    ones, one = torch.ones_like(x), torch.ones(())
     return {
         "kernel forward": launches(inference),
         "kernels both": launches(step),
         "aten": lambda: torch.tanh(frozen[0]),
         "inference": inference,
         "Function": lambda: torch.autograd.grad((Tanh.apply(x),), (x,), (ones,)),
+        "of two": lambda: torch.autograd.grad(VarMean.apply(x), (x,), (one, one)),
         "step": step,
     }
 
