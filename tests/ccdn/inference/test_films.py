@@ -10,6 +10,8 @@ from jitter import Trace, choose, cost, row, smoothed, trace
 
 from ccdn.data import generic_layout, landmark_box, transform_points
 from ccdn.data.images import cv2
+from ccdn.evaluation.metrics import nme
+from ccdn.inference.predictor import Predictor
 from ccdn.inference.results import Face, Faces
 from ccdn.inference.smoothing import CUTOFFS, Cutoff, Cutoffs
 
@@ -50,6 +52,15 @@ def test_landmarks_move_as_the_picture_does(case: str, played: dict[str, list[Fi
         moved = frame.image[y0:y1, x0:x1].astype(float) - first.image[y0:y1, x0:x1]
         assert np.sqrt((apart**2).mean()) < 3 * NOISE
         assert case == "still" or np.sqrt((moved**2).mean()) > 4 * NOISE
+
+
+def test_landmarks_lie_on_the_faces(played: dict[str, list[FilmFrame]]) -> None:
+    """As a network sees them."""
+    predictor = Predictor(device="cpu")
+    for case, frames in played.items():
+        frame = frames[-1]
+        found = predictor(frame.image, [landmark_box(points) for points in frame.faces])
+        assert nme(found.landmarks, np.array(frame.faces)).max() < 0.08, case
 
 
 def _similarity(start: np.ndarray, end: np.ndarray) -> np.ndarray:
