@@ -133,6 +133,7 @@ def choose(films: Sequence[Trace], start: Cutoffs = CUTOFFS) -> Cutoffs:
     """The best cutoffs for these faces, found in turn, twice; each step is printed."""
     best, names = start, [found.name for found in fields(Cutoffs)]
     tried = [Cutoff(least, slope) for least in LEASTS.tolist() for slope in SLOPES.tolist()]
+    print(f"in use: {cost(films, best):.4f}")
     for name in (*names, *names):
         best = min((replace(best, **{name: cutoff}) for cutoff in tried), key=partial(cost, films))
         print(f"{name}: {getattr(best, name)}: {cost(films, best):.4f}", flush=True)
