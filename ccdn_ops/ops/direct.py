@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch.autograd import forward_ad, profiler
 from torch.nn import Parameter
 
 from ccdn_ops.backends import registry
@@ -86,7 +86,7 @@ def guard(tensors: Sequence[Any]) -> Callable[..., bool] | None:
 
 
 def undisturbed() -> bool:
-    """Whether nobody watches or changes what this thread does."""
+    """Whether nobody watches or changes what this thread does, as far as torch tells."""
     return not (
         _compiling()
         or _transforms()
@@ -94,6 +94,7 @@ def undisturbed() -> bool:
         or _function_modes()
         or _tracing()
         or _profiled()
+        or profiler._is_profiler_enabled  # by another thread, perhaps for this one too
         or forward_ad._current_level >= 0
     )
 

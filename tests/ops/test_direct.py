@@ -324,6 +324,15 @@ def test_the_profiler_sees_a_call(made: tuple[Tensor, Tensor]) -> None:
     assert "ccdn::covariance_pool" in {event.key for event in profile.key_averages()}
 
 
+def test_the_profiler_of_all_threads_sees_a_call(made: tuple[Tensor, Tensor]) -> None:
+    all_threads = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
+    with torch.profiler.profile(experimental_config=all_threads) as profile:
+        thread = threading.Thread(target=ccdn_ops.covariance_pool, args=made[:1])
+        thread.start()
+        thread.join()
+    assert "ccdn::covariance_pool" in {event.key for event in profile.key_averages()}
+
+
 def test_many_gradients_at_once(made: tuple[Tensor, Tensor]) -> None:
     x, y = made
     upstream = torch.randn(3, *y.shape)
