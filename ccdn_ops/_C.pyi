@@ -18,7 +18,7 @@ def cpu_isa() -> str: ...
 
 # From here on written by csrc/bindings.py.
 
-interface: Literal["0ab571d6c9a5"]
+interface: Literal["796c30aa78ae"]
 
 class CocsShape:
     def __init__(
@@ -65,7 +65,7 @@ class ExcitationGatesShape:
     def __init__(
         self,
         *,
-        dtype: int,
+        weights_dtype: int,
         batch: int,
         excitations: int,
         orders: int,

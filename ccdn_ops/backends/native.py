@@ -252,7 +252,7 @@ def excitation_gates_shape(first: Tensor, reduce_weight: Tensor) -> Any:
     """ExcitationGatesShape; only the batch size of `first` matters."""
     excitations, orders, hidden, channels = reduce_weight.shape
     return require().ExcitationGatesShape(
-        dtype=DTYPE_CODES[reduce_weight.dtype],
+        weights_dtype=DTYPE_CODES[reduce_weight.dtype],
         batch=first.shape[0],
         excitations=excitations,
         orders=orders,

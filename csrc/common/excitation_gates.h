@@ -8,10 +8,10 @@
 namespace ccdn {
 
 // P excitations of O orders, each a network from D channels through R hidden units back to D. All
-// tensors are contiguous and of one type, f32 or f64. On the CPU bf16 and f16 are served, too: it
-// is the type of the weights and of their gradients, and everything else is f32.
+// tensors are contiguous and of one type, f32 or f64. On the CPU the weights and their gradients may
+// also be bf16 or f16; everything else is f32 then.
 struct ExcitationGatesShape {
-  Dtype dtype;
+  Dtype weights_dtype;
   int64_t batch, excitations, orders, channels, hidden;
 };
 

@@ -59,7 +59,7 @@ GatesArguments<Acc> arguments(const ExcitationGatesShape& shape, const void* fir
 }  // namespace
 
 int64_t excitation_gates_workspace_cuda(const ExcitationGatesShape& shape, bool backward) {
-  const int64_t size = shape.dtype == Dtype::f64 ? 8 : 4;
+  const int64_t size = shape.weights_dtype == Dtype::f64 ? 8 : 4;
   return backward ? shape.batch * shape.excitations * shape.orders * shape.hidden * size : 0;
 }
 
@@ -68,7 +68,7 @@ Status excitation_gates_forward_cuda(const ExcitationGatesShape& shape, const vo
                                      void* gates, void* hidden, void* scales,
                                      void* stream) noexcept {
   if (!valid(shape)) return Status::bad_argument;
-  return for_wide(shape.dtype, [&](auto element) {
+  return for_wide(shape.weights_dtype, [&](auto element) {
     using Acc = decltype(element);
     auto p = arguments<Acc>(shape, first, second, weights, hidden, scales);
     p.gates = static_cast<Acc*>(gates);
@@ -86,7 +86,7 @@ Status excitation_gates_backward_cuda(const ExcitationGatesShape& shape, const v
                                       const void* scales, const ExcitationGatesGrads& grads,
                                       void* workspace, void* stream) noexcept {
   if (!valid(shape)) return Status::bad_argument;
-  return for_wide(shape.dtype, [&](auto element) {
+  return for_wide(shape.weights_dtype, [&](auto element) {
     using Acc = decltype(element);
     // It only reads hidden and scales, backward.
     auto p = arguments<Acc>(shape, first, second, weights, const_cast<void*>(hidden),

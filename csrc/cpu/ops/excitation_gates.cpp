@@ -38,7 +38,7 @@ Status run(const ExcitationGatesJob& job, ExcitationGatesPhase kernel, int64_t o
 
 int64_t place(ExcitationGatesJob& job, bool backward, void* base) {
   const ExcitationGatesShape& s = *job.shape;
-  const int64_t networks = s.excitations * s.orders, size = s.dtype == Dtype::f64 ? 8 : 4;
+  const int64_t networks = s.excitations * s.orders, size = s.weights_dtype == Dtype::f64 ? 8 : 4;
   // The start is aligned to a cache line, for which there is room.
   char* start = static_cast<char*>(base);
   Arena arena(base ? start + (64 - reinterpret_cast<uintptr_t>(base) % 64) % 64 : nullptr);
@@ -47,7 +47,7 @@ int64_t place(ExcitationGatesJob& job, bool backward, void* base) {
     job.grad_hidden = arena.take<char>(s.batch * networks * s.hidden * size);
     return arena.used() + kSlotAlignment;
   }
-  const int64_t lanes = CCDN_KERNELS(excitation_gates_kernels).lanes[s.dtype == Dtype::f64];
+  const int64_t lanes = CCDN_KERNELS(excitation_gates_kernels).lanes[s.weights_dtype == Dtype::f64];
   job.padded = (s.batch + lanes - 1) / lanes * lanes;
   // Vector operations of both stages: a product in the lanes ends with a sum over them, which costs
   // as much as 6.
@@ -63,7 +63,7 @@ int64_t place(ExcitationGatesJob& job, bool backward, void* base) {
 }
 
 Status check(const ExcitationGatesShape& s) {
-  const int dtype = static_cast<int>(s.dtype);
+  const int dtype = static_cast<int>(s.weights_dtype);
   if (dtype < 0 || dtype > 3) return Status::unsupported_dtype;
   if (s.batch < 1 || s.excitations < 1 || s.orders < 1 || s.orders > 2 || s.channels < 1 ||
       s.hidden < 1) {
@@ -95,7 +95,8 @@ Status excitation_gates_forward_cpu(const ExcitationGatesShape& s, const void* f
   job.hidden = hidden;
   job.scales = scales;
   place(job, false, workspace);
-  const auto& phases = CCDN_KERNELS(excitation_gates_kernels).forward[static_cast<int>(s.dtype)];
+  const auto& phases =
+      CCDN_KERNELS(excitation_gates_kernels).forward[static_cast<int>(s.weights_dtype)];
   const int64_t networks = s.excitations * s.orders;
   if (!job.dot) status = run(job, phases[0], s.orders, s.channels, s.batch);
   if (status == Status::ok) {
@@ -124,7 +125,8 @@ Status excitation_gates_backward_cpu(const ExcitationGatesShape& s, const void* 
   job.grad_gates = grad_gates;
   job.grads = grads;
   place(job, true, workspace);
-  const auto& phases = CCDN_KERNELS(excitation_gates_kernels).backward[static_cast<int>(s.dtype)];
+  const auto& phases =
+      CCDN_KERNELS(excitation_gates_kernels).backward[static_cast<int>(s.weights_dtype)];
   const int64_t networks = s.excitations * s.orders;
   status = run(job, phases[0], networks, s.channels, s.batch * s.hidden);
   if (status == Status::ok) {
