@@ -57,19 +57,29 @@ def _plain_keys() -> frozenset[int]:
 PLAIN = _plain_keys()
 
 
-def signature(tensors: Sequence[Any]) -> tuple[Any, ...] | None:
-    """Sizes, strides and dtypes of plain tensors, or None for None; None if one is not plain."""
-    found: list[Any] = []
+def plain(tensors: Sequence[Any]) -> bool:
+    """Whether all of them are None, or exactly tensors or parameters in plain memory."""
     for x in tensors:
         if x is None:
-            found.append(None)
             continue
         kind = type(x)
         if (kind is not Tensor and kind is not Parameter) or _dispatch_keys(
             x
         ).raw_repr() not in PLAIN:
-            return None
-        found += (x.shape, x.stride(), x.dtype)
+            return False
+    return True
+
+
+def signature(tensors: Sequence[Any]) -> tuple[Any, ...] | None:
+    """Sizes, strides and dtypes of plain tensors, or None for None; None if one is not plain."""
+    if not plain(tensors):
+        return None
+    found: list[Any] = []
+    for x in tensors:
+        if x is None:
+            found.append(None)
+        else:
+            found += (x.shape, x.stride(), x.dtype)
     return tuple(found)
 
 
@@ -77,7 +87,8 @@ def guard(tensors: Sequence[Any]) -> Callable[..., bool] | None:
     """A check in C++ whether others are like these plain tensors: type, dispatch keys and this
     thread's changes to them, dtype, device, sizes, strides, whether they need a gradient.
 
-    None where one is None, or where this torch does not have what torch.compile uses.
+    None where one is None, or where this torch does not have what torch.compile uses. The check
+    must get plain tensors only: a nested one, which has no sizes to read, makes it end the process.
     """
     if _Guards is None or any(x is None for x in tensors):
         return None
@@ -123,7 +134,7 @@ class Direct:
         inputs and options are as the user gave them, unchecked; options are those of the schema,
         without `save`. A signature's first call goes the general way; its second is learnt.
         """
-        if not undisturbed():
+        if not undisturbed() or not plain(inputs):
             return None
         x = inputs[0] if inputs else None
         if type(x) is Tensor:
@@ -250,7 +261,7 @@ class _Recent:
         self.call, self.check, self.count, self.options = call, check, count, options
 
     def serves(self, inputs: Sequence[Any], options: Sequence[Any]) -> bool:
-        """Whether this is so for sure."""
+        """Whether this is so for sure; the inputs are plain."""
         if len(inputs) != self.count or not self.check(*inputs) or _state() != self.call.state:
             return False
         # Not ==, for which 1 is True; the checks tell them apart.
@@ -302,12 +313,12 @@ def _function(general: Callable[..., Any], name: str) -> Any:
             call, saved = ctx.call, ctx.saved_tensors
             count = call.count
             if not _grad_enabled() and undisturbed() and call.chosen():
-                check = call.check
-                if check is not None and check(*grads, *saved):
+                check, tensors = call.check, (*grads, *saved)
+                if check is not None and plain(tensors) and check(*tensors):
                     return (None, *call.bound.backward(grads, saved))
                 given = _given(grads, call.results)
                 if given and call.saved is not None and signature(saved) == call.saved:
-                    call.check = check or guard((*grads, *saved))
+                    call.check = check or guard(tensors)
                     return (None, *call.bound.backward(grads, saved))
             if all(grad is None for grad in grads):
                 return (None,) * (1 + count)

@@ -8,8 +8,8 @@
 namespace ccdn {
 
 // P excitations of O orders, each a network from D channels through R hidden units back to D. All
-// tensors are contiguous and of one type, f32 or f64. On the CPU the weights and their gradients may
-// also be bf16 or f16; everything else is f32 then.
+// tensors are contiguous and of one type, f32 or f64. On the CPU the weights and their gradients
+// may also be bf16 or f16; everything else is f32 then.
 struct ExcitationGatesShape {
   Dtype weights_dtype;
   int64_t batch, excitations, orders, channels, hidden;

@@ -349,6 +349,21 @@ def test_a_gradient_that_is_a_negative_view(made: tuple[Tensor, Tensor]) -> None
     assert found.equal(wanted)
 
 
+@pytest.mark.parametrize("kind", ["to_mkldnn", "to_sparse"])
+def test_a_gradient_in_another_memory(made: tuple[Tensor, Tensor], kind: str) -> None:
+    """It raises what the general way raises."""
+    x, y = made
+    upstream = getattr(torch.ones_like(y), kind)()
+    torch.autograd.grad(y, x, torch.ones_like(y), retain_graph=True)
+
+    def error() -> str:
+        with pytest.raises(RuntimeError) as raised:
+            torch.autograd.grad(ccdn_ops.covariance_pool(x), x, upstream)
+        return str(raised.value)
+
+    assert error() == generally(error)
+
+
 def test_a_leaf_with_another_memory(made: tuple[Tensor, Tensor], gradient: Tensor) -> None:
     """What was bound is not read where the tensor no longer is what it was."""
     x, y = made
