@@ -205,12 +205,11 @@ class Differentiable:
             found = self.eager.apply(*options, *inputs)
         else:
             found = self._directly(inputs, options)
-            if found is not None:
-                pass
-            elif not grad and forward_ad._current_level < 0:
-                found = self.raw(*args)
-            else:
-                found = self.apply(*options, *unwrap_dead_wrappers(inputs))
+            if found is None:
+                if grad or forward_ad._current_level >= 0:
+                    found = self.apply(*options, *unwrap_dead_wrappers(inputs))
+                else:
+                    found = self.raw(*args)
         return (found,) if isinstance(found, Tensor) else tuple(found[: self.outputs])
 
     def _directly(self, inputs: tuple[Any, ...], options: tuple[Any, ...]) -> Any:

@@ -111,15 +111,24 @@ def of_one_tensor(
     one, two = tuple(results[0]), tuple(results[-1])
     single = len(results) == 1
 
+    def made(x: Tensor) -> tuple[Any, tuple[int, ...]]:
+        """The public outputs, unwritten, and their addresses."""
+        y = x.new_empty(*one)
+        if single:
+            return y, (y.data_ptr(),)
+        z = x.new_empty(*two)
+        return (y, z), (y.data_ptr(), z.data_ptr())
+
+    def upstream(x: Tensor, grad: Tensor | None, size: tuple[int, ...]) -> Tensor | None:
+        """A gradient as the kernel reads it."""
+        if grad is not None:
+            return grad.contiguous()
+        return x.new_zeros(size) if zeros else None
+
     def inference(x: Tensor) -> Any:
         scratch = scratch_memory(inference_bytes)
-        found: Any
-        addresses: tuple[int, ...]
-        y, memory = x.new_empty(*one), scratch.data_ptr()
-        found, addresses = y, (y.data_ptr(),)
-        if not single:
-            z = x.new_empty(*two)
-            found, addresses = (y, z), (*addresses, z.data_ptr())
+        found, addresses = made(x)
+        memory = scratch.data_ptr()
         states = [memory + offset for offset in offsets_without]
         status = run(shape_without, x.data_ptr(), *addresses, *states, memory, workers)
         if status:
@@ -129,13 +138,7 @@ def of_one_tensor(
     def forward(x: Tensor) -> tuple[Any, tuple[Tensor]]:
         scratch = scratch_memory(forward_bytes)
         saved = x.new_empty(numbers) if same else x.new_empty(numbers, dtype=wide)
-        found: Any
-        addresses: tuple[int, ...]
-        y = x.new_empty(*one)
-        found, addresses = y, (y.data_ptr(),)
-        if not single:
-            z = x.new_empty(*two)
-            found, addresses = (y, z), (*addresses, z.data_ptr())
+        found, addresses = made(x)
         memory = saved.data_ptr()
         states = [memory + offset for offset in offsets]
         status = run(shape, x.data_ptr(), *addresses, *states, scratch.data_ptr(), workers)
@@ -146,23 +149,12 @@ def of_one_tensor(
     def backward(grads: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> tuple[Tensor]:
         x, saved = tensors
         grad, scratch, memory = empty_like(x), scratch_memory(backward_bytes), saved.data_ptr()
-        g = grads[0]
-        if g is not None:
-            g = g.contiguous()
-        elif zeros:
-            g = x.new_zeros(one)
-        addresses: tuple[int, ...] = (0 if g is None else g.data_ptr(),)
-        if not single:
-            h = grads[1]
-            if h is not None:
-                h = h.contiguous()
-            elif zeros:
-                h = x.new_zeros(two)
-            addresses += (0 if h is None else h.data_ptr(),)
+        # The tensors stay in the list until the kernel has read them.
+        given = [upstream(x, g, size) for g, size in zip(grads, (one, two), strict=False)]
         states = [memory + offset for offset in offsets]
         status = differentiate(
             shape,
-            *addresses,
+            *[0 if g is None else g.data_ptr() for g in given],
             x.data_ptr(),
             *states,
             grad.data_ptr(),
