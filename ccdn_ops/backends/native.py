@@ -14,21 +14,15 @@ import re
 import struct
 import sys
 import threading
-from array import array
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ccdn_ops._version import __version__
-from ccdn_ops.layout import is_channels_last
-from ccdn_ops.newton_schulz_plan import newton_schulz_plan
-
-if TYPE_CHECKING:
-    from ccdn_ops.plans import DualSqueezePlan
 
 
 def _import_native() -> tuple[ModuleType | None, ImportError | None]:
@@ -126,7 +120,6 @@ _C: Any
 _C, _import_error = _import_native()
 
 # csrc/common/status.h
-DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 STATUS = {
     1: "the kernel does not serve this dtype",
     2: "the kernel was given an argument outside its limits",
@@ -230,109 +223,6 @@ def require() -> ModuleType:
     if _C is None:
         raise RuntimeError(why_missing())
     return _C
-
-
-def dual_squeeze_shape(x: Tensor, plan: DualSqueezePlan) -> Any:
-    """DualSqueezeShape of x (B, D, N) with any strides.
-
-    It points into the plan's table, so the plan must outlive the call.
-    """
-    return require().DualSqueezeShape(
-        **_features(x),
-        side=0 if plan.side == "channels" else 1,
-        saves_gram=plan.saves_gram,
-        terms=plan.terms,
-        rank=plan.rank,
-        dense_gradient=plan.dense_gradient,
-        coefficients=plan.coefficients.ctypes.data,
-    )
-
-
-def excitation_gates_shape(first: Tensor, reduce_weight: Tensor) -> Any:
-    """ExcitationGatesShape; only the batch size of `first` matters."""
-    excitations, orders, hidden, channels = reduce_weight.shape
-    return require().ExcitationGatesShape(
-        weights_dtype=DTYPE_CODES[reduce_weight.dtype],
-        batch=first.shape[0],
-        excitations=excitations,
-        orders=orders,
-        channels=channels,
-        hidden=hidden,
-    )
-
-
-def multi_excite_shape(x: Tensor, line_stride: int, excitations: int) -> Any:
-    """MultiExciteShape for x of layout.in_lines()."""
-    batch, channels, height, width = x.shape
-    return require().MultiExciteShape(
-        dtype=DTYPE_CODES[x.dtype],
-        batch=batch,
-        excitations=excitations,
-        channels=channels,
-        positions=height * width,
-        channels_last=is_channels_last(x),
-        stride_b=x.stride(0),
-        stride_row=line_stride,
-    )
-
-
-def cocs_shape(dtype: torch.dtype, levels: array[int], count: int) -> Any:
-    """CocsShape of the levels of levels.level_table(), which must outlive the call."""
-    return require().CocsShape(
-        dtype=DTYPE_CODES[dtype], count=count, levels=levels.buffer_info()[0]
-    )
-
-
-def covariance_shape(x: Tensor) -> Any:
-    """CovarianceShape for x (B, D, N) with any strides."""
-    return require().CovarianceShape(**_features(x))
-
-
-def newton_schulz_shape(a: Tensor, iterations: int, slots: int) -> Any:
-    """NewtonSchulzShape for a (B, n, n)."""
-    batch, size, _ = a.shape
-    return require().NewtonSchulzShape(
-        dtype=DTYPE_CODES[a.dtype],
-        wide=newton_schulz_plan(size, None, iterations, a.dtype, True).wide,
-        batch=batch,
-        size=size,
-        iterations=iterations,
-        slots=slots,
-    )
-
-
-def newton_schulz_roots_shape(a: Tensor, iterations: int, norm: bool, slots: int) -> Any:
-    """NewtonSchulzRootsShape for a (B, n, n)."""
-    matrices = newton_schulz_shape(a, iterations, slots)
-    return require().NewtonSchulzRootsShape(matrices=matrices, norm=norm)
-
-
-def isqrt_cov_shape(x: Tensor, iterations: int, triu: bool, slots: int) -> Any:
-    """IsqrtCovShape for x (B, D, N) with any strides."""
-    _, channels, positions = x.shape
-    plan = newton_schulz_plan(channels, positions, iterations, x.dtype, True)
-    return require().IsqrtCovShape(
-        features=covariance_shape(x),
-        wide=plan.wide,
-        by_positions=plan.side == "positions",
-        triangle=triu,
-        iterations=iterations,
-        slots=slots,
-    )
-
-
-def _features(x: Tensor) -> dict[str, int]:
-    batch, channels, positions = x.shape
-    stride_b, stride_d, stride_n = x.stride()
-    return {
-        "dtype": DTYPE_CODES[x.dtype],
-        "batch": batch,
-        "channels": channels,
-        "positions": positions,
-        "stride_b": stride_b,
-        "stride_d": stride_d,
-        "stride_n": stride_n,
-    }
 
 
 def like_gradient(x: Tensor, grad_x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from harness import check_close, err, features, reference_errors, truth, upstrea
 from torch import Tensor
 
 from ccdn_ops import reference
-from ccdn_ops.backends import native
+from ccdn_ops.backends import native, structs
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
 from ccdn_ops.precision import DTYPE_NAMES, accumulation_dtype
 
@@ -65,7 +65,7 @@ class Run:
         self.grad_second = upstream(x, seed=4)
 
         module = native.require()
-        shape = native.dual_squeeze_shape(x, self.plan)
+        shape = structs.dual_squeeze_shape(x, self.plan)
         saved = (self.mean, self.trace, self.gram)
         scratch = self.scratch(module.dual_squeeze_workspace_cpu(shape, workers, False))
         outputs = (self.first, self.second, *saved)
@@ -280,7 +280,7 @@ def test_bad_arguments_give_a_status() -> None:
     x = features("noise", 1, 3, 4)
     plan = dual_squeeze_plan(3, 4, 5, "float32", "cpu")
     module, none = native.require(), torch.empty(0)
-    code = native.DTYPE_CODES[torch.float32]
+    code = structs.DTYPE_CODES[torch.float32]
 
     def forward(dtype: int, terms: int, channels: int = 3) -> int:
         sizes = {"batch": 1, "channels": channels, "positions": 4}

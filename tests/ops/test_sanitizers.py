@@ -15,9 +15,9 @@ pytestmark = pytest.mark.skipif(
 
 SETUP = """
 import torch
-from ccdn_ops.backends import native
+from ccdn_ops.backends import native, structs
 module = native.require()
-shape = native.multi_excite_shape(torch.ones(1, 3, 5, 10), 50, 1)
+shape = structs.multi_excite_shape(torch.ones(1, 3, 5, 10), 50, 1)
 def forward(x, out):
     gates = torch.ones(3)
     return module.multi_excite_forward_cpu(shape, x.data_ptr(), gates.data_ptr(), out.data_ptr())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.backends.levels import gradients_of_rows, in_rows, level_table
@@ -22,7 +22,7 @@ def _forward(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     losses = x.new_empty(len(rows))
     sums = x.new_empty(sum(r.shape[1] * r.shape[2] for r in rows), dtype=wide)
     table = level_table(rows)
-    shape = native.cocs_shape(x.dtype, table, len(rows))
+    shape = structs.cocs_shape(x.dtype, table, len(rows))
     scratch = scratch_memory(module.cocs_loss_workspace_cpu(shape, False))
     native.launch("cocs_loss", module.cocs_loss_forward_cpu, shape, losses, sums, scratch)
     return losses, sums
@@ -33,7 +33,7 @@ def _backward(grad_losses: Tensor, features: Sequence[Tensor], sums: Tensor) -> 
 
     def run(rows: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
         table = level_table(rows, grads)
-        shape = native.cocs_shape(rows[0].dtype, table, len(rows))
+        shape = structs.cocs_shape(rows[0].dtype, table, len(rows))
         scratch = scratch_memory(module.cocs_loss_workspace_cpu(shape, True))
         native.launch(
             "cocs_loss_backward", module.cocs_loss_backward_cpu, shape, grad_losses, sums, scratch
@@ -51,7 +51,7 @@ def _bind(*features: Tensor) -> registry.Bound | None:
     # The addresses in it are those of each call.
     table = level_table(features, grads)
     stride = len(table) // count
-    shape = native.cocs_shape(x.dtype, table, count)
+    shape = structs.cocs_shape(x.dtype, table, count)
     workspaces = [module.cocs_loss_workspace_cpu(shape, b) for b in (False, True)]
     numbers = sum(level.shape[1] * level.shape[2] for level in features)
     dtype, wide = x.dtype, accumulation_dtype(x.dtype)
@@ -66,7 +66,7 @@ def _bind(*features: Tensor) -> registry.Bound | None:
     def forward(*features: Tensor) -> tuple[Tensor, tuple[Tensor]]:
         x, table, scratch = features[0], levels(features, features), scratch_memory(workspaces[0])
         losses, sums = x.new_empty(count), x.new_empty(numbers, dtype=wide)
-        shape = native.cocs_shape(dtype, table, count)
+        shape = structs.cocs_shape(dtype, table, count)
         status = run(shape, losses.data_ptr(), sums.data_ptr(), scratch.data_ptr())
         if status:
             raise native.failure("cocs_loss", status)
@@ -78,7 +78,7 @@ def _bind(*features: Tensor) -> registry.Bound | None:
         grad, scratch = grad.contiguous(), scratch_memory(workspaces[1])
         found = [torch.empty_like(level) for level in features]
         table = levels(features, found)
-        shape = native.cocs_shape(dtype, table, count)
+        shape = structs.cocs_shape(dtype, table, count)
         status = differentiate(shape, grad.data_ptr(), sums.data_ptr(), scratch.data_ptr())
         if status:
             raise native.failure("cocs_loss_backward", status)

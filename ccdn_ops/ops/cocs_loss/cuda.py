@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cuda.device import supports
 from ccdn_ops.backends.levels import gradients_of_rows, in_rows, level_table
 from ccdn_ops.precision import accumulation_dtype
@@ -20,7 +20,7 @@ def forward(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     count = sum(r.shape[1] * r.shape[2] for r in rows)
     sums = x.new_empty(count, dtype=accumulation_dtype(x.dtype))
     table = level_table(rows)
-    shape = native.cocs_shape(x.dtype, table, len(rows))
+    shape = structs.cocs_shape(x.dtype, table, len(rows))
     scratch = native.workspace(module.cocs_loss_workspace_cuda(shape, False), x.device)
     tensors = losses, sums, scratch
     native.launch("cocs_loss", module.cocs_loss_forward_cuda, shape, *tensors, native.stream(x))
@@ -33,7 +33,7 @@ def backward(grad_losses: Tensor, features: Sequence[Tensor], sums: Tensor) -> l
 
     def run(rows: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
         table = level_table(rows, grads)
-        shape = native.cocs_shape(x.dtype, table, len(rows))
+        shape = structs.cocs_shape(x.dtype, table, len(rows))
         scratch = native.workspace(module.cocs_loss_workspace_cuda(shape, True), x.device)
         native.launch(
             "cocs_loss_backward",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
@@ -14,7 +14,7 @@ from ccdn_ops.ops.covariance_pool.spec import outputs
 
 def _forward(x: Tensor) -> tuple[Tensor, Tensor]:
     covariance, trace = outputs(x)
-    module, workers, shape = native.require(), torch.get_num_threads(), native.covariance_shape(x)
+    module, workers, shape = native.require(), torch.get_num_threads(), structs.covariance_shape(x)
     scratch = scratch_memory(module.covariance_pool_workspace_cpu(shape, workers, False))
     native.launch(
         "covariance_pool",
@@ -29,7 +29,7 @@ def _forward(x: Tensor) -> tuple[Tensor, Tensor]:
 def _backward(grad: Tensor, x: Tensor, trace: Tensor) -> Tensor:
     grad_x = torch.empty_like(x)
     x = native.like_gradient(x, grad_x)
-    module, workers, shape = native.require(), torch.get_num_threads(), native.covariance_shape(x)
+    module, workers, shape = native.require(), torch.get_num_threads(), structs.covariance_shape(x)
     scratch = scratch_memory(module.covariance_pool_workspace_cpu(shape, workers, True))
     native.launch(
         "covariance_pool_backward",
@@ -46,7 +46,7 @@ def _bind(x: Tensor) -> registry.Bound | None:
     if flat is None:
         return None
     batch, channels, _ = flat.shape
-    saving = binding.Saving(native.covariance_shape(flat), [(batch,)])
+    saving = binding.Saving(structs.covariance_shape(flat), [(batch,)])
     return binding.of_one_tensor("covariance_pool", x, [(batch, channels, channels)], saving)
 
 

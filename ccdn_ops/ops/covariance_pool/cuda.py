@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cuda.device import supports
 from ccdn_ops.ops.covariance_pool.spec import outputs
 
@@ -13,7 +13,7 @@ from ccdn_ops.ops.covariance_pool.spec import outputs
 def forward(x: Tensor) -> tuple[Tensor, Tensor]:
     """The covariance and its trace; see ccdn_ops/ops/covariance_pool/spec.py."""
     covariance, trace = outputs(x)
-    module, shape = native.require(), native.covariance_shape(x)
+    module, shape = native.require(), structs.covariance_shape(x)
     native.launch(
         "covariance_pool",
         module.covariance_pool_forward_cuda,
@@ -29,7 +29,7 @@ def backward(grad: Tensor, x: Tensor, trace: Tensor) -> Tensor:
     """The gradient of x."""
     grad_x = torch.empty_like(x)
     x = native.like_gradient(x, grad_x)
-    module, shape = native.require(), native.covariance_shape(x)
+    module, shape = native.require(), structs.covariance_shape(x)
     native.launch(
         "covariance_pool_backward",
         module.covariance_pool_backward_cuda,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cuda import device
 from ccdn_ops.layout import empty_maps, in_lines, in_order_of
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
@@ -30,9 +30,9 @@ def _plan(x: Tensor, iterations: int) -> DualSqueezePlan:
 def _shape(x: Tensor, line_stride: int, reduce_weight: Tensor, plan: DualSqueezePlan) -> Any:
     """The argument struct of csrc/common/ctm.h for x of layout.in_lines()."""
     return native.require().CtmShape(
-        squeeze=native.dual_squeeze_shape(x.flatten(2), plan),
-        gates=native.excitation_gates_shape(x, reduce_weight),
-        excite=native.multi_excite_shape(x, line_stride, reduce_weight.shape[0]),
+        squeeze=structs.dual_squeeze_shape(x.flatten(2), plan),
+        gates=structs.excitation_gates_shape(x, reduce_weight),
+        excite=structs.multi_excite_shape(x, line_stride, reduce_weight.shape[0]),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
@@ -32,7 +32,7 @@ def _forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor
     mean, trace = x.new_empty(batch, channels, dtype=wide), x.new_empty(batch, dtype=wide)
     gram = x.new_empty(batch, n, n, dtype=wide)
     module, workers = native.require(), torch.get_num_threads()
-    shape = native.dual_squeeze_shape(x, plan)
+    shape = structs.dual_squeeze_shape(x, plan)
     scratch = scratch_memory(module.dual_squeeze_workspace_cpu(shape, workers, False))
     native.launch(
         "dual_squeeze",
@@ -56,10 +56,9 @@ def _backward(
 ) -> Tensor:
     plan = _plan(x, iterations)
     grad = torch.empty_like(x)
-    if grad.stride() != x.stride():  # x has gaps or overlaps; the kernel writes where it reads
-        x = torch.empty_like(x).copy_(x)
+    x = native.like_gradient(x, grad)
     module, workers = native.require(), torch.get_num_threads()
-    shape = native.dual_squeeze_shape(x, plan)
+    shape = structs.dual_squeeze_shape(x, plan)
     scratch = scratch_memory(module.dual_squeeze_workspace_cpu(shape, workers, True))
     native.launch(
         "dual_squeeze_backward",
@@ -80,7 +79,7 @@ def _bind(x: Tensor, iterations: int) -> registry.Bound | None:
     plan, (batch, channels, _) = _plan(flat, iterations), flat.shape
     n = _saved_side(flat, plan)
     states = [(batch, channels), (batch,), (batch, n, n)]
-    saving = binding.Saving(native.dual_squeeze_shape(flat, plan), states, plan)
+    saving = binding.Saving(structs.dual_squeeze_shape(flat, plan), states, plan)
     return binding.of_one_tensor("dual_squeeze", x, [(batch, channels)] * 2, saving)
 
 

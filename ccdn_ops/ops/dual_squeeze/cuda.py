@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cuda.device import supports
 from ccdn_ops.plans import dual_squeeze_plan
 from ccdn_ops.precision import DTYPE_NAMES, accumulation_dtype
@@ -23,7 +23,7 @@ def forward(x: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor,
     mean = x.new_empty(batch, channels, dtype=wide)
     trace = x.new_empty(batch, dtype=wide)
     gram = x.new_empty(batch, saved, saved, dtype=wide)
-    module, shape = native.require(), native.dual_squeeze_shape(x, plan)
+    module, shape = native.require(), structs.dual_squeeze_shape(x, plan)
     scratch = native.workspace(module.dual_squeeze_workspace_cuda(shape, False), x.device)
     native.launch(
         "dual_squeeze",
@@ -49,10 +49,8 @@ def backward(
     _, channels, positions = x.shape
     plan = dual_squeeze_plan(channels, positions, iterations, DTYPE_NAMES[x.dtype], "cuda")
     grad_x = torch.empty_like(x)
-    if grad_x.stride() != x.stride():
-        # The kernels write the gradient with x's strides; this x has gaps or overlaps.
-        x = torch.empty_like(x).copy_(x)
-    module, shape = native.require(), native.dual_squeeze_shape(x, plan)
+    x = native.like_gradient(x, grad_x)
+    module, shape = native.require(), structs.dual_squeeze_shape(x, plan)
     scratch = native.workspace(module.dual_squeeze_workspace_cuda(shape, True), x.device)
     native.launch(
         "dual_squeeze_backward",

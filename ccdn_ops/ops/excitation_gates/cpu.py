@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
@@ -33,7 +33,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     weights = tuple(_served(first.dtype, *weights))
     found = outputs(first, second, *weights)
-    module, shape = native.require(), native.excitation_gates_shape(first, weights[0])
+    module, shape = native.require(), structs.excitation_gates_shape(first, weights[0])
     native.launch(
         "excitation_gates",
         module.excitation_gates_forward_cpu,
@@ -49,7 +49,7 @@ def _backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
     squeezes, weights, saved = arguments[:2], arguments[2:INPUTS], arguments[INPUTS:]
     inputs = (*squeezes, *_served(squeezes[0].dtype, *weights))
     grads = empty_gradients(*inputs)
-    module, shape = native.require(), native.excitation_gates_shape(inputs[0], inputs[2])
+    module, shape = native.require(), structs.excitation_gates_shape(inputs[0], inputs[2])
     native.launch(
         "excitation_gates_backward",
         module.excitation_gates_backward_cpu,
@@ -66,7 +66,7 @@ def _bind(first: Tensor, second: Tensor | None, *weights: Tensor) -> registry.Bo
     given = [x for x in (first, second, *weights) if x is not None]
     if not _are_read(wide, weights) or not all(x.is_contiguous() for x in given):
         return None
-    module, shape = native.require(), native.excitation_gates_shape(first, weights[0])
+    module, shape = native.require(), structs.excitation_gates_shape(first, weights[0])
     run = module.excitation_gates_forward_cpu
     differentiate = module.excitation_gates_backward_cpu
     workspaces = [module.excitation_gates_workspace_cpu(shape, b) for b in (False, True)]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cuda.device import supports
 from ccdn_ops.ops.excitation_gates.spec import INPUTS, empty_gradients, in_wide, outputs
 
@@ -16,7 +16,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """gates, hidden and scales; see ccdn_ops/ops/excitation_gates/spec.py."""
     found = outputs(first, second, *weights)
-    module, shape = native.require(), native.excitation_gates_shape(first, weights[0])
+    module, shape = native.require(), structs.excitation_gates_shape(first, weights[0])
     native.launch(
         "excitation_gates",
         module.excitation_gates_forward_cuda,
@@ -33,7 +33,7 @@ def backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
     inputs, saved = arguments[:INPUTS], arguments[INPUTS:]
     first = inputs[0]
     grads = empty_gradients(*inputs)
-    module, shape = native.require(), native.excitation_gates_shape(first, inputs[2])
+    module, shape = native.require(), structs.excitation_gates_shape(first, inputs[2])
     native.launch(
         "excitation_gates_backward",
         module.excitation_gates_backward_cuda,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
@@ -15,7 +15,7 @@ from ccdn_ops.ops.isqrt_cov.spec import outputs
 def _forward(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     root, trace, iterates = outputs(x, iterations, triu, save)
     module, workers = native.require(), torch.get_num_threads()
-    shape = native.isqrt_cov_shape(x, iterations, triu, iterates.shape[1])
+    shape = structs.isqrt_cov_shape(x, iterations, triu, iterates.shape[1])
     scratch = scratch_memory(module.isqrt_cov_workspace_cpu(shape, workers, False))
     native.launch(
         "isqrt_cov",
@@ -39,7 +39,7 @@ def _backward(
     grad_x = torch.empty_like(x)
     x = native.like_gradient(x, grad_x)
     module, workers = native.require(), torch.get_num_threads()
-    shape = native.isqrt_cov_shape(x, iterations, triu, iterates.shape[1])
+    shape = structs.isqrt_cov_shape(x, iterations, triu, iterates.shape[1])
     scratch = scratch_memory(module.isqrt_cov_workspace_cpu(shape, workers, True))
     native.launch(
         "isqrt_cov_backward",
@@ -58,7 +58,7 @@ def _bind(x: Tensor, iterations: int, triu: bool, save: bool) -> registry.Bound 
 
     def saving(save: bool) -> tuple[Tensor, binding.Saving]:
         root, *states = outputs(flat, iterations, triu, save)
-        shape = native.isqrt_cov_shape(flat, iterations, triu, states[-1].shape[1])
+        shape = structs.isqrt_cov_shape(flat, iterations, triu, states[-1].shape[1])
         return root, binding.Saving(shape, [state.shape for state in states])
 
     root, saved = saving(True)

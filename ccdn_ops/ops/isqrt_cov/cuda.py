@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cuda.device import supports
 from ccdn_ops.ops.isqrt_cov.spec import outputs
 
@@ -13,7 +13,7 @@ from ccdn_ops.ops.isqrt_cov.spec import outputs
 def forward(x: Tensor, iterations: int, triu: bool, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     root, trace, iterates = outputs(x, iterations, triu, save)
     module = native.require()
-    shape = native.isqrt_cov_shape(x, iterations, triu, iterates.shape[1])
+    shape = structs.isqrt_cov_shape(x, iterations, triu, iterates.shape[1])
     scratch = native.workspace(module.isqrt_cov_workspace_cuda(shape, False), x.device)
     native.launch(
         "isqrt_cov",
@@ -37,7 +37,7 @@ def backward(
     grad_x = torch.empty_like(x)
     x = native.like_gradient(x, grad_x)
     module = native.require()
-    shape = native.isqrt_cov_shape(x, iterations, triu, iterates.shape[1])
+    shape = structs.isqrt_cov_shape(x, iterations, triu, iterates.shape[1])
     scratch = native.workspace(module.isqrt_cov_workspace_cuda(shape, True), x.device)
     native.launch(
         "isqrt_cov_backward",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.layout import empty_maps, in_lines, in_order_of
 from ccdn_ops.precision import accumulation_dtype
@@ -16,7 +16,7 @@ from ccdn_ops.precision import accumulation_dtype
 def _forward(x: Tensor, gates: Tensor) -> Tensor:
     out = empty_maps(x, *gates.shape[:2])
     x, line_stride = in_lines(x)
-    shape = native.multi_excite_shape(x, line_stride, gates.shape[1])
+    shape = structs.multi_excite_shape(x, line_stride, gates.shape[1])
     forward = native.require().multi_excite_forward_cpu
     native.launch("multi_excite", forward, shape, x, gates, out)
     return out
@@ -26,7 +26,7 @@ def _backward(grad_out: Tensor, x: Tensor, gates: Tensor) -> tuple[Tensor, Tenso
     grad_x, grad_gates = empty_maps(x, x.shape[0]), torch.empty_like(gates)
     grad_out = in_order_of(x, grad_out)
     x, line_stride = in_lines(x)
-    shape = native.multi_excite_shape(x, line_stride, gates.shape[1])
+    shape = structs.multi_excite_shape(x, line_stride, gates.shape[1])
     backward = native.require().multi_excite_backward_cpu
     native.launch("multi_excite_backward", backward, shape, grad_out, x, gates, grad_x, grad_gates)
     return grad_x, grad_gates
@@ -36,7 +36,7 @@ def _bind(x: Tensor, gates: Tensor) -> registry.Bound | None:
     lines, line_stride = in_lines(x)
     if lines is not x or gates.dtype != accumulation_dtype(x.dtype) or not gates.is_contiguous():
         return None
-    shape = native.multi_excite_shape(x, line_stride, gates.shape[1])
+    shape = structs.multi_excite_shape(x, line_stride, gates.shape[1])
     run = native.require().multi_excite_forward_cpu
     differentiate = native.require().multi_excite_backward_cpu
     like_x, like_out = empty_maps(x, x.shape[0]), empty_maps(x, *gates.shape[:2])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
@@ -15,7 +15,7 @@ from ccdn_ops.ops.newton_schulz_roots.spec import Outputs, outputs
 def _forward(a: Tensor, iterations: int, norm: bool, save: bool) -> Outputs:
     found = outputs(a, iterations, norm, save)
     module, workers = native.require(), torch.get_num_threads()
-    shape = native.newton_schulz_roots_shape(a, iterations, norm, found[3].shape[1])
+    shape = structs.newton_schulz_roots_shape(a, iterations, norm, found[3].shape[1])
     scratch = scratch_memory(module.newton_schulz_roots_workspace_cpu(shape, workers, False))
     native.launch(
         "newton_schulz_roots",
@@ -39,7 +39,7 @@ def _backward(
 ) -> Tensor:
     grad_a = torch.empty_like(a)
     module, workers = native.require(), torch.get_num_threads()
-    shape = native.newton_schulz_roots_shape(a, iterations, norm, iterates.shape[1])
+    shape = structs.newton_schulz_roots_shape(a, iterations, norm, iterates.shape[1])
     scratch = scratch_memory(module.newton_schulz_roots_workspace_cpu(shape, workers, True))
     native.launch(
         "newton_schulz_roots_backward",
@@ -57,7 +57,7 @@ def _bind(a: Tensor, iterations: int, norm: bool, save: bool) -> registry.Bound 
 
     def saving(save: bool) -> binding.Saving:
         _, _, *states = outputs(a, iterations, norm, save)
-        shape = native.newton_schulz_roots_shape(a, iterations, norm, states[-1].shape[1])
+        shape = structs.newton_schulz_roots_shape(a, iterations, norm, states[-1].shape[1])
         return binding.Saving(shape, [state.shape for state in states])
 
     return binding.of_one_tensor(

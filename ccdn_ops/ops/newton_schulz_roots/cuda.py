@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cuda.device import supports
 from ccdn_ops.ops.newton_schulz_roots.spec import Outputs, outputs
 
@@ -13,7 +13,7 @@ from ccdn_ops.ops.newton_schulz_roots.spec import Outputs, outputs
 def forward(a: Tensor, iterations: int, norm: bool, save: bool) -> Outputs:
     found = outputs(a, iterations, norm, save)
     module = native.require()
-    shape = native.newton_schulz_roots_shape(a, iterations, norm, found[3].shape[1])
+    shape = structs.newton_schulz_roots_shape(a, iterations, norm, found[3].shape[1])
     scratch = native.workspace(module.newton_schulz_roots_workspace_cuda(shape, False), a.device)
     native.launch(
         "newton_schulz_roots",
@@ -37,7 +37,7 @@ def backward(
 ) -> Tensor:
     grad_a = torch.empty_like(a)
     module = native.require()
-    shape = native.newton_schulz_roots_shape(a, iterations, norm, iterates.shape[1])
+    shape = structs.newton_schulz_roots_shape(a, iterations, norm, iterates.shape[1])
     scratch = native.workspace(module.newton_schulz_roots_workspace_cuda(shape, True), a.device)
     native.launch(
         "newton_schulz_roots_backward",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
@@ -15,7 +15,7 @@ from ccdn_ops.ops.newton_schulz_sqrt.spec import outputs
 def _forward(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     root, trace, iterates = outputs(a, iterations, save)
     module, workers = native.require(), torch.get_num_threads()
-    shape = native.newton_schulz_shape(a, iterations, iterates.shape[1])
+    shape = structs.newton_schulz_shape(a, iterations, iterates.shape[1])
     scratch = scratch_memory(module.newton_schulz_sqrt_workspace_cpu(shape, workers, False))
     native.launch(
         "newton_schulz_sqrt",
@@ -32,7 +32,7 @@ def _backward(
 ) -> Tensor:
     grad_a = torch.empty_like(a)
     module, workers = native.require(), torch.get_num_threads()
-    shape = native.newton_schulz_shape(a, iterations, iterates.shape[1])
+    shape = structs.newton_schulz_shape(a, iterations, iterates.shape[1])
     scratch = scratch_memory(module.newton_schulz_sqrt_workspace_cpu(shape, workers, True))
     native.launch(
         "newton_schulz_sqrt_backward",
@@ -50,7 +50,7 @@ def _bind(a: Tensor, iterations: int, save: bool) -> registry.Bound | None:
 
     def saving(save: bool) -> binding.Saving:
         _, *states = outputs(a, iterations, save)
-        shape = native.newton_schulz_shape(a, iterations, states[-1].shape[1])
+        shape = structs.newton_schulz_shape(a, iterations, states[-1].shape[1])
         return binding.Saving(shape, [state.shape for state in states])
 
     return binding.of_one_tensor("newton_schulz_sqrt", a, [a.shape], saving(True), saving(False))

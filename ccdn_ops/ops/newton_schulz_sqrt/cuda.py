@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cuda.device import supports
 from ccdn_ops.ops.newton_schulz_sqrt.spec import outputs
 
@@ -13,7 +13,7 @@ from ccdn_ops.ops.newton_schulz_sqrt.spec import outputs
 def forward(a: Tensor, iterations: int, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     root, trace, iterates = outputs(a, iterations, save)
     module = native.require()
-    shape = native.newton_schulz_shape(a, iterations, iterates.shape[1])
+    shape = structs.newton_schulz_shape(a, iterations, iterates.shape[1])
     scratch = native.workspace(module.newton_schulz_sqrt_workspace_cuda(shape, False), a.device)
     native.launch(
         "newton_schulz_sqrt",
@@ -30,7 +30,7 @@ def backward(
 ) -> Tensor:
     grad_a = torch.empty_like(a)
     module = native.require()
-    shape = native.newton_schulz_shape(a, iterations, iterates.shape[1])
+    shape = structs.newton_schulz_shape(a, iterations, iterates.shape[1])
     scratch = native.workspace(module.newton_schulz_sqrt_workspace_cuda(shape, True), a.device)
     native.launch(
         "newton_schulz_sqrt_backward",

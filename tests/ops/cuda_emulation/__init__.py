@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ccdn_ops import use_backend
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.plans import dual_squeeze_plan
 from ccdn_ops.precision import DTYPE_NAMES, accumulation_dtype
 
@@ -324,7 +324,7 @@ class Emulation:
             saves_gram=plan.saves_gram if saves_gram is None else saves_gram,
         )
         with mock.patch.object(native, "require", return_value=self.module):
-            shape = native.dual_squeeze_shape(x, plan)
+            shape = structs.dual_squeeze_shape(x, plan)
         n = (channels if plan.side == "channels" else positions) if plan.saves_gram else 0
         wide = accumulation_dtype(x.dtype)
         first, second = (memory.new(batch, channels, dtype=x.dtype) for _ in range(2))
