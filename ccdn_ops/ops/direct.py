@@ -57,30 +57,30 @@ def _plain_keys() -> frozenset[int]:
 PLAIN = _plain_keys()
 
 
-def plain(tensors: Sequence[Any]) -> bool:
-    """Whether all of them are None, or exactly tensors or parameters in plain memory."""
+def signature(tensors: Sequence[Any]) -> tuple[Any, ...] | None:
+    """Sizes, strides and dtypes of plain tensors, or None for None; None if one is not plain."""
+    found: list[Any] = []
     for x in tensors:
         if x is None:
+            found.append(None)
             continue
         kind = type(x)
         if (kind is not Tensor and kind is not Parameter) or _dispatch_keys(
             x
         ).raw_repr() not in PLAIN:
+            return None
+        found += (x.shape, x.stride(), x.dtype)
+    return tuple(found)
+
+
+def sized(tensors: Sequence[Any]) -> bool:
+    """Whether all are exactly tensors or parameters that have sizes to read, which a nested one has
+    not."""
+    for x in tensors:
+        kind = type(x)
+        if (kind is not Tensor and kind is not Parameter) or x.is_nested:
             return False
     return True
-
-
-def signature(tensors: Sequence[Any]) -> tuple[Any, ...] | None:
-    """Sizes, strides and dtypes of plain tensors, or None for None; None if one is not plain."""
-    if not plain(tensors):
-        return None
-    found: list[Any] = []
-    for x in tensors:
-        if x is None:
-            found.append(None)
-        else:
-            found += (x.shape, x.stride(), x.dtype)
-    return tuple(found)
 
 
 def guard(tensors: Sequence[Any]) -> Callable[..., bool] | None:
@@ -88,7 +88,7 @@ def guard(tensors: Sequence[Any]) -> Callable[..., bool] | None:
     thread's changes to them, dtype, device, sizes, strides, whether they need a gradient.
 
     None where one is None, or where this torch does not have what torch.compile uses. The check
-    must get plain tensors only: a nested one, which has no sizes to read, makes it end the process.
+    must get tensors that are `sized`: another one makes it end the process.
     """
     if _Guards is None or any(x is None for x in tensors):
         return None
@@ -134,10 +134,10 @@ class Direct:
         inputs and options are as the user gave them, unchecked; options are those of the schema,
         without `save`. A signature's first call goes the general way; its second is learnt.
         """
-        if not undisturbed() or not plain(inputs):
+        if not undisturbed():
             return None
         x = inputs[0] if inputs else None
-        if type(x) is Tensor:
+        if type(x) is Tensor and sized(inputs):
             # Most calls are like the last one of these sizes, which one check tells.
             recent = self.recent[x.requires_grad].get(x.shape)
             if recent is not None and recent.serves(inputs, options):
@@ -261,7 +261,7 @@ class _Recent:
         self.call, self.check, self.count, self.options = call, check, count, options
 
     def serves(self, inputs: Sequence[Any], options: Sequence[Any]) -> bool:
-        """Whether this is so for sure; the inputs are plain."""
+        """Whether this is so for sure; the inputs are sized."""
         if len(inputs) != self.count or not self.check(*inputs) or _state() != self.call.state:
             return False
         # Not ==, for which 1 is True; the checks tell them apart.
@@ -314,7 +314,7 @@ def _function(general: Callable[..., Any], name: str) -> Any:
             count = call.count
             if not _grad_enabled() and undisturbed() and call.chosen():
                 check, tensors = call.check, (*grads, *saved)
-                if check is not None and plain(tensors) and check(*tensors):
+                if check is not None and sized(tensors) and check(*tensors):
                     return (None, *call.bound.backward(grads, saved))
                 given = _given(grads, call.results)
                 if given and call.saved is not None and signature(saved) == call.saved:
