@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 DEMO ?= runs/demo
 # Processes that run tests. Each has one thread: two threads of two processes would wait for each other.
 WORKERS ?= auto
-SOURCES := $(wildcard csrc/*.cpp csrc/*/*.h csrc/cpu/*/*.h csrc/cpu/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
+SOURCES := $(wildcard csrc/*.cpp csrc/*/*.h csrc/cpu/*/*.h csrc/cpu/*/*.cpp csrc/torch/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 CONSTRAINT := $(if $(PIP_CONSTRAINT),$(abspath $(PIP_CONSTRAINT)))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 ifneq ($(CONSTRAINT),)
@@ -37,6 +37,7 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml setup.py csrc/bindings.py 
 
 $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml setup.py csrc/bindings.py $(SOURCES)
 	$(BIN)/python -m pip install --quiet --editable '.[test,bench,dev,docs]'
+	CCDN_TORCH=only $(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed
@@ -90,8 +91,10 @@ TORCHES := 2.10 newest
 
 .venv-torch-%/.installed: pyproject.toml setup.py csrc/bindings.py $(SOURCES)
 	test -x .venv-torch-$*/bin/python || $(PYTHON) -m venv .venv-torch-$*
-	PIP_CONSTRAINT= .venv-torch-$*/bin/python -m pip install --quiet $(if $(filter newest,$*),torch,'torch==$*.*') numpy pytest hypothesis
+	PIP_CONSTRAINT= .venv-torch-$*/bin/python -m pip install --quiet $(if $(filter newest,$*),torch,'torch==$*.*') \
+	  numpy pytest hypothesis ninja pybind11 setuptools
 	PIP_CONSTRAINT= .venv-torch-$*/bin/python -m pip install --quiet --no-deps --editable .
+	CCDN_TORCH=only .venv-torch-$*/bin/python setup.py --quiet build_ext --inplace
 	@touch $@
 
 test-torch: $(TORCHES:%=.venv-torch-%/.installed)
@@ -174,4 +177,4 @@ wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m auditwheel show --json --allow-pure-python-wheel dist/*.whl | $(BIN)/python -c '$(AUDIT)'
 
 clean:
-	rm -rf build dist *.egg-info ccdn_ops/_C*.so ccdn_ops/_C*.so.partial .ninja_*
+	rm -rf build dist *.egg-info ccdn_ops/_*.so ccdn_ops/_*.so.partial .ninja_*

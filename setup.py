@@ -6,11 +6,14 @@ Environment
     CCDN_CUDA_ARCHS  comma-separated, default 80,90,100,120; the last one also as PTX
     CXX, NVCC        compilers to use instead of those on PATH
     CXXFLAGS, LDFLAGS, NVCCFLAGS   appended
+    CCDN_TORCH       on: also the module of direct calls in C++, for the torch that this Python
+                     imports, with `pip install --no-build-isolation .`; only: nothing else; off
     MAX_JOBS         parallel compilations; default: cores, capped by free memory
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -19,6 +22,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from setuptools import Extension, setup
@@ -173,6 +177,21 @@ def jobs() -> int:
     return max(1, min(cores or 1, free // BYTES_PER_JOB))
 
 
+def loaded(path: str) -> ModuleType:
+    """A file of the tree as a module by itself."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # which dataclasses look for
+    spec.loader.exec_module(module)
+    return module
+
+
+def interface() -> str:
+    """What Python and the native modules must agree on (csrc/bindings.py)."""
+    text = (ROOT / "ccdn_ops" / "_C.pyi").read_text(encoding="utf-8")
+    return re.search(r'^interface: Literal\["(\w+)"\]$', text, re.MULTILINE).group(1)
+
+
 def quoted(arguments: list[str]) -> str:
     return shlex.join(arguments).replace("$", "$$")
 
@@ -247,7 +266,8 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
         ]
     objects = []
     if "csrc/bindings.cpp" in sources:
-        read = [ROOT / "csrc" / "bindings.cpp", *sorted((ROOT / "csrc" / "common").glob("*.h"))]
+        read = [ROOT / "csrc" / "bindings.cpp", ROOT / "csrc" / "torch" / "direct.cpp"]
+        read += sorted((ROOT / "csrc" / "common").glob("*.h"))
         script = escaped(ROOT / "csrc" / "bindings.py")
         lines.append(f"build {BINDINGS}: bindings {script} | {' '.join(map(escaped, read))}")
     for source in sources:
@@ -266,6 +286,41 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
     lines.append(f"build {escaped(output)}: link {' '.join(objects)}")
     lines.append(f"default {escaped(output)}")
     return "\n".join(lines) + "\n"
+
+
+def torch_ninja_file(cxx: list[str], source: str, output: Path) -> str:
+    """The build of csrc/torch/direct.cpp as ninja text; torch has brought its own pybind11."""
+    from torch.utils.cpp_extension import include_paths, library_paths
+
+    name = output.name.partition(".")[0]
+    includes = [*include_paths(), sysconfig.get_path("include")]
+    # A process that imports the module has loaded these libraries.
+    libraries = [f"-L{folder}" for folder in library_paths()]
+    libraries += ["-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python"]
+    flags = ["-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-DNDEBUG", "-Wall"]
+    flags += [f"-DCCDN_MODULE={name}", f'-DCCDN_INTERFACE="{interface()}"']
+    flags += [flag for path in includes for flag in ("-isystem", path)]
+    flags += shlex.split(os.environ.get("CXXFLAGS", ""))
+    link = ["-bundle", "-undefined", "dynamic_lookup"] if sys.platform == "darwin" else ["-shared"]
+    link += [*libraries, *shlex.split(os.environ.get("LDFLAGS", ""))]
+    return "\n".join(
+        [
+            "ninja_required_version = 1.5",
+            "rule cxx",
+            f"  command = {quoted(cxx)} -MMD -MF $out.d {quoted(flags)} -c $in -o $out",
+            "  depfile = $out.d",
+            "  deps = gcc",
+            "  description = c++ $in",
+            "rule link",
+            f"  command = {quoted(cxx)} $in -o $out.partial {quoted(link)}"
+            " && mv -f $out.partial $out",
+            "  description = link $out",
+            f"build direct.o: cxx {escaped(ROOT / source)}",
+            f"build {escaped(output)}: link direct.o",
+            f"default {escaped(output)}",
+            "",
+        ]
+    )
 
 
 class FreshPackages(build_py):
@@ -295,25 +350,30 @@ class NinjaBuild(build_ext):
     def build_extension(self, ext: Extension) -> None:
         cxx = find_cxx()
         assert cxx is not None, "native_modules() asked for no extension without a compiler"
+        output = Path(self.get_ext_fullpath(ext.name)).resolve()
+        if ext.name.startswith("ccdn_ops._direct_"):
+            say(f"building {ext.name} with {shlex.join(cxx)}")
+            text = torch_ninja_file(cxx, *ext.sources, output)
+            self.run_ninja(ext.name, self.folder() / "torch", text, output)
+            return
         cuda = find_cuda([s for s in ext.sources if s.endswith(".cu")])
         # The CUDA files take longest, so they start first.
         sources = [s for s in ext.sources if cuda and s.endswith(".cu")]
         sources += [s for s in ext.sources if not s.endswith(".cu")]
-        output = Path(self.get_ext_fullpath(ext.name)).resolve()
-        folder = self.folder()
+        kernels = f"CUDA for {cuda.label}" if cuda else "no CUDA"
+        say(f"building {ext.name} with {shlex.join(cxx)}, {kernels}, {jobs()} jobs")
+        self.run_ninja(ext.name, self.folder(), ninja_file(cxx, cuda, sources, output), output)
+
+    def run_ninja(self, name: str, folder: Path, text: str, output: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         output.parent.mkdir(parents=True, exist_ok=True)
-        text = ninja_file(cxx, cuda, sources, output)
         (folder / "build.ninja").write_bytes(os.fsencode(text))
-        count = jobs()
-        kernels = f"CUDA for {cuda.label}" if cuda else "no CUDA"
-        say(f"building {ext.name} with {shlex.join(cxx)}, {kernels}, {count} jobs")
-        command = [find_ninja(), "-C", str(folder), f"-j{count}"]
+        command = [find_ninja(), "-C", str(folder), f"-j{jobs()}"]
         if self.verbose:
             command.append("-v")
         if subprocess.run(command, check=False).returncode:
             raise SystemExit(
-                f"ccdn: building {ext.name} failed; the compiler's message is above. "
+                f"ccdn: building {name} failed; the compiler's message is above. "
                 "CCDN_CUDA=off leaves out the CUDA kernels, CCDN_NATIVE=off all native code."
             )
 
@@ -328,9 +388,28 @@ def native_modules() -> list[Extension]:
     if find_cxx() is None:
         say("pure Python: no C++ compiler was found (CXX, c++, g++, clang++)")
         return []
-    patterns = ("csrc/*.cpp", "csrc/cpu/*/*.cpp", "csrc/cuda/*.cu")
-    files = [p.relative_to(ROOT) for pattern in patterns for p in sorted(ROOT.glob(pattern))]
-    return [Extension("ccdn_ops._C", sources=[f.as_posix() for f in files])]
+    wanted = choice("CCDN_TORCH", "off", "on", "only")
+    found = []
+    if wanted != "only":
+        patterns = ("csrc/*.cpp", "csrc/cpu/*/*.cpp", "csrc/cuda/*.cu")
+        files = [p.relative_to(ROOT) for pattern in patterns for p in sorted(ROOT.glob(pattern))]
+        found.append(Extension("ccdn_ops._C", sources=[f.as_posix() for f in files]))
+    if wanted != "off":
+        found.append(torch_module())
+    return found
+
+
+def torch_module() -> Extension:
+    try:
+        import torch
+    except ImportError:
+        raise SystemExit(
+            "CCDN_TORCH asks for the module of direct calls, but this Python has no torch, as in "
+            "every isolated build: `pip install torch pybind11 ninja setuptools`, then "
+            "`CCDN_TORCH=on pip install --no-build-isolation .`"
+        ) from None
+    name = loaded("ccdn_ops/names.py").direct_module(torch.__version__)
+    return Extension(f"ccdn_ops.{name}", sources=["csrc/torch/direct.cpp"])
 
 
 if __name__ == "__main__":

@@ -16,9 +16,12 @@ def has_parallel_for() -> bool: ...
 # The instruction set whose CPU kernels run, by the names of CCDN_CPU_ISA.
 def cpu_isa() -> str: ...
 
+# For csrc/torch/direct.cpp: addresses of kernels as functions of (shape, addresses, workers).
+packed: dict[str, int]
+
 # From here on written by csrc/bindings.py.
 
-interface: Literal["796c30aa78ae"]
+interface: Literal["42ebbdb9d004"]
 
 class CocsShape:
     def __init__(
@@ -28,6 +31,8 @@ class CocsShape:
         count: int,
         levels: int,
     ) -> None: ...
+    @property
+    def address(self) -> int: ...
 
 class CovarianceShape:
     def __init__(
@@ -41,6 +46,8 @@ class CovarianceShape:
         stride_d: int,
         stride_n: int,
     ) -> None: ...
+    @property
+    def address(self) -> int: ...
 
 class DualSqueezeShape:
     def __init__(
@@ -60,6 +67,8 @@ class DualSqueezeShape:
         dense_gradient: bool,
         coefficients: int,
     ) -> None: ...
+    @property
+    def address(self) -> int: ...
 
 class ExcitationGatesShape:
     def __init__(
@@ -72,6 +81,8 @@ class ExcitationGatesShape:
         channels: int,
         hidden: int,
     ) -> None: ...
+    @property
+    def address(self) -> int: ...
 
 class MultiExciteShape:
     def __init__(
@@ -86,6 +97,8 @@ class MultiExciteShape:
         stride_b: int,
         stride_row: int,
     ) -> None: ...
+    @property
+    def address(self) -> int: ...
 
 class CtmShape:
     def __init__(
@@ -95,6 +108,8 @@ class CtmShape:
         gates: ExcitationGatesShape,
         excite: MultiExciteShape,
     ) -> None: ...
+    @property
+    def address(self) -> int: ...
 
 class IsqrtCovShape:
     def __init__(
@@ -107,6 +122,8 @@ class IsqrtCovShape:
         iterations: int,
         slots: int,
     ) -> None: ...
+    @property
+    def address(self) -> int: ...
 
 class NewtonSchulzShape:
     def __init__(
@@ -119,6 +136,8 @@ class NewtonSchulzShape:
         iterations: int,
         slots: int,
     ) -> None: ...
+    @property
+    def address(self) -> int: ...
 
 class NewtonSchulzRootsShape:
     def __init__(
@@ -127,6 +146,8 @@ class NewtonSchulzRootsShape:
         matrices: NewtonSchulzShape,
         norm: bool,
     ) -> None: ...
+    @property
+    def address(self) -> int: ...
 
 def cocs_loss_workspace_cpu(
     shape: CocsShape,

@@ -10,7 +10,7 @@ from types import ModuleType
 import torch
 
 from ccdn_ops._version import __version__
-from ccdn_ops.backends import native, registry
+from ccdn_ops.backends import compiled, native, registry
 from ccdn_ops.report import OPERATORS, explain_usual
 
 
@@ -44,7 +44,14 @@ def _native_lines() -> list[str]:
         f"native module   built with compiler {module.compiler}",
         f"CPU kernels     {_isa(module)}, {pool}",
         f"CUDA kernels    {cuda}",
+        f"direct calls    {_direct()}",
     ]
+
+
+def _direct() -> str:
+    if compiled.module() is not None:
+        return f"C++, built for torch {torch.__version__}"
+    return f"Python; {compiled.why_missing()} (CCDN_TORCH=on)"
 
 
 def _isa(module: ModuleType) -> str:

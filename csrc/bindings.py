@@ -141,11 +141,12 @@ def _passed(declared: Declarations, member: Member) -> str:
 def interface(declared: Declarations, paths: list[Path]) -> str:
     """A digest of what Python and a module must agree on.
 
-    It covers all code of the headers and of csrc/bindings.cpp, including the values of enums, and
-    how arguments are passed. Comments and spacing do not matter.
+    It covers all code of the headers, of csrc/bindings.cpp and csrc/torch/direct.cpp, including the
+    values of enums, and how arguments are passed. Comments and spacing do not matter.
     """
     digest = hashlib.sha256(_binding(declared).encode())
-    for path in (ROOT / "csrc" / "bindings.cpp", *paths):
+    sources = [ROOT / "csrc" / "bindings.cpp", ROOT / "csrc" / "torch" / "direct.cpp"]
+    for path in (*sources, *paths):
         code = re.sub(r"//.*", "", path.read_text(encoding="utf-8"))
         digest.update(" ".join(code.split()).encode())
     return digest.hexdigest()[:12]
@@ -173,7 +174,10 @@ def _binding(declared: Declarations) -> str:
             *(f"             made.{m.name} = {_passed(declared, m)};" for m in members),
             "             return made;",
             "           }),",
-            f"           py::kw_only(), {', '.join(named)});",
+            f"           py::kw_only(), {', '.join(named)})",
+            f'      .def_property_readonly("address", [](const {name}& made) {{',
+            "        return reinterpret_cast<Address>(&made);",
+            "      });",
         ]
     for device in ("cpu", "cuda"):
         if device == "cuda":
@@ -193,7 +197,30 @@ def _binding(declared: Declarations) -> str:
                 f"    return {call};",
                 f"  }}{guard});",
             ]
-    return "\n".join([*lines, "#endif", "}"]) + "\n"
+    lines += ["#endif", "  py::dict packed;"]
+    for function in declared.functions:
+        lines += _packed(declared, function)
+    return "\n".join([*lines, '  module.attr("packed") = packed;', "}"]) + "\n"
+
+
+def _packed(declared: Declarations, function: Function) -> list[str]:
+    """The address of a CPU kernel of (shape, addresses, workers), for csrc/torch/direct.cpp.
+
+    For one that takes a struct, any number of `void*`, and workers.
+    """
+    kinds = [parameter.type for parameter in function.parameters]
+    count = len(kinds) - 2
+    plain = kinds[1:-1] == ["void*"] * count and kinds[:1] != ["void*"]
+    if not plain or function.returns != "Status" or function.parameters[-1].name != "workers":
+        return []
+    arguments = [f"*static_cast<const {kinds[0]}*>(shape)"]
+    arguments += [f"addresses[{number}]" for number in range(count)]
+    return [
+        f'  packed["{function.name}"] = reinterpret_cast<Address>(',
+        "      +[](const void* shape, void* const* addresses, int workers) {",
+        f"        return static_cast<int>({function.name}({', '.join(arguments)}, workers));",
+        "      });",
+    ]
 
 
 def stubs(declared: Declarations, paths: list[Path]) -> str:
@@ -212,7 +239,8 @@ def stubs(declared: Declarations, paths: list[Path]) -> str:
     for name in shown:
         inside = typed(declared.structs[name], " " * 8)
         head = [f"class {name}:", "    def __init__(", "        self,", "        *,"]
-        lines += [*head, *inside, "    ) -> None: ...", ""]
+        lines += [*head, *inside, "    ) -> None: ..."]
+        lines += ["    @property", "    def address(self) -> int: ...", ""]
     for function in declared.functions:
         inside = typed(function.parameters, " " * 4)
         lines += [f"def {function.name}(", *inside, ") -> int: ..."]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,7 +61,6 @@ class Bound(NamedTuple):
 
 _implementations: dict[tuple[str, str], Implementation] = {}
 _versions = count()
-_version = next(_versions)
 _load_errors: dict[tuple[str, str], str] = {}
 
 
@@ -84,16 +84,11 @@ def register(
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
-    global _version
     _implementations[operator, backend] = Implementation(
         operator, backend, forward, backward, supports, bind
     )
-    _version = next(_versions)
-
-
-def version() -> int:
-    """Another number after every registration."""
-    return _version
+    with _lock:
+        _change(version=next(_versions))
 
 
 def _checked(name: str | None, source: str) -> str | None:
@@ -115,13 +110,33 @@ class _Choice(NamedTuple):
 _chosen: list[_Choice] = []
 
 
+class State(NamedTuple):
+    """All that decides which implementation serves a call, apart from the call."""
+
+    override: str | None  # the backend requested by name
+    version: int  # another one after every registration
+
+
+_lock = threading.Lock()  # of the blocks and of the state
+_state = State(_environment, next(_versions))
+_states = {_state: _state}
+
+
+def _change(version: int | None = None) -> None:
+    global _state
+    asked = _chosen[-1].backend if _chosen else _environment
+    found = State(asked, _state.version if version is None else version)
+    _state = _states.setdefault(found, found)
+
+
+def state() -> State:
+    """The same object as long as nothing changes, and again when it is as it was."""
+    return _state
+
+
 def override() -> str | None:
     """The backend requested by name (use_backend, CCDN_OPS_BACKEND), or None."""
-    if _chosen:
-        # A slice, because another thread may leave its block between a check and an index.
-        for choice in _chosen[-1:]:
-            return choice.backend
-    return _environment
+    return _state.override
 
 
 @contextmanager
@@ -144,11 +159,15 @@ def use_backend(name: str | None) -> Iterator[None]:
 def asked_for(name: str | None) -> Iterator[None]:
     """use_backend that also works while a graph is made, for code that runs kernels to see them."""
     choice = _Choice(_checked(name, "backend"), object())
-    _chosen.append(choice)
+    with _lock:
+        _chosen.append(choice)
+        _change()
     try:
         yield
     finally:
-        _chosen.remove(choice)
+        with _lock:
+            _chosen.remove(choice)
+            _change()
 
 
 def load(operator: str, backend: str) -> Implementation | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from direct_calls import NEEDED, Passing, generally
+from direct_calls import NEEDED, Passing, generally, way
 from harness import laid_out
 from operator_rows import BY_NAME, OPERATORS, Operator, outputs_of, upstream_of
 from torch import Tensor
@@ -25,13 +25,14 @@ from torch.overrides import TorchFunctionMode
 
 import ccdn_ops
 from ccdn_ops.backends import native, registry
-from ccdn_ops.ops import direct
+from ccdn_ops.ops import direct, plain, recent
 from ccdn_ops.ops.autograd import Differentiable
 from ccdn_ops.ops.direct import Direct
 from ccdn_ops.ops.isqrt_cov import _isqrt_cov
 from ccdn_ops.ops.multi_excite import _multi_excite
 
 pytestmark = NEEDED
+__all__ = ["way"]  # a fixture of every test here
 every = pytest.mark.parametrize("operator", OPERATORS, ids=str)
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SIZES = [{}, {"D": 40, "R": 10, "H": 3, "W": 3}, {"B": 1, "P": 1, "D": 1, "R": 1, "H": 1, "W": 1}]
@@ -69,15 +70,19 @@ def assert_same(found: Sequence[Tensor | None], wanted: Sequence[Tensor | None])
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The calls that were direct."""
     found: list[Any] = []
-    run = Direct._run
+    call, learn = Direct.__call__, Direct.learn
 
-    def watched(self: Direct, call: Any, inputs: Sequence[Any]) -> Any:
-        outputs = run(self, call, inputs)
-        if outputs is not None:
-            found.append(self.record.name)
-        return outputs
+    def watched(usual: Callable[..., Any]) -> Callable[..., Any]:
+        def way(self: Direct, *arguments: Any) -> Any:
+            outputs = usual(self, *arguments)
+            if outputs is not None:
+                found.append(self.record.name)
+            return outputs
 
-    monkeypatch.setattr(Direct, "_run", watched)
+        return way
+
+    monkeypatch.setattr(Direct, "__call__", watched(call))
+    monkeypatch.setattr(Direct, "learn", watched(learn))
     return found
 
 
@@ -183,9 +188,9 @@ def test_results_are_not_written_again(operator: Operator) -> None:
 
 @pytest.mark.parametrize("block", ["torch.device('meta')", "torch.inference_mode()"])
 def test_a_block_around_the_import_changes_nothing(block: str) -> None:
-    code = f"import torch\nwith {block}:\n    from ccdn_ops.ops import direct\nprint(*direct.PLAIN)"
+    code = f"import torch\nwith {block}:\n    from ccdn_ops.ops import plain\nprint(*plain.PLAIN)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert {int(key) for key in done.stdout.split()} == direct.PLAIN
+    assert {int(key) for key in done.stdout.split()} == plain.PLAIN
 
 
 # It is left --------------------------------------------------------------------------------------
@@ -298,16 +303,15 @@ def test_another_backend() -> None:
         assert ccdn_ops.isqrt_cov(x).equal(native_result)
 
 
-@pytest.mark.parametrize("moment", ["_bound", "guard"])
+@pytest.mark.parametrize("moment", ["_bound", "run"])
 def test_another_thread_chooses_a_backend(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a call is learnt. What is kept never serves calls that ask for another backend."""
     x, calls = torch.randn(2, 40, 9, 9), _isqrt_cov.direct
     with ccdn_ops.use_backend("reference"):
         wanted = ccdn_ops.isqrt_cov(x)
-    for found in (calls.kept, calls.seen, *calls.recent):
-        found.clear()
+    calls.forget()
     first, then = ("reference", "cpu") if moment == "_bound" else ("cpu", "reference")
-    owner: Any = calls if moment == "_bound" else direct
+    owner: Any = calls if moment == "_bound" else recent
     usual, times = getattr(owner, moment), 0
 
     def interrupted(*arguments: Any) -> Any:
@@ -349,11 +353,11 @@ def test_another_registration() -> None:
 
 
 def test_few_signatures_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct, "KEPT", 4)
+    for limit in ("KEPT", "RECENT"):
+        monkeypatch.setattr(direct, limit, 4)
     ways = _multi_excite.direct
-    found = ways.kept, ways.seen, ways.recent[False]
-    for signatures in found:
-        signatures.clear()
+    ways.forget()
+    found = ways.kept, ways.seen, ways.recent
     for size in range(1, 12):
         for _ in range(3):
             ccdn_ops.multi_excite(torch.ones(1, size, 2, 2), torch.ones(1, 2, size))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from direct_calls import NEEDED, generally
+from direct_calls import NEEDED, generally, way
 from harness import laid_out
 from operator_rows import OPERATORS, Operator, outputs_of
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import ccdn_ops
 
 pytestmark = NEEDED
+__all__ = ["way"]  # a fixture of every test here
 
 
 @pytest.fixture

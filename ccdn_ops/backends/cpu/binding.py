@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import native
-from ccdn_ops.backends.cpu.scratch import scratch_memory
+from ccdn_ops.backends import compiled, native
+from ccdn_ops.backends.cpu.scratch import KEPT_SCRATCH, scratch_memory
 from ccdn_ops.backends.registry import Bound
 from ccdn_ops.precision import accumulation_dtype
 
@@ -94,22 +94,89 @@ def of_one_tensor(
         zeros: a gradient that does not exist is made of zeros; otherwise its address is 0.
     """
     module, workers = native.require(), torch.get_num_threads()
-    run: Kernel = getattr(module, f"{operator}_forward_cpu")
-    differentiate: Kernel = getattr(module, f"{operator}_backward_cpu")
-    workspace: Kernel = getattr(module, f"{operator}_workspace_cpu")
-    dtype, wide = x.dtype, accumulation_dtype(x.dtype)
+    workspace: Callable[..., int] = getattr(module, f"{operator}_workspace_cpu")
+    wide = accumulation_dtype(x.dtype)
     shape, pieces = saving.shape, Pieces(wide, saving)
     shape_without = (without or saving).shape
     pieces_without = pieces if without is None else Pieces(wide, without)
-
-    forward_bytes, backward_bytes = (workspace(shape, workers, b) for b in (False, True))
     # Without gradients what would be saved follows the workspace in the scratch memory.
     behind = lines(workspace(shape_without, workers, False))
-    inference_bytes = behind + pieces_without.size
-    offsets, offsets_without = pieces.offsets, [behind + o for o in pieces_without.offsets]
-    numbers, same = pieces.numbers, dtype == wide
-    one, two = tuple(results[0]), tuple(results[-1])
-    single = len(results) == 1
+    job = _Job(
+        operator,
+        workers,
+        [tuple(size) for size in results],
+        _Form(
+            shape_without,
+            [behind + offset for offset in pieces_without.offsets],
+            behind + pieces_without.size,
+        ),
+        _Form(shape, pieces.offsets, workspace(shape, workers, False)),
+        workspace(shape, workers, True),
+        zeros,
+    )
+    saved = torch.empty(pieces.numbers, dtype=wide)
+    if compiled.module() is None:
+        functions = _in_python(job, x, saved)
+    else:
+        functions = _in_cpp(job, x, saved, owner=(saving, without))
+    return Bound(*functions, pieces.unpacked)  # `pieces` owns what the structs point to
+
+
+class _Form(NamedTuple):
+    """Of a forward pass: its argument struct, where its states lie in one memory, scratch bytes."""
+
+    shape: Any
+    offsets: list[int]
+    scratch: int
+
+
+class _Job(NamedTuple):
+    operator: str
+    workers: int
+    results: list[tuple[int, ...]]
+    without: _Form
+    saving: _Form
+    backward_scratch: int
+    zeros: bool
+
+
+Functions = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
+
+
+def _in_cpp(job: _Job, x: Tensor, saved: Tensor, owner: Any) -> Functions:
+    """inference, forward and backward in C++ (csrc/torch/direct.cpp).
+
+    `owner` has what the argument structs point to.
+    """
+    module = compiled.module()
+    assert module is not None
+    operator, packed = job.operator, native.require().packed
+    made = module.OneTensor(
+        forward=packed[f"{operator}_forward_cpu"],
+        backward=packed[f"{operator}_backward_cpu"],
+        failure=lambda name, status: native.failure(operator + name, status),
+        owner=(owner, job),
+        without=(job.without.shape.address, *job.without[1:]),
+        saving=(job.saving.shape.address, *job.saving[1:]),
+        backward_scratch=job.backward_scratch,
+        results=job.results,
+        gradient=torch.empty_like(x),
+        saved=saved,
+        zeros=job.zeros,
+        workers=job.workers,
+        kept=KEPT_SCRATCH,
+    )
+    return made.inference, made.forward, made.backward
+
+
+def _in_python(job: _Job, x: Tensor, saved: Tensor) -> Functions:
+    """inference, forward and backward in Python."""
+    module = native.require()
+    operator, workers, results, without, saving, backward_scratch, zeros = job
+    run: Kernel = getattr(module, f"{operator}_forward_cpu")
+    differentiate: Kernel = getattr(module, f"{operator}_backward_cpu")
+    numbers, wide, same = saved.numel(), saved.dtype, x.dtype == saved.dtype
+    one, two, single = results[0], results[-1], len(results) == 1
 
     def made(x: Tensor) -> tuple[Any, tuple[int, ...]]:
         """The public outputs, unwritten, and their addresses."""
@@ -126,34 +193,34 @@ def of_one_tensor(
         return x.new_zeros(size) if zeros else None
 
     def inference(x: Tensor) -> Any:
-        scratch = scratch_memory(inference_bytes)
+        scratch = scratch_memory(without.scratch)
         found, addresses = made(x)
         memory = scratch.data_ptr()
-        states = [memory + offset for offset in offsets_without]
-        status = run(shape_without, x.data_ptr(), *addresses, *states, memory, workers)
+        states = [memory + offset for offset in without.offsets]
+        status = run(without.shape, x.data_ptr(), *addresses, *states, memory, workers)
         if status:
             raise native.failure(operator, status)
         return found
 
     def forward(x: Tensor) -> tuple[Any, tuple[Tensor]]:
-        scratch = scratch_memory(forward_bytes)
+        scratch = scratch_memory(saving.scratch)
         saved = x.new_empty(numbers) if same else x.new_empty(numbers, dtype=wide)
         found, addresses = made(x)
         memory = saved.data_ptr()
-        states = [memory + offset for offset in offsets]
-        status = run(shape, x.data_ptr(), *addresses, *states, scratch.data_ptr(), workers)
+        states = [memory + offset for offset in saving.offsets]
+        status = run(saving.shape, x.data_ptr(), *addresses, *states, scratch.data_ptr(), workers)
         if status:
             raise native.failure(operator, status)
         return found, (saved,)
 
     def backward(grads: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> tuple[Tensor]:
         x, saved = tensors
-        grad, scratch, memory = empty_like(x), scratch_memory(backward_bytes), saved.data_ptr()
+        grad, scratch, memory = empty_like(x), scratch_memory(backward_scratch), saved.data_ptr()
         # The tensors stay in the list until the kernel has read them.
         given = [upstream(x, g, size) for g, size in zip(grads, (one, two), strict=False)]
-        states = [memory + offset for offset in offsets]
+        states = [memory + offset for offset in saving.offsets]
         status = differentiate(
-            shape,
+            saving.shape,
             *[0 if g is None else g.data_ptr() for g in given],
             x.data_ptr(),
             *states,
@@ -165,4 +232,4 @@ def of_one_tensor(
             raise native.failure(f"{operator}_backward", status)
         return (grad,)
 
-    return Bound(inference, forward, backward, pieces.unpacked)
+    return inference, forward, backward

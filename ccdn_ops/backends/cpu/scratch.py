@@ -7,6 +7,8 @@ import threading
 import torch
 from torch import Tensor
 
+from ccdn_ops.backends import compiled
+
 # Scratch up to this size is kept for the thread's next call. Fresh memory costs a page fault per
 # 4 KiB, which takes longer than the arithmetic when maps are small.
 KEPT_SCRATCH = 64 << 20
@@ -28,3 +30,6 @@ def scratch_memory(size: int) -> Tensor:
 def forget() -> None:
     """Drop what is kept for this thread."""
     _kept.__dict__.clear()
+    module = compiled.module()
+    if module is not None:
+        module.forget()

@@ -43,7 +43,7 @@ def cocs_loss(features: Tensor | Sequence[Tensor], group: ProcessGroup | None = 
     single = isinstance(features, Tensor)
     given: Any = (features,) if single else features
     if group is None and type(given) in (tuple, list):
-        losses = _cocs_loss.direct(given, ())
+        losses = _cocs_loss.direct(tuple(given), ())
         if losses is not None:
             return losses.view(()) if single else losses
     levels = [features] if isinstance(features, Tensor) else _listed(features)
