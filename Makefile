@@ -101,7 +101,7 @@ test-torch: $(TORCHES:%=.venv-torch-%/.installed)
 	for torch in $(TORCHES); do \
 	  .venv-torch-$$torch/bin/python -m pytest tests/ops/test_operators.py tests/ops/test_operator_derivatives.py \
 	    tests/ops/test_operator_kernels.py tests/ops/test_decompositions.py tests/ops/test_flops.py \
-	    tests/ops/test_direct.py tests/ops/test_direct_backward.py \
+	    tests/ops/test_direct.py tests/ops/test_direct_backward.py tests/ops/test_compiled.py \
 	    -m 'not slow and not gpu' -k 'not triton' || exit 1; \
 	done
 

@@ -21,7 +21,7 @@ packed: dict[str, int]
 
 # From here on written by csrc/bindings.py.
 
-interface: Literal["42ebbdb9d004"]
+interface: Literal["2db03a80039c"]
 
 class CocsShape:
     def __init__(

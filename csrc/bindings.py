@@ -206,19 +206,31 @@ def _binding(declared: Declarations) -> str:
 def _packed(declared: Declarations, function: Function) -> list[str]:
     """The address of a CPU kernel of (shape, addresses, workers), for csrc/torch/direct.cpp.
 
-    For one that takes a struct, any number of `void*`, and workers.
+    For one that takes a struct, any number of addresses and, at the end, workers or not.
     """
-    kinds = [parameter.type for parameter in function.parameters]
-    count = len(kinds) - 2
-    plain = kinds[1:-1] == ["void*"] * count and kinds[:1] != ["void*"]
-    if not plain or function.returns != "Status" or function.parameters[-1].name != "workers":
+    shape, *rest = function.parameters
+    workers = ["workers"] if rest and rest[-1].name == "workers" else []
+    rest = rest[: len(rest) - len(workers)]
+    if function.returns != "Status" or not function.name.endswith("_cpu"):
         return []
-    arguments = [f"*static_cast<const {kinds[0]}*>(shape)"]
-    arguments += [f"addresses[{number}]" for number in range(count)]
+    arguments, count = [f"*static_cast<const {shape.type}*>(shape)"], 0
+    for parameter in rest:
+        size = len(declared.structs[parameter.type]) if declared.addresses(parameter.type) else 1
+        given = [f"addresses[{count + number}]" for number in range(size)]
+        if declared.addresses(parameter.type):
+            arguments.append(f"{{{', '.join(given)}}}")
+        elif parameter.type == "void*":
+            arguments += given
+        else:
+            raise ValueError(
+                f"{function.name} takes {parameter.type} {parameter.name} in the middle"
+            )
+        count += size
+    threads = "int workers" if workers else "int"
     return [
         f'  packed["{function.name}"] = reinterpret_cast<Address>(',
-        "      +[](const void* shape, void* const* addresses, int workers) {",
-        f"        return static_cast<int>({function.name}({', '.join(arguments)}, workers));",
+        f"      +[](const void* shape, void* const* addresses, {threads}) {{",
+        f"        return static_cast<int>({function.name}({', '.join([*arguments, *workers])}));",
         "      });",
     ]
 

@@ -11,7 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from setuptools import Distribution
+
+from ccdn_ops.names import direct_module
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD_VARIABLES = ("CXX", "NVCC", "CUDA_HOME", "CUDA_PATH", "CCDN_CUDA", "CCDN_CUDA_ARCHS")
@@ -149,6 +152,30 @@ def test_an_editable_installation_reuses_earlier_objects(
     assert kept.is_relative_to(ROOT / "build")
     assert folder(tmp_path, editable=True) == kept  # setuptools gives it an empty folder
     assert folder(tmp_path, editable=False) == tmp_path
+
+
+def test_the_module_of_direct_calls_is_asked_for(
+    setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("CCDN_NATIVE", raising=False)
+    direct = f"ccdn_ops.{direct_module(torch.__version__)}"
+    for value, expected in {
+        "": ["ccdn_ops._C"],
+        "off": ["ccdn_ops._C"],
+        "on": ["ccdn_ops._C", direct],
+        "only": [direct],
+    }.items():
+        monkeypatch.setenv("CCDN_TORCH", value)
+        if not value:
+            monkeypatch.delenv("CCDN_TORCH")
+        assert [extension.name for extension in setup_py.native_modules()] == expected
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SystemExit, match="this Python has no torch, as in every isolated build"):
+        setup_py.native_modules()
+    monkeypatch.setenv("CCDN_TORCH", "yes")
+    with pytest.raises(SystemExit, match="CCDN_TORCH is 'yes'; expected one of off, on, only"):
+        setup_py.native_modules()
 
 
 def test_wrong_compiler_name(setup_py: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 // An optional module, ccdn_ops._direct_TORCH, for the one version of torch that it was compiled
 // with; the kernels themselves stay in ccdn_ops._C, which knows no torch. Each class here does what
 // a Python class of the same name does, and is used in its place: Recent and Expected of
-// ccdn_ops/ops/recent.py, OneTensor of ccdn_ops/backends/cpu/binding.py.
+// ccdn_ops/ops/recent.py, Kernels of ccdn_ops/backends/cpu/binding.py.
 #include <ATen/EmptyTensor.h>
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
@@ -21,10 +21,10 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
-#include <array>
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -246,11 +246,6 @@ Tensor empty(const Signature& like) {
   return Tensor(at::detail::empty_strided_cpu(like.sizes, like.strides, like.dtype));
 }
 
-Tensor empty(const Sizes& sizes, at::ScalarType dtype) {
-  if (fills()) return at::empty(sizes, at::TensorOptions(dtype));
-  return Tensor(at::detail::empty_cpu(sizes, dtype));
-}
-
 // Uninitialised bytes for one call of a kernel; up to `kept` of them stay for the thread's next.
 class Scratch {
  public:
@@ -299,66 +294,78 @@ Form form(GivenForm given) {
   return {std::get<0>(given), std::move(std::get<1>(given)), std::get<2>(given)};
 }
 
-// The native functions of an operator of one tensor.
-class OneTensor {
+// The native functions of an operator. They take, in this order:
+//   forward: inputs, outputs, what is saved, scratch memory
+//   backward: gradients of the outputs, inputs, what is saved, gradients of the inputs, scratch
+class Kernels {
  public:
-  OneTensor(Address forward, Address backward, py::object failure, py::object owner,
-            GivenForm without, GivenForm with, size_t backward_scratch, std::vector<Sizes> results,
-            py::handle gradient, py::handle saved, bool zeros, int workers, size_t kept)
+  Kernels(Address forward, Address backward, py::object failure, py::object owner,
+          GivenForm without, GivenForm saving, size_t backward_scratch, const py::tuple& outputs,
+          const py::tuple& gradients, py::handle saved, bool scratch, bool zeros, int workers,
+          size_t kept)
       : failure_(std::move(failure)),
         owner_(std::move(owner)),
         forward_(reinterpret_cast<Packed>(forward)),
         backward_(reinterpret_cast<Packed>(backward)),
         without_(form(std::move(without))),
-        with_(form(std::move(with))),
+        saving_(form(std::move(saving))),
         backward_scratch_(backward_scratch),
-        results_(std::move(results)),
-        gradient_(unpacked(gradient)),
-        numbers_(unpacked(saved).numel()),
-        wide_(unpacked(saved).scalar_type()),
+        outputs_(signatures(outputs)),
+        gradients_(signatures(gradients)),
+        saved_(unpacked(saved)),
+        scratch_(scratch),
         zeros_(zeros),
         workers_(workers),
         kept_(kept) {}
 
-  py::object inference(py::handle x) const {
+  py::object inference(const py::args& inputs) const {
     const Scratch scratch(without_.scratch, kept_);
-    return public_outputs(run(without_, x, scratch, scratch.get()));
+    return run(without_, inputs, scratch, scratch.get());
   }
 
-  py::tuple forward(py::handle x) const {
-    const Scratch scratch(with_.scratch, kept_);
-    const Tensor saved = empty({numbers_}, wide_);
+  py::tuple forward(const py::args& inputs) const {
+    const Scratch scratch(saving_.scratch, kept_);
+    if (saving_.offsets.empty())
+      return py::make_tuple(run(saving_, inputs, scratch, nullptr), py::tuple());
+    const Tensor saved = empty(saved_);
     auto* memory = static_cast<char*>(saved.mutable_data_ptr());
-    py::object outputs = public_outputs(run(with_, x, scratch, memory));
+    py::object outputs = run(saving_, inputs, scratch, memory);
     return py::make_tuple(std::move(outputs), py::make_tuple(wrapped(saved)));
   }
 
   py::tuple backward(const py::tuple& grads, const py::tuple& tensors) const {
-    const Tensor &x = unpacked(tensors[0]), &saved = unpacked(tensors[1]);
-    const Tensor grad = empty(gradient_);
+    const size_t inputs = gradients_.size();
+    check("gradients", grads, outputs_.size());
+    check("tensors", tensors, inputs + !saving_.offsets.empty());
     const Scratch scratch(backward_scratch_, kept_);
-    std::array<Tensor, 2> given;  // they stay until the kernel has read them
+    std::vector<Tensor> upstream(outputs_.size());  // they stay until the kernel has read them
     std::vector<void*> addresses;
-    for (size_t i = 0; i < results_.size(); ++i) {
-      const py::handle upstream = PyTuple_GET_ITEM(grads.ptr(), i);
-      if (!upstream.is_none())
-        given[i] = unpacked(upstream).contiguous();
+    for (size_t i = 0; i < outputs_.size(); ++i) {
+      const py::handle grad = PyTuple_GET_ITEM(grads.ptr(), i);
+      if (!grad.is_none())
+        upstream[i] = laid_out(unpacked(grad), outputs_[i]);
       else if (zeros_)
-        given[i] = at::zeros(results_[i], x.options());
-      addresses.push_back(given[i].defined() ? address(given[i]) : nullptr);
+        upstream[i] = empty(outputs_[i]).zero_();
+      addresses.push_back(upstream[i].defined() ? address(upstream[i]) : nullptr);
     }
-    addresses.push_back(address(x));
-    for (size_t offset : with_.offsets)
-      addresses.push_back(static_cast<char*>(address(saved)) + offset);
-    addresses.push_back(grad.mutable_data_ptr());
-    addresses.push_back(scratch.get());
-    launch("_backward", backward_, with_.shape, addresses);
-    return py::make_tuple(wrapped(grad));
+    add_inputs(addresses, tensors);
+    if (!saving_.offsets.empty()) {
+      auto* memory = static_cast<char*>(address(unpacked(PyTuple_GET_ITEM(tensors.ptr(), inputs))));
+      for (size_t offset : saving_.offsets) addresses.push_back(memory + offset);
+    }
+    std::vector<Tensor> made(inputs);
+    for (size_t i = 0; i < inputs; ++i) {
+      if (!gradients_[i].none) made[i] = empty(gradients_[i]);
+      addresses.push_back(made[i].defined() ? made[i].mutable_data_ptr() : nullptr);
+    }
+    launch("_backward", backward_, saving_.shape, addresses, scratch);
+    py::tuple found(inputs);
+    for (size_t i = 0; i < inputs; ++i)
+      found[i] = made[i].defined() ? wrapped(made[i]) : py::object(py::none());
+    return found;
   }
 
  private:
-  using Outputs = std::array<Tensor, 2>;
-
   static const Tensor& unpacked(py::handle x) {
     if (!THPVariable_Check(x.ptr())) throw py::type_error("expected a tensor");
     return THPVariable_Unpack(x.ptr());
@@ -367,29 +374,47 @@ class OneTensor {
   // Kernels take addresses of what they only read as they take all others.
   static void* address(const Tensor& x) { return const_cast<void*>(x.const_data_ptr()); }
 
+  void add_inputs(std::vector<void*>& addresses, const py::tuple& tensors) const {
+    for (size_t i = 0; i < gradients_.size(); ++i) {
+      const py::handle x = PyTuple_GET_ITEM(tensors.ptr(), i);
+      addresses.push_back(gradients_[i].none ? nullptr : address(unpacked(x)));
+    }
+  }
+
+  static void check(const char* what, const py::tuple& found, size_t expected) {
+    if (found.size() == expected) return;
+    throw py::type_error("found " + std::to_string(found.size()) + " " + what + ", expected " +
+                         std::to_string(expected));
+  }
+
   static py::object wrapped(const Tensor& x) { return owned(THPVariable_Wrap(x)); }
 
-  Outputs run(const Form& form, py::handle input, const Scratch& scratch, char* memory) const {
-    const Tensor& x = unpacked(input);
-    Outputs made;
-    std::vector<void*> addresses{address(x)};
-    for (size_t i = 0; i < results_.size(); ++i) {
-      made[i] = empty(results_[i], x.scalar_type());
-      addresses.push_back(made[i].mutable_data_ptr());
+  // x, or a copy, with the strides of an output.
+  static Tensor laid_out(const Tensor& x, const Signature& output) {
+    return x.strides() == output.strides ? x : empty(output).copy_(x);
+  }
+
+  py::object run(const Form& form, const py::tuple& inputs, const Scratch& scratch,
+                 char* memory) const {
+    std::vector<void*> addresses;
+    check("inputs", inputs, gradients_.size());
+    add_inputs(addresses, inputs);
+    std::vector<Tensor> made;
+    for (const Signature& output : outputs_) {
+      made.push_back(empty(output));
+      addresses.push_back(made.back().mutable_data_ptr());
     }
     for (size_t offset : form.offsets) addresses.push_back(memory + offset);
-    addresses.push_back(scratch.get());
-    launch("", forward_, form.shape, addresses);
-    return made;
+    launch("", forward_, form.shape, addresses, scratch);
+    if (made.size() == 1) return wrapped(made[0]);
+    py::tuple found(made.size());
+    for (size_t i = 0; i < made.size(); ++i) found[i] = wrapped(made[i]);
+    return std::move(found);
   }
 
-  py::object public_outputs(const Outputs& made) const {
-    if (results_.size() == 1) return wrapped(made[0]);
-    return py::make_tuple(wrapped(made[0]), wrapped(made[1]));
-  }
-
-  void launch(const char* pass, Packed kernel, Address shape,
-              const std::vector<void*>& addresses) const {
+  void launch(const char* pass, Packed kernel, Address shape, std::vector<void*>& addresses,
+              const Scratch& scratch) const {
+    if (scratch_) addresses.push_back(scratch.get());
     int status = 0;
     {
       const py::gil_scoped_release release;
@@ -403,13 +428,11 @@ class OneTensor {
 
   py::object failure_, owner_;
   Packed forward_, backward_;
-  Form without_, with_;
+  Form without_, saving_;
   size_t backward_scratch_;
-  std::vector<Sizes> results_;
-  Signature gradient_;
-  int64_t numbers_;
-  at::ScalarType wide_;
-  bool zeros_;
+  std::vector<Signature> outputs_, gradients_;
+  Signature saved_;
+  bool scratch_, zeros_;
   int workers_;
   size_t kept_;
 };
@@ -429,14 +452,14 @@ PYBIND11_MODULE(CCDN_MODULE, module) {
   py::class_<Expected>(module, "Expected")
       .def(py::init<const py::tuple&, const py::tuple&>())
       .def("fits", &Expected::fits);
-  py::class_<OneTensor>(module, "OneTensor")
+  py::class_<Kernels>(module, "Kernels")
       .def(py::init<Address, Address, py::object, py::object, GivenForm, GivenForm, size_t,
-                    std::vector<Sizes>, py::handle, py::handle, bool, int, size_t>(),
+                    const py::tuple&, const py::tuple&, py::handle, bool, bool, int, size_t>(),
            py::kw_only(), py::arg("forward"), py::arg("backward"), py::arg("failure"),
            py::arg("owner"), py::arg("without"), py::arg("saving"), py::arg("backward_scratch"),
-           py::arg("results"), py::arg("gradient"), py::arg("saved"), py::arg("zeros"),
-           py::arg("workers"), py::arg("kept"))
-      .def("inference", &OneTensor::inference)
-      .def("forward", &OneTensor::forward)
-      .def("backward", &OneTensor::backward);
+           py::arg("outputs"), py::arg("gradients"), py::arg("saved"), py::arg("scratch"),
+           py::arg("zeros"), py::arg("workers"), py::arg("kept"))
+      .def("inference", &Kernels::inference)
+      .def("forward", &Kernels::forward)
+      .def("backward", &Kernels::backward);
 }

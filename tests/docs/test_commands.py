@@ -94,7 +94,8 @@ def check_installation(what: str) -> None:
     """This project with extras that it has, or what a cure on a page names."""
     match = re.fullmatch(r"\.(?:\[([a-z,]+)\])?", what)
     if match is None:
-        assert what in ("opencv-python-headless", "opencv-python<5", "--force-reinstall"), what
+        flags = ("--force-reinstall", "--no-build-isolation")
+        assert what in ("opencv-python-headless", "opencv-python<5", *flags), what
         return
     extras = PYPROJECT.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
     assert set((match[1] or "").split(",")) - {""} <= set(re.findall(r"^(\w+) = ", extras, re.M))

@@ -96,7 +96,7 @@ def bound(x: Tensor, dtype: int) -> Any:
     )
     module = compiled.module()
     assert module is not None
-    return module.OneTensor(
+    return module.Kernels(
         forward=native.require().packed["covariance_pool_forward_cpu"],
         backward=native.require().packed["covariance_pool_backward_cpu"],
         failure=lambda name, status: native.failure("covariance_pool" + name, status),
@@ -104,9 +104,10 @@ def bound(x: Tensor, dtype: int) -> Any:
         without=(shape.address, [1 << 16], 1 << 17),
         saving=(shape.address, [0], 1 << 17),
         backward_scratch=1 << 17,
-        results=[(2, 5, 5)],
-        gradient=torch.empty_like(x),
-        saved=torch.empty(16),
+        outputs=(torch.empty(2, 5, 5, device="meta"),),
+        gradients=(torch.empty_like(x, device="meta"),),
+        saved=torch.empty(16, device="meta"),
+        scratch=True,
         zeros=True,
         workers=1,
         kept=0,
@@ -134,8 +135,15 @@ def test_only_tensors_are_taken() -> None:
     for wrong in (None, 3, "x", [1.0]):
         with pytest.raises(TypeError, match="expected a tensor"):
             functions.inference(wrong)
+    with pytest.raises(TypeError, match="found 2 inputs, expected 1"):
+        functions.forward(x, x)
+    upstream, saved = torch.ones(2, 5, 5), torch.empty(16)
     with pytest.raises(TypeError, match="expected a tensor"):
-        functions.backward((torch.ones(2, 5, 5),), (x, None))
+        functions.backward((upstream,), (x, None))
+    with pytest.raises(TypeError, match="found 0 gradients, expected 1"):
+        functions.backward((), (x, saved))
+    with pytest.raises(TypeError, match="found 1 tensors, expected 2"):
+        functions.backward((upstream,), (x,))
 
 
 @needed

@@ -19,7 +19,6 @@ from ccdn_ops.backends.registry import Bound
 from ccdn_ops.precision import accumulation_dtype
 
 Kernel = Callable[..., int]
-empty_like = torch.empty_like
 LINE = 64  # bytes
 
 
@@ -43,7 +42,7 @@ class Pieces:
     """Tensors of one dtype in one memory."""
 
     def __init__(self, dtype: torch.dtype, saving: Saving) -> None:
-        self.dtype, self.owner = dtype, saving.owner
+        self.dtype = dtype
         self.shapes = [tuple(shape) for shape in saving.states]
         self.offsets, size = [], 0  # in bytes
         for shape in self.shapes:
@@ -53,6 +52,8 @@ class Pieces:
 
     def unpacked(self, saved: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Each tensor, as a view of the one that is saved."""
+        if not self.shapes:
+            return ()
         (memory,) = saved
         return tuple(
             memory.narrow(0, offset // self.dtype.itemsize, prod(shape)).view(shape)
@@ -81,155 +82,209 @@ def of_one_tensor(
     *,
     zeros: bool = True,
 ) -> Bound:
-    """Of an operator of one tensor, whose gradient has the strides of torch.empty_like(it).
+    """Of an operator of one tensor, whose native functions take scratch memory and workers.
 
-    The native functions are OPERATOR_forward_cpu(shape, x, results..., states..., workspace,
-    workers), OPERATOR_backward_cpu(shape, gradients of the results..., x, states..., gradient,
-    workspace, workers) and OPERATOR_workspace_cpu(shape, workers, backward).
-
-    Args:
-        results: sizes of the one or two public outputs, in x's dtype.
-        saving: with gradients; what is saved has the accumulation dtype.
-        without: without gradients, where that is another form.
-        zeros: a gradient that does not exist is made of zeros; otherwise its address is 0.
+    results: sizes of the public outputs, in x's dtype. The rest is that of `bound`.
     """
     module, workers = native.require(), torch.get_num_threads()
     workspace: Callable[..., int] = getattr(module, f"{operator}_workspace_cpu")
-    wide = accumulation_dtype(x.dtype)
-    shape, pieces = saving.shape, Pieces(wide, saving)
-    shape_without = (without or saving).shape
-    pieces_without = pieces if without is None else Pieces(wide, without)
+
+    def bytes_of(shape: Any, backward: bool) -> int:
+        return workspace(shape, workers, backward)
+
+    outputs = [x.new_empty(size, device="meta") for size in results]
+    return bound(
+        *(operator, (x,), outputs, saving, without),
+        workspace=bytes_of,
+        workers=workers,
+        zeros=zeros,
+    )
+
+
+def bound(
+    operator: str,
+    inputs: Sequence[Tensor | None],
+    outputs: Sequence[Tensor],
+    saving: Saving,
+    without: Saving | None = None,
+    *,
+    gradients: Sequence[Tensor | None] | None = None,
+    workspace: Callable[[Any, bool], int] | None = None,
+    workers: int | None = None,
+    zeros: bool = True,
+) -> Bound:
+    """Of two native functions, OPERATOR_forward_cpu and OPERATOR_backward_cpu.
+
+    They take, in this order, what there is of:
+
+      forward(shape, inputs..., outputs..., states..., workspace, workers)
+      backward(shape, gradients of the outputs..., inputs..., states..., gradients of the inputs...,
+          workspace, workers)
+
+    Args:
+        outputs: with the sizes, strides and dtypes of the public outputs; `meta` will do.
+        saving: with gradients; what is saved has the accumulation dtype of the first input.
+        without: without gradients, where that is another form.
+        gradients: as `outputs`, of the inputs' gradients; by default torch.empty_like(input).
+        workspace: (shape, whether backward) -> bytes of scratch memory, if the functions take it.
+        workers: the number of threads, if the functions take it.
+        zeros: a gradient that does not exist is made of zeros; otherwise its address is 0.
+    """
+    first = inputs[0]
+    assert first is not None
+    wide = accumulation_dtype(first.dtype)
+    pieces, alone = Pieces(wide, saving), without or saving
+    pieces_alone = pieces if without is None else Pieces(wide, without)
+    sizes = workspace or (lambda shape, backward: 0)
     # Without gradients what would be saved follows the workspace in the scratch memory.
-    behind = lines(workspace(shape_without, workers, False))
+    behind = lines(sizes(alone.shape, False))
+    if gradients is None:
+        gradients = [None if x is None else torch.empty_like(x, device="meta") for x in inputs]
     job = _Job(
         operator,
-        workers,
-        [tuple(size) for size in results],
-        _Form(
-            shape_without,
-            [behind + offset for offset in pieces_without.offsets],
-            behind + pieces_without.size,
-        ),
-        _Form(shape, pieces.offsets, workspace(shape, workers, False)),
-        workspace(shape, workers, True),
+        tuple(outputs),
+        tuple(gradients),
+        torch.empty(pieces.numbers, dtype=wide, device="meta"),
+        _Form(alone, [behind + o for o in pieces_alone.offsets], behind + pieces_alone.size),
+        _Form(saving, pieces.offsets, sizes(saving.shape, False)),
+        sizes(saving.shape, True),
+        workspace is not None,
+        () if workers is None else (workers,),
         zeros,
     )
-    saved = torch.empty(pieces.numbers, dtype=wide)
-    if compiled.module() is None:
-        functions = _in_python(job, x, saved)
-    else:
-        functions = _in_cpp(job, x, saved, owner=(saving, without))
-    return Bound(*functions, pieces.unpacked)  # `pieces` owns what the structs point to
+    functions = (_in_python if compiled.module() is None else _in_cpp)(job)
+    return Bound(*functions, pieces.unpacked)
 
 
 class _Form(NamedTuple):
-    """Of a forward pass: its argument struct, where its states lie in one memory, scratch bytes."""
+    """Of a forward pass: where its states lie in one memory, bytes of scratch memory."""
 
-    shape: Any
+    given: Saving
     offsets: list[int]
     scratch: int
 
 
 class _Job(NamedTuple):
     operator: str
-    workers: int
-    results: list[tuple[int, ...]]
+    outputs: tuple[Tensor, ...]
+    gradients: tuple[Tensor | None, ...]
+    saved: Tensor
     without: _Form
     saving: _Form
     backward_scratch: int
+    scratch: bool  # whether the functions take it
+    workers: tuple[int, ...]  # or nothing
     zeros: bool
 
 
 Functions = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
 
 
-def _in_cpp(job: _Job, x: Tensor, saved: Tensor, owner: Any) -> Functions:
-    """inference, forward and backward in C++ (csrc/torch/direct.cpp).
-
-    `owner` has what the argument structs point to.
-    """
+def _in_cpp(job: _Job) -> Functions:
+    """inference, forward and backward in C++ (csrc/torch/direct.cpp)."""
     module = compiled.module()
     assert module is not None
     operator, packed = job.operator, native.require().packed
-    made = module.OneTensor(
+    made = module.Kernels(
         forward=packed[f"{operator}_forward_cpu"],
         backward=packed[f"{operator}_backward_cpu"],
         failure=lambda name, status: native.failure(operator + name, status),
-        owner=(owner, job),
-        without=(job.without.shape.address, *job.without[1:]),
-        saving=(job.saving.shape.address, *job.saving[1:]),
+        owner=job,  # of the argument structs and what they point to
+        without=(job.without.given.shape.address, *job.without[1:]),
+        saving=(job.saving.given.shape.address, *job.saving[1:]),
         backward_scratch=job.backward_scratch,
-        results=job.results,
-        gradient=torch.empty_like(x),
-        saved=saved,
+        outputs=job.outputs,
+        gradients=job.gradients,
+        saved=job.saved,
+        scratch=job.scratch,
         zeros=job.zeros,
-        workers=job.workers,
+        workers=job.workers[0] if job.workers else 0,
         kept=KEPT_SCRATCH,
     )
     return made.inference, made.forward, made.backward
 
 
-def _in_python(job: _Job, x: Tensor, saved: Tensor) -> Functions:
+def _in_python(job: _Job) -> Functions:
     """inference, forward and backward in Python."""
     module = native.require()
-    operator, workers, results, without, saving, backward_scratch, zeros = job
+    operator, workers, zeros = job.operator, job.workers, job.zeros
     run: Kernel = getattr(module, f"{operator}_forward_cpu")
     differentiate: Kernel = getattr(module, f"{operator}_backward_cpu")
-    numbers, wide, same = saved.numel(), saved.dtype, x.dtype == saved.dtype
-    one, two, single = results[0], results[-1], len(results) == 1
+    numbers, wide = job.saved.numel(), job.saved.dtype
+    outputs = [_described(y) for y in job.outputs]
+    gradients = [None if g is None else _described(g) for g in job.gradients]
+    count = len(gradients)
 
-    def made(x: Tensor) -> tuple[Any, tuple[int, ...]]:
-        """The public outputs, unwritten, and their addresses."""
-        y = x.new_empty(*one)
-        if single:
-            return y, (y.data_ptr(),)
-        z = x.new_empty(*two)
-        return (y, z), (y.data_ptr(), z.data_ptr())
+    def launch(
+        form: _Form, inputs: Sequence[Tensor | None], memory: int, scratch: Sequence[int]
+    ) -> Any:
+        made = [_empty(inputs[0], y) for y in outputs]
+        status = run(
+            form.given.shape,
+            *[0 if x is None else x.data_ptr() for x in inputs],
+            *[y.data_ptr() for y in made],
+            *[memory + offset for offset in form.offsets],
+            *scratch,
+            *workers,
+        )
+        if status:
+            raise native.failure(operator, status)
+        return made[0] if len(made) == 1 else tuple(made)
 
-    def upstream(x: Tensor, grad: Tensor | None, size: tuple[int, ...]) -> Tensor | None:
-        """A gradient as the kernel reads it."""
-        if grad is not None:
-            return grad.contiguous()
-        return x.new_zeros(size) if zeros else None
-
-    def inference(x: Tensor) -> Any:
-        scratch = scratch_memory(without.scratch)
-        found, addresses = made(x)
+    def inference(*inputs: Tensor | None) -> Any:
+        if not job.scratch:
+            return launch(job.without, inputs, 0, ())
+        scratch = scratch_memory(job.without.scratch)
         memory = scratch.data_ptr()
-        states = [memory + offset for offset in without.offsets]
-        status = run(without.shape, x.data_ptr(), *addresses, *states, memory, workers)
-        if status:
-            raise native.failure(operator, status)
-        return found
+        return launch(job.without, inputs, memory, (memory,))
 
-    def forward(x: Tensor) -> tuple[Any, tuple[Tensor]]:
-        scratch = scratch_memory(saving.scratch)
-        saved = x.new_empty(numbers) if same else x.new_empty(numbers, dtype=wide)
-        found, addresses = made(x)
-        memory = saved.data_ptr()
-        states = [memory + offset for offset in saving.offsets]
-        status = run(saving.shape, x.data_ptr(), *addresses, *states, scratch.data_ptr(), workers)
-        if status:
-            raise native.failure(operator, status)
-        return found, (saved,)
+    def forward(*inputs: Tensor | None) -> tuple[Any, tuple[Tensor, ...]]:
+        if not numbers:
+            return inference(*inputs), ()
+        scratch = scratch_memory(job.saving.scratch)
+        saved = inputs[0].new_empty(numbers, dtype=wide)  # type: ignore[union-attr]
+        return launch(job.saving, inputs, saved.data_ptr(), (scratch.data_ptr(),)), (saved,)
 
-    def backward(grads: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> tuple[Tensor]:
-        x, saved = tensors
-        grad, scratch, memory = empty_like(x), scratch_memory(backward_scratch), saved.data_ptr()
-        # The tensors stay in the list until the kernel has read them.
-        given = [upstream(x, g, size) for g, size in zip(grads, (one, two), strict=False)]
-        states = [memory + offset for offset in saving.offsets]
+    def upstream(x: Tensor, grad: Tensor | None, output: _Described) -> Tensor | None:
+        """A gradient of an output as the kernel reads it."""
+        if grad is None:
+            return _empty(x, output).zero_() if zeros else None
+        return grad if grad.stride() == output[1] else _empty(x, output).copy_(grad)
+
+    def backward(
+        grads: Sequence[Tensor | None], tensors: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
+        inputs, saved = tensors[:count], tensors[count:]
+        x = inputs[0]
+        assert x is not None
+        # The tensors stay in the lists until the kernel has read them.
+        given = [upstream(x, g, y) for g, y in zip(grads, outputs, strict=True)]
+        made = [None if g is None else _empty(x, g) for g in gradients]
+        memory = saved[0].data_ptr() if saved else 0  # type: ignore[union-attr]
+        scratch = scratch_memory(job.backward_scratch) if job.scratch else None
         status = differentiate(
-            saving.shape,
-            *[0 if g is None else g.data_ptr() for g in given],
-            x.data_ptr(),
-            *states,
-            grad.data_ptr(),
-            scratch.data_ptr(),
-            workers,
+            job.saving.given.shape,
+            *[0 if t is None else t.data_ptr() for t in (*given, *inputs)],
+            *[memory + offset for offset in job.saving.offsets],
+            *[0 if g is None else g.data_ptr() for g in made],
+            *(() if scratch is None else (scratch.data_ptr(),)),
+            *workers,
         )
         if status:
             raise native.failure(f"{operator}_backward", status)
-        return (grad,)
+        return made
 
     return inference, forward, backward
+
+
+_Described = tuple[torch.Size, tuple[int, ...], torch.dtype]
+
+
+def _described(x: Tensor) -> _Described:
+    return x.shape, x.stride(), x.dtype
+
+
+def _empty(x: Any, described: _Described) -> Tensor:
+    """Beside x."""
+    size, strides, dtype = described
+    return x.new_empty_strided(size, strides, dtype=dtype)
