@@ -21,7 +21,7 @@ packed: dict[str, int]
 
 # From here on written by csrc/bindings.py.
 
-interface: Literal["2db03a80039c"]
+interface: Literal["5ca8726b6e62"]
 
 class CocsShape:
     def __init__(
@@ -74,6 +74,7 @@ class ExcitationGatesShape:
     def __init__(
         self,
         *,
+        dtype: int,
         weights_dtype: int,
         batch: int,
         excitations: int,

@@ -35,12 +35,13 @@ def dual_squeeze_shape(x: Tensor, plan: DualSqueezePlan) -> Any:
     )
 
 
-def excitation_gates_shape(first: Tensor, reduce_weight: Tensor) -> Any:
-    """ExcitationGatesShape; only the batch size of `first` matters."""
+def excitation_gates_shape(dtype: torch.dtype, batch: int, reduce_weight: Tensor) -> Any:
+    """ExcitationGatesShape of squeezes and gates of this dtype."""
     excitations, orders, hidden, channels = reduce_weight.shape
     return native.require().ExcitationGatesShape(
+        dtype=DTYPE_CODES[dtype],
         weights_dtype=DTYPE_CODES[reduce_weight.dtype],
-        batch=first.shape[0],
+        batch=batch,
         excitations=excitations,
         orders=orders,
         channels=channels,

@@ -8,10 +8,12 @@
 namespace ccdn {
 
 // P excitations of O orders, each a network from D channels through R hidden units back to D. All
-// tensors are contiguous and of one type, f32 or f64. On the CPU the weights and their gradients
-// may also be bf16 or f16; everything else is f32 then.
+// tensors are contiguous. hidden and scales have the accumulation type, f64 where the others are
+// f64 and else f32. The squeezes, the gates and their gradients are `dtype`, the weights and theirs
+// `weights_dtype`: on the CPU each may be bf16 or f16; CUDA reads weights_dtype alone, all being
+// f32 or f64 there.
 struct ExcitationGatesShape {
-  Dtype weights_dtype;
+  Dtype dtype, weights_dtype;
   int64_t batch, excitations, orders, channels, hidden;
 };
 

@@ -276,6 +276,14 @@ def test_16_bit_results_are_rounded_to_nearest(dtype: torch.dtype) -> None:
     assert torch.equal(run.grad, wanted.unsqueeze(2).expand_as(x))
 
 
+@pytest.mark.parametrize("other", [torch.float32, torch.bfloat16, torch.float16])
+def test_gates_in_two_accumulation_types_give_a_status(other: torch.dtype) -> None:
+    run = native.require().excitation_gates_forward_cpu
+    for dtypes in ((torch.float64, other), (other, torch.float64)):
+        weight = torch.empty(1, 1, 1, 1, dtype=dtypes[1])
+        assert run(structs.excitation_gates_shape(dtypes[0], 1, weight), *[0] * 10) == 1
+
+
 def test_bad_arguments_give_a_status() -> None:
     x = features("noise", 1, 3, 4)
     plan = dual_squeeze_plan(3, 4, 5, "float32", "cpu")

@@ -103,6 +103,27 @@ def test_16_bit_weights_for_float32_squeezes(
         assert y.equal(z.to(t.dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("narrow_weights", [True, False])
+@pytest.mark.parametrize("orders", [1, 2])
+@pytest.mark.parametrize(("batch", "channels"), [(1, 64), (2, 21), (20, 150), (33, 40), (70, 5)])
+def test_16_bits_are_rounded_once(
+    backend: str, batch: int, channels: int, orders: int, narrow_weights: bool, dtype: torch.dtype
+) -> None:
+    """As if everything had been widened before and the results rounded once, every time: the first
+    calls take another way than the later ones."""
+    kappa = squeezes("dominant", batch, channels, dtype)[:orders]
+    w = bottlenecks(3, orders, channels, dtype=dtype if narrow_weights else torch.float32)
+    g = normal(batch, 3, channels, seed=8).to(dtype)
+    wide = step(CALLS[orders], [t.float() for t in (*kappa, *w)], [g.float()])
+    wanted = [z.to(t.dtype) for z, t in zip(wide, (g, *kappa, *w), strict=True)]
+    for _ in range(3):
+        found = step(CALLS[orders], [*kappa, *w], [g])
+        for y, z in zip(found, wanted, strict=True):
+            assert y.dtype == z.dtype
+            assert y.equal(z)
+
+
 def gates_by_loops(kappa: list[Tensor], w: list[Tensor]) -> Tensor:
     """Eq. 3 for each p and order, and the sum over the orders of eq. 4."""
     out = []

@@ -31,7 +31,7 @@ def _shape(x: Tensor, line_stride: int, reduce_weight: Tensor, plan: DualSqueeze
     """The argument struct of csrc/common/ctm.h for x of layout.in_lines()."""
     return native.require().CtmShape(
         squeeze=structs.dual_squeeze_shape(x.flatten(2), plan),
-        gates=structs.excitation_gates_shape(x, reduce_weight),
+        gates=structs.excitation_gates_shape(reduce_weight.dtype, x.shape[0], reduce_weight),
         excite=structs.multi_excite_shape(x, line_stride, reduce_weight.shape[0]),
     )
 

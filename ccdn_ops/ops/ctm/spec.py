@@ -35,7 +35,7 @@ from ccdn_ops.layout import empty_maps, in_order_of
 from ccdn_ops.ops.ctm.binding import bind
 from ccdn_ops.ops.dual_squeeze import spec as dual_squeeze
 from ccdn_ops.ops.excitation_gates import spec as excitation_gates
-from ccdn_ops.ops.excitation_gates.spec import widened
+from ccdn_ops.ops.excitation_gates.spec import packed
 from ccdn_ops.ops.multi_excite import spec as multi_excite
 from ccdn_ops.ops.operator import Operator, define
 from ccdn_ops.ops.raw import looped
@@ -78,7 +78,7 @@ def _ctm(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     whole = registry.offered("ctm", x, *weights, iterations)
     with no_autocast(x.device.type):
         if whole is not None:
-            return whole.forward(x, *widened(wide, *weights), iterations)
+            return whole.forward(x, *packed(wide, *weights), iterations)
         if weights[0].shape[1] == 1:
             mean = x.mean((2, 3), dtype=wide)
             second, trace, gram = _no_second(mean)
@@ -131,8 +131,8 @@ def _ctm_backward(
     with no_autocast(x.device.type):
         grad_x: Tensor | None = None
         if whole is not None:
-            inputs = widened(gates.dtype, *weights)
-            states = widened(gates.dtype, mean, second, trace, gram, gates, hidden, scales)
+            inputs = packed(gates.dtype, *weights)
+            states = packed(gates.dtype, mean, second, trace, gram, gates, hidden, scales)
             grad_x, *grad_weights = whole.backward(
                 grad_excited, grad_pooled, x, *inputs, *states, iterations
             )
@@ -149,7 +149,7 @@ def _ctm_backward(
         squeezes = [mean, second if second.numel() else None]
         inputs = excitation_gates.given(gates.dtype, *squeezes, *weights)
         networks = registry.select("excitation_gates", *inputs)
-        states = widened(gates.dtype, hidden, scales)
+        states = packed(gates.dtype, hidden, scales)
         found = networks.backward(grad_gates.contiguous(), *inputs, *states)
         from_mean, grad_second, *grad_weights = found
         grad_mean += from_mean

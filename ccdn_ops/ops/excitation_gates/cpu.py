@@ -12,7 +12,7 @@ from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
 from ccdn_ops.backends.cpu.device import supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
-from ccdn_ops.ops.excitation_gates.spec import INPUTS, empty_gradients, outputs, widened
+from ccdn_ops.ops.excitation_gates.spec import INPUTS, empty_gradients, outputs, packed
 from ccdn_ops.precision import accumulation_dtype
 
 SIXTEEN = ({torch.bfloat16}, {torch.float16})
@@ -24,16 +24,21 @@ def _are_read(wide: torch.dtype, weights: Sequence[Tensor]) -> bool:
     return dtypes == {wide} or (wide == torch.float32 and dtypes in SIXTEEN)
 
 
-def _served(wide: torch.dtype, *weights: Tensor) -> list[Tensor]:
-    return list(weights) if _are_read(wide, weights) else widened(wide, *weights)
+def _served(first: Tensor, *weights: Tensor) -> list[Tensor]:
+    wide = accumulation_dtype(first.dtype)
+    return list(weights) if _are_read(wide, weights) else packed(wide, *weights)
+
+
+def _shape(first: Tensor, weights: Sequence[Tensor]) -> Any:
+    return structs.excitation_gates_shape(first.dtype, first.shape[0], weights[0])
 
 
 def _forward(
     first: Tensor, second: Tensor | None, *weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    weights = tuple(_served(first.dtype, *weights))
+    weights = tuple(_served(first, *weights))
     found = outputs(first, second, *weights)
-    module, shape = native.require(), structs.excitation_gates_shape(first, weights[0])
+    module, shape = native.require(), _shape(first, weights)
     native.launch(
         "excitation_gates",
         module.excitation_gates_forward_cpu,
@@ -46,10 +51,11 @@ def _forward(
 
 
 def _backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
-    squeezes, weights, saved = arguments[:2], arguments[2:INPUTS], arguments[INPUTS:]
-    inputs = (*squeezes, *_served(squeezes[0].dtype, *weights))
+    squeezes, saved = arguments[:2], arguments[INPUTS:]
+    weights = _served(squeezes[0], *arguments[2:INPUTS])
+    inputs = (*squeezes, *weights)
     grads = empty_gradients(*inputs)
-    module, shape = native.require(), structs.excitation_gates_shape(inputs[0], inputs[2])
+    module, shape = native.require(), _shape(squeezes[0], weights)
     native.launch(
         "excitation_gates_backward",
         module.excitation_gates_backward_cpu,
@@ -62,30 +68,24 @@ def _backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
 
 
 def _bind(first: Tensor, second: Tensor | None, *weights: Tensor) -> registry.Bound | None:
-    dtype, wide = first.dtype, accumulation_dtype(first.dtype)
+    wide = accumulation_dtype(first.dtype)
     given = [x for x in (first, second, *weights) if x is not None]
     if not _are_read(wide, weights) or not all(x.is_contiguous() for x in given):
         return None
-    module, shape = native.require(), structs.excitation_gates_shape(first, weights[0])
+    module, shape = native.require(), _shape(first, weights)
     run = module.excitation_gates_forward_cpu
     differentiate = module.excitation_gates_backward_cpu
     workspaces = [module.excitation_gates_workspace_cpu(shape, b) for b in (False, True)]
     gates_shape, *states = (y.shape for y in outputs(first, second, *weights))
     pieces = binding.Pieces(wide, binding.Saving(shape, states))
     hidden_at, scales_at = pieces.offsets
-    same = dtype == wide
-
-    def read(*inputs: Tensor | None) -> Sequence[Tensor | None]:
-        """The inputs, the squeezes widened."""
-        if same:
-            return inputs
-        return [*(None if x is None else x.to(wide) for x in inputs[:2]), *inputs[2:]]
+    numbers, same = pieces.numbers, first.dtype == wide
 
     def forward(*inputs: Tensor | None) -> tuple[Tensor, tuple[Tensor]]:
-        inputs = tuple(read(*inputs))
         first, scratch = inputs[0], scratch_memory(workspaces[0])
         assert first is not None
-        gates, saved = first.new_empty(*gates_shape), first.new_empty(pieces.numbers)
+        gates = first.new_empty(*gates_shape)
+        saved = first.new_empty(numbers) if same else first.new_empty(numbers, dtype=wide)
         memory = saved.data_ptr()
         status = run(
             shape,
@@ -97,7 +97,7 @@ def _bind(first: Tensor, second: Tensor | None, *weights: Tensor) -> registry.Bo
         )
         if status:
             raise native.failure("excitation_gates", status)
-        return gates if same else gates.to(dtype), (saved,)
+        return gates, (saved,)
 
     def backward(
         grads: Sequence[Tensor | None], tensors: Sequence[Tensor | None]
@@ -105,8 +105,7 @@ def _bind(first: Tensor, second: Tensor | None, *weights: Tensor) -> registry.Bo
         (grad,), (*inputs, saved) = grads, tensors
         assert grad is not None
         assert saved is not None
-        inputs = list(read(*inputs))
-        grad = grad.to(wide).contiguous()
+        grad = grad.contiguous()
         memory, scratch = saved.data_ptr(), scratch_memory(workspaces[1])
         found = [None if x is None else torch.empty_like(x) for x in inputs]
         status = differentiate(
@@ -120,8 +119,6 @@ def _bind(first: Tensor, second: Tensor | None, *weights: Tensor) -> registry.Bo
         )
         if status:
             raise native.failure("excitation_gates_backward", status)
-        if not same:
-            found[:2] = [None if x is None else x.to(dtype) for x in found[:2]]
         return found
 
     return registry.Bound(lambda *x: forward(*x)[0], forward, backward, pieces.unpacked)

@@ -16,7 +16,8 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """gates, hidden and scales; see ccdn_ops/ops/excitation_gates/spec.py."""
     found = outputs(first, second, *weights)
-    module, shape = native.require(), structs.excitation_gates_shape(first, weights[0])
+    module = native.require()
+    shape = structs.excitation_gates_shape(first.dtype, first.shape[0], weights[0])
     native.launch(
         "excitation_gates",
         module.excitation_gates_forward_cuda,
@@ -33,7 +34,8 @@ def backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
     inputs, saved = arguments[:INPUTS], arguments[INPUTS:]
     first = inputs[0]
     grads = empty_gradients(*inputs)
-    module, shape = native.require(), structs.excitation_gates_shape(first, inputs[2])
+    module = native.require()
+    shape = structs.excitation_gates_shape(first.dtype, first.shape[0], inputs[2])
     native.launch(
         "excitation_gates_backward",
         module.excitation_gates_backward_cuda,

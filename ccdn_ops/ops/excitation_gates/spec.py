@@ -12,9 +12,9 @@ A backend provides
   backward(grad_gates, first, second, reduce_weight, reduce_bias, expand_weight, expand_bias,
            hidden, scales) -> the gradients of the six inputs; None for second if it is None
 
-and receives everything contiguous and in the accumulation dtype, but the weights in their own, with
-B >= 1. Gradients are in the accumulation dtype or in their inputs'. `in_wide` makes a backend of
-one whose kernels take the accumulation dtype only.
+and receives everything contiguous, with B >= 1: grad_gates and both squeezes in first's dtype, the
+weights in their own. Gates and gradients may be in the accumulation dtype or in their own, first's
+and their inputs'. `in_wide` makes a backend of one whose kernels take the accumulation dtype only.
 """
 
 from __future__ import annotations
@@ -68,24 +68,24 @@ def _gates_grads_empty(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor, ...
     return tuple(first.new_empty(0) if x is None else x.new_empty(x.shape) for x in inputs)
 
 
-def widened(wide: torch.dtype, *tensors: Tensor | None) -> list[Any]:
-    """As a backend needs them: contiguous and of the accumulation dtype."""
-    return [None if t is None else t.to(wide).contiguous() for t in tensors]
+def packed(dtype: torch.dtype, *tensors: Tensor | None) -> list[Any]:
+    """Contiguous and of this dtype."""
+    return [None if t is None else t.to(dtype).contiguous() for t in tensors]
 
 
-def given(wide: torch.dtype, *inputs: Tensor | None) -> list[Any]:
-    """The inputs as a backend receives them: the squeezes widened, the weights as they are."""
+def given(dtype: torch.dtype, *inputs: Tensor | None) -> list[Any]:
+    """The inputs as a backend receives them: squeezes of this dtype, the weights as they are."""
     weights = [w.contiguous() for w in inputs[2:] if w is not None]
-    return [*widened(wide, *inputs[:2]), *weights]
+    return [*packed(dtype, *inputs[:2]), *weights]
 
 
 def in_wide(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A backend's function, called with all tensors in the dtype of the first."""
+    """A backend's function, called with all tensors in the accumulation dtype of the first."""
 
     def call(*arguments: Tensor | None) -> Any:
         first = arguments[0]
         assert first is not None
-        return function(*widened(first.dtype, *arguments))
+        return function(*packed(accumulation_dtype(first.dtype), *arguments))
 
     return call
 
@@ -96,8 +96,7 @@ def _gates(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         return outputs(*inputs)
     backend = registry.select("excitation_gates", *inputs)
     with no_autocast(first.device.type):
-        wide = accumulation_dtype(first.dtype)
-        gates, hidden, scales = backend.forward(*given(wide, *inputs))
+        gates, hidden, scales = backend.forward(*given(first.dtype, *inputs))
     return gates.to(first.dtype), hidden, scales
 
 
@@ -108,8 +107,9 @@ def _gates_backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         return tuple(first.new_empty(0) if x is None else x.new_zeros(x.shape) for x in inputs)
     backend = registry.select("excitation_gates", *inputs)
     with no_autocast(first.device.type):
-        upstream, *saved = widened(hidden.dtype, grad_gates, hidden, scales)
-        found = backend.backward(upstream, *given(hidden.dtype, *inputs), *saved)
+        (upstream,) = packed(first.dtype, grad_gates)
+        saved = packed(hidden.dtype, hidden, scales)
+        found = backend.backward(upstream, *given(first.dtype, *inputs), *saved)
     return tuple(
         first.new_empty(0) if x is None else grad.to(x.dtype)
         for x, grad in zip(inputs, found, strict=True)

@@ -39,12 +39,15 @@ Status run(const ExcitationGatesJob& job, ExcitationGatesPhase kernel, int64_t o
 int64_t place(ExcitationGatesJob& job, bool backward, void* base) {
   const ExcitationGatesShape& s = *job.shape;
   const int64_t networks = s.excitations * s.orders, size = s.weights_dtype == Dtype::f64 ? 8 : 4;
+  const bool narrow = s.dtype == Dtype::bf16 || s.dtype == Dtype::f16;
+  const int64_t widened = narrow ? s.orders * s.batch * s.channels * size : 0;
   // The start is aligned to a cache line, for which there is room.
   char* start = static_cast<char*>(base);
   Arena arena(base ? start + (64 - reinterpret_cast<uintptr_t>(base) % 64) % 64 : nullptr);
   if (backward) {
     job.grad_logits = arena.take<char>(s.batch * networks * s.channels * size);
     job.grad_hidden = arena.take<char>(s.batch * networks * s.hidden * size);
+    if (narrow) job.squeezes_wide = arena.take<char>(widened);
     return arena.used() + kSlotAlignment;
   }
   const int64_t lanes = CCDN_KERNELS(excitation_gates_kernels).lanes[s.weights_dtype == Dtype::f64];
@@ -58,13 +61,18 @@ int64_t place(ExcitationGatesJob& job, bool backward, void* base) {
   if (!job.dot) {
     job.squeezes_turned = arena.take<char>(s.orders * s.channels * job.padded * size);
     job.hidden_turned = arena.take<char>(networks * s.hidden * job.padded * size);
+  } else if (narrow) {
+    job.squeezes_wide = arena.take<char>(widened);
   }
   return arena.used() + kSlotAlignment;
 }
 
 Status check(const ExcitationGatesShape& s) {
-  const int dtype = static_cast<int>(s.weights_dtype);
-  if (dtype < 0 || dtype > 3) return Status::unsupported_dtype;
+  for (const Dtype dtype : {s.dtype, s.weights_dtype}) {
+    const int code = static_cast<int>(dtype);
+    if (code < 0 || code > 3) return Status::unsupported_dtype;
+  }
+  if ((s.dtype == Dtype::f64) != (s.weights_dtype == Dtype::f64)) return Status::unsupported_dtype;
   if (s.batch < 1 || s.excitations < 1 || s.orders < 1 || s.orders > 2 || s.channels < 1 ||
       s.hidden < 1) {
     return Status::bad_argument;
@@ -98,7 +106,7 @@ Status excitation_gates_forward_cpu(const ExcitationGatesShape& s, const void* f
   const auto& phases =
       CCDN_KERNELS(excitation_gates_kernels).forward[static_cast<int>(s.weights_dtype)];
   const int64_t networks = s.excitations * s.orders;
-  if (!job.dot) status = run(job, phases[0], s.orders, s.channels, s.batch);
+  if (!job.dot || job.squeezes_wide) status = run(job, phases[0], s.orders, s.channels, s.batch);
   if (status == Status::ok) {
     status = run(job, phases[1], networks, s.hidden, s.batch * s.channels);
   }

@@ -14,11 +14,13 @@ constexpr int64_t kGateRows = 32;  // rows of a weight that a unit of work takes
 
 struct ExcitationGatesJob {
   const ExcitationGatesShape* shape;
-  const void* squeezes[2];
+  const void* squeezes[2];  // (B, D), in shape->dtype
   ExcitationGatesWeights weights;
   void *gates, *hidden, *scales;
   const void* grad_gates;
   ExcitationGatesGrads grads;
+  // The squeezes widened (O, B, D), where they have 16 bits and products read them; else null.
+  void* squeezes_wide;
   // Forward: samples in the lanes of vectors, for which they are transposed and padded, or (with
   // `dot`) channels and hidden units in the lanes. Few samples fill no vector.
   bool dot;
@@ -30,8 +32,9 @@ struct ExcitationGatesJob {
   void* grad_hidden;  // (B, P, O, R), before the ReLU
 };
 
-// One unit of a phase. Forward: turn (o, block of D); hidden (g, block of R); gates (p, block of
-// D). Backward: logits (g, block of D); hidden (g, block of R); squeezes (o, block of D).
+// One unit of a phase. Forward: squeezes (o, block of D), which turns or widens them; hidden (g,
+// block of R); gates (p, block of D). Backward: logits (g, block of D); hidden (g, block of R);
+// squeezes (o, block of D).
 using ExcitationGatesPhase = void (*)(const ExcitationGatesJob& job, int64_t outer, int64_t block);
 
 struct ExcitationGatesKernels {

@@ -60,21 +60,40 @@ CCDN_INLINE void sigmoid_line(T* line, const T* bias, int64_t count) {
   store_first(line + i, sigmoid(shifted), count - i);
 }
 
+// The squeezes, the gates and their gradients, which are read and written by the block.
+template <class T>
+const Codec<T>& codec_of(Dtype dtype) {
+  if constexpr (std::is_same_v<T, double>) {
+    return codec<double, double>;
+  } else {
+    return dtype == Dtype::bf16  ? codec<BFloat16, T>
+           : dtype == Dtype::f16 ? codec<Half, T>
+                                 : codec<T, T>;
+  }
+}
+
 // Where a unit's network and rows lie; the weights and their gradients are S.
 template <class S, class T>
 struct View {
   const ExcitationGatesJob& job;
+  const Codec<T>& elements;
   int64_t batch, orders, channels, hidden, networks;
 
   explicit View(const ExcitationGatesJob& j)
       : job(j),
+        elements(codec_of<T>(j.shape->dtype)),
         batch(j.shape->batch),
         orders(j.shape->orders),
         channels(j.shape->channels),
         hidden(j.shape->hidden),
         networks(j.shape->excitations * j.shape->orders) {}
 
-  const T* squeeze(int64_t o) const { return static_cast<const T*>(job.squeezes[o]); }
+  const T* squeeze(int64_t o) const {
+    return job.squeezes_wide ? wide_squeeze(o) : static_cast<const T*>(job.squeezes[o]);
+  }
+  T* wide_squeeze(int64_t o) const {
+    return static_cast<T*>(job.squeezes_wide) + o * batch * channels;
+  }
   const S* reduce(int64_t g) const {
     return static_cast<const S*>(job.weights.reduce) + g * hidden * channels;
   }
@@ -120,12 +139,30 @@ CCDN_TARGET void weight_gradient(int64_t rows, int64_t columns, int64_t batch, c
   }
 }
 
+// A block of a squeeze's channels, widened to where its products read it.
 template <class S, class T>
-CCDN_TARGET void turn_squeezes(const ExcitationGatesJob& job, int64_t o, int64_t block) {
+CCDN_TARGET void widen_squeezes(const View<S, T>& v, int64_t o, int64_t d, int64_t rows) {
+  v.elements.read(v.elements.at(v.job.squeezes[o], d), v.channels, 1, v.batch, rows, {},
+                  v.wide_squeeze(o) + d, v.channels);
+}
+
+template <class S, class T>
+CCDN_TARGET void forward_squeezes(const ExcitationGatesJob& job, int64_t o, int64_t block) {
   const View<S, T> v(job);
   const int64_t d = block * kGateRows, rows = rows_of_block(block, v.channels);
+  if (job.dot) return widen_squeezes(v, o, d, rows);
   T* out = static_cast<T*>(job.squeezes_turned) + (o * v.channels + d) * job.padded;
-  turn<T>(v.batch, rows, v.squeeze(o) + d, v.channels, out, job.padded);
+  if (v.elements.same) {
+    turn<T>(v.batch, rows, v.squeeze(o) + d, v.channels, out, job.padded);
+  } else {
+    T room[kGateRows * kGateRows];
+    for (int64_t b = 0; b < v.batch; b += kGateRows) {
+      const int64_t samples = v.batch - b < kGateRows ? v.batch - b : kGateRows;
+      v.elements.read(v.elements.at(job.squeezes[o], b * v.channels + d), v.channels, 1, samples,
+                      rows, {}, room, kGateRows);
+      turn<T>(samples, rows, room, kGateRows, out + b, job.padded);
+    }
+  }
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t b = v.batch; b < job.padded; ++b) out[r * job.padded + b] = 0;
   }
@@ -164,14 +201,33 @@ CCDN_TARGET void forward_hidden(const ExcitationGatesJob& job, int64_t g, int64_
   }
 }
 
+// A block of an excitation's gates: the sums of its scales over the orders.
+template <class S, class T>
+CCDN_TARGET void write_gates(const View<S, T>& v, int64_t p, int64_t row, int64_t rows) {
+  const int64_t stride = v.networks * v.channels;
+  const int64_t gates_stride = v.job.shape->excitations * v.channels;
+  const T* first = v.of_channels(v.job.scales, p * v.orders) + row;
+  const int64_t other = (v.orders - 1) * v.channels;
+  T room[kGateRows * kGateRows];
+  for (int64_t begin = 0; begin < v.batch; begin += kGateRows) {
+    const int64_t samples = v.batch - begin < kGateRows ? v.batch - begin : kGateRows;
+    void* gates = v.elements.at(v.job.gates, begin * gates_stride + p * v.channels + row);
+    T* sums = v.elements.same ? static_cast<T*>(gates) : room;
+    const int64_t step = v.elements.same ? gates_stride : kGateRows;
+    for (int64_t b = 0; b < samples; ++b, sums += step) {
+      const T* line = first + (begin + b) * stride;
+      for (int64_t r = 0; r < rows; ++r) sums[r] = other ? line[r] + line[other + r] : line[r];
+    }
+    if (!v.elements.same) v.elements.write(room, kGateRows, samples, rows, gates, gates_stride, 1);
+  }
+}
+
 template <class S, class T>
 CCDN_TARGET void forward_gates(const ExcitationGatesJob& job, int64_t p, int64_t block) {
   constexpr int64_t width = 2 * Simd<T>::lanes;
   const View<S, T> v(job);
   const int64_t row = block * kGateRows, rows = rows_of_block(block, v.channels);
   const int64_t stride = v.networks * v.channels;
-  const int64_t gates_stride = job.shape->excitations * v.channels;
-  T* gates = v.of_channels(job.gates, p) + row;
   if (job.dot) {
     for (int64_t o = 0; o < v.orders; ++o) {
       const int64_t g = p * v.orders + o;
@@ -181,14 +237,12 @@ CCDN_TARGET void forward_gates(const ExcitationGatesJob& job, int64_t p, int64_t
       dot_product<T>(v.batch, rows, v.hidden, v.expand(g) + row * v.hidden,
                      v.of_hidden(job.hidden, g), v.networks * v.hidden, scales, stride);
       for (int64_t b = 0; b < v.batch; ++b) {
-        T *line = scales + b * stride, *sums = gates + b * gates_stride;
-        sigmoid_line<T, true>(line, bias, rows);
-        for (int64_t r = 0; r < rows; ++r) sums[r] = o == 0 ? line[r] : sums[r] + line[r];
+        sigmoid_line<T, true>(scales + b * stride, bias, rows);
       }
     }
-    return;
+    return write_gates(v, p, row, rows);
   }
-  T tile[kGateRows * width], sums[kGateRows * width];
+  T tile[kGateRows * width];
   for (int64_t b = 0; b < job.padded; b += width) {
     const int64_t count = job.padded - b < width ? job.padded - b : width;
     const int64_t samples = v.batch - b < count ? v.batch - b : count;
@@ -200,32 +254,42 @@ CCDN_TARGET void forward_gates(const ExcitationGatesJob& job, int64_t p, int64_t
       product<T, Left::by_row>(rows, count, v.hidden, v.expand(g) + row * v.hidden, v.hidden,
                                turned, job.padded, tile, width, false);
       for (int64_t r = 0; r < rows; ++r) {
-        T *line = tile + r * width, *sum = sums + r * width;
-        sigmoid_line<T, false>(line, bias + r, count);
-        for (int64_t i = 0; i < count; ++i) sum[i] = o == 0 ? line[i] : sum[i] + line[i];
+        sigmoid_line<T, false>(tile + r * width, bias + r, count);
       }
       turn<T>(rows, samples, tile, width, v.of_channels(job.scales, g) + row + b * stride, stride);
     }
-    turn<T>(rows, samples, sums, width, gates + b * gates_stride, gates_stride);
   }
+  write_gates(v, p, row, rows);
 }
 
-// The gradient before the sigmoid, and with it those of expand and its bias.
+// The gradient before the sigmoid, and with it those of expand and its bias. The networks of the
+// first excitation also widen the squeezes, for the next phase.
 template <class S, class T>
 CCDN_TARGET void backward_logits(const ExcitationGatesJob& job, int64_t g, int64_t block) {
   const View<S, T> v(job);
   const int64_t row = block * kGateRows, rows = rows_of_block(block, v.channels);
   const int64_t p = g / v.orders, stride = v.networks * v.channels;
   const T* scales = v.of_channels(job.scales, g) + row;
-  const T* upstream = static_cast<const T*>(job.grad_gates) + p * v.channels + row;
+  const int64_t grad_stride = job.shape->excitations * v.channels;
   T* logits = v.of_channels(job.grad_logits, g) + row;
+  if (p == 0 && job.squeezes_wide) widen_squeezes(v, g, row, rows);
   double sums[kGateRows] = {};
-  for (int64_t b = 0; b < v.batch; ++b) {
-    const T* s = scales + b * stride;
-    const T* grad = upstream + b * job.shape->excitations * v.channels;
-    T* out = logits + b * stride;
-    for (int64_t r = 0; r < rows; ++r) out[r] = grad[r] * s[r] * (1 - s[r]);
-    for (int64_t r = 0; r < rows; ++r) sums[r] += double(out[r]);
+  T room[kGateRows * kGateRows];
+  for (int64_t begin = 0; begin < v.batch; begin += kGateRows) {
+    const int64_t samples = v.batch - begin < kGateRows ? v.batch - begin : kGateRows;
+    const void* upstream =
+        v.elements.at(job.grad_gates, begin * grad_stride + p * v.channels + row);
+    const T* grad = v.elements.same ? static_cast<const T*>(upstream) : room;
+    const int64_t step = v.elements.same ? grad_stride : kGateRows;
+    if (!v.elements.same) {
+      v.elements.read(upstream, grad_stride, 1, samples, rows, {}, room, kGateRows);
+    }
+    for (int64_t b = begin; b < begin + samples; ++b, grad += step) {
+      const T* s = scales + b * stride;
+      T* out = logits + b * stride;
+      for (int64_t r = 0; r < rows; ++r) out[r] = grad[r] * s[r] * (1 - s[r]);
+      for (int64_t r = 0; r < rows; ++r) sums[r] += double(out[r]);
+    }
   }
   write_biases<T>(sums, rows, static_cast<S*>(job.grads.expand_bias) + g * v.channels + row);
   weight_gradient<S, T>(rows, v.hidden, v.batch, logits, stride, v.of_hidden(job.hidden, g),
@@ -260,18 +324,22 @@ template <class S, class T>
 CCDN_TARGET void backward_squeezes(const ExcitationGatesJob& job, int64_t o, int64_t block) {
   const View<S, T> v(job);
   const int64_t column = block * kGateRows, columns = rows_of_block(block, v.channels);
-  T* out = static_cast<T*>(o == 0 ? job.grads.first : job.grads.second) + column;
+  void* grads = v.elements.at(o == 0 ? job.grads.first : job.grads.second, column);
+  // Of 16 bits they are summed where the logits' gradients were, which nobody reads any more.
+  T* out = v.elements.same ? static_cast<T*>(grads) : v.of_channels(job.grad_logits, o) + column;
+  const int64_t stride = v.elements.same ? v.channels : v.networks * v.channels;
   for (int64_t p = 0; p < job.shape->excitations; ++p) {
     const int64_t g = p * v.orders + o;
     product<T, Left::by_row>(v.batch, columns, v.hidden, v.of_hidden(job.grad_hidden, g),
-                             v.networks * v.hidden, v.reduce(g) + column, v.channels, out,
-                             v.channels, p > 0);
+                             v.networks * v.hidden, v.reduce(g) + column, v.channels, out, stride,
+                             p > 0);
   }
+  if (!v.elements.same) v.elements.write(out, stride, v.batch, columns, grads, v.channels, 1);
 }
 
 template <class S, class T>
 constexpr ExcitationGatesKernels::Phases phases_forward() {
-  return {turn_squeezes<S, T>, forward_hidden<S, T>, forward_gates<S, T>};
+  return {forward_squeezes<S, T>, forward_hidden<S, T>, forward_gates<S, T>};
 }
 
 template <class S, class T>
