@@ -3,7 +3,7 @@
 // A panel is kPanel columns wide, 128 bytes, whatever the instruction set. A tile is 8 x kPanel.
 #pragma once
 
-#include "cpu/engine/simd.h"
+#include "cpu/engine/convert.h"
 
 namespace ccdn {
 
@@ -26,9 +26,10 @@ enum class Left {
   by_row,     // a[row * stride + k]
 };
 
-template <class T, Left kLeft, int kRows, int kVectors>
-CCDN_INLINE void register_tile(int64_t depth, const T* a, int64_t a_stride, const T* b,
-                               int64_t b_stride, T* out, int64_t out_stride, bool add) {
+// The right factor and what is written may have 16 bits; the latter is not added to then.
+template <class T, Left kLeft, int kRows, int kVectors, class B, class Out>
+CCDN_INLINE void register_tile(int64_t depth, const T* a, int64_t a_stride, const B* b,
+                               int64_t b_stride, Out* out, int64_t out_stride, bool add) {
   using Vector = typename Simd<T>::Vector;
   constexpr int lanes = Simd<T>::lanes;
   // A narrow tile has too few chains of additions to fill the pipeline: it alternates between two.
@@ -40,7 +41,9 @@ CCDN_INLINE void register_tile(int64_t depth, const T* a, int64_t a_stride, cons
     for (int chain = 0; chain < kChains; ++chain) {
       Vector right[kVectors];
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) right[v] = load(b + (k + chain) * b_stride + v * lanes);
+      for (int v = 0; v < kVectors; ++v) {
+        right[v] = load_wide<T>(b + (k + chain) * b_stride + v * lanes);
+      }
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
         const T left =
@@ -56,7 +59,7 @@ CCDN_INLINE void register_tile(int64_t depth, const T* a, int64_t a_stride, cons
       const T left = kLeft == Left::by_row ? a[r * a_stride + k] : a[k * a_stride + r];
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
-        sums[0][r][v] += left * load(b + k * b_stride + v * lanes);
+        sums[0][r][v] += left * load_wide<T>(b + k * b_stride + v * lanes);
       }
     }
   }
@@ -66,8 +69,12 @@ CCDN_INLINE void register_tile(int64_t depth, const T* a, int64_t a_stride, cons
     for (int v = 0; v < kVectors; ++v) {
       Vector total = sums[0][r][v];
       if (kChains == 2) total += sums[kChains - 1][r][v];
-      T* place = out + r * out_stride + v * lanes;
-      store(place, add ? load(place) + total : total);
+      Out* place = out + r * out_stride + v * lanes;
+      if constexpr (std::is_same_v<Out, T>) {
+        store(place, add ? load(place) + total : total);
+      } else {
+        store_narrow<T>(place, total);
+      }
     }
   }
 }

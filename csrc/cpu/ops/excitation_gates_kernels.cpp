@@ -127,6 +127,9 @@ CCDN_TARGET void weight_gradient(int64_t rows, int64_t columns, int64_t batch, c
   if constexpr (std::is_same_v<S, T>) {
     product<T, Left::by_column>(rows, columns, batch, left, left_stride, b, b_stride, out, columns,
                                 false);
+  } else if (batch <= kDepth) {
+    product_run<T, Left::by_column>(rows, columns, batch, left, left_stride, b, b_stride, out,
+                                    columns, false);
   } else {
     constexpr int64_t kColumns = 128;
     T tile[kGateRows * kColumns];
@@ -170,7 +173,7 @@ CCDN_TARGET void forward_squeezes(const ExcitationGatesJob& job, int64_t o, int6
 
 template <class S, class T>
 CCDN_TARGET void forward_hidden(const ExcitationGatesJob& job, int64_t g, int64_t block) {
-  constexpr int64_t width = 2 * Simd<T>::lanes;
+  constexpr int64_t width = 8 * Simd<T>::lanes;
   const View<S, T> v(job);
   const int64_t row = block * kGateRows, rows = rows_of_block(block, v.hidden);
   const int64_t o = g % v.orders, stride = v.networks * v.hidden;
@@ -224,7 +227,7 @@ CCDN_TARGET void write_gates(const View<S, T>& v, int64_t p, int64_t row, int64_
 
 template <class S, class T>
 CCDN_TARGET void forward_gates(const ExcitationGatesJob& job, int64_t p, int64_t block) {
-  constexpr int64_t width = 2 * Simd<T>::lanes;
+  constexpr int64_t width = 8 * Simd<T>::lanes;
   const View<S, T> v(job);
   const int64_t row = block * kGateRows, rows = rows_of_block(block, v.channels);
   const int64_t stride = v.networks * v.channels;

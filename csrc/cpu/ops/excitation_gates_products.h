@@ -1,7 +1,7 @@
 // Small products of excitation_gates, of sizes that are known at run time only.
 //
-// Weights of 16 bits (S) are widened by the block: whole copies of them would cost more than the
-// products.
+// Weights of 16 bits (S) are widened by the block, or in registers where they are the right factor:
+// whole copies of them would cost more than the products.
 #pragma once
 
 #include <type_traits>
@@ -16,9 +16,9 @@ namespace CCDN_ISA {
 // length of a run and the number of runs, not with their product.
 constexpr int64_t kDepth = 64;
 
-template <class T, Left kLeft, int kVectors>
-CCDN_TARGET void row_tiles(int64_t rows, int64_t depth, const T* a, int64_t a_stride, const T* b,
-                           int64_t b_stride, T* out, int64_t out_stride, bool add) {
+template <class T, Left kLeft, int kVectors, class B, class Out>
+CCDN_TARGET void row_tiles(int64_t rows, int64_t depth, const T* a, int64_t a_stride, const B* b,
+                           int64_t b_stride, Out* out, int64_t out_stride, bool add) {
   int64_t row = 0;
   const auto left = [&] { return a + (kLeft == Left::by_row ? row * a_stride : row); };
   for (; row + kRegisterRows <= rows; row += kRegisterRows) {
@@ -36,6 +36,54 @@ CCDN_TARGET void row_tiles(int64_t rows, int64_t depth, const T* a, int64_t a_st
   }
 }
 
+// One run of a product: out (rows x columns) = or += left (rows x depth) * b (depth x columns), of
+// any sizes up to kDepth in depth. What is written may have 16 bits if it is not added to.
+template <class T, Left kLeft, class B, class Out>
+CCDN_TARGET void product_run(int64_t rows, int64_t columns, int64_t depth, const T* left,
+                             int64_t a_stride, const B* b, int64_t b_stride, Out* out,
+                             int64_t out_stride, bool add) {
+  constexpr int lanes = Simd<T>::lanes;
+  int64_t column = 0;
+  for (; column + 2 * lanes <= columns; column += 2 * lanes) {
+    row_tiles<T, kLeft, 2>(rows, depth, left, a_stride, b + column, b_stride, out + column,
+                           out_stride, add);
+  }
+  if (column + lanes <= columns) {
+    row_tiles<T, kLeft, 1>(rows, depth, left, a_stride, b + column, b_stride, out + column,
+                           out_stride, add);
+    column += lanes;
+  }
+  if (column == columns) return;
+  // Less than a vector: through padded copies.
+  const int64_t count = columns - column;
+  T padded[kDepth * lanes], tile[kRegisterRows * lanes];
+  for (int64_t i = 0; i < depth; ++i) {
+    for (int64_t c = 0; c < lanes; ++c) {
+      padded[i * lanes + c] = c < count ? T(widen(b[i * b_stride + column + c])) : T(0);
+    }
+  }
+  for (int64_t row = 0; row < rows; row += kRegisterRows) {
+    const int64_t some = rows - row < kRegisterRows ? rows - row : kRegisterRows;
+    row_tiles<T, kLeft, 1>(some, depth, left + (kLeft == Left::by_row ? row * a_stride : row),
+                           a_stride, padded, lanes, tile, lanes, false);
+    for (int64_t r = 0; r < some; ++r) {
+      for (int64_t c = 0; c < count; ++c) {
+        Out& place = out[(row + r) * out_stride + column + c];
+        if constexpr (std::is_same_v<Out, T>) {
+          place = add ? place + tile[r * lanes + c] : tile[r * lanes + c];
+        } else {
+          narrow(tile[r * lanes + c], place);
+        }
+      }
+    }
+  }
+}
+
+// Whether a right factor is widened in registers, once for every kRegisterRows rows of the product.
+// Without instructions that convert, that takes longer than the products.
+template <class T, class S>
+constexpr bool in_registers = std::is_same_v<S, T> || CCDN_VECTOR_BYTES >= 32;
+
 // A block of a factor in T: where it is, or widened into `room` of rows of `columns`, which becomes
 // the stride.
 template <class T, class S>
@@ -49,55 +97,30 @@ CCDN_INLINE const T* widened(const S* in, int64_t rows, int64_t columns, T* room
   }
 }
 
-// out (rows x columns) = or += left (rows x depth) * b (depth x columns), of any sizes; of elements
-// that are not T a factor has kGateRows rows (left) or columns (b) at most.
+// The same of any depth; of elements that are not T a factor has kGateRows rows (left) or columns
+// (b) at most.
 template <class T, Left kLeft, class A, class B>
 CCDN_TARGET void product(int64_t rows, int64_t columns, int64_t depth, const A* a, int64_t a_stride,
                          const B* b, int64_t b_stride, T* out, int64_t out_stride, bool add) {
-  constexpr int lanes = Simd<T>::lanes;
-  constexpr bool narrow_left = !std::is_same_v<A, T>, narrow_right = !std::is_same_v<B, T>;
+  constexpr bool narrow_left = !std::is_same_v<A, T>;
   static_assert(!narrow_left || kLeft == Left::by_row);
-  T left_room[narrow_left ? kGateRows * kDepth : 1],
-      right_room[narrow_right ? kDepth * kGateRows : 1];
-  const int64_t a_step = a_stride, b_step = b_stride;
-  for (int64_t k = 0; k < depth; k += kDepth) {
+  T left_room[narrow_left ? kGateRows * kDepth : 1];
+  for (int64_t k = 0; k < depth; k += kDepth, add = true) {
     const int64_t run = depth - k < kDepth ? depth - k : kDepth;
-    a_stride = a_step;
-    b_stride = b_step;
+    int64_t stride = a_stride;
     const T* left =
-        widened<T>(a + (kLeft == Left::by_row ? k : k * a_step), rows, run, left_room, a_stride);
-    const T* right = widened<T>(b + k * b_step, run, columns, right_room, b_stride);
-    int64_t column = 0;
-    for (; column + 2 * lanes <= columns; column += 2 * lanes) {
-      row_tiles<T, kLeft, 2>(rows, run, left, a_stride, right + column, b_stride, out + column,
-                             out_stride, add);
+        widened<T>(a + (kLeft == Left::by_row ? k : k * a_stride), rows, run, left_room, stride);
+    const B* right = b + k * b_stride;
+    if constexpr (in_registers<T, B>) {
+      product_run<T, kLeft>(rows, columns, run, left, stride, right, b_stride, out, out_stride,
+                            add);
+    } else {
+      T room[kDepth * kGateRows];
+      int64_t right_stride = b_stride;
+      const T* wide = widened<T>(right, run, columns, room, right_stride);
+      product_run<T, kLeft>(rows, columns, run, left, stride, wide, right_stride, out, out_stride,
+                            add);
     }
-    if (column + lanes <= columns) {
-      row_tiles<T, kLeft, 1>(rows, run, left, a_stride, right + column, b_stride, out + column,
-                             out_stride, add);
-      column += lanes;
-    }
-    if (column < columns) {  // less than a vector: through padded copies
-      const int64_t count = columns - column;
-      T padded[kDepth * lanes], tile[kRegisterRows * lanes];
-      for (int64_t i = 0; i < run; ++i) {
-        for (int64_t c = 0; c < lanes; ++c) {
-          padded[i * lanes + c] = c < count ? right[i * b_stride + column + c] : T(0);
-        }
-      }
-      for (int64_t row = 0; row < rows; row += kRegisterRows) {
-        const int64_t some = rows - row < kRegisterRows ? rows - row : kRegisterRows;
-        row_tiles<T, kLeft, 1>(some, run, left + (kLeft == Left::by_row ? row * a_stride : row),
-                               a_stride, padded, lanes, tile, lanes, false);
-        for (int64_t r = 0; r < some; ++r) {
-          for (int64_t c = 0; c < count; ++c) {
-            T& place = out[(row + r) * out_stride + column + c];
-            place = add ? place + tile[r * lanes + c] : tile[r * lanes + c];
-          }
-        }
-      }
-    }
-    add = true;
   }
 }
 
