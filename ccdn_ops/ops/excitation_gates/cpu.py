@@ -72,56 +72,14 @@ def _bind(first: Tensor, second: Tensor | None, *weights: Tensor) -> registry.Bo
     given = [x for x in (first, second, *weights) if x is not None]
     if not _are_read(wide, weights) or not all(x.is_contiguous() for x in given):
         return None
-    module, shape = native.require(), _shape(first, weights)
-    run = module.excitation_gates_forward_cpu
-    differentiate = module.excitation_gates_backward_cpu
-    workspaces = [module.excitation_gates_workspace_cpu(shape, b) for b in (False, True)]
-    gates_shape, *states = (y.shape for y in outputs(first, second, *weights))
-    pieces = binding.Pieces(wide, binding.Saving(shape, states))
-    hidden_at, scales_at = pieces.offsets
-    numbers, same = pieces.numbers, first.dtype == wide
-
-    def forward(*inputs: Tensor | None) -> tuple[Tensor, tuple[Tensor]]:
-        first, scratch = inputs[0], scratch_memory(workspaces[0])
-        assert first is not None
-        gates = first.new_empty(*gates_shape)
-        saved = first.new_empty(numbers) if same else first.new_empty(numbers, dtype=wide)
-        memory = saved.data_ptr()
-        status = run(
-            shape,
-            *[0 if x is None else x.data_ptr() for x in inputs],
-            gates.data_ptr(),
-            memory + hidden_at,
-            memory + scales_at,
-            scratch.data_ptr(),
-        )
-        if status:
-            raise native.failure("excitation_gates", status)
-        return gates, (saved,)
-
-    def backward(
-        grads: Sequence[Tensor | None], tensors: Sequence[Tensor | None]
-    ) -> list[Tensor | None]:
-        (grad,), (*inputs, saved) = grads, tensors
-        assert grad is not None
-        assert saved is not None
-        grad = grad.contiguous()
-        memory, scratch = saved.data_ptr(), scratch_memory(workspaces[1])
-        found = [None if x is None else torch.empty_like(x) for x in inputs]
-        status = differentiate(
-            shape,
-            grad.data_ptr(),
-            *[0 if x is None else x.data_ptr() for x in inputs],
-            memory + hidden_at,
-            memory + scales_at,
-            *[0 if x is None else x.data_ptr() for x in found],
-            scratch.data_ptr(),
-        )
-        if status:
-            raise native.failure("excitation_gates_backward", status)
-        return found
-
-    return registry.Bound(lambda *x: forward(*x)[0], forward, backward, pieces.unpacked)
+    gates, *states = outputs(first.to("meta"), None, *weights)
+    return binding.bound(
+        "excitation_gates",
+        (first, second, *weights),
+        [gates],
+        binding.Saving(_shape(first, weights), [y.shape for y in states]),
+        workspace=native.require().excitation_gates_workspace_cpu,
+    )
 
 
 registry.register(
