@@ -92,7 +92,7 @@ TORCHES := 2.10 newest
 .venv-torch-%/.installed: pyproject.toml setup.py csrc/bindings.py $(SOURCES)
 	test -x .venv-torch-$*/bin/python || $(PYTHON) -m venv .venv-torch-$*
 	PIP_CONSTRAINT= .venv-torch-$*/bin/python -m pip install --quiet $(if $(filter newest,$*),torch,'torch==$*.*') \
-	  numpy pytest hypothesis ninja pybind11 setuptools
+	  numpy pytest hypothesis ninja pybind11 'setuptools>=77'
 	PIP_CONSTRAINT= .venv-torch-$*/bin/python -m pip install --quiet --no-deps --editable .
 	CCDN_TORCH=only .venv-torch-$*/bin/python setup.py --quiet build_ext --inplace
 	@touch $@
