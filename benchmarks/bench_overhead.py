@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ccdn_ops.backends import native
+from ccdn_ops.backends import compiled, native
+from ccdn_ops.ops import direct
 from ccdn_ops.ops.operator import OPERATORS, Operator
 
 SIZES = {"B": 1, "P": 2, "O": 2, "D": 4, "R": 2, "H": 2, "W": 2}
@@ -145,15 +146,22 @@ def table(rows: dict[str, dict[str, Timing]]) -> list[str]:
     return lines
 
 
-def test_overhead(benchmark: Any, capsys: Any) -> None:
+@pytest.mark.parametrize("way", ["C++", "Python"])
+def test_overhead(benchmark: Any, capsys: Any, monkeypatch: Any, way: str) -> None:
     if native.module() is None:
         pytest.skip(str(native.why_missing()))
+    if way == "Python":
+        monkeypatch.setattr(compiled, "_module", None)
+    elif compiled.module() is None:
+        pytest.skip(f"direct calls in C++: {compiled.why_missing()}")
+    direct.forget()
     torch.set_num_threads(1)  # a second one would only wait
     rows = {name: measured(record) for name, record in OPERATORS.items()}
     steps = of_operator(OPERATORS["dual_squeeze"])["step"]
     benchmark.pedantic(steps, rounds=20, iterations=20)
     with capsys.disabled():
-        print(f"\nmicroseconds of CPU time of one call, torch {torch.__version__}")
+        print(f"\nmicroseconds of CPU time of one call, direct calls in {way}, torch", end=" ")
+        print(torch.__version__)
         print("\n".join(table(rows)))
     benchmark.extra_info.update(
         microseconds={
@@ -161,3 +169,4 @@ def test_overhead(benchmark: Any, capsys: Any) -> None:
             for name, row in rows.items()
         }
     )
+    direct.forget()

@@ -28,6 +28,14 @@ KEPT = 1024
 # Those of them that are looked at first.
 RECENT = 64
 
+_all: list[Direct] = []
+
+
+def forget() -> None:
+    """Drop all that is kept of earlier calls, of every operator."""
+    for calls in _all:
+        calls.forget()
+
 
 class Direct:
     """The direct calls of one operator."""
@@ -46,6 +54,7 @@ class Direct:
         self.apply = super(torch.autograd.Function, self.function).apply  # type: ignore[misc]
         self.recent: Any = None
         self.forget()
+        _all.append(self)
 
     def forget(self) -> None:
         """Drop all that is kept of earlier calls."""

@@ -5,7 +5,6 @@ The general way is taken under a dispatch mode, so that is what results are comp
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,8 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ccdn_ops.backends import compiled, native
 from ccdn_ops.backends.triton.launcher import interpreted
-from ccdn_ops.ops.autograd import Differentiable
-from ccdn_ops.ops.operator import OPERATORS
+from ccdn_ops.ops import direct
 
 NEEDED = [
     pytest.mark.skipif(native.module() is None, reason=str(native.why_missing())),
@@ -33,14 +31,6 @@ def generally(function: Callable[[], Any]) -> Any:
         return function()
 
 
-def forget() -> None:
-    """All that is kept of earlier direct calls."""
-    for name in OPERATORS:
-        function = getattr(importlib.import_module(f"ccdn_ops.ops.{name}"), f"_{name}", None)
-        if isinstance(function, Differentiable):
-            function.direct.forget()
-
-
 @pytest.fixture(autouse=True, params=["compiled", "python"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Direct calls in C++ and in Python."""
@@ -49,6 +39,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
             patch.setattr(compiled, "_module", None)
         elif compiled.module() is None:
             pytest.skip(f"direct calls in C++: {compiled.why_missing()}")
-        forget()
+        direct.forget()
         yield
-    forget()
+    direct.forget()
