@@ -114,7 +114,7 @@ CPU_ISAS := base $(if $(filter avx2,$(CPU_FLAGS)),x86-64-v3) $(if $(filter avx51
 
 sanitize: $(VENV)/.installed-dev
 	rm -rf $(SANITIZE)/ccdn $(SANITIZE)/ccdn_ops
-	CXX='$(CXX)' CCDN_CUDA=off LDFLAGS=-fsanitize=address,undefined \
+	CXX='$(CXX)' CCDN_CUDA=off CCDN_TORCH=on LDFLAGS=-fsanitize=address,undefined \
 	CXXFLAGS='-O1 -g1 -D_GLIBCXX_ASSERTIONS -fsanitize=address,undefined -fno-sanitize-recover=all' \
 	  $(BIN)/python setup.py --quiet build --build-lib $(SANITIZE) --build-temp $(SANITIZE)/objects
 	cd $(SANITIZE); for isa in $(CPU_ISAS); do \

@@ -21,7 +21,7 @@ packed: dict[str, int]
 
 # From here on written by csrc/bindings.py.
 
-interface: Literal["5ca8726b6e62"]
+interface: Literal["23d6572b41db"]
 
 class CocsShape:
     def __init__(

@@ -249,11 +249,11 @@ Tensor empty(const Signature& like) {
 // Uninitialised bytes for one call of a kernel; up to `kept` of them stay for the thread's next.
 class Scratch {
  public:
-  explicit Scratch(size_t size, size_t kept) {
+  Scratch(size_t size, int64_t kept) {
     if (size > last_size) {
       own_ = c10::GetCPUAllocator()->allocate(size);
       if (fills()) std::memset(own_.get(), 0xff, size);
-      if (size <= kept) {
+      if (static_cast<int64_t>(size) <= kept) {
         last = std::move(own_);
         last_size = size;
       }
@@ -302,7 +302,7 @@ class Kernels {
   Kernels(Address forward, Address backward, py::object failure, py::object owner,
           GivenForm without, GivenForm saving, size_t backward_scratch, const py::tuple& outputs,
           const py::tuple& gradients, py::handle saved, bool scratch, bool zeros, int workers,
-          size_t kept)
+          int64_t kept)
       : failure_(std::move(failure)),
         owner_(std::move(owner)),
         forward_(reinterpret_cast<Packed>(forward)),
@@ -434,7 +434,7 @@ class Kernels {
   Signature saved_;
   bool scratch_, zeros_;
   int workers_;
-  size_t kept_;
+  int64_t kept_;
 };
 
 }  // namespace
@@ -454,7 +454,7 @@ PYBIND11_MODULE(CCDN_MODULE, module) {
       .def("fits", &Expected::fits);
   py::class_<Kernels>(module, "Kernels")
       .def(py::init<Address, Address, py::object, py::object, GivenForm, GivenForm, size_t,
-                    const py::tuple&, const py::tuple&, py::handle, bool, bool, int, size_t>(),
+                    const py::tuple&, const py::tuple&, py::handle, bool, bool, int, int64_t>(),
            py::kw_only(), py::arg("forward"), py::arg("backward"), py::arg("failure"),
            py::arg("owner"), py::arg("without"), py::arg("saving"), py::arg("backward_scratch"),
            py::arg("outputs"), py::arg("gradients"), py::arg("saved"), py::arg("scratch"),

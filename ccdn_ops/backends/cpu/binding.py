@@ -126,7 +126,8 @@ def bound(
         saving: with gradients; what is saved has the accumulation dtype of the first input.
         without: without gradients, where that is another form.
         gradients: as `outputs`, of the inputs' gradients; by default torch.empty_like(input).
-        workspace: (shape, whether backward) -> bytes of scratch memory, if the functions take it.
+        workspace: (shape, whether backward) -> bytes of scratch memory, if the functions take it;
+            what is saved needs it, because it has no other room without gradients.
         workers: the number of threads, if the functions take it.
         zeros: a gradient that does not exist is made of zeros; otherwise its address is 0.
     """
@@ -135,6 +136,8 @@ def bound(
     wide = accumulation_dtype(first.dtype)
     pieces, alone = Pieces(wide, saving), without or saving
     pieces_alone = pieces if without is None else Pieces(wide, without)
+    if workspace is None and (saving.states or alone.states):
+        raise ValueError(f"{operator} saves something, which needs a workspace")
     sizes = workspace or (lambda shape, backward: 0)
     # Without gradients what would be saved follows the workspace in the scratch memory.
     behind = lines(sizes(alone.shape, False))
@@ -216,7 +219,7 @@ def _in_python(job: _Job) -> Functions:
     count = len(gradients)
 
     def launch(
-        form: _Form, inputs: Sequence[Tensor | None], memory: int, scratch: Sequence[int]
+        form: _Form, inputs: Sequence[Tensor | None], memory: int, scratch: Tensor | None
     ) -> Any:
         made = [_empty(inputs[0], y) for y in outputs]
         status = run(
@@ -224,31 +227,34 @@ def _in_python(job: _Job) -> Functions:
             *[0 if x is None else x.data_ptr() for x in inputs],
             *[y.data_ptr() for y in made],
             *[memory + offset for offset in form.offsets],
-            *scratch,
+            *(() if scratch is None else (scratch.data_ptr(),)),
             *workers,
         )
         if status:
             raise native.failure(operator, status)
         return made[0] if len(made) == 1 else tuple(made)
 
+    def scratch_of(size: int) -> Tensor | None:
+        return scratch_memory(size) if job.scratch else None
+
     def inference(*inputs: Tensor | None) -> Any:
-        if not job.scratch:
-            return launch(job.without, inputs, 0, ())
-        scratch = scratch_memory(job.without.scratch)
-        memory = scratch.data_ptr()
-        return launch(job.without, inputs, memory, (memory,))
+        scratch = scratch_of(job.without.scratch)
+        memory = 0 if scratch is None else scratch.data_ptr()
+        return launch(job.without, inputs, memory, scratch)
 
     def forward(*inputs: Tensor | None) -> tuple[Any, tuple[Tensor, ...]]:
-        if not numbers:
-            return inference(*inputs), ()
-        scratch = scratch_memory(job.saving.scratch)
+        if not job.saving.offsets:
+            return launch(job.saving, inputs, 0, scratch_of(job.saving.scratch)), ()
         saved = inputs[0].new_empty(numbers, dtype=wide)  # type: ignore[union-attr]
-        return launch(job.saving, inputs, saved.data_ptr(), (scratch.data_ptr(),)), (saved,)
+        scratch = scratch_of(job.saving.scratch)
+        return launch(job.saving, inputs, saved.data_ptr(), scratch), (saved,)
 
     def upstream(x: Tensor, grad: Tensor | None, output: _Described) -> Tensor | None:
         """A gradient of an output as the kernel reads it."""
         if grad is None:
             return _empty(x, output).zero_() if zeros else None
+        if output[1] is None:
+            return grad.contiguous()
         return grad if grad.stride() == output[1] else _empty(x, output).copy_(grad)
 
     def backward(
@@ -261,7 +267,7 @@ def _in_python(job: _Job) -> Functions:
         given = [upstream(x, g, y) for g, y in zip(grads, outputs, strict=True)]
         made = [None if g is None else _empty(x, g) for g in gradients]
         memory = saved[0].data_ptr() if saved else 0  # type: ignore[union-attr]
-        scratch = scratch_memory(job.backward_scratch) if job.scratch else None
+        scratch = scratch_of(job.backward_scratch)
         status = differentiate(
             job.saving.given.shape,
             *[0 if t is None else t.data_ptr() for t in (*given, *inputs)],
@@ -277,14 +283,17 @@ def _in_python(job: _Job) -> Functions:
     return inference, forward, backward
 
 
-_Described = tuple[torch.Size, tuple[int, ...], torch.dtype]
+_Described = tuple[torch.Size, tuple[int, ...] | None, torch.dtype]
 
 
 def _described(x: Tensor) -> _Described:
-    return x.shape, x.stride(), x.dtype
+    """Sizes, strides unless x is contiguous, dtype."""
+    return x.shape, None if x.is_contiguous() else x.stride(), x.dtype
 
 
 def _empty(x: Any, described: _Described) -> Tensor:
     """Beside x."""
     size, strides, dtype = described
-    return x.new_empty_strided(size, strides, dtype=dtype)
+    if strides is not None:
+        return x.new_empty_strided(size, strides, dtype=dtype)
+    return x.new_empty(size) if dtype is x.dtype else x.new_empty(size, dtype=dtype)
