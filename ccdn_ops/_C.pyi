@@ -21,7 +21,7 @@ packed: dict[str, int]
 
 # From here on written by csrc/bindings.py.
 
-interface: Literal["23d6572b41db"]
+interface: Literal["5694bbd5a1b9"]
 
 class CocsShape:
     def __init__(

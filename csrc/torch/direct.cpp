@@ -4,6 +4,7 @@
 // with; the kernels themselves stay in ccdn_ops._C, which knows no torch. Each class here does what
 // a Python class of the same name does, and is used in its place: Recent and Expected of
 // ccdn_ops/ops/recent.py, Kernels of ccdn_ops/backends/cpu/binding.py.
+#include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
@@ -11,6 +12,7 @@
 #include <ATen/SavedTensorHooks.h>
 #include <ATen/record_function.h>
 #include <c10/core/CPUAllocator.h>
+#include <c10/core/DispatchKeySet.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
@@ -100,11 +102,11 @@ std::vector<Signature> signatures(const py::tuple& tensors) {
   return found;
 }
 
-bool fit(const std::vector<Signature>& expected, PyObject* tensors, size_t from = 0) {
+bool fit(const std::vector<Signature>& expected, PyObject* tensors) {
   const auto count = static_cast<size_t>(PyTuple_GET_SIZE(tensors));
-  if (from + count > expected.size()) return false;
+  if (count != expected.size()) return false;
   for (size_t i = 0; i < count; ++i)
-    if (!expected[from + i].fits(PyTuple_GET_ITEM(tensors, i))) return false;
+    if (!expected[i].fits(PyTuple_GET_ITEM(tensors, i))) return false;
   return true;
 }
 
@@ -112,13 +114,13 @@ bool fit(const std::vector<Signature>& expected, PyObject* tensors, size_t from 
 // transform, no key that this thread adds to or takes from every tensor's, no trace, no profiler,
 // no forward-mode level.
 bool undisturbed() {
-  static const auto usual = [] {
-    c10::InferenceMode guard(false);
-    return c10::impl::tls_local_dispatch_key_set();
-  }();
+  // Not read from the thread: it may be disturbed when this is first asked.
+  static const c10::impl::LocalDispatchKeySet usual(c10::impl::PODLocalDispatchKeySet{});
   static const auto inference = [] {
-    c10::InferenceMode guard(true);
-    return c10::impl::tls_local_dispatch_key_set();
+    auto keys = usual;
+    keys.included_ = keys.included_.remove(c10::DispatchKey::ADInplaceOrView);
+    keys.excluded_ = keys.excluded_ | c10::autograd_dispatch_keyset;
+    return keys;
   }();
   const auto now = c10::impl::tls_local_dispatch_key_set();
   const auto cast = c10::autocast_dispatch_keyset;  // autocast does not change our operators
@@ -198,8 +200,8 @@ class Recent {
     // The last one first: it is what a network calls again.
     for (auto it = entries_.rbegin(); it != entries_.rend(); ++it) {
       const Entry& entry = **it;
-      if (entry.inputs.size() == inputs.size() && entry.threads == threads &&
-          entry.state.is(state) && same(entry.options, options) && fit(entry.inputs, inputs.ptr()))
+      if (entry.threads == threads && entry.state.is(state) && same(entry.options, options) &&
+          fit(entry.inputs, inputs.ptr()))
         return *it;
     }
     return nullptr;
@@ -225,8 +227,8 @@ class Expected {
       : grads_(signatures(grads)), saved_(signatures(saved)) {}
 
   bool fits(const py::tuple& grads, const py::tuple& saved) const {
-    return !c10::GradMode::is_enabled() && undisturbed() && grads.size() == grads_.size() &&
-           saved.size() == saved_.size() && fit(grads_, grads.ptr()) && fit(saved_, saved.ptr());
+    return !c10::GradMode::is_enabled() && undisturbed() && fit(grads_, grads.ptr()) &&
+           fit(saved_, saved.ptr());
   }
 
  private:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import subprocess
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -156,3 +158,26 @@ def test_it_forgets_its_scratch_memory() -> None:
     wanted = functions.inference(x)
     module.forget()
     assert functions.inference(x).equal(wanted)
+
+
+@needed
+def test_a_first_call_within_a_transform_changes_nothing() -> None:
+    """What a thread usually is must not be learnt from one that is mapped over."""
+    code = """
+import torch, ccdn_ops
+from ccdn_ops.backends import registry
+from ccdn_ops.ops.covariance_pool import _covariance_pool
+x = torch.randn(2, 5, 3, 4)
+torch.vmap(ccdn_ops.covariance_pool)(x[None])
+for _ in range(4):
+    ccdn_ops.covariance_pool(x)
+def served():
+    return _covariance_pool.direct.recent.serve((x,), (), registry.state()) is not None
+found = [served()]
+torch.func.grad(lambda y: found.append(served()) or y)(torch.ones(()))
+with torch.inference_mode():
+    found.append(served())
+print(*found)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False", "True"]
