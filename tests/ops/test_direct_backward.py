@@ -194,3 +194,22 @@ def test_a_gradient_of_a_gradient(made: tuple[Tensor, Tensor]) -> None:
     found = second(y)
     assert found.count_nonzero() > 0
     assert found.equal(generally(lambda: second(ccdn_ops.covariance_pool(x))))
+
+
+@pytest.mark.parametrize("operator", OPERATORS, ids=str)
+def test_strides_that_say_nothing(operator: Operator) -> None:
+    """Maps of one place are contiguous in every order; results keep the order of the maps."""
+    if operator.shapes[0] != "BDHW":
+        pytest.skip("it takes no maps")
+    first, *others = operator.tensors(H=1, W=1)
+    size, channels = first.shape, first.shape[1]
+    x = torch.empty_strided(size, (channels, 1, channels, channels)).copy_(first.detach())
+    tensors = [x.requires_grad_(), *others]
+
+    def strides() -> list[tuple[int, ...]]:
+        outputs = outputs_of(operator.call, tensors)
+        grads = torch.autograd.grad(outputs, tensors, [torch.ones_like(y) for y in outputs])
+        return [tensor.stride() for tensor in (*outputs, *grads)]
+
+    wanted = generally(strides)
+    assert all(strides() == wanted for _ in range(3))

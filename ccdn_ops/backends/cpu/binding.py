@@ -287,8 +287,10 @@ _Described = tuple[torch.Size, tuple[int, ...] | None, torch.dtype]
 
 
 def _described(x: Tensor) -> _Described:
-    """Sizes, strides unless x is contiguous, dtype."""
-    return x.shape, None if x.is_contiguous() else x.stride(), x.dtype
+    """Sizes, strides unless they are those of torch.empty, dtype."""
+    # Not is_contiguous(), for which any stride along a size of 1 will do.
+    usual = x.stride() == torch.empty(x.shape, device="meta").stride()
+    return x.shape, None if usual else x.stride(), x.dtype
 
 
 def _empty(x: Any, described: _Described) -> Tensor:
