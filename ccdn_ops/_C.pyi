@@ -21,7 +21,7 @@ packed: dict[str, int]
 
 # From here on written by csrc/bindings.py.
 
-interface: Literal["5694bbd5a1b9"]
+interface: Literal["fa9b59ded028"]
 
 class CocsShape:
     def __init__(

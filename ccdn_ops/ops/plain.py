@@ -37,9 +37,16 @@ PLAIN = _plain_keys()
 
 
 def plain(x: Any) -> bool:
-    """Whether x is exactly a tensor or a parameter, in the CPU's memory."""
+    """Whether x is exactly a tensor or a parameter, in the CPU's memory, its elements aligned."""
     kind = type(x)
-    return (kind is Tensor or kind is Parameter) and _dispatch_keys(x).raw_repr() in PLAIN
+    if (kind is not Tensor and kind is not Parameter) or _dispatch_keys(x).raw_repr() not in PLAIN:
+        return False
+    return x.data_ptr() % x.itemsize == 0
+
+
+def aligned(tensors: Sequence[Any]) -> bool:
+    """Whether each address is a multiple of the size of the elements, which it need not be."""
+    return not any(x.data_ptr() % x.itemsize for x in tensors)
 
 
 def sized(tensors: Sequence[Any]) -> bool:

@@ -82,10 +82,12 @@ struct Signature {
       : dtype(x.scalar_type()), sizes(x.sizes().vec()), strides(x.strides().vec()), none(false) {}
 
   // Keys come first: a nested tensor, for example, has no sizes to read. A tensor whose memory was
-  // given back has no address.
+  // given back has no address, and one in memory of others may lie anywhere.
   bool fits(const Tensor& x) const {
-    return plain().has(x) && x.scalar_type() == dtype && x.sizes() == sizes &&
-           x.strides() == strides && x.const_data_ptr() != nullptr;
+    if (!plain().has(x) || x.scalar_type() != dtype || x.sizes() != sizes || x.strides() != strides)
+      return false;
+    const auto address = reinterpret_cast<Address>(x.const_data_ptr());
+    return address != 0 && address % x.itemsize() == 0;
   }
 
   bool fits(PyObject* object) const {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from operator_rows import arguments
+from operator_rows import OPERATORS, Operator, arguments, outputs_of
 from torch import Tensor
 
 import ccdn_ops
@@ -109,10 +109,24 @@ def test_values_seen_through_a_negation() -> None:
     assert torch.equal(ccdn_ops.dual_squeeze(seen)[0], ccdn_ops.dual_squeeze(written)[0])
 
 
-def test_addresses_that_no_vector_is_aligned_to() -> None:
-    buffer = bytearray(1 + 4 * B * D * 7)
-    x = torch.frombuffer(buffer, dtype=torch.float32, offset=1).view(B, D, 7).normal_()
-    for found, wanted in zip(
-        ccdn_ops.dual_squeeze(x), ccdn_ops.dual_squeeze(x.clone()), strict=True
-    ):
-        assert torch.equal(found, wanted)
+@pytest.mark.parametrize("offset", [1, 4])
+@pytest.mark.parametrize("operator", OPERATORS, ids=str)
+def test_addresses_that_no_vector_is_aligned_to(operator: Operator, offset: int) -> None:
+    """Of every tensor of a call, of floats that are not aligned either; and of the gradients."""
+
+    def moved(x: Tensor) -> Tensor:
+        buffer = bytearray(offset + x.nbytes)
+        return torch.frombuffer(buffer, dtype=x.dtype, offset=offset).view(x.shape).copy_(x)
+
+    def step(tensors: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
+        leaves = [x.detach().requires_grad_() for x in tensors]
+        outputs = outputs_of(operator.call, leaves)
+        return [*outputs, *torch.autograd.grad(outputs, leaves, gradients)]
+
+    tensors = [x.detach() for x in operator.tensors()]
+    gradients = [torch.randn_like(y) for y in outputs_of(operator.call, tensors)]
+    for _ in range(4):  # a direct call, too
+        wanted = step(tensors, gradients)
+        found = step([moved(x) for x in tensors], [moved(g) for g in gradients])
+        for a, b in zip(found, wanted, strict=True):
+            assert torch.equal(a, b)

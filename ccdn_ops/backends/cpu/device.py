@@ -1,6 +1,10 @@
-"""Which calls the native CPU kernels can serve; the answer is the same for every operator."""
+"""Which calls the native CPU kernels serve, and what they are given: alike for every operator."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 from torch import Tensor
 
@@ -12,3 +16,22 @@ def supports(x: Tensor, *_: object) -> str | None:
     if x.device.type != "cpu":
         return f"the native CPU kernels serve CPU tensors, not {x.device.type}"
     return native.why_missing()
+
+
+def aligned(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, given copies of tensors whose address is no multiple of their elements' size.
+
+    torch.frombuffer makes such tensors, and C++ may not read a float there.
+    """
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        return function(*map(_aligned, arguments))
+
+    return call
+
+
+def _aligned(argument: Any) -> Any:
+    if isinstance(argument, Tensor):
+        return argument.clone() if argument.data_ptr() % argument.itemsize else argument
+    return [_aligned(x) for x in argument] if isinstance(argument, (list, tuple)) else argument

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry, structs
-from ccdn_ops.backends.cpu.device import supports
+from ccdn_ops.backends.cpu.device import aligned, supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.backends.levels import gradients_of_rows, in_rows, level_table
 from ccdn_ops.precision import accumulation_dtype
@@ -90,8 +90,8 @@ def _bind(*features: Tensor) -> registry.Bound | None:
 registry.register(
     "cocs_loss",
     backend="cpu",
-    forward=_forward,
-    backward=_backward,
+    forward=aligned(_forward),
+    backward=aligned(_backward),
     supports=supports,
     bind=_bind,
 )

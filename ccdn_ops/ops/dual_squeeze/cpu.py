@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
-from ccdn_ops.backends.cpu.device import supports
+from ccdn_ops.backends.cpu.device import aligned, supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
 from ccdn_ops.precision import DTYPE_NAMES, accumulation_dtype
@@ -86,8 +86,8 @@ def _bind(x: Tensor, iterations: int) -> registry.Bound | None:
 registry.register(
     "dual_squeeze",
     backend="cpu",
-    forward=_forward,
-    backward=_backward,
+    forward=aligned(_forward),
+    backward=aligned(_backward),
     supports=supports,
     bind=_bind,
 )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
-from ccdn_ops.backends.cpu.device import supports
+from ccdn_ops.backends.cpu.device import aligned, supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.ops.isqrt_cov.spec import outputs
 
@@ -68,8 +68,8 @@ def _bind(x: Tensor, iterations: int, triu: bool, save: bool) -> registry.Bound 
 registry.register(
     "isqrt_cov",
     backend="cpu",
-    forward=_forward,
-    backward=_backward,
+    forward=aligned(_forward),
+    backward=aligned(_backward),
     supports=supports,
     bind=_bind,
 )

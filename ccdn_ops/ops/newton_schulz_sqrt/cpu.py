@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
-from ccdn_ops.backends.cpu.device import supports
+from ccdn_ops.backends.cpu.device import aligned, supports
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.ops.newton_schulz_sqrt.spec import outputs
 
@@ -59,8 +59,8 @@ def _bind(a: Tensor, iterations: int, save: bool) -> registry.Bound | None:
 registry.register(
     "newton_schulz_sqrt",
     backend="cpu",
-    forward=_forward,
-    backward=_backward,
+    forward=aligned(_forward),
+    backward=aligned(_backward),
     supports=supports,
     bind=_bind,
 )
