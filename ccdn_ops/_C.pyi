@@ -21,7 +21,7 @@ packed: dict[str, int]
 
 # From here on written by csrc/bindings.py.
 
-interface: Literal["fa9b59ded028"]
+interface: Literal["c7d2a47c474c"]
 
 class CocsShape:
     def __init__(

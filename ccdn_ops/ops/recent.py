@@ -47,10 +47,6 @@ class Recent:
     def __len__(self) -> int:
         return max(map(len, self.kept))
 
-    def clear(self) -> None:
-        for kept in self.kept:
-            kept.clear()
-
     def add(self, inputs: tuple[Any, ...], options: tuple[Any, ...], state: Any, call: Any) -> None:
         """Keep a call, whose inputs are plain tensors or None; `state` is the registry's."""
         x = inputs[0]

@@ -156,10 +156,12 @@ class Recent {
     entry->call = std::move(call);
     for (size_t i = 0; i < entries_.size(); ++i)
       if (entries_[i]->call.is(entry->call)) {  // it was there, but could not be served
-        entries_[i] = std::move(entry);
+        std::swap(entries_[i], entry);
         return;
       }
-    if (entries_.size() >= most_) entries_.clear();
+    // What goes away may run Python that comes here again, so it goes when all is in order.
+    std::vector<std::shared_ptr<Entry>> dropped;
+    if (entries_.size() >= most_) dropped.swap(entries_);
     entries_.push_back(std::move(entry));
   }
 
@@ -185,7 +187,6 @@ class Recent {
                                      inputs.size() | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
   }
 
-  void clear() { entries_.clear(); }
   size_t size() const { return entries_.size(); }
 
  private:
@@ -451,7 +452,6 @@ PYBIND11_MODULE(CCDN_MODULE, module) {
       .def(py::init<py::object, size_t>())
       .def("add", &Recent::add)
       .def("serve", &Recent::serve)
-      .def("clear", &Recent::clear)
       .def("__len__", &Recent::size);
   py::class_<Expected>(module, "Expected")
       .def(py::init<const py::tuple&, const py::tuple&>())

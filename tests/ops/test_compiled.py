@@ -8,7 +8,7 @@ import importlib.machinery
 import importlib.util
 import subprocess
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -181,3 +181,22 @@ print(*found)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False", "True"]
+
+
+@needed
+def test_what_is_dropped_may_look_at_what_is_kept() -> None:
+    found: list[int] = []
+
+    class Call:
+        bound = SimpleNamespace(inference=None)
+
+        def __del__(self) -> None:
+            found.append(len(kept))
+
+    module = compiled.module()
+    assert module is not None
+    kept = module.Recent(None, 2)
+    for _ in range(3):
+        kept.add((torch.empty(2),), (), None, Call())
+    del Call.__del__  # of the one that is left
+    assert found == [1, 1]
