@@ -100,6 +100,14 @@ _made: dict[int, torch.Tensor] = {{}}
 _TABLES = {{
 {tables}}}
 '''
+COMPILED = "backends/compiled.py"
+NOT_COMPILED = '''"""Direct calls in C++, which this package does not have."""
+
+
+def module() -> None:
+    """None."""
+    return None
+'''
 TEST = f'''"""On a device, or with TRITON_INTERPRET=1 on the CPU."""
 
 import pytest
@@ -138,7 +146,7 @@ def sources() -> dict[str, str]:
     while waiting:
         path = waiting.pop()
         file = ROOT / "ccdn_ops" / path
-        if path in found or not file.exists():
+        if path in found or path == COMPILED or not file.exists():
             continue
         found[path] = file.read_text(encoding="utf-8")
         waiting += imported(found[path])
@@ -150,6 +158,7 @@ def sources() -> dict[str, str]:
         raise SystemExit(f"kernel_hub: these need the native module: {', '.join(own)}")
     found = {path: relative(path, source) for path, source in found.items()}
     found["__init__.py"] = init()
+    found[COMPILED] = NOT_COMPILED
     found["chebyshev.py"] = TABLES.format(tables=tables())
     digest = hashlib.sha256("".join(map(str, sorted(found.items()))).encode()).hexdigest()[:10]
     found["names.py"] = NAMES.format(module=MODULE, digest=digest)
