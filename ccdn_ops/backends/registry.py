@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, NamedTuple
 
 import torch
@@ -60,7 +59,6 @@ class Bound(NamedTuple):
 
 
 _implementations: dict[tuple[str, str], Implementation] = {}
-_versions = count()
 _load_errors: dict[tuple[str, str], str] = {}
 
 
@@ -88,7 +86,7 @@ def register(
         operator, backend, forward, backward, supports, bind
     )
     with _lock:
-        _change(version=next(_versions))
+        _change(version=_state.version + 1)
 
 
 def _checked(name: str | None, source: str) -> str | None:
@@ -118,7 +116,7 @@ class State(NamedTuple):
 
 
 _lock = threading.Lock()  # of the blocks and of the state
-_state = State(_environment, next(_versions))
+_state = State(_environment, 0)
 _states = {_state: _state}
 
 
