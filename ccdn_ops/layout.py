@@ -1,8 +1,16 @@
-"""The two memory orders of feature maps, NCHW and channels_last, and results that keep them."""
+"""How tensors lie in memory: feature maps in NCHW or channels_last, results that keep the order."""
 
 from __future__ import annotations
 
 from torch import Tensor
+
+
+def is_aligned(x: Tensor) -> bool:
+    """Whether the address is a multiple of the size of an element, which it need not be.
+
+    torch.frombuffer makes other tensors, and C++ may not read a float there.
+    """
+    return x.data_ptr() % x.itemsize == 0
 
 
 def is_channels_last(x: Tensor) -> bool:

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.autograd import forward_ad, profiler
 from torch.nn import Parameter
 
+from ccdn_ops.layout import is_aligned
+
 # Every look-up of a name counts here.
 compiling = torch.compiler.is_compiling
 _dispatch_keys = torch._C._dispatch_keys
@@ -41,12 +43,7 @@ def plain(x: Any) -> bool:
     kind = type(x)
     if (kind is not Tensor and kind is not Parameter) or _dispatch_keys(x).raw_repr() not in PLAIN:
         return False
-    return x.data_ptr() % x.itemsize == 0
-
-
-def aligned(tensors: Sequence[Any]) -> bool:
-    """Whether each address is a multiple of the size of the elements, which it need not be."""
-    return not any(x.data_ptr() % x.itemsize for x in tensors)
+    return is_aligned(x)
 
 
 def sized(tensors: Sequence[Any]) -> bool:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import compiled
-from ccdn_ops.ops.plain import aligned, sized, undisturbed
+from ccdn_ops.layout import is_aligned
+from ccdn_ops.ops.plain import sized, undisturbed
 
 _grad_enabled = torch.is_grad_enabled
 _threads = torch.get_num_threads
@@ -80,7 +81,9 @@ class _Call:
 
     def serves(self, inputs: Sequence[Any], options: Sequence[Any], state: Any) -> bool:
         """Whether a call is like this one for sure; the inputs are sized."""
-        if len(inputs) != self.count or not self.check(*inputs) or not aligned(inputs):
+        if len(inputs) != self.count or not self.check(*inputs):
+            return False
+        if not all(map(is_aligned, inputs)):
             return False
         # Not ==, for which 1 is True; the checks tell them apart.
         same = all(map(operator.is_, options, self.options))
@@ -98,7 +101,7 @@ class Expected:
         if self.check is None or _grad_enabled() or not undisturbed():
             return False
         tensors = (*grads, *saved)
-        return sized(tensors) and self.check(*tensors) and aligned(tensors)
+        return sized(tensors) and self.check(*tensors) and all(map(is_aligned, tensors))
 
 
 def run(call: Any, apply: Callable[..., Any], inputs: Sequence[Any]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ccdn_ops.backends import native
+from ccdn_ops.layout import is_aligned
 
 
 def supports(x: Tensor, *_: object) -> str | None:
@@ -19,10 +20,7 @@ def supports(x: Tensor, *_: object) -> str | None:
 
 
 def aligned(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, given copies of tensors whose address is no multiple of their elements' size.
-
-    torch.frombuffer makes such tensors, and C++ may not read a float there.
-    """
+    """The function, given copies of tensors that are not aligned."""
 
     @wraps(function)
     def call(*arguments: Any) -> Any:
@@ -33,5 +31,5 @@ def aligned(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _aligned(argument: Any) -> Any:
     if isinstance(argument, Tensor):
-        return argument.clone() if argument.data_ptr() % argument.itemsize else argument
+        return argument if is_aligned(argument) else argument.clone()
     return [_aligned(x) for x in argument] if isinstance(argument, (list, tuple)) else argument
