@@ -8,8 +8,28 @@ from typing import Any
 
 from torch import Tensor
 
-from ccdn_ops.backends import native
+from ccdn_ops.backends import native, registry
 from ccdn_ops.layout import is_aligned
+
+
+def register(
+    operator: str,
+    forward: Callable[..., Any],
+    backward: Callable[..., Any],
+    bind: Callable[..., registry.Bound | None] | None = None,
+) -> None:
+    """Offer native kernels for an operator, which get aligned tensors only; see registry.register.
+
+    `bind` gets aligned tensors anyhow: calls of others are not repeated directly.
+    """
+    registry.register(
+        operator,
+        backend="cpu",
+        forward=_aligned(forward),
+        backward=_aligned(backward),
+        supports=supports,
+        bind=bind,
+    )
 
 
 def supports(x: Tensor, *_: object) -> str | None:
@@ -19,17 +39,17 @@ def supports(x: Tensor, *_: object) -> str | None:
     return native.why_missing()
 
 
-def aligned(function: Callable[..., Any]) -> Callable[..., Any]:
+def _aligned(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, given copies of tensors that are not aligned."""
 
     @wraps(function)
     def call(*arguments: Any) -> Any:
-        return function(*map(_aligned, arguments))
+        return function(*map(_copied, arguments))
 
     return call
 
 
-def _aligned(argument: Any) -> Any:
+def _copied(argument: Any) -> Any:
     if isinstance(argument, Tensor):
         return argument if is_aligned(argument) else argument.clone()
-    return [_aligned(x) for x in argument] if isinstance(argument, (list, tuple)) else argument
+    return [_copied(x) for x in argument] if isinstance(argument, (list, tuple)) else argument

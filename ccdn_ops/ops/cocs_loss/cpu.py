@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ccdn_ops.backends import native, registry, structs
-from ccdn_ops.backends.cpu.device import aligned, supports
+from ccdn_ops.backends.cpu.device import register
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.backends.levels import gradients_of_rows, in_rows, level_table
 from ccdn_ops.precision import accumulation_dtype
@@ -87,11 +87,4 @@ def _bind(*features: Tensor) -> registry.Bound | None:
     return registry.Bound(lambda *x: forward(*x)[0], forward, backward, lambda saved: saved)
 
 
-registry.register(
-    "cocs_loss",
-    backend="cpu",
-    forward=aligned(_forward),
-    backward=aligned(_backward),
-    supports=supports,
-    bind=_bind,
-)
+register("cocs_loss", _forward, _backward, _bind)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
-from ccdn_ops.backends.cpu.device import aligned, supports
+from ccdn_ops.backends.cpu.device import register
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.ops.covariance_pool.spec import outputs
 
@@ -50,11 +50,4 @@ def _bind(x: Tensor) -> registry.Bound | None:
     return binding.of_one_tensor("covariance_pool", x, [(batch, channels, channels)], saving)
 
 
-registry.register(
-    "covariance_pool",
-    backend="cpu",
-    forward=aligned(_forward),
-    backward=aligned(_backward),
-    supports=supports,
-    bind=_bind,
-)
+register("covariance_pool", _forward, _backward, _bind)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
-from ccdn_ops.backends.cpu.device import aligned, supports
+from ccdn_ops.backends.cpu.device import register
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
 from ccdn_ops.precision import DTYPE_NAMES, accumulation_dtype
@@ -83,11 +83,4 @@ def _bind(x: Tensor, iterations: int) -> registry.Bound | None:
     return binding.of_one_tensor("dual_squeeze", x, [(batch, channels)] * 2, saving)
 
 
-registry.register(
-    "dual_squeeze",
-    backend="cpu",
-    forward=aligned(_forward),
-    backward=aligned(_backward),
-    supports=supports,
-    bind=_bind,
-)
+register("dual_squeeze", _forward, _backward, _bind)

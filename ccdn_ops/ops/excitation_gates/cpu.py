@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
-from ccdn_ops.backends.cpu.device import aligned, supports
+from ccdn_ops.backends.cpu.device import register
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.ops.excitation_gates.spec import INPUTS, empty_gradients, outputs, packed
 from ccdn_ops.precision import accumulation_dtype
@@ -82,11 +82,4 @@ def _bind(first: Tensor, second: Tensor | None, *weights: Tensor) -> registry.Bo
     )
 
 
-registry.register(
-    "excitation_gates",
-    backend="cpu",
-    forward=aligned(_forward),
-    backward=aligned(_backward),
-    supports=supports,
-    bind=_bind,
-)
+register("excitation_gates", _forward, _backward, _bind)

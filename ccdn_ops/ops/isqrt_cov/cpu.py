@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
-from ccdn_ops.backends.cpu.device import aligned, supports
+from ccdn_ops.backends.cpu.device import register
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.ops.isqrt_cov.spec import outputs
 
@@ -65,11 +65,4 @@ def _bind(x: Tensor, iterations: int, triu: bool, save: bool) -> registry.Bound 
     return binding.of_one_tensor("isqrt_cov", x, [root.shape], saved, saving(False)[1])
 
 
-registry.register(
-    "isqrt_cov",
-    backend="cpu",
-    forward=aligned(_forward),
-    backward=aligned(_backward),
-    supports=supports,
-    bind=_bind,
-)
+register("isqrt_cov", _forward, _backward, _bind)

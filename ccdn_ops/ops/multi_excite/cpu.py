@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
-from ccdn_ops.backends.cpu.device import aligned, supports
+from ccdn_ops.backends.cpu.device import register
 from ccdn_ops.layout import empty_maps, in_lines, in_order_of
 from ccdn_ops.precision import accumulation_dtype
 
@@ -43,11 +43,4 @@ def _bind(x: Tensor, gates: Tensor) -> registry.Bound | None:
     return binding.bound("multi_excite", (x, gates), outputs, saving, gradients=gradients)
 
 
-registry.register(
-    "multi_excite",
-    backend="cpu",
-    forward=aligned(_forward),
-    backward=aligned(_backward),
-    supports=supports,
-    bind=_bind,
-)
+register("multi_excite", _forward, _backward, _bind)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
-from ccdn_ops.backends.cpu.device import aligned, supports
+from ccdn_ops.backends.cpu.device import register
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.ops.newton_schulz_roots.spec import Outputs, outputs
 
@@ -65,11 +65,4 @@ def _bind(a: Tensor, iterations: int, norm: bool, save: bool) -> registry.Bound 
     )
 
 
-registry.register(
-    "newton_schulz_roots",
-    backend="cpu",
-    forward=aligned(_forward),
-    backward=aligned(_backward),
-    supports=supports,
-    bind=_bind,
-)
+register("newton_schulz_roots", _forward, _backward, _bind)

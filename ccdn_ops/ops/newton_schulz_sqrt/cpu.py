@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, registry, structs
 from ccdn_ops.backends.cpu import binding
-from ccdn_ops.backends.cpu.device import aligned, supports
+from ccdn_ops.backends.cpu.device import register
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.ops.newton_schulz_sqrt.spec import outputs
 
@@ -56,11 +56,4 @@ def _bind(a: Tensor, iterations: int, save: bool) -> registry.Bound | None:
     return binding.of_one_tensor("newton_schulz_sqrt", a, [a.shape], saving(True), saving(False))
 
 
-registry.register(
-    "newton_schulz_sqrt",
-    backend="cpu",
-    forward=aligned(_forward),
-    backward=aligned(_backward),
-    supports=supports,
-    bind=_bind,
-)
+register("newton_schulz_sqrt", _forward, _backward, _bind)
