@@ -27,6 +27,7 @@
 #include "fragment.h"
 #include "pack.cuh"
 #include "symmetric_kernels.cuh"
+#include "symmetric_numbers.cuh"
 
 namespace ccdn::cuda {
 

@@ -1,5 +1,5 @@
-// How the kernels of symmetric_kernels.cuh are launched: what covariance_pool, newton_schulz_sqrt
-// and isqrt_cov are made of.
+// How the kernels of symmetric_kernels.cuh and symmetric_numbers.cuh are launched: what
+// covariance_pool, newton_schulz_sqrt and isqrt_cov are made of.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include "launch.cuh"
 #include "means.cuh"
 #include "symmetric_kernels.cuh"
+#include "symmetric_numbers.cuh"
 
 namespace ccdn::cuda {
 
