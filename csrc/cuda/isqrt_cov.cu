@@ -141,9 +141,8 @@ Status backward(const IsqrtCovShape& s, const void* grad, const void* x, const v
 }
 
 bool valid(const IsqrtCovShape& s) {
-  if (!s.features.valid() || s.iterations < 1 || s.iterations > 10) return false;
-  if (s.wide && s.features.dtype != Dtype::f32) return false;
-  return !s.slots || (!s.wide && s.slots == NewtonSchulzSteps(s.iterations, s.by_positions).slots);
+  return s.features.valid() &&
+         valid_iteration(s.features.dtype, s.wide, s.iterations, s.slots, s.by_positions);
 }
 
 }  // namespace

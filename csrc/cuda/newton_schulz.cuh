@@ -9,6 +9,7 @@
 
 #include <type_traits>
 
+#include "../common/newton_schulz_sqrt.h"
 #include "../common/newton_schulz_steps.h"
 #include "symmetric_launch.cuh"
 
@@ -17,6 +18,18 @@ namespace ccdn::cuda {
 // No matrix is needed seven slots after its own, so that few suffice where none is kept.
 constexpr int kLiveSlots = 7;
 constexpr int kPoolMatrices = 7;
+
+// Whether K and the precision of an iteration are ones that there are, and whether it saves all of
+// its matrices or none.
+inline bool valid_iteration(Dtype dtype, bool wide, int iterations, int slots, bool polynomial) {
+  if (iterations < 1 || iterations > 10 || (wide && dtype != Dtype::f32)) return false;
+  return !slots || (!wide && slots == NewtonSchulzSteps(iterations, polynomial).slots);
+}
+
+inline bool valid(const NewtonSchulzShape& s, bool polynomial) {
+  return s.batch >= 0 && s.size >= 1 &&
+         valid_iteration(s.dtype, s.wide, s.iterations, s.slots, polynomial);
+}
 
 // run(element, product): float64 and, `wide`, float32 are iterated in double.
 template <typename Run>

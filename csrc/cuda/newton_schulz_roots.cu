@@ -155,12 +155,6 @@ Status backward(const NewtonSchulzRootsShape& shape, const void* grad_root,
   return launch.status();
 }
 
-bool valid(const NewtonSchulzShape& s) {
-  if (s.batch < 0 || s.size < 1 || s.iterations < 1 || s.iterations > 10) return false;
-  if (s.wide && s.dtype != Dtype::f32) return false;
-  return !s.slots || (!s.wide && s.slots == NewtonSchulzSteps(s.iterations, true).slots);
-}
-
 }  // namespace
 
 int64_t newton_schulz_roots_workspace_cuda(const NewtonSchulzRootsShape& shape, bool backward) {
@@ -180,7 +174,7 @@ int64_t newton_schulz_roots_workspace_cuda(const NewtonSchulzRootsShape& shape, 
 Status newton_schulz_roots_forward_cuda(const NewtonSchulzRootsShape& shape, const void* a,
                                         void* root, void* inverse, void* divisor, void* iterates,
                                         void* workspace, void* stream) noexcept {
-  if (!valid(shape.matrices)) return Status::bad_argument;
+  if (!valid(shape.matrices, /*polynomial=*/true)) return Status::bad_argument;
   return for_product(shape.matrices.dtype, shape.matrices.wide, [&](auto element, auto product) {
     return forward<decltype(product)::value, decltype(element)>(shape, a, root, inverse, divisor,
                                                                 iterates, workspace, stream);
@@ -191,7 +185,7 @@ Status newton_schulz_roots_backward_cuda(const NewtonSchulzRootsShape& shape, co
                                          const void* grad_inverse, const void* a,
                                          const void* divisor, const void* iterates, void* grad_a,
                                          void* workspace, void* stream) noexcept {
-  if (!valid(shape.matrices)) return Status::bad_argument;
+  if (!valid(shape.matrices, /*polynomial=*/true)) return Status::bad_argument;
   return for_product(shape.matrices.dtype, shape.matrices.wide, [&](auto element, auto product) {
     return backward<decltype(product)::value, decltype(element)>(
         shape, grad_root, grad_inverse, a, divisor, iterates, grad_a, workspace, stream);

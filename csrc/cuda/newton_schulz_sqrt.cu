@@ -71,12 +71,6 @@ Status backward(const NewtonSchulzShape& s, const void* grad, const void* a, con
   return launch.status();
 }
 
-bool valid(const NewtonSchulzShape& s) {
-  if (s.batch < 0 || s.size < 1 || s.iterations < 1 || s.iterations > 10) return false;
-  if (s.wide && s.dtype != Dtype::f32) return false;
-  return !s.slots || (!s.wide && s.slots == NewtonSchulzSteps(s.iterations, false).slots);
-}
-
 }  // namespace
 
 int64_t newton_schulz_sqrt_workspace_cuda(const NewtonSchulzShape& s, bool backward) {
@@ -95,7 +89,7 @@ int64_t newton_schulz_sqrt_workspace_cuda(const NewtonSchulzShape& s, bool backw
 Status newton_schulz_sqrt_forward_cuda(const NewtonSchulzShape& s, const void* a, void* root,
                                        void* trace, void* iterates, void* workspace,
                                        void* stream) noexcept {
-  if (!valid(s)) return Status::bad_argument;
+  if (!valid(s, /*polynomial=*/false)) return Status::bad_argument;
   return for_product(s.dtype, s.wide, [&](auto element, auto product) {
     return forward<decltype(product)::value, decltype(element)>(s, a, root, trace, iterates,
                                                                 workspace, stream);
@@ -105,7 +99,7 @@ Status newton_schulz_sqrt_forward_cuda(const NewtonSchulzShape& s, const void* a
 Status newton_schulz_sqrt_backward_cuda(const NewtonSchulzShape& s, const void* grad, const void* a,
                                         const void* trace, const void* iterates, void* grad_a,
                                         void* workspace, void* stream) noexcept {
-  if (!valid(s)) return Status::bad_argument;
+  if (!valid(s, /*polynomial=*/false)) return Status::bad_argument;
   return for_product(s.dtype, s.wide, [&](auto element, auto product) {
     return backward<decltype(product)::value, decltype(element)>(s, grad, a, trace, iterates,
                                                                  grad_a, workspace, stream);
