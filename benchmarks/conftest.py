@@ -110,9 +110,8 @@ def _write(folder: Path, rows: list[Row], failed: int, doubts: list[str]) -> lis
 
     name = tables.machine()
     torch.set_num_threads(THREADS)  # for the rates that the summary quotes
-    pictures = plot.draw(rows)
     text = tables.summary(rows, failed, f"{name}.svg", doubts)
-    contents = {f"{name}.{kind}": data for kind, data in pictures.items()}
+    contents = {f"{name}.{kind}": data for kind, data in plot.draw(text).items()}
     contents[f"{name}.md"] = text.encode()
     for file_name, content in contents.items():
         with atomic_write(folder / file_name) as file:
