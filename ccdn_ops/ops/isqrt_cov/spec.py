@@ -19,7 +19,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan, nothing_saved
-from ccdn_ops.newton_schulz_work import iteration_work
+from ccdn_ops.newton_schulz_work import iteration_work, saved_bytes
 from ccdn_ops.ops.operator import Operator, define
 from ccdn_ops.ops.raw import folded, sizes
 from ccdn_ops.precision import accumulation_dtype
@@ -47,13 +47,11 @@ def work(x: Tensor, call: Call) -> Work:
     plan = newton_schulz_plan(channels, positions, call.iterations, x.dtype, call.save)
     by_positions = plan.side == "positions" and not call.literal
     n, m = (positions, channels) if by_positions else (channels, positions)
-    size, wide = x.element_size(), accumulation_dtype(x.dtype).itemsize
+    size = x.element_size()
     root = batch * (channels * (channels + 1) // 2 if call.triu else channels**2) * size
-    moved = x.numel() * size + root + wide * batch * (1 + plan.slots * n * n)
+    moved = x.numel() * size + root + saved_bytes(plan, x.dtype, batch, n)
 
-    algorithm, (iterate, differentiate) = iteration_work(
-        n, call, polynomial=by_positions, saved=plan.slots > 0
-    )
+    algorithm, (iterate, differentiate) = iteration_work(n, call, plan)
     square, half = 2 * n * n * m, n * (n + 1) * m  # with the features: a product, a symmetric one
     if call.literal:
         forward, backward = iterate + square, differentiate + 3 * square

@@ -2,8 +2,10 @@
 
 a (B, D, D), taken as (a + a^T) / 2 -> root and inverse (B, D, D) in a's dtype; divisor (B,), the
 trace of a or with `norm` its Frobenius norm, and iterates, both in the accumulation dtype. iterates
-are those of newton_schulz_sqrt/spec.py, but of the polynomial Z_K (newton_schulz_plan with
-roots=True). A matrix whose divisor is 0 has roots 0 and gradient 0.
+are matrices of the iteration of the polynomial Z_K in column panels, (B, slots, panels, D,
+columns); newton_schulz_plan (newton_schulz_plan.py, roots=True) decides which ones and how many.
+Without `save` there are none, and the backward pass recomputes them. A matrix whose divisor is 0
+has roots 0 and gradient 0.
 
 A backend provides
 
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan, nothing_saved
-from ccdn_ops.newton_schulz_work import iteration_work
+from ccdn_ops.newton_schulz_work import iteration_work, saved_bytes
 from ccdn_ops.ops.operator import Operator, define, positive
 from ccdn_ops.ops.raw import folded
 from ccdn_ops.precision import accumulation_dtype, no_autocast
@@ -90,11 +92,9 @@ def work(a: Tensor, call: Call) -> Work:
     batch, n = a.shape[:2]
     plan = newton_schulz_plan(n, None, call.iterations, a.dtype, call.save, roots=True)
     matrix = a.numel() * a.element_size()
-    saved = accumulation_dtype(a.dtype).itemsize * batch * (1 + plan.slots * n * n)
+    saved = saved_bytes(plan, a.dtype, batch, n)
     moved = 3 * matrix + saved, 4 * matrix + saved
-    algorithm, operations = iteration_work(
-        n, call, polynomial=plan.polynomial, saved=plan.slots > 0, roots=True
-    )
+    algorithm, operations = iteration_work(n, call, plan, roots=True)
     both = batch * operations[0], batch * operations[1]
     return Work(algorithm, moved, both, side=None if call.literal else plan.side)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan, nothing_saved
-from ccdn_ops.newton_schulz_work import iteration_work
+from ccdn_ops.newton_schulz_work import iteration_work, saved_bytes
 from ccdn_ops.ops.operator import Operator, define, positive
 from ccdn_ops.ops.raw import folded
 from ccdn_ops.precision import accumulation_dtype, no_autocast
@@ -70,14 +70,12 @@ def _sqrt_backward(
 def work(a: Tensor, call: Call) -> Work:
     batch, n = a.shape[:2]
     plan = newton_schulz_plan(n, None, call.iterations, a.dtype, call.save)
-    wide = accumulation_dtype(a.dtype).itemsize
-    saved = wide * batch * (1 + plan.slots * n * n)
-    moved = 2 * a.numel() * a.element_size() + saved
-    algorithm, operations = iteration_work(
-        n, call, polynomial=plan.polynomial, saved=plan.slots > 0
-    )
+    matrix = a.numel() * a.element_size()
+    saved = saved_bytes(plan, a.dtype, batch, n)
+    moved = 2 * matrix + saved, 3 * matrix + saved
+    algorithm, operations = iteration_work(n, call, plan)
     both = batch * operations[0], batch * operations[1]
-    return Work(algorithm, (moved, moved + a.numel() * a.element_size()), both, side=plan.side)
+    return Work(algorithm, moved, both, side=plan.side)
 
 
 OPERATOR = define(
