@@ -89,20 +89,23 @@ def launches(function: Callable[[], object]) -> Function:
     return again
 
 
-def of_operator(record: Operator) -> dict[str, Function]:
-    """What is timed of one operator, in float32."""
+def example(record: Operator) -> tuple[Any, dict[str, Any]]:
+    """The arguments of a call at the smallest sizes, in float32, and its options."""
     random = torch.Generator().manual_seed(0)
-    made = record.arrange(
-        *(
-            torch.randn([SIZES[letter] for letter in letters], generator=random)
-            for letters in record.tensors.values()
-        )
-    )
+    tensors = [
+        torch.randn([SIZES[letter] for letter in letters], generator=random)
+        for letters in record.tensors.values()
+    ]
+    return record.arrange(*tensors), record.public_options(record.function)
+
+
+def of_operator(record: Operator) -> dict[str, Function]:
+    """What is timed of one operator."""
+    made, options = example(record)
     leaves, spec = tree_flatten(made)
     frozen = [t.clone() for t in leaves]
     for leaf in leaves:
         leaf.requires_grad_()
-    options = record.public_options(record.function)
     without, arguments = tree_unflatten(frozen, spec), tree_unflatten(leaves, spec)
     function = record.function
 

@@ -152,23 +152,14 @@ def measure(case: Case) -> Row:
     if _compiles(case.operator, functions["reference"], device):
         functions["compiled"] = _compiled(case)
 
-    errors = _errors(case, functions)
-    dtype = case.inputs[0].dtype
-    sixteen_bit = dtype in (torch.bfloat16, torch.float16)
-    tolerance = case.tolerance or (16 * torch.finfo(dtype).eps if sixteen_bit else 1e-4)
-    for name, error in errors.items():
-        assert error <= tolerance, (
-            f"{name} is wrong (error {error:.1e} > {tolerance:.1e}), so it has no speed"
-        )
-
+    errors = checked(case, functions)
     times = interleaved(functions, device=device, seconds=2)
     if case.best_eager is None:
         times["best eager"] = times["reference"]
     ours = times["ours"].best
     baselines = [n for n in BASELINES if n in times]
     moved, operations = case.work
-    by_bytes = moved / roofline.bandwidth(moved, device)
-    by_operations = operations / roofline.matrix_rate(dtype, device)
+    seconds, bound = roofline_seconds(case)
     measured = ["ours", "reference"] + (["best eager"] if case.best_eager else [])
     peaks = {name: peak_bytes(functions[name]) for name in measured}
     return Row(
@@ -178,11 +169,33 @@ def measure(case: Case) -> Row:
         times,
         moved,
         operations,
-        max(by_bytes, by_operations),
+        seconds,
         {**peaks, "best eager": peaks.get("best eager", peaks["reference"])},
         errors["ours"],
-        "memory" if by_bytes >= by_operations else "arithmetic",
+        bound,
     )
+
+
+def checked(case: Case, functions: dict[str, Callable[[], tuple[Tensor, ...]]]) -> dict[str, float]:
+    """The error of each function, against the float64 reference. AssertionError if one is wrong."""
+    errors = _errors(case, functions)
+    dtype = case.inputs[0].dtype
+    sixteen_bit = dtype in (torch.bfloat16, torch.float16)
+    tolerance = case.tolerance or (16 * torch.finfo(dtype).eps if sixteen_bit else 1e-4)
+    for name, error in errors.items():
+        assert error <= tolerance, (
+            f"{name} is wrong (error {error:.1e} > {tolerance:.1e}), so it has no speed"
+        )
+    return errors
+
+
+def roofline_seconds(case: Case) -> tuple[float, str]:
+    """What the machine needs for the case's bytes or operations, and which of them that is."""
+    moved, operations = case.work
+    dtype, device = case.inputs[0].dtype, case.inputs[0].device.type
+    by_bytes = moved / roofline.bandwidth(moved, device)
+    by_operations = operations / roofline.matrix_rate(dtype, device)
+    return max((by_bytes, "memory"), (by_operations, "arithmetic"))
 
 
 def _step(

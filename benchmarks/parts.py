@@ -1,0 +1,90 @@
+"""The parts that a row's time is split into, by the functions that a profiler names.
+
+The CPU kernels are compiled once for each instruction set, each copy in a namespace isa_*, where a
+function that the compiler inlines counts as the one that calls it. PARTS has every function that is
+left there; a name that is missing is an error, so that no time is hidden in a rest.
+"""
+
+from __future__ import annotations
+
+import re
+
+PRODUCTS, GRADIENT = "matrix products", "gradient"
+PADDING = "rounding up to panels"
+# What Linux does for a row is to hand out pages and to take them back, but for a few interrupts.
+SYSTEM = "pages from the system"
+WAITING, CALLS = "waiting for other threads", "PyTorch and Python"
+
+# Of the kernels, by the names of their functions in csrc/cpu. Profilers leave out the arguments, so
+# that multi_excite's passes are told from the others' by the number of their types.
+PARTS = {
+    # The Gram matrix, and where an operator has them the iteration and its derivative.
+    PRODUCTS: "block_product tile_product symmetric_block symmetric_product put_symmetric"
+    " mirror_diagonal gram_panels feature_block feature_product multiply_features expand_block"
+    " root_block gradient_features_block first_matrix newton_schulz newton_schulz_derivative",
+    "recurrence": "chebyshev_step chebyshev_vectors",
+    GRADIENT: "gradient_small_rows gradient_small_columns gradient_factors",
+    "reading and centring": "read_elements read_block read_channels pack pack_all pack_columns"
+    " pack_rows symmetrize symmetrize_block",
+    "sums": "feature_sums row_sums column_sums sum_packed find_means inner_product",
+    "writing": "write_elements write_block write_rows put_rows fill_row fill_features",
+    # What is left in the passes of one sample: vectors, scalars, scalings, handing out the tasks.
+    "vectors and scalings": "scale_and_shift each forward<T> backward<T> sample_task bytes",
+    "excited maps": "forward<S,T>",
+    "excited maps' gradient": "backward<S,T> backward_channels backward_positions",
+    "gates": "forward_squeezes forward_hidden forward_gates backward_logits backward_hidden"
+    " backward_squeezes weight_gradient write_gates product product_run row_tiles turn dot_product"
+    " dot_rows",
+    "loss": "sum_units collect loss gradient narrow_at widen_at",
+}
+OTHERS = (SYSTEM, WAITING, CALLS, PADDING)
+ALL = (*PARTS, *OTHERS)
+
+_PART_OF = {name: part for part, names in PARTS.items() for name in names.split()}
+_KERNELS = re.compile(r"ccdn::isa_\w+::")
+
+
+class UnknownFunctionError(LookupError):
+    """A function of the kernels that PARTS does not have."""
+
+
+def part_of(symbol: str, library: str) -> str:
+    """The part that an instruction belongs to, by its function, demangled, and its library."""
+    if library.startswith("[kernel") or library.startswith("[guest"):
+        return SYSTEM
+    name = library.rpartition("/")[2]
+    if re.match(r"lib(g|i)?omp", name):
+        return WAITING
+    if name.startswith("_C.") and (symbol == "[unknown]" or _KERNELS.search(symbol)):
+        return kernel_part(symbol)
+    return CALLS
+
+
+def kernel_part(symbol: str) -> str:
+    """That of a function of the kernels. UnknownFunctionError without one."""
+    name = name_of(symbol)
+    if name.endswith("_kernels"):  # hands over the addresses of the others
+        return CALLS
+    types = re.search(rf"\b{re.escape(name)}<([^<>]*)>", symbol)
+    kind = "<S,T>" if types and "," in types[1] else "<T>"
+    for found in (name, name + kind):
+        if found in _PART_OF:
+            return _PART_OF[found]
+    raise UnknownFunctionError(
+        f"{symbol!r} is in no part of benchmarks/parts.py; add {name!r} to one of them"
+    )
+
+
+def name_of(symbol: str) -> str:
+    """The function's own name: `pack` of `ccdn::isa_base::Panels<float> ccdn::isa_base::pack(int)`.
+
+    That of a function within another is the outer one's.
+    """
+    symbol = symbol.replace("(anonymous namespace)::", "")
+    depth, bare = 0, ""
+    for character in symbol:
+        depth += character in "<("
+        bare += character if depth == 0 else ""
+        depth -= character in ">)"
+    outer = bare.split("::{")[0].split(" [clone")[0]
+    return outer.removesuffix(" const").rpartition("::")[2].strip() or symbol

@@ -1,0 +1,187 @@
+"""A tree's ccdn_ops in a process of its own, which compare.py asks for rows and their times.
+
+The process reads a line of JSON for every question and answers with one. It takes the operators
+from the tree and everything else from this folder, of which it must need as little as old trees
+have: the public functions and `ccdn_ops.reference`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+HERE = Path(__file__).resolve().parent
+
+
+class Tree:
+    """The asking side.
+
+    name: "before" or "after"; operators: those that the tree has; commit, built, versions: for the
+    table.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder = name, folder.resolve()
+        if not (self.folder / "ccdn_ops" / "__init__.py").is_file():
+            raise SystemExit(f"{name}: there is no ccdn_ops in {self.folder}")
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(self.folder)],
+            env={**os.environ, "PYTHONPATH": str(self.folder)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        about = self.ask(about=True)
+        if about["problem"]:
+            raise SystemExit(f"{name}: {about['problem']}")
+        self.operators = set(about["operators"])
+        self.built, self.versions = about["built"], about["versions"]
+        done = subprocess.run(
+            ["git", "-C", str(self.folder), "describe", "--always", "--dirty=+"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.commit = done.stdout.strip() or "unknown commit"
+
+    def ask(self, **question: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            raise SystemExit(f"{self.name}: the process of {self.folder} has ended")
+        found: dict[str, Any] = json.loads(answer)
+        return found
+
+    def __enter__(self) -> Tree:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+class Served:
+    """The answering side: what is timed is what was asked for last."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.function: Callable[[], object] = lambda: None
+        sys.path.insert(0, str(folder))
+        importlib.import_module("ccdn_ops")  # first: what fails here is the tree's
+        # What the grids want beside our operators may need more of ccdn_ops than an old tree has.
+        sys.modules["best_eager"] = MagicMock()
+        import cases
+
+        cases.work = lambda *_, **__: (0, 0)  # type: ignore[assignment]
+
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        if "about" in question:
+            return self.about()
+        if "calls" in question:
+            import timing
+
+            clock = timing.thread if timing.THREADS == 1 else timing.wall
+            return {"seconds": clock(self.function, question["calls"])}
+        if "rows" in question:
+            import grid
+
+            return {"count": len(grid.rows(question["rows"]))}
+        if "examples" in question:
+            return {"paths": self.examples(Path(question["examples"]))}
+        try:
+            if "call" in question:
+                return self.call(question["call"], question["path"], question["step"])
+            return self.row(question["operator"], question["index"])
+        except Exception as error:  # this row's, which is said and left out
+            return {"missing": f"{type(error).__name__}: {error}"}
+
+    def about(self) -> dict[str, Any]:
+        import torch
+        from timing import THREADS
+
+        import ccdn_ops
+        from ccdn_ops.backends import native
+
+        torch.set_num_threads(THREADS)
+        module, problem = native.module(), None
+        if Path(ccdn_ops.__file__).parent.parent != self.folder:
+            problem = f"Python imports {ccdn_ops.__file__}, not that of {self.folder}"
+        elif module is None:
+            problem = str(native.why_missing())
+        return {
+            "problem": problem,
+            "operators": [name for name in ccdn_ops.__all__ if callable(getattr(ccdn_ops, name))],
+            "built": "" if module is None else f"compiler {module.compiler}",
+            "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
+        }
+
+    def row(self, operator: str, index: int) -> dict[str, Any]:
+        import grid
+        from cases import checked, steps
+
+        case = grid.rows(operator)[index]()
+        self.function = steps(case)["ours"]
+        checked(case, {"ours": self.function})
+        return {"size": case.size}
+
+    def call(self, operator: str, path: str, step: bool) -> dict[str, Any]:
+        import torch
+        from torch.utils._pytree import tree_leaves
+
+        import ccdn_ops
+
+        function = getattr(ccdn_ops, operator)
+        arguments, options = torch.load(path)
+        leaves = [leaf.requires_grad_(step) for leaf in tree_leaves(arguments)]
+
+        def outputs() -> Any:
+            found = function(*arguments, **options)
+            return (found,) if isinstance(found, torch.Tensor) else found
+
+        upstream = [torch.ones_like(y) for y in outputs()]
+        if step:
+            self.function = lambda: torch.autograd.grad(outputs(), leaves, upstream)
+        else:
+            self.function = lambda: function(*arguments, **options)
+        self.function()
+        return {"size": {}}
+
+    def examples(self, folder: Path) -> dict[str, str]:
+        """Files with arguments and options of a small call of every operator of this tree."""
+        import torch
+
+        from ccdn_ops.ops.operator import OPERATORS
+
+        example = importlib.import_module("bench_overhead").example
+        paths = {}
+        for name, record in OPERATORS.items():
+            paths[name] = str(folder / f"{name}.pt")
+            torch.save(example(record), paths[name])
+        return paths
+
+
+def serve(folder: Path) -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever else is printed
+    served = Served(folder)
+    for line in sys.stdin:
+        print(json.dumps(served.answer(json.loads(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))
