@@ -217,7 +217,7 @@ def summary(
     for operator, count in counts.items():
         few = [row for row in rows if row.operator == operator]
         lines += ["", f"## {operator}", ""]
-        lines += [f"{len(few)} of {count} rows are below half of their roofline.", ""]
+        lines += [f"Below half of their roofline: {len(few)} of {count} rows.", ""]
         if few:
             found = {
                 (row.operator, row.index): shares(

@@ -156,8 +156,8 @@ def test_the_file(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     text = profile.summary([row], counts, samples, {"dual_squeeze": 5e-5}, ["a doubt"])
     assert "- commit: abc" in text
     assert "- **warning**: a doubt" in text
-    assert "1 of 7 rows are below half of their roofline." in text
-    assert "0 of 4 rows are below half of their roofline." in text
+    assert "Below half of their roofline: 1 of 7 rows." in text
+    assert "Below half of their roofline: 0 of 4 rows." in text
     titles, _, line = [line for line in text.splitlines() if line.startswith("| ")]
     cells = dict(zip(titles.split(" | "), line.split(" | "), strict=True))
     assert cells["of roofline"] == "25 % (arithmetic)"
