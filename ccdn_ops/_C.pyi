@@ -21,7 +21,7 @@ packed: dict[str, int]
 
 # From here on written by csrc/bindings.py.
 
-interface: Literal["c7d2a47c474c"]
+interface: Literal["143e005582da"]
 
 class CocsShape:
     def __init__(
@@ -227,6 +227,54 @@ def covariance_pool_backward_cuda(
     workspace: int,
     stream: int,
 ) -> int: ...
+def ctm_workspace_cpu(
+    shape: CtmShape,
+    workers: int,
+    backward: bool,
+) -> int: ...
+def ctm_forward_cpu(
+    shape: CtmShape,
+    x: int,
+    weights_reduce: int,
+    weights_reduce_bias: int,
+    weights_expand: int,
+    weights_expand_bias: int,
+    excited: int,
+    pooled: int,
+    saved_mean: int,
+    saved_second: int,
+    saved_trace: int,
+    saved_gram: int,
+    saved_gates: int,
+    saved_hidden: int,
+    saved_scales: int,
+    workspace: int,
+    workers: int,
+) -> int: ...
+def ctm_backward_cpu(
+    shape: CtmShape,
+    grad_excited: int,
+    grad_pooled: int,
+    x: int,
+    weights_reduce: int,
+    weights_reduce_bias: int,
+    weights_expand: int,
+    weights_expand_bias: int,
+    saved_mean: int,
+    saved_second: int,
+    saved_trace: int,
+    saved_gram: int,
+    saved_gates: int,
+    saved_hidden: int,
+    saved_scales: int,
+    grads_x: int,
+    grads_reduce: int,
+    grads_reduce_bias: int,
+    grads_expand: int,
+    grads_expand_bias: int,
+    workspace: int,
+    workers: int,
+) -> int: ...
 def ctm_workspace_cuda(
     shape: CtmShape,
     backward: bool,
@@ -266,9 +314,7 @@ def ctm_backward_cuda(
     saved_gates: int,
     saved_hidden: int,
     saved_scales: int,
-    grad_x: int,
-    grads_first: int,
-    grads_second: int,
+    grads_x: int,
     grads_reduce: int,
     grads_reduce_bias: int,
     grads_expand: int,

@@ -109,13 +109,10 @@ class Direct:
     def _bound(self, inputs: Sequence[Any], options: Sequence[Any]) -> Bound | None:
         """Of the backend that serves the call, if it makes one."""
         record, (first, *others) = self.record, inputs
-        if record.bind is not None:
-            return record.bind(*inputs, *options)
-        if record.parts:
-            return None
         asked = first.flatten(2) if record.flat else first
-        bind = registry.select(record.name, asked, *others, *options).bind
-        return None if bind is None else bind(*inputs, *options)
+        find = registry.offered if record.parts else registry.select
+        found = find(record.name, asked, *others, *options)
+        return None if found is None or found.bind is None else found.bind(*inputs, *options)
 
     def _of_kernels(self, options: Sequence[Any]) -> Bound:
         """Of the raw operator's own kernels, which choose the backend at every call."""

@@ -54,7 +54,6 @@ class Operator:
         second_order: the raw inputs that are None when there is one order.
         variants: arguments of explain() that change the memory traffic.
         maps: how many tensors of x's size a forward and backward pass allocates.
-        bind: of the whole, as a backend's (registry.register): for an operator of parts.
         calls: (features (B, D, H, W)) -> inputs and options that make a backend launch each form of
         its kernels; by default one call with the example's options.
     """
@@ -80,7 +79,6 @@ class Operator:
     second_order: tuple[str, ...] = ()
     variants: Sequence[Mapping[str, Any]] = ()
     maps: int = 1
-    bind: Callable[..., registry.Bound | None] | None = None
     calls: Callable[[Tensor], Iterable[tuple[Sequence[Any], Sequence[Any]]]] | None = None
 
     # The public function and the reference, found by the name ---------------------------------

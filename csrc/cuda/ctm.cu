@@ -114,15 +114,6 @@ namespace {
 
 using namespace ccdn::cuda;  // NOLINT: this file is their other half
 
-bool valid(const CtmShape& shape) {
-  const MultiExciteShape& e = shape.excite;
-  const ExcitationGatesShape& g = shape.gates;
-  const DualSqueezeShape& s = shape.squeeze;
-  return g.orders == 2 && g.batch == e.batch && s.batch == e.batch && g.channels == e.channels &&
-         s.channels == e.channels && g.excitations == e.excitations && s.positions == e.positions &&
-         s.dtype == e.dtype;
-}
-
 int64_t pool_blocks(int64_t count) { return round_up_quotient(count, kPoolThreads); }
 
 DualSqueezeShape wide_squeeze(const CtmShape& shape, bool accumulates) {
@@ -137,17 +128,20 @@ void* at(void* workspace, int64_t offset) { return static_cast<char*>(workspace)
 template <typename T>
 Status backward(const CtmShape& shape, const void* grad_excited, const void* grad_pooled,
                 const void* x, const ExcitationGatesWeights& weights, const CtmSaved& saved,
-                void* grad_x, const ExcitationGatesGrads& grads, void* workspace, void* stream) {
+                const CtmGrads& grads, void* workspace, void* stream) {
   using Acc = Accumulator<T>;
   const MultiExciteShape& e = shape.excite;
   const CtmWorkspace w(shape, /*backward=*/true);
   void *grad_gates = at(workspace, w.grad_gates), *part = at(workspace, w.part);
-  ExcitationGatesGrads found = grads;
-  found.first = at(workspace, w.grad_first);
-  found.second = at(workspace, w.grad_second);
+  const ExcitationGatesGrads found{at(workspace, w.grad_first),
+                                   at(workspace, w.grad_second),
+                                   grads.reduce,
+                                   grads.reduce_bias,
+                                   grads.expand,
+                                   grads.expand_bias};
   Status status = Status::ok;
   if (grad_excited) {
-    status = multi_excite_backward_cuda(e, grad_excited, x, saved.gates, grad_x, grad_gates, part,
+    status = multi_excite_backward_cuda(e, grad_excited, x, saved.gates, grads.x, grad_gates, part,
                                         stream);
     if (status != Status::ok) return status;
   }
@@ -169,7 +163,7 @@ Status backward(const CtmShape& shape, const void* grad_excited, const void* gra
   }
   if (launch.status() != Status::ok) return launch.status();
   return dual_squeeze_backward_cuda(wide_squeeze(shape, grad_excited != nullptr), found.first,
-                                    found.second, x, saved.mean, saved.trace, saved.gram, grad_x,
+                                    found.second, x, saved.mean, saved.trace, saved.gram, grads.x,
                                     part, stream);
 }
 
@@ -182,7 +176,7 @@ int64_t ctm_workspace_cuda(const CtmShape& shape, bool backward) {
 Status ctm_forward_cuda(const CtmShape& shape, const void* x, const ExcitationGatesWeights& weights,
                         void* excited, void* pooled, const CtmSaved& saved, void* workspace,
                         void* stream) noexcept {
-  if (!valid(shape)) return Status::bad_argument;
+  if (!shape.consistent()) return Status::bad_argument;
   const MultiExciteShape& e = shape.excite;
   Status status = dual_squeeze_forward_cuda(wide_squeeze(shape, false), x, nullptr, saved.second,
                                             saved.mean, saved.trace, saved.gram, workspace, stream);
@@ -204,12 +198,12 @@ Status ctm_forward_cuda(const CtmShape& shape, const void* x, const ExcitationGa
 
 Status ctm_backward_cuda(const CtmShape& shape, const void* grad_excited, const void* grad_pooled,
                          const void* x, const ExcitationGatesWeights& weights,
-                         const CtmSaved& saved, void* grad_x, const ExcitationGatesGrads& grads,
-                         void* workspace, void* stream) noexcept {
-  if (!valid(shape)) return Status::bad_argument;
+                         const CtmSaved& saved, const CtmGrads& grads, void* workspace,
+                         void* stream) noexcept {
+  if (!shape.consistent()) return Status::bad_argument;
   return for_element(shape.excite.dtype, [&](auto element) {
-    return backward<decltype(element)>(shape, grad_excited, grad_pooled, x, weights, saved, grad_x,
-                                       grads, workspace, stream);
+    return backward<decltype(element)>(shape, grad_excited, grad_pooled, x, weights, saved, grads,
+                                       workspace, stream);
   });
 }
 

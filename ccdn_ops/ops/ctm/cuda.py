@@ -75,8 +75,7 @@ def backward(
     plan = _plan(x, iterations)
     module, shape = native.require(), _shape(x, line_stride, weights[0], plan)
     scratch = native.workspace(module.ctm_workspace_cuda(shape, True), x.device)
-    squeezes = (0, 0)  # their gradients are parts of grad_x
-    tensors = (*upstream, x, *weights, *saved, grad_x, *squeezes, *grads, scratch)
+    tensors = (*upstream, x, *weights, *saved, grad_x, *grads, scratch)
     native.launch("ctm_backward", module.ctm_backward_cuda, shape, *tensors, native.stream(x))
     return (grad_x, *grads)
 

@@ -32,7 +32,6 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.layout import empty_maps, in_order_of
-from ccdn_ops.ops.ctm.binding import bind
 from ccdn_ops.ops.dual_squeeze import spec as dual_squeeze
 from ccdn_ops.ops.excitation_gates import spec as excitation_gates
 from ccdn_ops.ops.excitation_gates.spec import packed
@@ -231,7 +230,6 @@ OPERATOR = define(
         fake=_ctm_empty,
         backward_fake=_ctm_grads_empty,
         vmap=looped,
-        bind=bind,
         parts=PARTS,
         work=work,
         asked=_asked,
