@@ -186,18 +186,28 @@ def loaded(path: str) -> ModuleType:
     return module
 
 
-def interface() -> str:
-    """What Python and the native modules must agree on (csrc/bindings.py)."""
-    text = (ROOT / "ccdn_ops" / "_C.pyi").read_text(encoding="utf-8")
-    return re.search(r'^interface: Literal\["(\w+)"\]$', text, re.MULTILINE).group(1)
-
-
 def quoted(arguments: list[str]) -> str:
     return shlex.join(arguments).replace("$", "$$")
 
 
 def escaped(path: str | Path) -> str:
     return re.sub(r"([$ :])", r"$\1", str(path))
+
+
+def rules(cxx: list[str], flags: list[str], link: list[str]) -> list[str]:
+    """The rules of a build as ninja text: compile a source, link the objects."""
+    return [
+        "ninja_required_version = 1.5",
+        "rule cxx",
+        f"  command = {quoted(cxx)} -MMD -MF $out.d {quoted(flags)} $extra -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "  description = c++ $in",
+        # Under another name first, so that a killed build leaves no partial module.
+        "rule link",
+        f"  command = {quoted(cxx)} $in -o $out.partial {quoted(link)} && mv -f $out.partial $out",
+        "  description = link $out",
+    ]
 
 
 def targets_x86_64(cxx: list[str]) -> bool:
@@ -239,17 +249,7 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
         link += ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]
 
     lines = [
-        "ninja_required_version = 1.5",
-        "rule cxx",
-        f"  command = {quoted(cxx)} -MMD -MF $out.d {quoted(cflags)} $extra -c $in -o $out",
-        "  depfile = $out.d",
-        "  deps = gcc",
-        "  description = c++ $in",
-        # Under another name first, so that a killed build leaves no partial module.
-        "rule link",
-        f"  command = {quoted(cxx)} $in -o $out.partial {quoted([*link, *extra['LDFLAGS']])}"
-        " && mv -f $out.partial $out",
-        "  description = link $out",
+        *rules(cxx, cflags, [*link, *extra["LDFLAGS"]]),
         "rule bindings",
         f"  command = {quoted([sys.executable])} $in --operators $out",
         "  description = write $out",
@@ -266,8 +266,8 @@ def ninja_file(cxx: list[str], cuda: Cuda | None, sources: list[str], output: Pa
         ]
     objects = []
     if "csrc/bindings.cpp" in sources:
-        read = [ROOT / "csrc" / "bindings.cpp", ROOT / "csrc" / "torch" / "direct.cpp"]
-        read += sorted((ROOT / "csrc" / "common").glob("*.h"))
+        bindings = loaded("csrc/bindings.py")
+        read = [*bindings.sources(), *bindings.headers()]
         script = escaped(ROOT / "csrc" / "bindings.py")
         lines.append(f"build {BINDINGS}: bindings {script} | {' '.join(map(escaped, read))}")
     for source in sources:
@@ -298,23 +298,14 @@ def torch_ninja_file(cxx: list[str], source: str, output: Path) -> str:
     libraries = [f"-L{folder}" for folder in library_paths()]
     libraries += ["-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python"]
     flags = ["-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-DNDEBUG", "-Wall"]
-    flags += [f"-DCCDN_MODULE={name}", f'-DCCDN_INTERFACE="{interface()}"']
+    flags += [f"-DCCDN_MODULE={name}", f'-DCCDN_INTERFACE="{loaded("csrc/bindings.py").digest()}"']
     flags += [flag for path in includes for flag in ("-isystem", path)]
     flags += shlex.split(os.environ.get("CXXFLAGS", ""))
     link = ["-bundle", "-undefined", "dynamic_lookup"] if sys.platform == "darwin" else ["-shared"]
     link += [*libraries, *shlex.split(os.environ.get("LDFLAGS", ""))]
     return "\n".join(
         [
-            "ninja_required_version = 1.5",
-            "rule cxx",
-            f"  command = {quoted(cxx)} -MMD -MF $out.d {quoted(flags)} -c $in -o $out",
-            "  depfile = $out.d",
-            "  deps = gcc",
-            "  description = c++ $in",
-            "rule link",
-            f"  command = {quoted(cxx)} $in -o $out.partial {quoted(link)}"
-            " && mv -f $out.partial $out",
-            "  description = link $out",
+            *rules(cxx, flags, link),
             f"build direct.o: cxx {escaped(ROOT / source)}",
             f"build {escaped(output)}: link direct.o",
             f"default {escaped(output)}",

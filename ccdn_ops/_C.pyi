@@ -16,12 +16,14 @@ def has_parallel_for() -> bool: ...
 # The instruction set whose CPU kernels run, by the names of CCDN_CPU_ISA.
 def cpu_isa() -> str: ...
 
-# For csrc/torch/direct.cpp: addresses of kernels as functions of (shape, addresses, workers).
+# Addresses of kernels as functions of (shape, addresses, workers), and one of them called.
 packed: dict[str, int]
+
+def call(function: int, shape: int, addresses: list[int], workers: int) -> int: ...
 
 # From here on written by csrc/bindings.py.
 
-interface: Literal["143e005582da"]
+interface: Literal["3da9dead4119"]
 
 class CocsShape:
     def __init__(

@@ -8,5 +8,5 @@ NAMESPACE = "ccdn"
 
 
 def direct_module(torch_version: str) -> str:
-    """The name of the module of direct calls for one version of torch (csrc/torch/direct.cpp)."""
+    """The name of the module of direct calls for one version of torch (csrc/torch)."""
     return "_direct_" + "".join(c if c.isalnum() else "_" for c in torch_version)

@@ -4,8 +4,11 @@
 // codes (common/status.h) and the raw stream. They allocate nothing, release the GIL, and return a
 // status that ccdn_ops/backends/native.py turns into an exception.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cstdint>
+#include <cstring>
+#include <vector>
 
 #include "common/probe.h"
 #include "cpu/engine/dispatch.h"
@@ -24,6 +27,11 @@ T* at(Address address) {
 
 using ReleaseGil = py::call_guard<py::gil_scoped_release>;
 
+// Every kernel of the CPU as a function of its argument struct and of addresses in one order:
+// gradients of the outputs, inputs, outputs, what is saved, gradients of the inputs, scratch
+// memory.
+using Packed = int(Address shape, const Address* addresses, int workers);
+
 }  // namespace
 
 // Written by csrc/bindings.py from csrc/common/*.h: bind_operators(module), for every function and
@@ -31,6 +39,43 @@ using ReleaseGil = py::call_guard<py::gil_scoped_release>;
 #include "bindings_operators.h"
 
 namespace {
+
+// cocs_loss takes the addresses of its levels in a table. Packed, they come in the order of all
+// others, and a copy of the table is made at the beginning of the scratch memory.
+class Levels {
+ public:
+  Levels(Address shape, const Address* inputs, const Address* gradients, Address scratch)
+      : shape_(*at<const ccdn::CocsShape>(shape)), table_(at<ccdn::CocsLevel>(scratch)) {
+    std::memcpy(table_, shape_.levels, shape_.count * sizeof(ccdn::CocsLevel));
+    for (int64_t i = 0; i < shape_.count; ++i) {
+      table_[i].x = static_cast<int64_t>(inputs[i]);
+      table_[i].grad_x = static_cast<int64_t>(gradients[i]);
+    }
+    shape_.levels = table_;
+  }
+
+  const ccdn::CocsShape& shape() const { return shape_; }
+  void* scratch() const { return table_ + shape_.count; }
+
+ private:
+  ccdn::CocsShape shape_;
+  ccdn::CocsLevel* table_;
+};
+
+int cocs_loss_forward(Address shape, const Address* addresses, int) {
+  const Address *inputs = addresses, *rest = inputs + at<const ccdn::CocsShape>(shape)->count;
+  const Levels levels(shape, inputs, inputs, rest[2]);
+  return static_cast<int>(
+      ccdn::cocs_loss_forward_cpu(levels.shape(), at(rest[0]), at(rest[1]), levels.scratch()));
+}
+
+int cocs_loss_backward(Address shape, const Address* addresses, int) {
+  const int64_t count = at<const ccdn::CocsShape>(shape)->count;
+  const Address *inputs = addresses + 1, *gradients = inputs + count + 1;
+  const Levels levels(shape, inputs, gradients, gradients[count]);
+  return static_cast<int>(ccdn::cocs_loss_backward_cpu(levels.shape(), at(addresses[0]),
+                                                       at(inputs[count]), levels.scratch()));
+}
 
 py::tuple cuda_archs() {
 #ifdef CCDN_CUDA_ARCHS
@@ -87,4 +132,13 @@ PYBIND11_MODULE(_C, module) {
   module.def("cpu_isa", &cpu_isa);
   module.def("has_parallel_for", [] { return ccdn::has_parallel_for(); });
   bind_operators(module);
+  const py::object packed = module.attr("packed");
+  packed["cocs_loss_forward_cpu"] = reinterpret_cast<Address>(&cocs_loss_forward);
+  packed["cocs_loss_backward_cpu"] = reinterpret_cast<Address>(&cocs_loss_backward);
+  module.def(
+      "call",
+      [](Address function, Address shape, const std::vector<Address>& addresses, int workers) {
+        return at<Packed>(function)(shape, addresses.data(), workers);
+      },
+      ReleaseGil());
 }

@@ -57,6 +57,12 @@ def headers() -> list[Path]:
     return sorted((ROOT / "csrc" / "common").glob("*.h"))
 
 
+def sources() -> list[Path]:
+    """What the interface depends on apart from the headers."""
+    torch = ROOT / "csrc" / "torch"
+    return [ROOT / "csrc" / "bindings.cpp", *sorted(torch.glob("*.h")), *torch.glob("*.cpp")]
+
+
 def read(paths: list[Path]) -> Declarations:
     """What the headers declare; ValueError for what this file does not understand."""
     found = Declarations(set(), {}, [])
@@ -141,12 +147,11 @@ def _passed(declared: Declarations, member: Member) -> str:
 def interface(declared: Declarations, paths: list[Path]) -> str:
     """A digest of what Python and a module must agree on.
 
-    It covers all code of the headers, of csrc/bindings.cpp and csrc/torch/direct.cpp, including the
-    values of enums, and how arguments are passed. Comments and spacing do not matter.
+    It covers all code of the headers, of csrc/bindings.cpp and csrc/torch, including the values of
+    enums, and how arguments are passed. Comments and spacing do not matter.
     """
     digest = hashlib.sha256(_binding(declared).encode())
-    sources = [ROOT / "csrc" / "bindings.cpp", ROOT / "csrc" / "torch" / "direct.cpp"]
-    for path in (*sources, *paths):
+    for path in (*sources(), *paths):
         code = re.sub(r"//.*", "", path.read_text(encoding="utf-8"))
         digest.update(" ".join(code.split()).encode())
     return digest.hexdigest()[:12]
@@ -204,34 +209,26 @@ def _binding(declared: Declarations) -> str:
 
 
 def _packed(declared: Declarations, function: Function) -> list[str]:
-    """The address of a CPU kernel of (shape, addresses, workers), for csrc/torch/direct.cpp.
+    """The address of a CPU kernel of (shape, addresses, workers), for csrc/torch and for `call`.
 
     For one that takes a struct, any number of addresses and, at the end, workers or not.
     """
     shape, *rest = function.parameters
-    workers = ["workers"] if rest and rest[-1].name == "workers" else []
-    rest = rest[: len(rest) - len(workers)]
     if function.returns != "Status" or not function.name.endswith("_cpu"):
         return []
-    arguments, count = [f"*static_cast<const {shape.type}*>(shape)"], 0
-    for parameter in rest:
-        size = len(declared.structs[parameter.type]) if declared.addresses(parameter.type) else 1
-        given = [f"addresses[{count + number}]" for number in range(size)]
-        if declared.addresses(parameter.type):
-            arguments.append(f"{{{', '.join(given)}}}")
-        elif parameter.type == "void*":
-            arguments += given
-        else:
-            raise ValueError(
-                f"{function.name} takes {parameter.type} {parameter.name} in the middle"
-            )
-        count += size
-    threads = "int workers" if workers else "int"
+    taken = [*_taken(declared, rest)]
+    if taken and taken[-1] == (Member("int", "workers"), "int"):
+        taken.pop()
+    for member, kind in taken:
+        if kind != "Address":
+            raise ValueError(f"{function.name} takes {kind} {member.name} in the middle")
+    passed = ", ".join([f"*at<const {shape.type}>(shape)", *(_passed(declared, m) for m in rest)])
     return [
-        f'  packed["{function.name}"] = reinterpret_cast<Address>(',
-        f"      +[](const void* shape, void* const* addresses, {threads}) {{",
-        f"        return static_cast<int>({function.name}({', '.join([*arguments, *workers])}));",
-        "      });",
+        f'  packed["{function.name}"] = reinterpret_cast<Address>(static_cast<Packed*>(',
+        "      [](Address shape, const Address* addresses, [[maybe_unused]] int workers) {",
+        *(f"        const Address {m.name} = addresses[{i}];" for i, (m, _) in enumerate(taken)),
+        f"        return static_cast<int>({function.name}({passed}));",
+        "      }));",
     ]
 
 
@@ -263,6 +260,11 @@ def stub_file() -> str:
     """ccdn_ops/_C.pyi as it should be: its head as it is, and the rest."""
     head = STUBS.read_text(encoding="utf-8").partition(MARK)[0]
     return head + MARK + "\n" + stubs(read(headers()), headers())
+
+
+def digest() -> str:
+    """The digest of the declarations as they are."""
+    return interface(read(headers()), headers())
 
 
 def main(arguments: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The module of direct calls in C++ (csrc/torch/direct.cpp), compiled for one version of torch.
+"""The module of direct calls in C++ (csrc/torch), compiled for one version of torch.
 
 It is optional: without it, direct calls are Python (ccdn_ops/ops/recent.py and
 ccdn_ops/backends/cpu/binding.py). setup.py builds it with CCDN_TORCH=on.

@@ -53,6 +53,7 @@ class Direct:
         # What Function.apply does when no transform of torch.func is active.
         self.apply = super(torch.autograd.Function, self.function).apply  # type: ignore[misc]
         self.recent: Any = None
+        self.serve: Any = None  # the recent calls' own
         self.forget()
         _all.append(self)
 
@@ -61,6 +62,7 @@ class Direct:
         self.kept.clear()
         self.seen.clear()
         self.recent = recent.recent(self.apply, RECENT)
+        self.serve = self.recent.serve
 
     def __call__(self, inputs: tuple[Any, ...], options: tuple[Any, ...]) -> Any:
         """The public outputs, a tensor or a tuple; None where the call must go the general way.
@@ -70,7 +72,7 @@ class Direct:
         """
         if compiling():  # torch.compile traces this
             return None
-        found = self.recent.serve(inputs, options, registry.state())
+        found = self.serve(inputs, options, registry.state())
         if found is not None or not undisturbed():
             return found
         key = _key(inputs, options)

@@ -1,6 +1,6 @@
 """Whether a direct call is like an earlier one, by one check in C++.
 
-csrc/torch/direct.cpp has both classes without Python; they are used where it is built for this
+csrc/torch has both classes without Python; they are used where it is built for this
 torch.
 """
 

@@ -1,9 +1,10 @@
-"""The optional module of direct calls in C++ (csrc/torch/direct.cpp): which one is loaded, and what
+"""The optional module of direct calls in C++ (csrc/torch): which one is loaded, and what
 it refuses. test_direct.py and test_direct_backward.py run every direct call in it, too.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib.machinery
 import importlib.util
 import subprocess
@@ -146,6 +147,55 @@ def test_only_tensors_are_taken() -> None:
         functions.backward((), (x, saved))
     with pytest.raises(TypeError, match="found 1 tensors, expected 2"):
         functions.backward((upstream,), (x,))
+
+
+@needed
+def test_methods_check_their_arguments() -> None:
+    """They are called without pybind11, which would."""
+    x = torch.randn(2, 5, 12)
+    functions = bound(x, structs.DTYPE_CODES[x.dtype])
+    module = compiled.module()
+    assert module is not None
+    kept, expected = module.Recent(None, 2), module.Expected((x,), ())
+    for call in (
+        lambda: kept.serve((x,), ()),
+        lambda: kept.serve([x], (), None),
+        lambda: kept.serve((x,), None, None),
+        lambda: kept.serve(inputs=(x,), options=(), state=None),
+        lambda: expected.fits((x,)),
+        lambda: expected.fits([x], ()),
+        lambda: functions.backward((x,)),
+        lambda: functions.backward([x], (x, x)),
+        lambda: functions.inference(),
+        lambda: functions.inference(x=x),
+        lambda: type(functions).inference(x),
+    ):
+        with pytest.raises(TypeError):
+            call()
+
+
+@needed
+def test_an_error_keeps_nothing() -> None:
+    x, saved = torch.randn(2, 5, 12), torch.empty(16)
+    functions, upstream = bound(x, dtype=99), torch.ones(2, 5, 5)
+
+    def fail() -> None:
+        for call, arguments in (
+            (functions.inference, (x,)),
+            (functions.forward, (x,)),
+            (functions.backward, ((upstream,), (x, saved))),
+            (functions.backward, ((upstream,), (x, None))),
+        ):
+            with pytest.raises((RuntimeError, TypeError)):
+                call(*arguments)
+
+    def references() -> list[int]:
+        gc.collect()
+        return [sys.getrefcount(tensor) for tensor in (x, saved, upstream)]
+
+    before = references()
+    fail()
+    assert references() == before
 
 
 @needed

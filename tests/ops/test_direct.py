@@ -374,10 +374,11 @@ def test_sizes_that_come_once_are_not_kept(taken: list[Any]) -> None:
     assert not taken
 
 
-def test_many_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["dual_squeeze", "cocs_loss", "ctm"])
+def test_many_threads_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Signatures come and go while others are in use."""
     monkeypatch.setattr(direct, "KEPT", 3)
-    operator, wrong = BY_NAME["dual_squeeze"], []
+    operator, wrong = BY_NAME[name], []
     cases = [operator.tensors(D=channels) for channels in range(2, 9)]
     wanted = [generally(lambda t=tensors: step(operator.call, t)) for tensors in cases]
 

@@ -18,7 +18,6 @@ from ccdn_ops.backends.cpu.scratch import KEPT_SCRATCH, scratch_memory
 from ccdn_ops.backends.registry import Bound
 from ccdn_ops.precision import accumulation_dtype
 
-Kernel = Callable[..., int]
 LINE = 64  # bytes
 
 
@@ -110,7 +109,7 @@ def bound(
     *,
     gradients: Sequence[Tensor | None] | None = None,
     workspace: Callable[[Any, bool], int] | None = None,
-    workers: int | None = None,
+    workers: int = 0,
     zeros: bool = True,
 ) -> Bound:
     """Of two native functions, OPERATOR_forward_cpu and OPERATOR_backward_cpu.
@@ -152,7 +151,7 @@ def bound(
         _Form(saving, pieces.offsets, sizes(saving.shape, False)),
         sizes(saving.shape, True),
         workspace is not None,
-        () if workers is None else (workers,),
+        workers,
         zeros,
     )
     functions = (_in_python if compiled.module() is None else _in_cpp)(job)
@@ -176,7 +175,7 @@ class _Job(NamedTuple):
     saving: _Form
     backward_scratch: int
     scratch: bool  # whether the functions take it
-    workers: tuple[int, ...]  # or nothing
+    workers: int
     zeros: bool
 
 
@@ -184,7 +183,7 @@ Functions = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
 
 
 def _in_cpp(job: _Job) -> Functions:
-    """inference, forward and backward in C++ (csrc/torch/direct.cpp)."""
+    """inference, forward and backward in C++ (csrc/torch/kernels.h)."""
     module = compiled.module()
     assert module is not None
     operator, packed = job.operator, native.require().packed
@@ -201,101 +200,112 @@ def _in_cpp(job: _Job) -> Functions:
         saved=job.saved,
         scratch=job.scratch,
         zeros=job.zeros,
-        workers=job.workers[0] if job.workers else 0,
+        workers=job.workers,
         kept=KEPT_SCRATCH,
     )
     return made.inference, made.forward, made.backward
 
 
 def _in_python(job: _Job) -> Functions:
-    """inference, forward and backward in Python."""
+    """inference, forward and backward in Python, where every look-up counts: what is the same for
+    all calls is a local name."""
     module = native.require()
     operator, workers, zeros = job.operator, job.workers, job.zeros
-    run: Kernel = getattr(module, f"{operator}_forward_cpu")
-    differentiate: Kernel = getattr(module, f"{operator}_backward_cpu")
-    numbers, wide = job.saved.numel(), job.saved.dtype
-    outputs = [_described(y) for y in job.outputs]
-    gradients = [None if g is None else _described(g) for g in job.gradients]
-    count = len(gradients)
+    call, packed = module.call, module.packed
+    run, differentiate = packed[f"{operator}_forward_cpu"], packed[f"{operator}_backward_cpu"]
+    first = job.gradients[0]
+    assert first is not None
+    make_outputs = [_maker(y, first.dtype) for y in job.outputs]
+    make_gradients = [_maker(g, first.dtype) for g in job.gradients]
+    make_saved = _maker(job.saved, first.dtype)
+    strides = [y.stride() for y in job.outputs]
+    single, count = len(job.outputs) == 1, len(job.gradients)
+    (alone, alone_offsets, alone_scratch), (saving, offsets, scratch) = job.without, job.saving
+    alone_shape, shape = alone.shape.address, saving.shape.address
+    backward_scratch = job.backward_scratch
+    takes_scratch, saves = job.scratch, bool(offsets)
+    of_inputs = _address if None in job.gradients else address
 
-    def launch(
-        form: _Form, inputs: Sequence[Tensor | None], memory: int, scratch: Tensor | None
-    ) -> Any:
-        made = [_empty(inputs[0], y) for y in outputs]
-        status = run(
-            form.given.shape,
-            *[0 if x is None else x.data_ptr() for x in inputs],
-            *[y.data_ptr() for y in made],
-            *[memory + offset for offset in form.offsets],
-            *(() if scratch is None else (scratch.data_ptr(),)),
-            *workers,
-        )
-        if status:
-            raise native.failure(operator, status)
-        return made[0] if len(made) == 1 else tuple(made)
-
-    def scratch_of(size: int) -> Tensor | None:
-        return scratch_memory(size) if job.scratch else None
+    def failure(name: str, status: int) -> RuntimeError:
+        # It has the job, which owns what the addresses of the structs point to.
+        return native.failure(job.operator + name, status)
 
     def inference(*inputs: Tensor | None) -> Any:
-        scratch = scratch_of(job.without.scratch)
-        memory = 0 if scratch is None else scratch.data_ptr()
-        return launch(job.without, inputs, memory, scratch)
+        x = inputs[0]
+        made = [make(x) for make in make_outputs]
+        given = [*map(of_inputs, inputs), *map(address, made)]
+        if takes_scratch:
+            memory = scratch_memory(alone_scratch)  # a large one is kept by this name alone
+            base = address(memory)
+            given += [base + offset for offset in alone_offsets]
+            given.append(base)
+        status = call(run, alone_shape, given, workers)
+        if status:
+            raise failure("", status)
+        return made[0] if single else tuple(made)
 
     def forward(*inputs: Tensor | None) -> tuple[Any, tuple[Tensor, ...]]:
-        if not job.saving.offsets:
-            return launch(job.saving, inputs, 0, scratch_of(job.saving.scratch)), ()
-        saved = inputs[0].new_empty(numbers, dtype=wide)  # type: ignore[union-attr]
-        scratch = scratch_of(job.saving.scratch)
-        return launch(job.saving, inputs, saved.data_ptr(), scratch), (saved,)
+        x = inputs[0]
+        made = [make(x) for make in make_outputs]
+        given = [*map(of_inputs, inputs), *map(address, made)]
+        saved: tuple[Any, ...] = ()
+        if saves:
+            saved = (make_saved(x),)
+            base = address(saved[0])
+            given += [base + offset for offset in offsets]
+        if takes_scratch:
+            memory = scratch_memory(scratch)
+            given.append(address(memory))
+        status = call(run, shape, given, workers)
+        if status:
+            raise failure("", status)
+        return (made[0] if single else tuple(made)), saved
 
-    def upstream(x: Tensor, grad: Tensor | None, output: _Described) -> Tensor | None:
+    def upstream(x: Tensor | None, number: int, grad: Tensor | None) -> Tensor | None:
         """A gradient of an output as the kernel reads it."""
         if grad is None:
-            return _empty(x, output).zero_() if zeros else None
-        if output[1] is None:
-            return grad.contiguous()
-        return grad if grad.stride() == output[1] else _empty(x, output).copy_(grad)
+            return make_outputs[number](x).zero_() if zeros else None
+        return grad if grad.stride() == strides[number] else make_outputs[number](x).copy_(grad)
 
     def backward(
         grads: Sequence[Tensor | None], tensors: Sequence[Tensor | None]
     ) -> list[Tensor | None]:
-        inputs, saved = tensors[:count], tensors[count:]
-        x = inputs[0]
-        assert x is not None
+        x = tensors[0]
         # The tensors stay in the lists until the kernel has read them.
-        given = [upstream(x, g, y) for g, y in zip(grads, outputs, strict=True)]
-        made = [None if g is None else _empty(x, g) for g in gradients]
-        memory = saved[0].data_ptr() if saved else 0  # type: ignore[union-attr]
-        scratch = scratch_of(job.backward_scratch)
-        status = differentiate(
-            job.saving.given.shape,
-            *[0 if t is None else t.data_ptr() for t in (*given, *inputs)],
-            *[memory + offset for offset in job.saving.offsets],
-            *[0 if g is None else g.data_ptr() for g in made],
-            *(() if scratch is None else (scratch.data_ptr(),)),
-            *workers,
-        )
+        given = [upstream(x, number, grad) for number, grad in enumerate(grads)]
+        made = [make(x) for make in make_gradients]
+        addresses = [*map(_address, given), *map(of_inputs, tensors[:count])]
+        if saves:
+            base = address(tensors[count])
+            addresses += [base + offset for offset in offsets]
+        addresses += map(of_inputs, made)
+        if takes_scratch:
+            memory = scratch_memory(backward_scratch)
+            addresses.append(address(memory))
+        status = call(differentiate, shape, addresses, workers)
         if status:
-            raise native.failure(f"{operator}_backward", status)
+            raise failure("_backward", status)
         return made
 
     return inference, forward, backward
 
 
-_Described = tuple[torch.Size, tuple[int, ...] | None, torch.dtype]
+address: Callable[[Any], int] = Tensor.data_ptr
 
 
-def _described(x: Tensor) -> _Described:
-    """Sizes, strides unless they are those of torch.empty, dtype."""
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def _maker(like: Tensor | None, first: torch.dtype) -> Callable[[Any], Any]:
+    """What makes an uninitialised tensor with the sizes, strides and dtype of `like` beside another
+    one, of the dtype `first`; None for None."""
+    if like is None:
+        return lambda x: None
+    size, strides, dtype = like.shape, like.stride(), like.dtype
     # Not is_contiguous(), for which any stride along a size of 1 will do.
-    usual = x.stride() == torch.empty(x.shape, device="meta").stride()
-    return x.shape, None if usual else x.stride(), x.dtype
-
-
-def _empty(x: Any, described: _Described) -> Tensor:
-    """Beside x."""
-    size, strides, dtype = described
-    if strides is not None:
-        return x.new_empty_strided(size, strides, dtype=dtype)
-    return x.new_empty(size) if dtype is x.dtype else x.new_empty(size, dtype=dtype)
+    if not size or strides != torch.empty(size, device="meta").stride():
+        return lambda x: x.new_empty_strided(size, strides, dtype=dtype)
+    if dtype is first:
+        return lambda x: x.new_empty(*size)  # half of what new_empty(size) takes
+    return lambda x: x.new_empty(*size, dtype=dtype)

@@ -12,11 +12,19 @@ from ccdn_ops.backends import native, registry
 from ccdn_ops.layout import is_aligned
 
 
+def supports(x: Tensor, *_: object) -> str | None:
+    """Why the CPU kernels cannot serve a call with this first tensor; None if they can."""
+    if x.device.type != "cpu":
+        return f"the native CPU kernels serve CPU tensors, not {x.device.type}"
+    return native.why_missing()
+
+
 def register(
     operator: str,
     forward: Callable[..., Any],
     backward: Callable[..., Any],
     bind: Callable[..., registry.Bound | None] | None = None,
+    supports: Callable[..., str | None] = supports,
 ) -> None:
     """Offer native kernels for an operator, which get aligned tensors only; see registry.register.
 
@@ -30,13 +38,6 @@ def register(
         supports=supports,
         bind=bind,
     )
-
-
-def supports(x: Tensor, *_: object) -> str | None:
-    """Why the CPU kernels cannot serve a call with this first tensor; None if they can."""
-    if x.device.type != "cpu":
-        return f"the native CPU kernels serve CPU tensors, not {x.device.type}"
-    return native.why_missing()
 
 
 def _aligned(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ccdn_ops.backends import native, registry, structs
+from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cuda import device
 from ccdn_ops.layout import empty_maps, in_lines, in_order_of
-from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
-from ccdn_ops.precision import DTYPE_NAMES, accumulation_dtype
+from ccdn_ops.ops.ctm.whole import plan_of, saved_sizes, shape_of
+from ccdn_ops.precision import accumulation_dtype
 
 
 def supports(x: Tensor, *arguments: Any) -> str | None:
@@ -22,36 +22,16 @@ def supports(x: Tensor, *arguments: Any) -> str | None:
     return device.supports(x)
 
 
-def _plan(x: Tensor, iterations: int) -> DualSqueezePlan:
-    _, d, h, w = x.shape
-    return dual_squeeze_plan(d, h * w, iterations, DTYPE_NAMES[x.dtype], "cuda")
-
-
-def _shape(x: Tensor, line_stride: int, reduce_weight: Tensor, plan: DualSqueezePlan) -> Any:
-    """The argument struct of csrc/common/ctm.h for x of layout.in_lines()."""
-    return native.require().CtmShape(
-        squeeze=structs.dual_squeeze_shape(x.flatten(2), plan),
-        gates=structs.excitation_gates_shape(reduce_weight.dtype, x.shape[0], reduce_weight),
-        excite=structs.multi_excite_shape(x, line_stride, reduce_weight.shape[0]),
-    )
-
-
 def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """excited, pooled and what is saved, of (x, weights, iterations): ccdn_ops/ops/ctm/spec.py."""
     *weights, iterations = arguments
-    p, orders, units, channels = weights[0].shape
-    batch, positions = x.shape[0], x.shape[2] * x.shape[3]
-    wide = accumulation_dtype(x.dtype)
-    plan = _plan(x, iterations)
-    n = (channels if plan.side == "channels" else positions) if plan.saves_gram else 0
+    wide, plan = accumulation_dtype(x.dtype), plan_of(x, iterations, "cuda")
+    batch, channels, p = x.shape[0], x.shape[1], weights[0].shape[0]
     outputs = empty_maps(x, batch, p), x.new_empty(batch, p, channels)
-    shapes = (
-        *((batch, channels), (batch, channels), (batch,), (batch, n, n)),
-        *((batch, p, channels), (batch, p, orders, units), (batch, p, orders, channels)),
-    )
+    shapes = saved_sizes(x, weights[0], plan)
     saved = tuple(x.new_empty(shape, dtype=wide) for shape in shapes)
     x, line_stride = in_lines(x)
-    module, shape = native.require(), _shape(x, line_stride, weights[0], plan)
+    module, shape = native.require(), shape_of(x, line_stride, weights[0], plan)
     scratch = native.workspace(module.ctm_workspace_cuda(shape, False), x.device)
     tensors = (x, *weights, *outputs, *saved, scratch)
     native.launch("ctm", module.ctm_forward_cuda, shape, *tensors, native.stream(x))
@@ -72,8 +52,8 @@ def backward(
         upstream[1] = grad_pooled.contiguous()
     # The kernels write the gradient with the strides that they read.
     x, line_stride = in_lines(x if x.stride() == grad_x.stride() else in_order_of(x, x))
-    plan = _plan(x, iterations)
-    module, shape = native.require(), _shape(x, line_stride, weights[0], plan)
+    plan = plan_of(x, iterations, "cuda")
+    module, shape = native.require(), shape_of(x, line_stride, weights[0], plan)
     scratch = native.workspace(module.ctm_workspace_cuda(shape, True), x.device)
     tensors = (*upstream, x, *weights, *saved, grad_x, *grads, scratch)
     native.launch("ctm_backward", module.ctm_backward_cuda, shape, *tensors, native.stream(x))
