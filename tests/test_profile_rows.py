@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,22 @@ def test_every_function_of_the_kernels_is_in_a_part(load: Load) -> None:
         pytest.skip("the native module was stripped")
     for symbol in kernels:
         assert parts.part_of(symbol, MODULE) in (*parts.PARTS, parts.CALLS), symbol
+
+
+def test_every_function_of_the_sources_is_in_a_part(load: Load) -> None:
+    """Those that a compiler may leave as they are, CCDN_TARGET: others inline other ones."""
+    parts = load("parts")
+    declared = re.compile(r"CCDN_TARGET [\w:<>,\s*&]*?\b(\w+)\(")
+    named = {name.partition("<")[0] for names in parts.PARTS.values() for name in names.split()}
+    found: dict[str, str] = {}
+    for path in sorted((ROOT / "csrc" / "cpu").rglob("*")):
+        if path.suffix in (".h", ".cpp"):
+            names = declared.findall(path.read_text(encoding="utf-8"))
+            found.update(dict.fromkeys(names, path.name))
+    assert len(found) > 60
+    missing = {name: file for name, file in found.items() if name not in named}
+    missing.pop("__attribute__", None)  # of a function within another
+    assert not missing, "add them to benchmarks/parts.py"
 
 
 def test_a_function_without_a_part_is_an_error(load: Load) -> None:
