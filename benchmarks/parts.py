@@ -1,9 +1,9 @@
 """The parts that a row's time is split into, by the functions that a profiler names.
 
-The CPU kernels are compiled once for each instruction set, each copy in a namespace isa_*, where a
-function that the compiler inlines counts as the one that calls it. PARTS has every function that is
-left there, and those that another compiler may leave; a name that is missing is an error, so that
-no time is hidden in a rest.
+The CPU kernels are compiled once for each instruction set, each copy in a namespace isa_*. A
+function that the compiler inlines counts as the one that calls it. PARTS and AROUND have every
+function that a compiler leaves; a name that is missing is an error, so that no time is hidden in a
+rest.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ PARTS = {
     "sums": "feature_sums row_sums column_sums sum_packed find_means inner_product trace_of",
     "writing": "write_elements write_block write_rows put_rows fill_row fill_features fill_matrix"
     " zero",
-    # What is left in the passes of one sample: vectors, scalars, scalings, handing out the tasks.
-    "vectors and scalings": "scale_and_shift scaled each forward<T> backward<T> sample_task bytes",
+    # What is left in the passes of one sample: vectors, scalars, scalings.
+    "vectors and scalings": "scale_and_shift scaled forward<T> backward<T> sample_task bytes",
     "excited maps": "forward<S,T>",
     "excited maps' gradient": "backward<S,T> backward_group backward_channels backward_positions",
     "gates": "forward_squeezes forward_hidden forward_gates backward_logits backward_hidden"
@@ -42,46 +42,61 @@ PARTS = {
     " turn dot_product dot_rows",
     "loss": "sum_units collect loss gradient narrow_at widen_at",
 }
-OTHERS = (SYSTEM, WAITING, CALLS, PADDING)
+# Of what is around the kernels, compiled once: csrc/cpu/*/*.cpp but for *_kernels.cpp.
+BETWEEN = "between ctm's parts"
+AROUND = {
+    BETWEEN: "pool pool_to_gates pool_to_mean task backward ctm_forward_cpu ctm_backward_cpu",
+    # Checks and the handing out of tasks; every NAME_forward_cpu is like these.
+    CALLS: "isa has_f16c parallel_for has_parallel_for set_parallel_for for_samples each run"
+    " run_worker run_task tasks_of kernels_of gradient_block sum_block schedule_of slot_bytes check"
+    " valid place at wide of squeezes maps Workspace Memory NewtonSchulzSteps",
+}
+OTHERS = (BETWEEN, SYSTEM, WAITING, CALLS, PADDING)
 ALL = (*PARTS, *OTHERS)
 
-_PART_OF = {name: part for part, names in PARTS.items() for name in names.split()}
-_KERNELS = re.compile(r"ccdn::isa_\w+::")
+_KERNELS = {name: part for part, names in PARTS.items() for name in names.split()}
+_AROUND = {name: part for part, names in AROUND.items() for name in names.split()}
 
 
 class UnknownFunctionError(LookupError):
-    """A function of the kernels that PARTS does not have."""
+    """A function of ours that no part has."""
 
 
 def part_of(symbol: str, library: str) -> str:
     """The part that an instruction belongs to, by its function, demangled, and its library."""
-    if library.startswith("[kernel") or library.startswith("[guest"):
+    if library.startswith(("[kernel", "[guest")):
         return SYSTEM
     name = library.rpartition("/")[2]
     if re.match(r"lib(g|i)?omp", name):
         return WAITING
-    if name.startswith("_C.") and (symbol == "[unknown]" or _KERNELS.search(symbol)):
-        return kernel_part(symbol)
-    return CALLS
+    ours = symbol == "[unknown]" or name_of(symbol).startswith("ccdn::")
+    return native_part(symbol) if ours and name.startswith("_C.") else CALLS
 
 
-def kernel_part(symbol: str) -> str:
-    """That of a function of the kernels. UnknownFunctionError without one."""
-    name = name_of(symbol)
-    if name.endswith("_kernels"):  # hands over the addresses of the others
-        return CALLS
-    types = re.search(rf"\b{re.escape(name)}<([^<>]*)>", symbol)
-    kind = "<S,T>" if types and "," in types[1] else "<T>"
-    for found in (name, name + kind):
-        if found in _PART_OF:
-            return _PART_OF[found]
-    raise UnknownFunctionError(
-        f"{symbol!r} is in no part of benchmarks/parts.py; add {name!r} to one of them"
-    )
+def native_part(symbol: str) -> str:
+    """That of a function of the native module. UnknownFunctionError without one."""
+    if symbol == "[unknown]":
+        raise UnknownFunctionError("the native module names no function: it was stripped")
+    full = name_of(symbol)
+    name = full.rpartition("::")[2]
+    if not full.startswith("ccdn::isa_"):
+        if name in _AROUND:
+            return _AROUND[name]
+        if re.search(r"_(forward|backward|workspace)_cpu$", name):
+            return CALLS
+    else:
+        if name.endswith("_kernels"):  # hands over the addresses of the others
+            return CALLS
+        types = re.search(rf"\b{re.escape(name)}<([^<>]*)>", symbol)
+        kind = "<S,T>" if types and "," in types[1] else "<T>"
+        for found in (name, name + kind):
+            if found in _KERNELS:
+                return _KERNELS[found]
+    raise UnknownFunctionError(f"{symbol!r} is in no part of benchmarks/parts.py; add {name!r}")
 
 
 def name_of(symbol: str) -> str:
-    """The function's own name: `pack` of `ccdn::isa_base::Panels<float> ccdn::isa_base::pack(int)`.
+    """The function's name: `ccdn::pack` of `ccdn::Panels<float> ccdn::pack<float>(int)`.
 
     That of a function within another is the outer one's.
     """
@@ -92,4 +107,4 @@ def name_of(symbol: str) -> str:
         bare += character if depth == 0 else ""
         depth -= character in ">)"
     outer = bare.split("::{")[0].split(" [clone")[0]
-    return outer.removesuffix(" const").rpartition("::")[2].strip() or symbol
+    return outer.removesuffix(" const").rpartition(" ")[2]
