@@ -27,6 +27,8 @@ from ccdn_ops.ops.plain import compiling, plain, signature, undisturbed
 KEPT = 1024
 # Those of them that are looked at first.
 RECENT = 64
+# Kinds of gradients that are kept of one signature: of some of the outputs only, of other strides.
+EXPECTED = 4
 
 _all: list[Direct] = []
 
@@ -171,7 +173,7 @@ class _Call:
 
     def __init__(self, bound: Bound, options: tuple[Any, ...], state: registry.State) -> None:
         self.bound, self.options, self.state = bound, options, state
-        self.expected: Any = None  # a recent.Expected
+        self.expected: tuple[Any, ...] = ()  # recent.Expected
         self.count = 0  # of the inputs
         self.results: tuple[Any, ...] = ()  # (sizes, dtype) of each output
         self.saved: tuple[Any, ...] | None = None  # signature of the inputs and of what is saved
@@ -198,12 +200,12 @@ def _function(general: Callable[..., Any], name: str) -> Any:
         def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
             call, saved = ctx.call, ctx.saved_tensors
             if registry.state() is call.state:  # use_backend may end before
-                expected = call.expected
-                if expected is not None and expected.fits(grads, saved):
-                    return (None, *call.bound.backward(grads, saved))
+                for expected in call.expected:
+                    if expected.fits(grads, saved):
+                        return (None, *call.bound.backward(grads, saved))
                 if _served(grads, saved, call):
-                    if expected is None:
-                        call.expected = recent.expected(grads, saved)
+                    if len(call.expected) < EXPECTED:
+                        call.expected = *call.expected, recent.expected(grads, saved)
                     return (None, *call.bound.backward(grads, saved))
             count = call.count
             if all(grad is None for grad in grads):

@@ -17,6 +17,9 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import ccdn_ops
+from ccdn_ops.backends import compiled
+from ccdn_ops.ops import direct
+from ccdn_ops.ops.dual_squeeze import _dual_squeeze
 
 pytestmark = NEEDED
 __all__ = ["way"]  # a fixture of every test here
@@ -194,6 +197,24 @@ def test_a_gradient_of_a_gradient(made: tuple[Tensor, Tensor]) -> None:
     found = second(y)
     assert found.count_nonzero() > 0
     assert found.equal(generally(lambda: second(ccdn_ops.covariance_pool(x))))
+
+
+def test_few_kinds_of_gradients_are_kept() -> None:
+    """Of one signature, which second_order_squeeze shares with dual_squeeze."""
+    x = torch.randn(2, 12, 3, 4, requires_grad=True)
+    _dual_squeeze.direct.forget()
+    for _ in range(3):
+        for function in (ccdn_ops.dual_squeeze, ccdn_ops.second_order_squeeze):
+            found = function(x)
+            outputs = (found,) if isinstance(found, Tensor) else found
+            torch.autograd.grad(outputs, x, [torch.ones_like(y) for y in outputs])
+    (call,) = _dual_squeeze.direct.kept.values()
+    assert len(call.expected) == 2 or compiled.module() is None
+    for step in range(1, 9):
+        first, second = ccdn_ops.dual_squeeze(x)
+        strided = torch.ones(2, 12 * step)[:, ::step]
+        torch.autograd.grad((first, second), x, (strided, torch.ones_like(second)))
+    assert len(call.expected) <= direct.EXPECTED
 
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=str)
