@@ -59,7 +59,8 @@ def test_no_map_is_copied(operator: Operator, layout: str, dtype: torch.dtype) -
         torch.autograd.grad(outputs_of(operator.call, tensors), tensors, grads)
     large = [(by, size) for by, size in memory.allocated if size >= x.nbytes]
     assert len(large) == operator.maps, large
-    assert all(size == x.nbytes and "empty" in by for by, size in large), large
+    # The gradient that ctm's squeezes give lies in scratch memory, with what is small.
+    assert all(size < 1.1 * x.nbytes and "empty" in by for by, size in large), large
 
 
 @pytest.fixture
