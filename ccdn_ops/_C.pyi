@@ -23,7 +23,7 @@ def call(function: int, shape: int, addresses: list[int], workers: int) -> int: 
 
 # From here on written by csrc/bindings.py.
 
-interface: Literal["3da9dead4119"]
+interface: Literal["0399b0757092"]
 
 class CocsShape:
     def __init__(

@@ -97,6 +97,7 @@ py::object cuda_ptx() {
 
 // The instruction set whose CPU kernels run, by the names of CCDN_CPU_ISA.
 const char* cpu_isa() {
+  if (ccdn::bf16_pairs() == ccdn::Pairs::instruction) return "avx512-bf16";
   switch (ccdn::isa()) {
     case ccdn::Isa::x86_64_v4:
       return "x86-64-v4";

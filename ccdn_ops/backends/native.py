@@ -109,7 +109,7 @@ def interface() -> str:
 
 
 # csrc/cpu/engine/dispatch.h
-CPU_ISAS = ("base", "x86-64-v3", "x86-64-v4")
+CPU_ISAS = ("base", "x86-64-v3", "x86-64-v4", "avx512-bf16")
 
 if os.environ.get("CCDN_CPU_ISA", CPU_ISAS[0]) not in CPU_ISAS:
     raise ValueError(

@@ -18,15 +18,27 @@ bool has_f16c() noexcept {
   return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
+bool has_avx512_bf16() noexcept {
+  unsigned a = 0, b, c, d;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5));
+}
+
 }  // namespace
 #endif
+
+namespace {
+
+bool wants(const char* name) noexcept {
+  const char* limit = std::getenv("CCDN_CPU_ISA");
+  return limit && std::strcmp(limit, name) == 0;
+}
+
+}  // namespace
 
 Isa isa() noexcept {
 #ifdef CCDN_X86_CLONES
   static const Isa best = [] {
-    const char* limit = std::getenv("CCDN_CPU_ISA");
-    const bool no_v4 = limit && std::strcmp(limit, "x86-64-v4") != 0;
-    const bool no_v3 = limit && std::strcmp(limit, "base") == 0;
+    const bool no_v3 = wants("base"), no_v4 = no_v3 || wants("x86-64-v3");
     __builtin_cpu_init();
     const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("bmi2") && has_f16c();
@@ -41,6 +53,17 @@ Isa isa() noexcept {
 #else
   return Isa::base;
 #endif
+}
+
+Pairs bf16_pairs() noexcept {
+  static const Pairs pairs = [] {
+    if (!wants("avx512-bf16")) return Pairs::off;
+#ifdef CCDN_X86_CLONES
+    if (isa() == Isa::x86_64_v4 && has_avx512_bf16()) return Pairs::instruction;
+#endif
+    return Pairs::emulated;
+  }();
+  return pairs;
 }
 
 }  // namespace ccdn

@@ -8,6 +8,12 @@ enum class Isa { base, x86_64_v3, x86_64_v4 };
 // The best one; CCDN_CPU_ISA=x86-64-v3 or base lowers the choice, for tests. Constant in a process.
 Isa isa() noexcept;
 
+// Products of two pairs of bfloat16 (pair.h): only with CCDN_CPU_ISA=avx512-bf16, in two products
+// of floats where the best instruction set or the processor lacks the instruction.
+enum class Pairs { off, emulated, instruction };
+
+Pairs bf16_pairs() noexcept;
+
 // setup.py defines CCDN_X86_CLONES where it compiles levels 3 and 4.
 #ifdef CCDN_X86_CLONES
 // Declares `const Table& name()` in the namespace of every instruction set.

@@ -24,6 +24,7 @@ struct Centre {
 template <class T>
 struct Codec {
   bool same;      // the elements are T
+  bool bfloat16;  // they are BFloat16
   int64_t bytes;  // of an element
 
   // out (rows of `columns`, `stride` apart) = elements, converted. Strides are in elements.
@@ -131,7 +132,8 @@ CCDN_TARGET void write_elements(const T* in, int64_t stride, int64_t rows, int64
 }
 
 template <class S, class T>
-const Codec<T> codec{std::is_same_v<S, T>, sizeof(S), read_elements<S, T>, write_elements<S, T>};
+const Codec<T> codec{std::is_same_v<S, T>, std::is_same_v<S, BFloat16>, sizeof(S),
+                     read_elements<S, T>, write_elements<S, T>};
 
 // Numbers that the forward pass saves for the backward pass: floats, or doubles where the features
 // are doubles, whatever the arithmetic was in.

@@ -17,6 +17,7 @@
 //                                           feature_sums, find_means: over positions or channels
 //               gram_panels (packing.h)     their covariance or Gram matrix, pack: their panels,
 //                                           feature_product: a gradient with their strides
+//               pair_gram (pair_gram.h)     gram_panels of bfloat16 features, with AVX512-BF16
 //
 // An operator on covariances takes this file; one that passes over memory (multi_excite,
 // excitation_gates, cocs_loss) takes parallel.h, convert.h and tile.h. A kernel file includes isa.h

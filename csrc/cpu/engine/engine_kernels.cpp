@@ -2,6 +2,7 @@
 #include "cpu/engine/isa.h"
 //
 #include "cpu/engine/engine.h"
+#include "cpu/engine/pair_gram.h"
 
 namespace ccdn {
 namespace CCDN_ISA {

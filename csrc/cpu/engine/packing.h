@@ -123,6 +123,10 @@ inline int64_t strip_size(int64_t columns, int64_t depth) {
   return packed_size<T>(columns, strip_of(depth));
 }
 
+// What gram_panels makes, of bfloat16 features in pairs (pair_gram.h); false where that is not
+// wanted (Pairs), not possible or not exact enough.
+bool pair_gram(Team& team, const Features<float>& x, bool by_channel, float* room, float* out);
+
 // out = Xc Xc^T / N (by channel) or Xc^T Xc / N in panels, where `room` holds a strip. The sums of
 // the centred features over what is summed here go to `sums`, with room up to whole panels, or
 // nowhere when it is null.
@@ -131,6 +135,15 @@ CCDN_TARGET void gram_panels(Team& team, const Features<T>& x, bool by_channel, 
                              double* sums = nullptr) {
   const int64_t n = by_channel ? x.channels : x.positions;
   const int64_t length = by_channel ? x.positions : x.channels;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (pair_gram(team, x, by_channel, room, out)) {
+      if (!sums) return;
+      const bool by_row = by_channel == x.channel_rows;
+      feature_sums(team, SumsWork<T, 1>{&x, true, by_row, {nullptr}, {sums}});
+      for (int64_t i = n; i < round_up(n, kPanel<T>); ++i) sums[i] = 0;
+      return;
+    }
+  }
   // Packing without transposing is so quick that it pays to multiply few panels from the L1 cache.
   const bool quick = by_channel != x.channel_rows && panels_of(n, kPanel<T>) <= 4;
   const int64_t strip = quick ? kPackRows : kStrip;

@@ -30,12 +30,12 @@ inline int64_t matrix_size(int64_t n) {
   return panels_of(n, kPanel<T>) * n * kPanel<T>;
 }
 
-// The sum of up to two products left^T right.
-template <class T>
+// The sum of up to two products left^T right of elements E: numbers, or pairs (pair.h).
+template <class E>
 struct Product {
   int64_t rows, columns, depth;
   int count;
-  Panels<const T> left[2], right[2];
+  Panels<const E> left[2], right[2];
 };
 
 // What of a panel stays in the L1 cache while it is multiplied: with that of the other factor, two
@@ -44,8 +44,8 @@ constexpr int64_t kBlockDepth = 128;
 
 // Block (i, j) of the product into kPanel x kPanel numbers; past its rows and columns they are zero
 // or finite. Of a block on the diagonal of a symmetric product the lower left quarter is missing.
-template <class T>
-CCDN_TARGET void block_product(const Product<T>& p, int64_t i, int64_t j, bool triangle, T* block) {
+template <class T, class E>
+CCDN_TARGET void block_product(const Product<E>& p, int64_t i, int64_t j, bool triangle, T* block) {
   constexpr int64_t width = kPanel<T>;
   const int64_t rows = p.rows - i * width < width ? p.rows - i * width : width;
   const int64_t columns = p.columns - j * width < width ? p.columns - j * width : width;
@@ -56,7 +56,7 @@ CCDN_TARGET void block_product(const Product<T>& p, int64_t i, int64_t j, bool t
   }
   bool add = false;
   for (int q = 0; q < p.count; ++q) {
-    const T *left = p.left[q].data + i * p.left[q].stride,
+    const E *left = p.left[q].data + i * p.left[q].stride,
             *right = p.right[q].data + j * p.right[q].stride;
     for (int64_t k = 0; k < p.depth; k += kBlockDepth) {
       const int64_t depth = p.depth - k < kBlockDepth ? p.depth - k : kBlockDepth;

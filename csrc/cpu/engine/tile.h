@@ -3,7 +3,7 @@
 // A panel is kPanel columns wide, 128 bytes, whatever the instruction set. A tile is 8 x kPanel.
 #pragma once
 
-#include "cpu/engine/convert.h"
+#include "cpu/engine/pair.h"
 
 namespace ccdn {
 
@@ -27,8 +27,8 @@ enum class Left {
 };
 
 // The right factor and what is written may have 16 bits; the latter is not added to then.
-template <class T, Left kLeft, int kRows, int kVectors, class B, class Out>
-CCDN_INLINE void register_tile(int64_t depth, const T* a, int64_t a_stride, const B* b,
+template <class T, Left kLeft, int kRows, int kVectors, class A, class B, class Out>
+CCDN_INLINE void register_tile(int64_t depth, const A* a, int64_t a_stride, const B* b,
                                int64_t b_stride, Out* out, int64_t out_stride, bool add) {
   using Vector = typename Simd<T>::Vector;
   constexpr int lanes = Simd<T>::lanes;
@@ -46,20 +46,30 @@ CCDN_INLINE void register_tile(int64_t depth, const T* a, int64_t a_stride, cons
       }
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        const T left =
+        const A left =
             kLeft == Left::by_row ? a[r * a_stride + k + chain] : a[(k + chain) * a_stride + r];
 #pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) sums[chain][r][v] += left * right[v];
+        for (int v = 0; v < kVectors; ++v) {
+          if constexpr (std::is_same_v<A, T>) {
+            sums[chain][r][v] += left * right[v];
+          } else {
+            add_product(sums[chain][r][v], left, right[v]);
+          }
+        }
       }
     }
   }
   if (kChains == 2 && k < depth) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const T left = kLeft == Left::by_row ? a[r * a_stride + k] : a[k * a_stride + r];
+      const A left = kLeft == Left::by_row ? a[r * a_stride + k] : a[k * a_stride + r];
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
-        sums[0][r][v] += left * load_wide<T>(b + k * b_stride + v * lanes);
+        if constexpr (std::is_same_v<A, T>) {
+          sums[0][r][v] += left * load_wide<T>(b + k * b_stride + v * lanes);
+        } else {
+          add_product(sums[0][r][v], left, load_wide<T>(b + k * b_stride + v * lanes));
+        }
       }
     }
   }
@@ -82,14 +92,14 @@ CCDN_INLINE void register_tile(int64_t depth, const T* a, int64_t a_stride, cons
 // out (rows of kPanel) = or += left (rows x depth) * b (depth x columns), for 8 rows and kPanel
 // columns; with kRows = 4 for the first four rows only, with `half` for the first half of the
 // columns.
-template <class T, Left kLeft, int kRows = kTileRows>
-CCDN_TARGET inline void tile_product(int64_t depth, const T* a, int64_t a_stride, const T* b,
+template <class T, Left kLeft, int kRows = kTileRows, class E = T>
+CCDN_TARGET inline void tile_product(int64_t depth, const E* a, int64_t a_stride, const E* b,
                                      int64_t b_stride, T* out, int64_t out_stride, bool add,
                                      bool half = false) {
   constexpr int lanes = Simd<T>::lanes, vectors = kPanel<T> / lanes;
   constexpr int kStep = kRows < kRegisterRows ? kRows : kRegisterRows;
   for (int row = 0; row < kRows; row += kStep) {
-    const T* left = a + (kLeft == Left::by_row ? row * a_stride : row);
+    const E* left = a + (kLeft == Left::by_row ? row * a_stride : row);
     T* place = out + row * out_stride;
     if (half && vectors == 2) {
       register_tile<T, kLeft, kStep, 1>(depth, left, a_stride, b, b_stride, place, out_stride, add);

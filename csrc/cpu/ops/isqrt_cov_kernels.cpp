@@ -142,6 +142,9 @@ template <class T>
 CCDN_TARGET void first_matrix(Team& team, const IsqrtCovShape& s, const Features<T>& x,
                               const Memory<T>& m, T* out) {
   if (!s.by_positions) return gram_panels(team, x, true, m.room, out);
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (pair_gram(team, x, false, m.by_position, out)) return;
+  }
   const auto f = pack_all(team, x, false, m.by_position);
   const SymmetricWork<T> work{{x.positions, x.positions, x.channels, 1, {f, {}}, {f, {}}},
                               T(1.0 / double(x.positions)),
