@@ -48,9 +48,10 @@ HERTZ = 2000  # samples a second of processor time
 LEGEND = (
     "Each row's share of its roofline is that of the fastest round without a profiler; then, in "
     "percent of the processor's time, the parts of a repetition under perf, {samples} samples a "
-    "row. What a compiler inlines counts as its caller. *{padding}* is arithmetic: the numbers of "
-    "products and gradients that the panels of 32 columns compute and nobody needs, taken from "
-    "those parts. *One call* is arithmetic, too: what a call costs around the kernels at the "
+    "row. *ms under perf* is the mean of those repetitions, in a process of their own, which gets "
+    "its memory from the system in another way than the first where the two differ much. What a "
+    "compiler inlines counts as its caller. *{padding}* is arithmetic: the numbers of products and "
+    "gradients that the panels of 32 columns compute and nobody needs, taken from those parts. *One call* is arithmetic, too: what a call costs around the kernels at the "
     "smallest sizes (`bench_overhead.py`), by the row's time; it is most of *{calls}* where a row "
     "is short, and the rest is larger memory to hand out. *{pages}* is all time in the system, "
     "which hands them out and takes them back. The last column names the largest parts that "
@@ -88,30 +89,33 @@ def slow_rows(operators: Sequence[str], seconds: float) -> tuple[list[Slow], Cou
     return found, counts
 
 
-def repeat(keys: Iterable[Key], seconds: float) -> Iterator[tuple[str, int, int, int]]:
-    """Repeats each row for `seconds` of processor time, whatever else the processor does.
+# A row's key, when its repetitions began and ended in ns of perf's clock, and seconds of one.
+Times = tuple[str, int, int, int, float]
 
-    Yields its key, and when that began and ended, in ns of perf's clock.
-    """
+
+def repeat(keys: Iterable[Key], seconds: float) -> Iterator[Times]:
+    """Repeats each row for `seconds` of processor time, whatever else the processor does."""
     made = {}
     for operator, index in keys:
         made.setdefault(operator, grid.rows(operator))
         step = steps(made[operator][index]())["ours"]
         step()
         step()
-        start, end = time.monotonic_ns(), time.process_time() + seconds
-        while time.process_time() < end:
+        start, begun, count, spent = time.monotonic_ns(), time.process_time(), 0, 0.0
+        while spent < seconds:
             step()
-        yield operator, index, start, time.monotonic_ns()
+            count += 1
+            spent = time.process_time() - begun
+        yield operator, index, start, time.monotonic_ns(), spent / count
 
 
 SAMPLE = re.compile(r"\s*(\d+)\.(\d{9}):\s+[0-9a-f]+\s+(.*) \((.*)\)\s*")
 
 
-def split(lines: Iterable[str], times: Sequence[tuple[str, int, int, int]]) -> dict[Key, Counter]:
+def split(lines: Iterable[str], times: Sequence[Times]) -> dict[Key, Counter]:
     """Samples of each row by their parts. lines: `perf script`'s, in any order."""
-    starts = [start for _, _, start, _ in times]
-    found: dict[Key, Counter] = {(operator, index): Counter() for operator, index, _, _ in times}
+    starts = [start for _, _, start, _, _ in times]
+    found: dict[Key, Counter] = {(operator, index): Counter() for operator, index, *_ in times}
     for line in lines:
         match = SAMPLE.fullmatch(line.rstrip("\n"))
         if match is None:
@@ -119,7 +123,7 @@ def split(lines: Iterable[str], times: Sequence[tuple[str, int, int, int]]) -> d
         now = int(match[1]) * 10**9 + int(match[2])
         row = bisect_right(starts, now) - 1
         if row >= 0 and now <= times[row][3]:
-            operator, index, _, _ = times[row]
+            operator, index, *_ = times[row]
             found[operator, index][parts.part_of(match[3], match[4])] += 1
     return found
 
@@ -136,8 +140,8 @@ def perf(*arguments: str) -> str:
     return done.stdout
 
 
-def profiled(rows: Sequence[Slow], seconds: float) -> dict[Key, Counter]:
-    """Samples of each row by their parts, from a process of its own."""
+def profiled(rows: Sequence[Slow], seconds: float) -> tuple[dict[Key, Counter], dict[Key, float]]:
+    """Samples of each row by their parts, and the seconds of a repetition, in another process."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "rows.json").write_text(json.dumps([(r.operator, r.index) for r in rows]))
@@ -147,7 +151,8 @@ def profiled(rows: Sequence[Slow], seconds: float) -> dict[Key, Counter]:
         perf("record", *options, f"--output={data}", *child)
         times = [tuple(line) for line in json.loads((folder / "times.json").read_text())]
         text = perf("script", f"--input={data}", "--ns", "--fields=time,ip,sym,dso")
-        return split(text.splitlines(), times)
+        repeated = {(operator, index): each for operator, index, _, _, each in times}
+        return split(text.splitlines(), times), repeated
 
 
 def shares(samples: Counter, rounding: dict[str, float]) -> dict[str, float]:
@@ -180,18 +185,24 @@ def call_seconds(operator: str) -> float:
     return found["step"].best - found["kernels both"].best
 
 
-def table(rows: Sequence[Slow], found: dict[Key, dict[str, float]], call: float) -> list[list[str]]:
+def table(
+    rows: Sequence[Slow],
+    found: dict[Key, dict[str, float]],
+    repeated: dict[Key, float],
+    call: float,
+) -> list[list[str]]:
     """Titles and one line a row; parts below half a percent everywhere have no column."""
     symbols = list(dict.fromkeys(symbol for row in rows for symbol in row.size))
     of_rows = [found[row.operator, row.index] for row in rows]
     shown = [part for part in parts.ALL if any(o.get(part, 0) >= 0.005 for o in of_rows)]
-    lines = [[*symbols, "ms", "of roofline", *shown, "one call", "held by"]]
+    lines = [[*symbols, "ms", "of roofline", "ms under perf", *shown, "one call", "held by"]]
     for row, split_ in zip(rows, of_rows, strict=True):
         lines.append(
             [
                 *(str(row.size.get(symbol, "")) for symbol in symbols),
                 f"{1e3 * row.seconds:.3f}",
                 f"{100 * row.share:.0f} % ({row.bound})",
+                f"{1e3 * repeated[row.operator, row.index]:.3f}",
                 *(f"{100 * split_.get(part, 0):.0f}" for part in shown),
                 f"{100 * call / row.seconds:.0f}",
                 held_by(split_),
@@ -204,6 +215,7 @@ def summary(
     rows: Sequence[Slow],
     counts: Counter[str],
     samples: dict[Key, Counter],
+    repeated: dict[Key, float],
     calls: dict[str, float],
     doubts: Sequence[str],
 ) -> str:
@@ -225,7 +237,7 @@ def summary(
                 )
                 for row in few
             }
-            lines += tables.markdown(table(few, found, calls[operator]))
+            lines += tables.markdown(table(few, found, repeated, calls[operator]))
     return "\n".join(lines) + "\n"
 
 
@@ -265,8 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     others = disturbance.Others()
     rows, counts = slow_rows(options.operators, options.seconds / 5)
     calls = {operator: call_seconds(operator) for operator in {row.operator for row in rows}}
-    samples = profiled(rows, options.seconds) if rows else {}
-    text = summary(rows, counts, samples, calls, doubts_of(samples, others.cores()))
+    samples, repeated = profiled(rows, options.seconds) if rows else ({}, {})
+    text = summary(rows, counts, samples, repeated, calls, doubts_of(samples, others.cores()))
     print(text)
     path = options.out / f"{tables.machine()}-profile.md"
     with atomic_write(path) as file:

@@ -152,7 +152,10 @@ def test_the_rounding_counts_what_explain_counts(load: Load) -> None:
 
 def test_samples_belong_to_rows_by_their_times(load: Load) -> None:
     profile, parts = load("profile_rows"), load("parts")
-    times = [("ctm", 3, 1_000_000_000, 1_400_000_000), ("ctm", 5, 1_500_000_000, 2_000_000_000)]
+    times = [
+        ("ctm", 3, 1_000_000_000, 1_400_000_000, 0.1),
+        ("ctm", 5, 1_500_000_000, 2_000_000_000, 0.1),
+    ]
     lines = [
         "     0.999999999:     7f2ab11cb62a main (/usr/bin/python3.11)",
         f"     1.000000000:     7f2ab11cb62a ccdn::isa_base::block_product<float> ({MODULE})",
@@ -187,7 +190,8 @@ def test_the_file(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     row = profile.Slow("dual_squeeze", 1, size, 2e-4, 0.25, "arithmetic")
     samples = {("dual_squeeze", 1): Counter({"gradient": 600, parts.CALLS: 400})}
     counts = Counter({"dual_squeeze": 7, "ctm": 4})
-    text = profile.summary([row], counts, samples, {"dual_squeeze": 5e-5}, ["a doubt"])
+    repeated, calls = {("dual_squeeze", 1): 3e-4}, {"dual_squeeze": 5e-5}
+    text = profile.summary([row], counts, samples, repeated, calls, ["a doubt"])
     assert "- commit: abc" in text
     assert "- **warning**: a doubt" in text
     assert "Below half of their roofline: 1 of 7 rows." in text
@@ -195,6 +199,7 @@ def test_the_file(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     titles, _, line = [line for line in text.splitlines() if line.startswith("| ")]
     cells = dict(zip(titles.split(" | "), line.split(" | "), strict=True))
     assert cells["of roofline"] == "25 % (arithmetic)"
+    assert cells["ms under perf"] == "0.300"
     assert cells["gradient"] == "46"  # of 64 columns 49 are needed
     assert cells[parts.PADDING] == "14"
     assert cells["one call"] == "25"
