@@ -46,16 +46,17 @@ HALF = 0.5
 HERTZ = 2000  # samples a second of processor time
 
 LEGEND = (
-    "Each row's share of its roofline is that of the fastest round without a profiler; then, in "
-    "percent of the processor's time, the parts of a repetition under perf, {samples} samples a "
-    "row. *ms under perf* is the mean of those repetitions, in a process of their own, which gets "
-    "its memory from the system in another way than the first where the two differ much. What a "
-    "compiler inlines counts as its caller. *{padding}* is arithmetic: the numbers of products and "
-    "gradients that the panels of 32 columns compute and nobody needs, taken from those parts. *One call* is arithmetic, too: what a call costs around the kernels at the "
-    "smallest sizes (`bench_overhead.py`), by the row's time; it is most of *{calls}* where a row "
-    "is short, and the rest is larger memory to hand out. *{pages}* is all time in the system, "
-    "which hands them out and takes them back. The last column names the largest parts that "
-    "together take half of the time."
+    "Each row's share of its roofline is that of the fastest round without a profiler, on one "
+    "thread in its processor time; then, in percent of the processor's time, the parts of a "
+    "repetition under perf, {samples} samples a row. *ms under perf* is the mean of those "
+    "repetitions, in a process of their own, which gets its memory from the system in another way "
+    "than the first where the two differ much. What a compiler inlines counts as its caller. "
+    "*{padding}* is arithmetic: the numbers of products and gradients that the panels of 32 "
+    "columns compute and nobody needs, taken from those parts. *One call* is arithmetic, too: what "
+    "a call costs around the kernels at the smallest sizes (`bench_overhead.py`), by the row's "
+    "time; it is most of *{calls}* where a row is short, and the rest is larger memory to hand "
+    "out. *{pages}* is all time in the system, which hands them out and takes them back. The last "
+    "column names the largest parts that together take half of the time."
 )
 
 Key = tuple[str, int]  # operator, number in its grid
@@ -81,7 +82,8 @@ def slow_rows(operators: Sequence[str], seconds: float) -> tuple[list[Slow], Cou
             case = make()
             ours = {"ours": steps(case)["ours"]}
             checked(case, ours)
-            best = interleaved(ours, seconds=seconds)["ours"].best
+            clock = thread if THREADS == 1 else None
+            best = interleaved(ours, clock=clock, seconds=seconds)["ours"].best
             limit, bound = roofline_seconds(case)
             counts[operator] += 1
             if limit / best < HALF:
