@@ -61,7 +61,7 @@ inline Form form(GivenForm given) {
   return {std::get<0>(given), std::move(std::get<1>(given)), std::get<2>(given)};
 }
 
-// They take, in this order:
+// The two native functions of an operator. They take, in this order:
 //   forward: inputs, outputs, what is saved, scratch memory
 //   backward: gradients of the outputs, inputs, what is saved, gradients of the inputs, scratch
 class Kernels {
