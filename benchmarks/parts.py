@@ -48,9 +48,9 @@ AROUND = {
     BETWEEN: "pool pool_to_gates pool_to_mean task backward ctm_forward_cpu ctm_backward_cpu",
     # Checks and the handing out of tasks; every NAME_forward_cpu is like these.
     CALLS: "isa has_f16c has_avx512_bf16 bf16_pairs wants parallel_for has_parallel_for"
-    " set_parallel_for for_samples each run"
-    " run_worker run_task tasks_of kernels_of gradient_block sum_block schedule_of slot_bytes check"
-    " valid place at wide of squeezes maps Workspace Memory NewtonSchulzSteps",
+    " set_parallel_for for_samples each run run_worker run_task tasks_of kernels_of gradient_block"
+    " sum_block schedule_of slot_bytes check valid place at wide of squeezes maps Workspace Memory"
+    " NewtonSchulzSteps",
 }
 OTHERS = (BETWEEN, SYSTEM, WAITING, CALLS, PADDING)
 ALL = (*PARTS, *OTHERS)
