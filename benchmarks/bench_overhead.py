@@ -1,8 +1,8 @@
 """What a call of each operator costs around its kernels, at sizes where these take almost nothing.
 
 A row has the native kernels alone (the calls that the backend makes, repeated with the arguments
-that it prepared, each with the 0.3 us that a call from Python takes), a call without gradients and
-a forward and backward pass; beside them what PyTorch itself needs for a bare aten operator and for
+that it prepared, and with what a call of them from Python takes), a call without gradients and a
+forward and backward pass; beside them what PyTorch itself needs for a bare aten operator and for
 a torch.autograd.Function around one: tanh; var_mean over the last dimension, which has two outputs
 and reduces, as a squeeze does; and a Function with as many inputs and outputs. All take turns in
 one run and are timed by the CPU time of their thread: on a CPU a backward pass runs in the thread
