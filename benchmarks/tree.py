@@ -126,7 +126,7 @@ class Served:
         return {
             "problem": problem,
             "operators": [name for name in ccdn_ops.__all__ if callable(getattr(ccdn_ops, name))],
-            "built": "" if module is None else f"compiler {module.compiler}",
+            "built": "" if module is None else f"compiler {module.compiler}, {direct_calls()}",
             "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
         }
 
@@ -173,6 +173,17 @@ class Served:
             paths[name] = str(folder / f"{name}.pt")
             torch.save(example(record), paths[name])
         return paths
+
+
+def direct_calls() -> str:
+    """Which code makes this tree's direct calls: what a call costs depends on it."""
+    try:
+        compiled = importlib.import_module("ccdn_ops.backends.compiled")
+    except ImportError:
+        return "no direct calls"
+    if compiled.module() is None:
+        return f"direct calls in Python ({compiled.why_missing()})"
+    return "direct calls in C++"
 
 
 def serve(folder: Path) -> None:
