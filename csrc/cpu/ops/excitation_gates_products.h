@@ -1,7 +1,7 @@
 // Small products of excitation_gates, of sizes that are known at run time only.
 //
-// Weights of 16 bits (S) are widened by the block, or in registers where they are the right factor:
-// whole copies of them would cost more than the products.
+// Weights of 16 bits (S) are widened by the block, or in registers where few rows use them: whole
+// copies of them would cost more than the products.
 #pragma once
 
 #include <type_traits>
@@ -36,17 +36,48 @@ CCDN_TARGET void row_tiles(int64_t rows, int64_t depth, const T* a, int64_t a_st
   }
 }
 
+// Whether a run of a factor is copied before it is used again and again: to widen 16 bits once, or
+// because its rows lie far apart. At powers of two they share the few places that the first cache
+// has for them.
+template <class T, class B>
+CCDN_INLINE bool is_copied(int64_t uses, int64_t depth, int64_t stride) {
+  constexpr int64_t kFewest = 16, kSpan = 16 << 10;  // bytes
+  if constexpr (!std::is_same_v<B, T>) return uses > kRegisterRows;
+  return uses >= kFewest && depth * stride * int64_t(sizeof(T)) > kSpan;
+}
+
 // One run of a product: out (rows x columns) = or += left (rows x depth) * b (depth x columns), of
-// any sizes up to kDepth in depth. What is written may have 16 bits if it is not added to.
+// any sizes up to kDepth in depth, and of kGateRows rows at most if the left factor is by column.
+// What is written may have 16 bits if it is not added to.
 template <class T, Left kLeft, class B, class Out>
 CCDN_TARGET void product_run(int64_t rows, int64_t columns, int64_t depth, const T* left,
                              int64_t a_stride, const B* b, int64_t b_stride, Out* out,
                              int64_t out_stride, bool add) {
   constexpr int lanes = Simd<T>::lanes;
+  constexpr bool by_row = kLeft == Left::by_row;
+  T left_room[by_row ? 1 : kDepth * kGateRows], panel[kDepth * 2 * lanes];
+  if (!by_row && is_copied<T, T>(columns, depth, a_stride)) {
+    read_elements<T, T>(left, a_stride, 1, depth, rows, {}, left_room, kGateRows);
+    left = left_room;
+    a_stride = kGateRows;
+  }
+  const bool copied = is_copied<T, B>(rows, depth, b_stride);
   int64_t column = 0;
   for (; column + 2 * lanes <= columns; column += 2 * lanes) {
-    row_tiles<T, kLeft, 2>(rows, depth, left, a_stride, b + column, b_stride, out + column,
-                           out_stride, add);
+    if (!copied) {
+      row_tiles<T, kLeft, 2>(rows, depth, left, a_stride, b + column, b_stride, out + column,
+                             out_stride, add);
+      continue;
+    }
+    for (int64_t i = 0; i < depth; ++i) {
+      const B* from = b + i * b_stride + column;
+      store(panel + i * 2 * lanes, load_wide<T>(from));
+      store(panel + (i * 2 + 1) * lanes, load_wide<T>(from + lanes));
+      // What the next panel, or the next run of a long product, begins with.
+      __builtin_prefetch(by_row ? from + depth * b_stride : from + 2 * lanes);
+    }
+    row_tiles<T, kLeft, 2>(rows, depth, left, a_stride, panel, 2 * lanes, out + column, out_stride,
+                           add);
   }
   if (column + lanes <= columns) {
     row_tiles<T, kLeft, 1>(rows, depth, left, a_stride, b + column, b_stride, out + column,
@@ -54,18 +85,18 @@ CCDN_TARGET void product_run(int64_t rows, int64_t columns, int64_t depth, const
     column += lanes;
   }
   if (column == columns) return;
-  // Less than a vector: through padded copies.
+  // Less than a vector: padded.
   const int64_t count = columns - column;
-  T padded[kDepth * lanes], tile[kRegisterRows * lanes];
+  T tile[kRegisterRows * lanes];
   for (int64_t i = 0; i < depth; ++i) {
     for (int64_t c = 0; c < lanes; ++c) {
-      padded[i * lanes + c] = c < count ? T(widen(b[i * b_stride + column + c])) : T(0);
+      panel[i * lanes + c] = c < count ? T(widen(b[i * b_stride + column + c])) : T(0);
     }
   }
   for (int64_t row = 0; row < rows; row += kRegisterRows) {
     const int64_t some = rows - row < kRegisterRows ? rows - row : kRegisterRows;
-    row_tiles<T, kLeft, 1>(some, depth, left + (kLeft == Left::by_row ? row * a_stride : row),
-                           a_stride, padded, lanes, tile, lanes, false);
+    row_tiles<T, kLeft, 1>(some, depth, left + (by_row ? row * a_stride : row), a_stride, panel,
+                           lanes, tile, lanes, false);
     for (int64_t r = 0; r < some; ++r) {
       for (int64_t c = 0; c < count; ++c) {
         Out& place = out[(row + r) * out_stride + column + c];
@@ -79,58 +110,37 @@ CCDN_TARGET void product_run(int64_t rows, int64_t columns, int64_t depth, const
   }
 }
 
-// Whether a right factor is widened in registers, once for every kRegisterRows rows of the product.
-// Without instructions that convert, that takes longer than the products.
-template <class T, class S>
-constexpr bool in_registers = std::is_same_v<S, T> || CCDN_VECTOR_BYTES >= 32;
-
-// A block of a factor in T: where it is, or widened into `room` of rows of `columns`, which becomes
-// the stride.
-template <class T, class S>
-CCDN_INLINE const T* widened(const S* in, int64_t rows, int64_t columns, T* room, int64_t& stride) {
-  if constexpr (std::is_same_v<S, T>) {
-    return in;
-  } else {
-    read_elements<S, T>(in, stride, 1, rows, columns, {}, room, columns);
-    stride = columns;
-    return room;
-  }
-}
-
-// The same of any depth; of elements that are not T a factor has kGateRows rows (left) or columns
-// (b) at most.
+// The same of any depth; a left factor whose elements are not T is by row and has kGateRows rows at
+// most.
 template <class T, Left kLeft, class A, class B>
 CCDN_TARGET void product(int64_t rows, int64_t columns, int64_t depth, const A* a, int64_t a_stride,
                          const B* b, int64_t b_stride, T* out, int64_t out_stride, bool add) {
   constexpr bool narrow_left = !std::is_same_v<A, T>;
   static_assert(!narrow_left || kLeft == Left::by_row);
-  T left_room[narrow_left ? kGateRows * kDepth : 1];
+  T room[narrow_left ? kGateRows * kDepth : 1];
   for (int64_t k = 0; k < depth; k += kDepth, add = true) {
     const int64_t run = depth - k < kDepth ? depth - k : kDepth;
-    int64_t stride = a_stride;
-    const T* left =
-        widened<T>(a + (kLeft == Left::by_row ? k : k * a_stride), rows, run, left_room, stride);
+    const A* left = a + (kLeft == Left::by_row ? k : k * a_stride);
     const B* right = b + k * b_stride;
-    if constexpr (in_registers<T, B>) {
-      product_run<T, kLeft>(rows, columns, run, left, stride, right, b_stride, out, out_stride,
+    if constexpr (narrow_left) {
+      read_elements<A, T>(left, a_stride, 1, rows, run, {}, room, kDepth);
+      product_run<T, kLeft>(rows, columns, run, room, kDepth, right, b_stride, out, out_stride,
                             add);
     } else {
-      T room[kDepth * kGateRows];
-      int64_t right_stride = b_stride;
-      const T* wide = widened<T>(right, run, columns, room, right_stride);
-      product_run<T, kLeft>(rows, columns, run, left, stride, wide, right_stride, out, out_stride,
+      product_run<T, kLeft>(rows, columns, run, left, a_stride, right, b_stride, out, out_stride,
                             add);
     }
   }
 }
 
-// out[c][r] = in[r][c] of any sizes.
+// out[c][r] = in[r][c] of any sizes. A row of `out` is written at once: rows may share a place in
+// the caches.
 template <class T>
 CCDN_TARGET void turn(int64_t rows, int64_t columns, const T* in, int64_t in_stride, T* out,
                       int64_t out_stride) {
   constexpr int lanes = Simd<T>::lanes;
-  for (int64_t r = 0; r < rows; r += lanes) {
-    for (int64_t c = 0; c < columns; c += lanes) {
+  for (int64_t c = 0; c < columns; c += lanes) {
+    for (int64_t r = 0; r < rows; r += lanes) {
       if (r + lanes <= rows && c + lanes <= columns) {
         transpose<T>(in + r * in_stride + c, in_stride, out + c * out_stride + r, out_stride);
         continue;
