@@ -12,12 +12,12 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import roofline
 import torch
-from timing import Timing, interleaved, peak_bytes
+from timing import THREADS, Timing, interleaved, peak_bytes, thread
 from torch import Tensor
 
 import ccdn_ops
@@ -29,8 +29,14 @@ COMPILED_UP_TO = 0.03  # seconds of an eager step
 COMPILED_ROWS = 1
 _compiled_rows: Counter[str] = Counter()
 
-# In this order in every table. The last computes another function, the exact root.
-BASELINES = ("best eager", "reference", "compiled", "eigh", "sqrth")
+# Of all inputs. A row of 16 bits has one baseline, itself in float32: is it at least as fast?
+DTYPE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
+    os.environ.get("CCDN_BENCH_DTYPE", "float32")
+]
+NARROW = DTYPE.itemsize == 2
+
+# In this order in every table. sqrth computes another function, the exact root.
+BASELINES = ("best eager", "reference", "compiled", "eigh", "sqrth", "float32")
 
 Operator = Callable[..., "Tensor | Sequence[Tensor]"]
 
@@ -75,7 +81,7 @@ class Row:
 
     operator: str
     size: dict[str, object]
-    ratios: dict[str, float]  # by BASELINES; best eager always comes first
+    ratios: dict[str, float]  # by BASELINES
     seconds: dict[str, Timing]  # the same, and ours
     moved: int
     operations: int
@@ -91,11 +97,11 @@ class Row:
 
 
 def work(operator: str, *shape: int, **arguments: int) -> tuple[int, int]:
-    """Bytes and operations of a float32 call, forward and backward, as ccdn_ops.explain has them.
+    """Bytes and operations of a call, forward and backward, as ccdn_ops.explain has them.
 
     The arguments are explain's; skips the row if the native kernels do not serve the call.
     """
-    found = ccdn_ops.explain(operator, *shape, **arguments)
+    found = ccdn_ops.explain(operator, *shape, dtype=DTYPE, **arguments)
     if found.backend != "cpu":
         pytest.skip(f"the native kernels are not used here: {found.rejected}")
     return sum(found.bytes), sum(found.operations)
@@ -131,6 +137,8 @@ def named(shape: object) -> str:
 
 def steps(case: Case) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
     """Each function as one step: its outputs, then the gradients of the inputs."""
+    if NARROW:
+        return {"ours": _stepped(_narrowed(case), case.ours), "float32": _stepped(case, case.ours)}
     functions = {"ours": case.ours, "reference": case.reference}
     if case.best_eager is not None:
         functions["best eager"] = case.best_eager
@@ -138,30 +146,31 @@ def steps(case: Case) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
         functions["eigh"] = case.eigh
     if case.sqrth is not None:
         functions["sqrth"] = case.sqrth[0]
-    grads = _upstream(case)
-    return {
-        name: lambda function=function: _step(function, case.inputs, grads)
-        for name, function in functions.items()
-    }
+    return {name: _stepped(case, function) for name, function in functions.items()}
 
 
 def measure(case: Case) -> Row:
     """Check every function against the float64 reference, then time them in turn."""
     functions: dict[str, Callable[[], tuple[Tensor, ...]]] = steps(case)
     device = case.inputs[0].device.type
-    if _compiles(case.operator, functions["reference"], device):
+    if not NARROW and _compiles(case.operator, functions["reference"], device):
         functions["compiled"] = _compiled(case)
 
-    errors = checked(case, functions)
-    times = interleaved(functions, device=device, seconds=2)
-    if case.best_eager is None:
-        times["best eager"] = times["reference"]
+    if NARROW:
+        errors = checked(_narrowed(case), {"ours": functions["ours"]})
+    else:
+        errors = checked(case, functions)
+    # A few per cent decide here, which other programs would blur; other threads have other clocks.
+    clock = thread if NARROW and THREADS == 1 and device == "cpu" else None
+    times = interleaved(functions, device=device, clock=clock, seconds=2)
+    measured = [n for n in ("ours", "reference", "best eager", "float32") if n in functions]
+    peaks = {name: peak_bytes(functions[name]) for name in measured}
+    if case.best_eager is None and not NARROW:
+        times["best eager"], peaks["best eager"] = times["reference"], peaks["reference"]
     ours = times["ours"].best
     baselines = [n for n in BASELINES if n in times]
     moved, operations = case.work
     seconds, bound = roofline_seconds(case)
-    measured = ["ours", "reference"] + (["best eager"] if case.best_eager else [])
-    peaks = {name: peak_bytes(functions[name]) for name in measured}
     return Row(
         case.operator,
         case.size,
@@ -170,7 +179,7 @@ def measure(case: Case) -> Row:
         moved,
         operations,
         seconds,
-        {**peaks, "best eager": peaks.get("best eager", peaks["reference"])},
+        peaks,
         errors["ours"],
         bound,
     )
@@ -196,6 +205,16 @@ def roofline_seconds(case: Case) -> tuple[float, str]:
     by_bytes = moved / roofline.bandwidth(moved, device)
     by_operations = operations / roofline.matrix_rate(dtype, device)
     return max((by_bytes, "memory"), (by_operations, "arithmetic"))
+
+
+def _narrowed(case: Case) -> Case:
+    inputs = [x.detach().to(DTYPE).requires_grad_(x.requires_grad) for x in case.inputs]
+    return replace(case, inputs=inputs)
+
+
+def _stepped(case: Case, function: Operator) -> Callable[[], tuple[Tensor, ...]]:
+    grads = _upstream(case)
+    return lambda: _step(function, case.inputs, grads)
 
 
 def _step(

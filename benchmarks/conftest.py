@@ -7,6 +7,8 @@ CCDN_BENCH_COMPILE=1 ...                               torch.compile of the refe
                                                        row; 0: in none; default: in the first
                                                        short row of every operator
 CCDN_BENCH_RESULTS=benchmarks/results ...              also writes <machine>.md, .png and .svg
+CCDN_BENCH_DTYPE=bfloat16 or float16 ...               the operators in 16 bits, against float32
+                                                       alone; with one thread by its CPU time
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import disturbance
 import tables
-from cases import Case, Row, measure, steps
+from cases import DTYPE, NARROW, Case, Row, measure, steps
 from timing import THREADS
 
 ROWS = pytest.StashKey[list[Row]]()
@@ -40,9 +42,17 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Mod
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if NARROW and os.environ.get("CCDN_BENCH_RESULTS"):
+        raise pytest.UsageError("CCDN_BENCH_RESULTS takes float32 only; unset CCDN_BENCH_DTYPE")
     config.stash[ROWS] = []
     config.stash[FAILED] = []
     config.stash[OTHERS] = disturbance.Others()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of 16 bits only the operators' rows: the other benchmarks choose their own dtypes."""
+    if NARROW:
+        items[:] = [item for item in items if "bench" in getattr(item, "fixturenames", ())]
 
 
 @pytest.fixture
@@ -91,7 +101,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if not rows:
         return
     for operator, group in tables.by_operator(rows).items():
-        terminalreporter.section(f"{operator}: {THREADS} threads, torch {torch.__version__}")
+        dtype = f", {DTYPE} against float32" if NARROW else ""
+        title = f"{operator}: {THREADS} threads, torch {torch.__version__}{dtype}"
+        terminalreporter.section(title)
         for line in tables.aligned(tables.table(group)):
             terminalreporter.write_line(line)
     doubts = disturbance.warnings(rows, config.stash[OTHERS].cores())

@@ -37,7 +37,7 @@ def geometric_mean(values: Sequence[float]) -> float:
 
 
 def table(rows: Sequence[Row]) -> list[list[str]]:
-    """Titles, one line a row, and the geometric means; the ratio to the best eager leads."""
+    """Titles, one line a row, and the geometric means; the ratios lead."""
     symbols = list(dict.fromkeys(symbol for row in rows for symbol in row.size))
     titles = [
         *(f"x {name}" for name in BASELINES),
@@ -45,6 +45,7 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
         "ms",
         "best eager ms",
         "reference ms",
+        "float32 ms",
         "MB",
         "Mop",
         "GB/s",
@@ -53,6 +54,7 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
         "peak MB",
         "best eager's",
         "reference's",
+        "float32's",
         "error",
         "rounds",
         "torch",
@@ -75,17 +77,19 @@ def _ratios(ratios: dict[str, float]) -> list[str]:
 
 
 def _line(row: Row, symbols: Sequence[str]) -> list[str]:
-    seconds = {name: timing.best for name, timing in row.seconds.items()}
-    ours = seconds["ours"]
+    ours = row.seconds["ours"].best
+    baselines = ("best eager", "reference", "float32")
+    times = {name: f"{1e3 * timing.best:.3f}" for name, timing in row.seconds.items()}
+    peaks = {name: f"{peak / 1e6:.2f}" for name, peak in row.peaks.items()}
     return [
         *(str(row.size.get(symbol, "")) for symbol in symbols),
-        *(f"{1e3 * seconds[name]:.3f}" for name in ("ours", "best eager", "reference")),
+        *(times.get(name, "") for name in ("ours", *baselines)),
         f"{row.moved / 1e6:.2f}",
         f"{row.operations / 1e6:.2f}",
         f"{row.moved / ours / 1e9:.1f}",
         f"{row.operations / ours / 1e9:.1f}",
         f"{100 * row.share:.0f} % ({row.bound})",
-        *(f"{row.peaks[name] / 1e6:.2f}" for name in ("ours", "best eager", "reference")),
+        *(peaks.get(name, "") for name in ("ours", *baselines)),
         f"{row.error:.0e}",
         str(row.seconds["ours"].rounds),
         torch.__version__,

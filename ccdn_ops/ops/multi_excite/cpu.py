@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -33,14 +35,38 @@ def _backward(grad_out: Tensor, x: Tensor, gates: Tensor) -> tuple[Tensor, Tenso
 
 def _bind(x: Tensor, gates: Tensor) -> registry.Bound | None:
     lines, line_stride = in_lines(x)
-    if lines is not x or gates.dtype != accumulation_dtype(x.dtype) or not gates.is_contiguous():
+    if lines is not x or not gates.is_contiguous():
         return None
     shape = structs.multi_excite_shape(x, line_stride, gates.shape[1])
     like = x.new_empty_strided(x.shape, x.stride(), device="meta")
     outputs = [empty_maps(like, *gates.shape[:2])]
-    gradients = [empty_maps(like, x.shape[0]), gates.to("meta")]
+    wide = gates.to("meta", accumulation_dtype(x.dtype))
+    gradients = [empty_maps(like, x.shape[0]), wide]
     saving = binding.Saving(shape, [])
-    return binding.bound("multi_excite", (x, gates), outputs, saving, gradients=gradients)
+    bound = binding.bound("multi_excite", (x, wide), outputs, saving, gradients=gradients)
+    return bound if gates.dtype == wide.dtype else _of_gates_in(gates.dtype, wide.dtype, bound)
+
+
+def _of_gates_in(dtype: torch.dtype, wide: torch.dtype, bound: registry.Bound) -> registry.Bound:
+    """Of gates that are converted: P numbers a channel, beside P maps."""
+
+    def inference(x: Tensor, gates: Tensor) -> Tensor:
+        found: Tensor = bound.inference(x, gates.to(wide))
+        return found
+
+    def forward(x: Tensor, gates: Tensor) -> tuple[Tensor, tuple[Tensor]]:
+        converted = gates.to(wide)
+        return bound.forward(x, converted)[0], (converted,)
+
+    def backward(
+        grads: Sequence[Tensor | None], tensors: Sequence[Tensor]
+    ) -> Sequence[Tensor | None]:
+        x, _, converted = tensors
+        grad_x, grad_gates = bound.backward(grads, (x, converted))
+        assert grad_gates is not None
+        return grad_x, grad_gates.to(dtype)
+
+    return registry.Bound(inference, forward, backward, lambda saved: ())
 
 
 register("multi_excite", _forward, _backward, _bind)
