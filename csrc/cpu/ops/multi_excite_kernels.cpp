@@ -46,6 +46,34 @@ CCDN_INLINE void fence_stream() {
 #endif
 }
 
+#if CCDN_VECTOR_BYTES == 32
+// Two vectors of bf16 times a number. The odd elements are floats where they lie, with the even
+// ones below them, so that a mask or a shift widens them, and a blend puts the halves together: two
+// thirds of the instructions of two conversions each way, with the same results.
+CCDN_INLINE __m256i gate_pairs(__m256i pairs, float gate) {
+  typedef uint32_t Bits __attribute__((vector_size(32)));
+  const auto rounded = [&](Bits bits) CCDN_TARGET __attribute__((always_inline)) {
+    const Simd<float>::Vector v = (Simd<float>::Vector)bits * gate;
+    const Bits found = (Bits)v + 0x7fffu + (((Bits)v >> 16) & 1);
+    return v == v ? found : Bits{} + 0x7fc00000u;
+  };
+  const Bits even = rounded((Bits)pairs << 16) >> 16;
+  return _mm256_blend_epi16((__m256i)even, (__m256i)rounded((Bits)pairs & 0xffff0000u), 0xaa);
+}
+
+CCDN_INLINE int64_t gate_in_pairs(const BFloat16* x, float gate, int64_t count, BFloat16* out,
+                                  bool stream) {
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) {
+    const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + i));
+    const __m256i found = gate_pairs(pairs, gate);
+    __m256i* place = reinterpret_cast<__m256i*>(out + i);
+    stream ? _mm256_stream_si256(place, found) : _mm256_storeu_si256(place, found);
+  }
+  return i;
+}
+#endif
+
 // out = x * gate, the gate one number or a line.
 template <class S, class T, bool kLine>
 CCDN_INLINE void gate_line(const S* x, const T* gate, int64_t count, S* out, bool stream) {
@@ -54,6 +82,11 @@ CCDN_INLINE void gate_line(const S* x, const T* gate, int64_t count, S* out, boo
     return kLine ? load_wide<T>(x + i) * load(gate + i) : load_wide<T>(x + i) * gate[0];
   };
   int64_t i = 0;
+#if CCDN_VECTOR_BYTES == 32
+  if constexpr (std::is_same_v<S, BFloat16> && !kLine) {
+    i = gate_in_pairs(x, gate[0], count, out, stream);
+  }
+#endif
   if (stream) {  // starts on a whole cache line and ends on one
     for (; i < count; i += lanes) {
       if constexpr (std::is_same_v<S, T>) {
