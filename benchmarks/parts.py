@@ -15,6 +15,7 @@ PADDING = "rounding up to panels"
 # What Linux does for a row is to hand out pages and to take them back, but for a few interrupts.
 SYSTEM = "pages from the system"
 WAITING, CALLS = "waiting for other threads", "PyTorch and Python"
+BETWEEN = "between ctm's parts"
 
 # Of the kernels, by the names of their functions in csrc/cpu. Profilers leave out the arguments, so
 # that multi_excite's passes are told from the others' by the number of their types.
@@ -41,18 +42,19 @@ PARTS = {
     " backward_squeezes weight_gradient widen_squeezes write_gates product product_run row_tiles"
     " turn dot_product dot_rows",
     "loss": "sum_units collect loss gradient narrow_at widen_at",
+    BETWEEN: "widen_numbers narrow_numbers add_numbers",
 }
 # Of what is around the kernels, compiled once: csrc/cpu/*/*.cpp but for *_kernels.cpp.
-BETWEEN = "between ctm's parts"
 AROUND = {
-    BETWEEN: "pool pool_to_gates pool_to_mean task backward ctm_forward_cpu ctm_backward_cpu",
+    BETWEEN: "pool pool_to_gates pool_to_mean task tasks forward backward typed_of narrow"
+    " ctm_forward_cpu ctm_backward_cpu",
     # Checks and the handing out of tasks; every NAME_forward_cpu is like these.
     CALLS: "isa has_f16c has_avx512_bf16 bf16_pairs wants parallel_for has_parallel_for"
     " set_parallel_for for_samples each run run_worker run_task tasks_of kernels_of gradient_block"
     " sum_block schedule_of slot_bytes check valid place at wide of squeezes maps Workspace Memory"
     " NewtonSchulzSteps",
 }
-OTHERS = (BETWEEN, SYSTEM, WAITING, CALLS, PADDING)
+OTHERS = (SYSTEM, WAITING, CALLS, PADDING)
 ALL = (*PARTS, *OTHERS)
 
 _KERNELS = {name: part for part, names in PARTS.items() for name in names.split()}

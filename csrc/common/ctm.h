@@ -7,7 +7,8 @@
 
 namespace ccdn {
 
-// All three describe the same x. There are two orders, and gates have the accumulation type.
+// All three describe the same x. There are two orders; the squeezes and gates that the networks
+// take and give have the accumulation type.
 struct CtmShape {
   DualSqueezeShape squeeze;
   ExcitationGatesShape gates;
@@ -34,7 +35,7 @@ struct CtmGrads {
 
 int64_t ctm_workspace_cpu(const CtmShape& shape, int workers, bool backward);
 
-// x is f32 or f64. excited (B, P, D, H, W) as multi_excite's out; pooled (B, P, D) in x's type.
+// excited (B, P, D, H, W) as multi_excite's out; pooled (B, P, D) in x's type.
 Status ctm_forward_cpu(const CtmShape& shape, const void* x, const ExcitationGatesWeights& weights,
                        void* excited, void* pooled, const CtmSaved& saved, void* workspace,
                        int workers) noexcept;
@@ -47,7 +48,7 @@ Status ctm_backward_cpu(const CtmShape& shape, const void* grad_excited, const v
 
 int64_t ctm_workspace_cuda(const CtmShape& shape, bool backward);
 
-// As on the CPU, for any type of x.
+// As on the CPU.
 Status ctm_forward_cuda(const CtmShape& shape, const void* x, const ExcitationGatesWeights& weights,
                         void* excited, void* pooled, const CtmSaved& saved, void* workspace,
                         void* stream) noexcept;

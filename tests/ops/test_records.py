@@ -37,7 +37,7 @@ WITHOUT: list[tuple[str, object]] = [
 ]
 # What a record may leave out, each with a default that docs/extending.md states.
 OPTIONAL = {"outputs", "parts", "asked", "backward_operations", "arrange", "second_order"}
-OPTIONAL |= {"variants", "maps", "bind", "calls"}
+OPTIONAL |= {"variants", "maps", "calls"}
 
 
 def test_a_record_has_no_other_fields() -> None:

@@ -12,16 +12,15 @@ from ccdn_ops.backends.cpu import binding, device
 from ccdn_ops.backends.cpu.scratch import scratch_memory
 from ccdn_ops.layout import empty_maps, in_lines, in_order_of
 from ccdn_ops.ops.ctm.whole import plan_of, saved_sizes, shape_of
+from ccdn_ops.ops.excitation_gates.cpu import are_read
 from ccdn_ops.precision import accumulation_dtype
 
 
 def _supports(x: Tensor, *arguments: Any) -> str | None:
-    """As the other kernels, with both orders and without 16 bits: else the parts are as good."""
+    """As the other kernels, with both orders: with one the parts are as good."""
     reduce_weight = arguments[0]
     if reduce_weight.shape[1] != 2:
         return "the CPU kernel of the whole ctm has two orders"
-    if x.dtype != accumulation_dtype(x.dtype):
-        return "the CPU kernel of the whole ctm has no maps of 16 bits"
     return device.supports(x)
 
 
@@ -29,7 +28,8 @@ def _forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     *weights, iterations = arguments
     plan, p = plan_of(x, iterations, "cpu"), weights[0].shape[0]
     outputs = empty_maps(x, x.shape[0], p), x.new_empty(x.shape[0], p, x.shape[1])
-    saved = [x.new_empty(size) for size in saved_sizes(x, weights[0], plan)]
+    wide = accumulation_dtype(x.dtype)
+    saved = [x.new_empty(size, dtype=wide) for size in saved_sizes(x, weights[0], plan)]
     x, line_stride = in_lines(x)
     module, workers = native.require(), torch.get_num_threads()
     shape = shape_of(x, line_stride, weights[0], plan)
@@ -67,7 +67,9 @@ def _bind(x: Tensor, *arguments: Any) -> registry.Bound | None:
     lines, line_stride = in_lines(x)
     if lines is not x or grad_x.stride() != x.stride():
         return None
-    if not all(w.dtype == x.dtype and w.is_contiguous() for w in weights):
+    if not are_read(accumulation_dtype(x.dtype), weights):
+        return None
+    if not all(w.is_contiguous() for w in weights):
         return None
     plan, workers = plan_of(x, iterations, "cpu"), torch.get_num_threads()
     workspace = native.require().ctm_workspace_cpu

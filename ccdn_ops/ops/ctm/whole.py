@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import native, structs
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
-from ccdn_ops.precision import DTYPE_NAMES
+from ccdn_ops.precision import DTYPE_NAMES, accumulation_dtype
 
 
 def plan_of(x: Tensor, iterations: int, device: str) -> DualSqueezePlan:
@@ -21,7 +21,9 @@ def shape_of(x: Tensor, line_stride: int, reduce_weight: Tensor, plan: DualSquee
     """CtmShape for x of layout.in_lines(). It points into the plan's table."""
     return native.require().CtmShape(
         squeeze=structs.dual_squeeze_shape(x.flatten(2), plan),
-        gates=structs.excitation_gates_shape(reduce_weight.dtype, x.shape[0], reduce_weight),
+        gates=structs.excitation_gates_shape(
+            accumulation_dtype(x.dtype), x.shape[0], reduce_weight
+        ),
         excite=structs.multi_excite_shape(x, line_stride, reduce_weight.shape[0]),
     )
 

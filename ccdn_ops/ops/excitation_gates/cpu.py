@@ -18,7 +18,7 @@ from ccdn_ops.precision import accumulation_dtype
 SIXTEEN = ({torch.bfloat16}, {torch.float16})
 
 
-def _are_read(wide: torch.dtype, weights: Sequence[Tensor]) -> bool:
+def are_read(wide: torch.dtype, weights: Sequence[Tensor]) -> bool:
     """Whether the kernels read such weights: all in the accumulation dtype or one of 16 bits."""
     dtypes = {w.dtype for w in weights}
     return dtypes == {wide} or (wide == torch.float32 and dtypes in SIXTEEN)
@@ -26,7 +26,7 @@ def _are_read(wide: torch.dtype, weights: Sequence[Tensor]) -> bool:
 
 def _served(first: Tensor, *weights: Tensor) -> list[Tensor]:
     wide = accumulation_dtype(first.dtype)
-    return list(weights) if _are_read(wide, weights) else packed(wide, *weights)
+    return list(weights) if are_read(wide, weights) else packed(wide, *weights)
 
 
 def _shape(first: Tensor, weights: Sequence[Tensor]) -> Any:
@@ -70,7 +70,7 @@ def _backward(grad_gates: Tensor, *arguments: Any) -> tuple[Tensor | None, ...]:
 def _bind(first: Tensor, second: Tensor | None, *weights: Tensor) -> registry.Bound | None:
     wide = accumulation_dtype(first.dtype)
     given = [x for x in (first, second, *weights) if x is not None]
-    if not _are_read(wide, weights) or not all(x.is_contiguous() for x in given):
+    if not are_read(wide, weights) or not all(x.is_contiguous() for x in given):
         return None
     gates, *states = outputs(first.to("meta"), None, *weights)
     return binding.bound(

@@ -3,10 +3,9 @@
 // The parts take nearly all of the time, each on all threads. Between them B P D numbers are
 // multiplied for pooled, and in the backward pass the squeezes' gradient, of x's size, is added to
 // that of the excited maps. The order of summation depends on the shape alone.
-#include "common/ctm.h"
-
 #include "cpu/engine/parallel.h"
 #include "cpu/engine/samples.h"
+#include "cpu/ops/ctm_job.h"
 
 namespace ccdn {
 namespace {
@@ -60,40 +59,52 @@ void pool_to_mean(const CtmShape& s, const CtmSaved& saved, const T* grad, T* gr
 // A task adds this many numbers: a thread that is woken for less saves nothing.
 constexpr int64_t kTaskNumbers = 1 << 15;
 
-template <class T>
 struct Sum {
-  T* to;
-  const T* from;
+  const CtmKernels::Typed* typed;
+  const char* from;
+  char* to;
   int64_t count;
+
+  int64_t tasks() const { return (count + kTaskNumbers - 1) / kTaskNumbers; }
 
   static void task(int64_t index, void* context) noexcept {
     const Sum& sum = *static_cast<const Sum*>(context);
     const int64_t begin = index * kTaskNumbers, rest = sum.count - begin;
-    T* to = sum.to + begin;
-    const T* from = sum.from + begin;
-    const int64_t count = rest < kTaskNumbers ? rest : kTaskNumbers;
-    for (int64_t i = 0; i < count; ++i) to[i] += from[i];
+    const int64_t at = begin * sum.typed->bytes;
+    sum.typed->add(sum.from + at, rest < kTaskNumbers ? rest : kTaskNumbers, sum.to + at);
   }
 };
 
-// The parts run one after another and share their workspace.
+const CtmKernels::Typed& typed_of(const CtmShape& s) {
+  return CCDN_KERNELS(ctm_kernels).typed[static_cast<int>(s.excite.dtype)];
+}
+
+// Whether x has 16 bits. The squeezes that dual_squeeze takes and returns have them, too, and so
+// has pooled; all else between the parts has the accumulation type.
+bool narrow(const CtmShape& s) {
+  return s.excite.dtype == Dtype::bf16 || s.excite.dtype == Dtype::f16;
+}
+
+// The parts run one after another and share their workspace. What ends in _x has x's type.
 struct Workspace {
-  void *first, *grad_gates, *grad_first, *grad_second, *grad_x, *part;
+  void *first_x, *second_x, *pooled, *grad_gates, *grad_first, *grad_second, *grad_x, *part;
   int64_t size;
 
   Workspace(const CtmShape& s, int workers, bool backward, void* base) : Workspace() {
-    const int64_t bytes = s.excite.dtype == Dtype::f64 ? 8 : 4;
+    const int64_t wide = s.excite.dtype == Dtype::f64 ? 8 : 4, own = typed_of(s).bytes;
     // The start is aligned to a cache line, for which there is room.
     char* start = static_cast<char*>(base);
     Arena arena(start ? start + (64 - reinterpret_cast<uintptr_t>(start) % 64) % 64 : nullptr);
-    const auto take = [&](int64_t count) { return arena.take<char>(count * bytes); };
+    const auto take = [&](int64_t count, int64_t bytes) { return arena.take<char>(count * bytes); };
+    const int64_t gates_count = squeezes(s) * s.excite.excitations;
+    if (narrow(s)) pooled = take(gates_count, wide);
+    if (narrow(s)) second_x = take(squeezes(s), own);
+    if (narrow(s) || !backward) first_x = take(squeezes(s), own);
     if (backward) {
-      grad_gates = take(squeezes(s) * s.excite.excitations);
-      grad_first = take(squeezes(s));
-      grad_second = take(squeezes(s));
-      grad_x = take(maps(s));
-    } else {
-      first = take(squeezes(s));
+      grad_gates = take(gates_count, wide);
+      grad_first = take(squeezes(s), wide);
+      grad_second = take(squeezes(s), wide);
+      grad_x = take(maps(s), own);
     }
     const int64_t squeeze = dual_squeeze_workspace_cpu(s.squeeze, workers, backward);
     const int64_t gates = excitation_gates_workspace_cpu(s.gates, backward);
@@ -106,10 +117,28 @@ struct Workspace {
 };
 
 Status check(const CtmShape& s) {
-  if (s.excite.dtype != Dtype::f32 && s.excite.dtype != Dtype::f64) {
-    return Status::unsupported_dtype;
-  }
-  return s.consistent() ? Status::ok : Status::bad_argument;
+  const int code = static_cast<int>(s.excite.dtype);
+  if (code < 0 || code > 3) return Status::unsupported_dtype;
+  const Dtype wide = s.excite.dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32;
+  return s.consistent() && s.gates.dtype == wide ? Status::ok : Status::bad_argument;
+}
+
+template <class T>
+Status forward(const CtmShape& s, const void* x, const ExcitationGatesWeights& weights,
+               void* excited, void* pooled, const CtmSaved& saved, void* workspace, int workers) {
+  const Workspace w(s, workers, false, workspace);
+  const CtmKernels::Typed& typed = typed_of(s);
+  Status status =
+      dual_squeeze_forward_cpu(s.squeeze, x, w.first_x, narrow(s) ? w.second_x : saved.second,
+                               saved.mean, saved.trace, saved.gram, w.part, workers);
+  if (status != Status::ok) return status;
+  if (narrow(s)) typed.widen(w.second_x, squeezes(s), saved.second);
+  status = excitation_gates_forward_cpu(s.gates, saved.mean, saved.second, weights, saved.gates,
+                                        saved.hidden, saved.scales, w.part);
+  if (status != Status::ok) return status;
+  pool(s, saved, static_cast<T*>(narrow(s) ? w.pooled : pooled));
+  if (narrow(s)) typed.narrow(w.pooled, squeezes(s) * s.excite.excitations, pooled);
+  return multi_excite_forward_cpu(s.excite, x, saved.gates, excited);
 }
 
 template <class T>
@@ -117,13 +146,19 @@ Status backward(const CtmShape& s, const void* grad_excited, const void* grad_po
                 const ExcitationGatesWeights& weights, const CtmSaved& saved, const CtmGrads& grads,
                 void* workspace, int workers) {
   const Workspace w(s, workers, true, workspace);
+  const CtmKernels::Typed& typed = typed_of(s);
+  const int64_t gates_count = squeezes(s) * s.excite.excitations;
   T* grad_gates = static_cast<T*>(w.grad_gates);
   if (grad_excited) {
     const Status status =
         multi_excite_backward_cpu(s.excite, grad_excited, x, saved.gates, grads.x, grad_gates);
     if (status != Status::ok) return status;
   } else {
-    for (int64_t i = 0; i < squeezes(s) * s.excite.excitations; ++i) grad_gates[i] = 0;
+    for (int64_t i = 0; i < gates_count; ++i) grad_gates[i] = 0;
+  }
+  if (grad_pooled && narrow(s)) {
+    typed.widen(grad_pooled, gates_count, w.pooled);
+    grad_pooled = w.pooled;
   }
   if (grad_pooled) pool_to_gates<T>(s, saved, of<T>(grad_pooled), grad_gates);
   const ExcitationGatesGrads found{w.grad_first,      w.grad_second, grads.reduce,
@@ -134,38 +169,32 @@ Status backward(const CtmShape& s, const void* grad_excited, const void* grad_po
   if (grad_pooled) {
     pool_to_mean<T>(s, saved, of<T>(grad_pooled), static_cast<T*>(w.grad_first));
   }
-  status =
-      dual_squeeze_backward_cpu(s.squeeze, w.grad_first, w.grad_second, x, saved.mean, saved.trace,
-                                saved.gram, grad_excited ? w.grad_x : grads.x, w.part, workers);
+  if (narrow(s)) {
+    typed.narrow(w.grad_first, squeezes(s), w.first_x);
+    typed.narrow(w.grad_second, squeezes(s), w.second_x);
+  }
+  status = dual_squeeze_backward_cpu(
+      s.squeeze, narrow(s) ? w.first_x : w.grad_first, narrow(s) ? w.second_x : w.grad_second, x,
+      saved.mean, saved.trace, saved.gram, grad_excited ? w.grad_x : grads.x, w.part, workers);
   if (status != Status::ok || !grad_excited) return status;
-  Sum<T> sum{static_cast<T*>(grads.x), of<T>(w.grad_x), maps(s)};
-  return parallel_for((sum.count + kTaskNumbers - 1) / kTaskNumbers, Sum<T>::task, &sum);
+  Sum sum{&typed, static_cast<const char*>(w.grad_x), static_cast<char*>(grads.x), maps(s)};
+  return parallel_for(sum.tasks(), Sum::task, &sum);
 }
 
 }  // namespace
 
 int64_t ctm_workspace_cpu(const CtmShape& shape, int workers, bool backward) {
+  if (check(shape) != Status::ok) return 0;
   return Workspace(shape, workers, backward, nullptr).size;
 }
 
 Status ctm_forward_cpu(const CtmShape& s, const void* x, const ExcitationGatesWeights& weights,
                        void* excited, void* pooled, const CtmSaved& saved, void* workspace,
                        int workers) noexcept {
-  Status status = check(s);
+  const Status status = check(s);
   if (status != Status::ok) return status;
-  const Workspace w(s, workers, false, workspace);
-  status = dual_squeeze_forward_cpu(s.squeeze, x, w.first, saved.second, saved.mean, saved.trace,
-                                    saved.gram, w.part, workers);
-  if (status != Status::ok) return status;
-  status = excitation_gates_forward_cpu(s.gates, saved.mean, saved.second, weights, saved.gates,
-                                        saved.hidden, saved.scales, w.part);
-  if (status != Status::ok) return status;
-  if (s.excite.dtype == Dtype::f64) {
-    pool(s, saved, static_cast<double*>(pooled));
-  } else {
-    pool(s, saved, static_cast<float*>(pooled));
-  }
-  return multi_excite_forward_cpu(s.excite, x, saved.gates, excited);
+  const auto run = s.excite.dtype == Dtype::f64 ? forward<double> : forward<float>;
+  return run(s, x, weights, excited, pooled, saved, workspace, workers);
 }
 
 Status ctm_backward_cpu(const CtmShape& s, const void* grad_excited, const void* grad_pooled,
