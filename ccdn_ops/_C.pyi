@@ -23,7 +23,7 @@ def call(function: int, shape: int, addresses: list[int], workers: int) -> int: 
 
 # From here on written by csrc/bindings.py.
 
-interface: Literal["0399b0757092"]
+interface: Literal["be485db24aaf"]
 
 class CocsShape:
     def __init__(

@@ -1,8 +1,8 @@
-// The Python face of the native kernels, and the only file that knows pybind11.
+// The Python face of the native kernels, which know neither pybind11 nor torch.
 //
 // Functions take plain integers: addresses (tensor.data_ptr()), sizes, strides in elements, dtype
-// codes (common/status.h) and the raw stream. They allocate nothing, release the GIL, and return a
-// status that ccdn_ops/backends/native.py turns into an exception.
+// codes (common/status.h) and the raw stream. They allocate no tensor, release the GIL, and return
+// a status that ccdn_ops/backends/native.py turns into an exception.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -134,8 +134,10 @@ PYBIND11_MODULE(_C, module) {
   module.def("has_parallel_for", [] { return ccdn::has_parallel_for(); });
   bind_operators(module);
   const py::object packed = module.attr("packed");
-  packed["cocs_loss_forward_cpu"] = reinterpret_cast<Address>(&cocs_loss_forward);
-  packed["cocs_loss_backward_cpu"] = reinterpret_cast<Address>(&cocs_loss_backward);
+  packed["cocs_loss_forward_cpu"] =
+      reinterpret_cast<Address>(static_cast<Packed*>(&cocs_loss_forward));
+  packed["cocs_loss_backward_cpu"] =
+      reinterpret_cast<Address>(static_cast<Packed*>(&cocs_loss_backward));
   module.def(
       "call",
       [](Address function, Address shape, const std::vector<Address>& addresses, int workers) {

@@ -132,15 +132,15 @@ PYBIND11_MODULE(CCDN_MODULE, module) {
   module.attr("interface") = CCDN_INTERFACE;
   module.def("forget", &Scratch::forget);
 
-  py::class_<Recent> recent(module, "Recent");
+  py::class_<Recent> recent(module, "Recent", py::module_local());
   recent.def(py::init<py::object, size_t>()).def("add", &Recent::add).def("__len__", &Recent::size);
   add_method<Recent, &Recent::serve>(recent, "serve");
 
-  py::class_<Expected> expected(module, "Expected");
+  py::class_<Expected> expected(module, "Expected", py::module_local());
   expected.def(py::init<const py::tuple&, const py::tuple&>());
   add_method<Expected, &Expected::fits>(expected, "fits");
 
-  py::class_<Kernels> kernels(module, "Kernels");
+  py::class_<Kernels> kernels(module, "Kernels", py::module_local());
   kernels.def(py::init<Address, Address, py::object, py::object, GivenForm, GivenForm, size_t,
                        const py::tuple&, const py::tuple&, py::handle, bool, bool, int, int64_t>(),
               py::kw_only(), py::arg("forward"), py::arg("backward"), py::arg("failure"),

@@ -180,7 +180,8 @@ class Kernels {
   void launch(const char* pass, Packed* kernel, Address shape, Addresses& addresses,
               const Scratch& scratch) const {
     if (scratch_) addresses.push_back(scratch.address());
-    // Not gil_scoped_release, which looks up more; nothing here throws.
+    // Not gil_scoped_release, which looks up more, and which no unwinding may pass: at exit Python
+    // ends daemon threads in PyEval_RestoreThread.
     PyThreadState* const thread = PyEval_SaveThread();
     const int status = kernel(shape, addresses.data(), workers_);
     PyEval_RestoreThread(thread);

@@ -10,6 +10,7 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
+#include <cxxabi.h>
 #include <pybind11/pybind11.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/forward_grad.h>
@@ -156,6 +157,10 @@ PyObject* called(PyObject* self, Arguments arguments, Py_ssize_t count) {
     error.restore();
   } catch (const py::builtin_exception& error) {
     error.set_error();
+#ifdef __GLIBCXX__
+  } catch (abi::__forced_unwind&) {  // Python ends a thread that comes back from a kernel at exit
+    throw;
+#endif
   } catch (...) {
     torch::translate_exception_to_python(std::current_exception());
   }

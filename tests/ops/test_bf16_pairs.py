@@ -89,6 +89,15 @@ def bits(times: float) -> list[Tensor]:
     return found
 
 
+def check_constant_channel() -> None:
+    """Its variance is exactly 0, though the mean of the sample is small."""
+    x = features("noise", 2, 9, 99).bfloat16()
+    x[:, 4] = 1.7
+    found = covariance_pool(x)
+    assert not found[:, 4].any()
+    assert not found[:, :, 4].any()
+
+
 def run(code: str, isa: str, *arguments: str) -> str:
     path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
     environment = {**os.environ, "CCDN_CPU_ISA": isa, "PYTHONPATH": path}
@@ -101,6 +110,10 @@ def run(code: str, isa: str, *arguments: str) -> str:
 @pytest.mark.parametrize("iterations", [5, pytest.param(10, marks=pytest.mark.slow)])
 def test_the_error_rule_holds(iterations: int) -> None:
     run(f"t.check_rule({iterations})", "avx512-bf16")
+
+
+def test_a_constant_channel_has_no_variance() -> None:
+    run("t.check_constant_channel()", "avx512-bf16")
 
 
 @pytest.mark.parametrize(("times", "alike"), [(0.5 * BOUND, False), (1.5 * BOUND, True)])

@@ -1,4 +1,4 @@
-"""What binds a call of one feature map or matrix to its native kernels (registry.Bound).
+"""What binds a call to its native kernels (registry.Bound).
 
 The kernels get what they save in one memory, piece after piece, each at the beginning of a cache
 line. Without gradients that memory is scratch.

@@ -17,6 +17,10 @@ namespace CCDN_ISA {
 // iterations their errors reached what is allowed between 1024 and 4096.
 constexpr double kMeanBound = 16;
 
+// A channel's variance, as a share of its squared mean, below which nothing is left of it: that of
+// a constant channel is exactly 0.
+constexpr double kSmallestVariance = 0x1p-14;
+
 // Far from numbers that the instruction takes for zero, or whose sum overflows.
 constexpr double kSmallest = 0x1p-60, kLargest = 0x1p60;
 
@@ -184,7 +188,12 @@ CCDN_TARGET bool pair_gram(Team& team, const Features<float>& x, bool by_channel
   }
   const int64_t n = by_channel ? x.channels : x.positions;
   double squares = 0;
-  for (int64_t d = 0; d < x.channels; ++d) squares += double(x.mean[d]) * double(x.mean[d]);
+  for (int64_t d = 0; d < x.channels; ++d) {
+    const double square = double(x.mean[d]) * double(x.mean[d]);
+    squares += square;
+    if (by_channel && double(out[diagonal_index<float>(n, d)]) < kSmallestVariance * square)
+      return false;
+  }
   if (!by_channel) centre_both(team, n, room, out);
   const double trace = trace_of(out, n);
   return squares <= kMeanBound * trace && trace >= kSmallest && trace <= kLargest;
