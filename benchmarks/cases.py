@@ -29,10 +29,12 @@ COMPILED_UP_TO = 0.03  # seconds of an eager step
 COMPILED_ROWS = 1
 _compiled_rows: Counter[str] = Counter()
 
-# Of all inputs. A row of 16 bits has one baseline, itself in float32: is it at least as fast?
-DTYPE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
-    os.environ.get("CCDN_BENCH_DTYPE", "float32")
-]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Of all inputs. A row in 16 bits has one baseline: itself in float32.
+_NAME = os.environ.get("CCDN_BENCH_DTYPE", "float32")
+if _NAME not in DTYPES:
+    raise SystemExit(f"CCDN_BENCH_DTYPE is {_NAME!r}; expected one of {', '.join(DTYPES)}")
+DTYPE = DTYPES[_NAME]
 NARROW = DTYPE.itemsize == 2
 
 # In this order in every table. sqrth computes another function, the exact root.

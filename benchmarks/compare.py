@@ -167,7 +167,8 @@ def summary(
         *(f"- **left out**: {line}" for line in left_out),
         "",
         f"x is the time before over the time after, both the fastest of rounds that took turns, in "
-        f"{clock}; float32, forward and backward, checked against the float64 reference.",
+        f"{clock}; float32, forward and backward. Rows were checked against the float64 reference "
+        "first.",
     ]
     if rows:
         lines += ["", "## Geometric means", "", *tables.markdown(means(rows))]
@@ -185,14 +186,23 @@ def summary(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("before", type=Path, help="a folder with ccdn_ops and its built module")
-    parser.add_argument("after", type=Path, help="another one")
     parser.add_argument(
-        "--operators", nargs="*", choices=grid.WITH_GRID, default=grid.WITH_GRID, metavar="NAME"
+        "before", type=Path, help="the older tree: a folder with ccdn_ops and its built module"
+    )
+    parser.add_argument("after", type=Path, help="the newer one")
+    parser.add_argument(
+        "--operators",
+        nargs="*",
+        choices=grid.WITH_GRID,
+        default=grid.WITH_GRID,
+        metavar="NAME",
+        help="default: every operator with a grid of its own",
     )
     parser.add_argument("--seconds", type=float, default=1.0, help="of a row, both trees together")
     parser.add_argument("--out", type=Path, help="also writes the Markdown into this file")
     options = parser.parse_args(arguments)
+    if NARROW:
+        parser.error("rows are float32 here; unset CCDN_BENCH_DTYPE")
     with Tree("before", options.before) as before, Tree("after", options.after) as after:
         trees = (before, after)
         if before.versions != after.versions:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from parts import GRADIENT, PRODUCTS
 
 from ccdn_ops.newton_schulz_plan import newton_schulz_plan, products
@@ -58,8 +59,6 @@ def _ratio(numbers: Iterator[tuple[int, Numbers]]) -> float:
 
 
 def isqrt_cov(channels: int, positions: int, iterations: int = 5) -> Iterator[tuple[int, Numbers]]:
-    import torch
-
     plan = newton_schulz_plan(channels, positions, iterations, torch.float32, save=True)
     by_positions = plan.side == "positions"
     n, m = (positions, channels) if by_positions else (channels, positions)

@@ -1,9 +1,9 @@
 """The parts that a row's time is split into, by the functions that a profiler names.
 
 The CPU kernels are compiled once for each instruction set, each copy in a namespace isa_*. A
-function that the compiler inlines counts as the one that calls it. PARTS and AROUND have every
-function that a compiler leaves; a name that is missing is an error, so that no time is hidden in a
-rest.
+function that the compiler inlines counts as the one that calls it. PARTS has every function
+of the kernels that a compiler leaves; a name that is missing is an error, so that no time is hidden
+in a rest.
 """
 
 from __future__ import annotations
@@ -44,15 +44,11 @@ PARTS = {
     "loss": "sum_units collect loss gradient narrow_at widen_at",
     BETWEEN: "widen_numbers narrow_numbers add_numbers",
 }
-# Of what is around the kernels, compiled once: csrc/cpu/*/*.cpp but for *_kernels.cpp.
+# Of what is around the kernels, compiled once: csrc/cpu/*/*.cpp but for *_kernels.cpp. All else
+# there checks and hands out tasks.
 AROUND = {
     BETWEEN: "pool pool_to_gates pool_to_mean task tasks forward backward typed_of narrow"
     " ctm_forward_cpu ctm_backward_cpu",
-    # Checks and the handing out of tasks; every NAME_forward_cpu is like these.
-    CALLS: "isa has_f16c has_avx512_bf16 bf16_pairs wants parallel_for has_parallel_for"
-    " set_parallel_for for_samples each run run_worker run_task tasks_of kernels_of gradient_block"
-    " sum_block schedule_of slot_bytes check valid place at wide of squeezes maps Workspace Memory"
-    " NewtonSchulzSteps",
 }
 OTHERS = (SYSTEM, WAITING, CALLS, PADDING)
 ALL = (*PARTS, *OTHERS)
@@ -83,18 +79,14 @@ def native_part(symbol: str) -> str:
     full = name_of(symbol)
     name = full.rpartition("::")[2]
     if not full.startswith("ccdn::isa_"):
-        if name in _AROUND:
-            return _AROUND[name]
-        if re.search(r"_(forward|backward|workspace)_cpu$", name):
-            return CALLS
-    else:
-        if name.endswith("_kernels"):  # hands over the addresses of the others
-            return CALLS
-        types = re.search(rf"\b{re.escape(name)}<([^<>]*)>", symbol)
-        kind = "<S,T>" if types and "," in types[1] else "<T>"
-        for found in (name, name + kind):
-            if found in _KERNELS:
-                return _KERNELS[found]
+        return _AROUND.get(name, CALLS)  # CALLS: checks and the handing out of tasks
+    if name.endswith("_kernels"):  # hands over the addresses of the others
+        return CALLS
+    types = re.search(rf"\b{re.escape(name)}<([^<>]*)>", symbol)
+    kind = "<S,T>" if types and "," in types[1] else "<T>"
+    for found in (name, name + kind):
+        if found in _KERNELS:
+            return _KERNELS[found]
     raise UnknownFunctionError(f"{symbol!r} is in no part of benchmarks/parts.py; add {name!r}")
 
 

@@ -9,9 +9,9 @@ alone, so a run and this command draw the same.
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
-import sys
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -270,15 +270,21 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     from ccdn.runtime.files import atomic_write
 
-    for path in map(Path, arguments):
-        for kind, picture in draw(path.read_text(encoding="utf-8")).items():
+    parser = argparse.ArgumentParser(description="Draws FILE.png and FILE.svg from tables FILE.md.")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.md")
+    for path in parser.parse_args(arguments).files:
+        try:
+            pictures = draw(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            parser.error(f"{path}: {error}")
+        for kind, picture in pictures.items():
             with atomic_write(path.with_suffix(f".{kind}")) as file:
                 file.write(picture)
             print(f"wrote {path.with_suffix(f'.{kind}')}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

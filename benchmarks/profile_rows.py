@@ -35,7 +35,7 @@ import panels
 import parts
 import tables
 import torch
-from cases import checked, roofline_seconds, steps
+from cases import NARROW, checked, roofline_seconds, steps
 from timing import THREADS, interleaved, thread
 
 from ccdn_ops.backends import native
@@ -46,10 +46,10 @@ HALF = 0.5
 HERTZ = 2000  # samples a second of processor time
 
 LEGEND = (
-    "Each row's share of its roofline is that of the fastest round without a profiler, on one "
-    "thread in its processor time; then, in percent of the processor's time, the parts of a "
-    "repetition under perf, {samples} samples a row. *ms under perf* is the mean of those "
-    "repetitions, in a process of their own, which gets its memory from the system in another way "
+    "Each row's share of its roofline is that of the fastest round without a profiler, {how}; "
+    "then, in percent of the processor's time, the parts of a repetition under perf, {samples} "
+    "samples a row. *ms under perf* is the processor's time of those repetitions on average, in a "
+    "process of their own, which gets its memory from the system in another way "
     "than the first where the two differ much. What a compiler inlines counts as its caller. "
     "*{padding}* is arithmetic: the numbers of products and gradients that the panels of 32 "
     "columns compute and nobody needs, taken from those parts. *One call* is arithmetic, too: what "
@@ -227,7 +227,8 @@ def summary(
     lines += [f"- **warning**: {doubt}" for doubt in doubts]
     number = min((sum(counter.values()) for counter in samples.values()), default=0)
     named = {"padding": parts.PADDING, "calls": parts.CALLS, "pages": parts.SYSTEM}
-    lines += ["", LEGEND.format(samples=f"at least {number}", **named)]
+    how = "on one thread in its processor time" if THREADS == 1 else f"on {THREADS} threads"
+    lines += ["", LEGEND.format(samples=f"at least {number}", how=how, **named)]
     for operator, count in counts.items():
         few = [row for row in rows if row.operator == operator]
         lines += ["", f"## {operator}", ""]
@@ -260,9 +261,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "operators", nargs="*", default=DEFAULT, help=f"default: {', '.join(DEFAULT)}"
     )
     parser.add_argument("--seconds", type=float, default=1.2, help="of a row under perf")
-    parser.add_argument("--out", type=Path, default=grid.HERE / "results", help="folder")
+    parser.add_argument(
+        "--out", type=Path, default=grid.HERE / "results", help="folder for <machine>-profile.md"
+    )
     parser.add_argument("--repeat", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if NARROW:
+        parser.error("rows are float32 here; unset CCDN_BENCH_DTYPE")
     torch.set_num_threads(THREADS)
     if options.repeat:
         keys = json.loads((options.repeat / "rows.json").read_text())

@@ -41,6 +41,7 @@ class Tree:
         )
         about = self.ask(about=True)
         if about["problem"]:
+            self.__exit__()
             raise SystemExit(f"{name}: {about['problem']}")
         self.operators = set(about["operators"])
         self.built, self.versions = about["built"], about["versions"]

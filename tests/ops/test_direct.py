@@ -103,7 +103,7 @@ def nothing_but_bound(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @every
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_a_third_call_is_bound(
     operator: Operator, dtype: torch.dtype, layout: str, monkeypatch: pytest.MonkeyPatch

@@ -34,7 +34,7 @@ PROCESSORS = {"x86-64-v4": (2, 0), "avx512-bf16": (2, 2), "avx512-bf16 in floats
 def why_missing() -> str | None:
     if importlib.util.find_spec("bochscpu") is None:
         return "bochscpu-python, which emulates AVX-512, is not installed"
-    return None if shutil.which("g++") else "no g++"
+    return None if shutil.which("g++") and shutil.which("nm") else "no g++ or nm"
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -139,7 +139,7 @@ class Processor:
         session.missing_page_handler = missing
         state = bochscpu.State()
         bochscpu.cpu.set_long_mode(state)
-        state.cr0, state.cr3, state.cr4, state.efer = 0x80050033, root, 0x406E0 | 0x600, 0xD01
+        state.cr0, state.cr3, state.cr4, state.efer = 0x80050033, root, 0x406E0, 0xD01
         state.xcr0, state.mxcsr, state.mxcsr_mask, state.rflags = 0xE7, 0x1F80, 0xFFFF, 2
         state.cs = segment(0x10, 0xA09B)
         state.ss = state.ds = state.es = state.gs = segment(0x18, 0xC093)

@@ -1,5 +1,5 @@
 // Loaded before BochsCPU's module: a processor with AVX-512 and AVX512-BF16 instead of its own
-// choice, and two functions of glibc 2.38 that it asks for. BOCHS_MODULE is that module's path.
+// choice, and two functions of glibc 2.38 that it asks for, where glibc is older. BOCHS_MODULE is that module's path.
 #include <dlfcn.h>
 
 #include <cstdarg>
@@ -23,6 +23,7 @@ extern "C" {
 
 void* _Z23create_corei3_cnl_cpuidP8BX_CPU_C(void* cpu) { return sapphire_rapids(cpu); }
 
+#if !__GLIBC_PREREQ(2, 38)
 unsigned long long __isoc23_strtoull(const char* text, char** end, int base) {
   return std::strtoull(text, end, base);
 }
@@ -34,4 +35,5 @@ int __isoc23_sscanf(const char* text, const char* format, ...) {
   va_end(values);
   return found;
 }
+#endif
 }
