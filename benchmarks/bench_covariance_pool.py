@@ -1,4 +1,4 @@
-"""covariance_pool on the CPU, forward and backward in float32."""
+"""covariance_pool on the CPU, forward and backward."""
 
 from __future__ import annotations
 

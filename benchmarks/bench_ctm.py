@@ -1,4 +1,4 @@
-"""ctm on the CPU, forward and backward in float32: dual_squeeze, the gates and the excited maps."""
+"""ctm on the CPU, forward and backward: dual_squeeze, the gates and the excited maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""dual_squeeze on the CPU, forward and backward in float32."""
+"""dual_squeeze on the CPU, forward and backward."""
 
 from __future__ import annotations
 

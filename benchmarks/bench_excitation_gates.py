@@ -1,4 +1,4 @@
-"""excitation_gates on the CPU, forward and backward in float32, with R = D / 4."""
+"""excitation_gates on the CPU, forward and backward, with R = D / 4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""isqrt_cov on the CPU, forward and backward in float32: few positions, then more of them.
+"""isqrt_cov on the CPU, forward and backward: few positions, then more of them.
 
 "eigh" and "sqrth": see bench_newton_schulz_sqrt.py.
 """

@@ -1,4 +1,4 @@
-"""multi_excite on the CPU, forward and backward in float32. The reference broadcasts."""
+"""multi_excite on the CPU, forward and backward. The reference broadcasts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""newton_schulz_sqrt on the CPU, forward and backward in float32.
+"""newton_schulz_sqrt on the CPU, forward and backward.
 
 "eigh" computes the same function of the eigenvalues. On a CPU it is fast for large matrices, but 5
 to 100 times less exact, which the checks allow: compare its error with that of the others.

@@ -26,6 +26,7 @@ os.environ.setdefault("CCDN_BENCH_THREADS", "1")
 
 import grid
 import tables
+from cases import NARROW
 from timing import FULL, THREADS
 from tree import Tree
 
