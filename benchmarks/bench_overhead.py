@@ -4,10 +4,11 @@ A row has the native kernels alone (the calls that the backend makes, repeated w
 that it prepared, and with what a call of them from Python takes), a call without gradients and a
 forward and backward pass. Beside them stands what PyTorch itself needs for a bare aten operator
 (tanh; var_mean over the last dimension, which has two outputs and reduces, as a squeeze does) and
-for a torch.autograd.Function (around tanh; with as many inputs and outputs as the operator). All take turns in
-one run and are timed by the CPU time of their thread: on a CPU a backward pass runs in the thread
-that asks for it. Prints its own tables, because these baselines compute something else; the last
-one is that of docs/benchmarks.md.
+for a torch.autograd.Function (around tanh; with as many inputs and outputs as the operator).
+
+All take turns in one run and are timed by the CPU time of their thread: on a CPU a backward pass
+runs in the thread that asks for it. Prints its own tables, because these baselines compute
+something else; the last one is that of docs/benchmarks.md.
 """
 
 from __future__ import annotations
