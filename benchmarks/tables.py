@@ -68,8 +68,14 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
                 means[name] = geometric_mean(values)
         rest = len(titles) - len(BASELINES)
         lines.append([*_ratios(means), "geometric mean", *[""] * (rest - 1)])
-    kept = [i for i, _ in enumerate(titles) if any(line[i] for line in lines)]
-    return [[line[i] for i in kept] for line in [titles, *lines]]
+    return _filled([titles, *lines])
+
+
+def _filled(lines: Sequence[list[str]]) -> list[list[str]]:
+    """Without the columns that have nothing but a title."""
+    titles, *rest = lines
+    kept = [i for i, _ in enumerate(titles) if any(line[i] for line in rest)]
+    return [[line[i] for i in kept] for line in lines]
 
 
 def _ratios(ratios: dict[str, float]) -> list[str]:
@@ -144,7 +150,7 @@ def _overview(groups: dict[str, list[Row]]) -> list[list[str]]:
                 means[name] = geometric_mean(values)
         least = min(row.ratios["best eager"] for row in rows)
         lines.append([*_ratios(means), operator, str(len(rows)), f"{least:.2f}"])
-    return lines
+    return _filled(lines)
 
 
 def conditions() -> dict[str, str]:
