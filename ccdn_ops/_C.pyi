@@ -23,7 +23,7 @@ def call(function: int, shape: int, addresses: list[int], workers: int) -> int: 
 
 # From here on written by csrc/bindings.py.
 
-interface: Literal["be485db24aaf"]
+interface: Literal["53ab86829dca"]
 
 class CocsShape:
     def __init__(

@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <exception>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace ccdn_torch {
@@ -105,6 +106,12 @@ inline bool fit(const std::vector<Signature>& expected, PyObject* tensors) {
   return true;
 }
 
+// The key of named tensors, where torch has it: torch 2.10 excludes it in backward passes.
+template <class Key, class = void>
+constexpr c10::DispatchKeySet named_keys{};
+template <class Key>
+constexpr c10::DispatchKeySet named_keys<Key, std::void_t<decltype(Key::Named)>>{Key::Named};
+
 // Whether nobody watches or changes what this thread does, as far as torch tells: no mode, no
 // transform, no key that this thread adds to or takes from every tensor's, no trace, no profiler,
 // no forward-mode level.
@@ -118,9 +125,10 @@ inline bool undisturbed() {
     return keys;
   }();
   const auto now = c10::impl::tls_local_dispatch_key_set();
-  const auto cast = c10::autocast_dispatch_keyset;  // autocast does not change our operators
+  // Autocast does not change our operators, and our tensors have no names.
+  const auto any = c10::autocast_dispatch_keyset | named_keys<c10::DispatchKey>;
   const auto same = [&](const c10::impl::LocalDispatchKeySet& wanted) {
-    return now.included_ == wanted.included_ && (now.excluded_ | cast) == (wanted.excluded_ | cast);
+    return now.included_ == wanted.included_ && (now.excluded_ | any) == (wanted.excluded_ | any);
   };
   return (same(usual) || same(inference)) && at::impl::PythonTorchFunctionTLS::stack_len() == 0 &&
          !c10::impl::TorchDispatchModeTLS::any_modes_set() && !torch::jit::tracer::isTracing() &&
