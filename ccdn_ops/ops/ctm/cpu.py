@@ -10,26 +10,27 @@ from torch import Tensor
 from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.cpu import binding, device
 from ccdn_ops.backends.cpu.scratch import scratch_memory
-from ccdn_ops.layout import empty_maps, in_lines, in_order_of
-from ccdn_ops.ops.ctm.whole import plan_of, saved_sizes, shape_of
+from ccdn_ops.layout import empty_maps, in_lines
+from ccdn_ops.ops.ctm.whole import (
+    backward_inputs,
+    empty_results,
+    plan_of,
+    saved_sizes,
+    shape_of,
+    why_not,
+)
 from ccdn_ops.ops.excitation_gates.cpu import are_read
 from ccdn_ops.precision import accumulation_dtype
 
 
 def _supports(x: Tensor, *arguments: Any) -> str | None:
-    """As the other kernels, with both orders: with one the parts are as good."""
-    reduce_weight = arguments[0]
-    if reduce_weight.shape[1] != 2:
-        return "the CPU kernel of the whole ctm has two orders"
-    return device.supports(x)
+    return why_not(arguments[0], "CPU") or device.supports(x)
 
 
 def _forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     *weights, iterations = arguments
-    plan, p = plan_of(x, iterations, "cpu"), weights[0].shape[0]
-    outputs = empty_maps(x, x.shape[0], p), x.new_empty(x.shape[0], p, x.shape[1])
-    wide = accumulation_dtype(x.dtype)
-    saved = [x.new_empty(size, dtype=wide) for size in saved_sizes(x, weights[0], plan)]
+    plan = plan_of(x, iterations, "cpu")
+    outputs, saved = empty_results(x, weights[0], plan)
     x, line_stride = in_lines(x)
     module, workers = native.require(), torch.get_num_threads()
     shape = shape_of(x, line_stride, weights[0], plan)
@@ -44,12 +45,7 @@ def _backward(
 ) -> tuple[Tensor, ...]:
     weights, saved, iterations = arguments[:4], arguments[4:-1], arguments[-1]
     grads = empty_maps(x, x.shape[0]), *(torch.empty_like(w) for w in weights)
-    upstream = (
-        None if grad_excited is None else in_order_of(x, grad_excited),
-        None if grad_pooled is None else grad_pooled.contiguous(),
-    )
-    # The kernels write the gradient with the strides that they read.
-    x, line_stride = in_lines(x if x.stride() == grads[0].stride() else in_order_of(x, x))
+    upstream, x, line_stride = backward_inputs(grad_excited, grad_pooled, x, grads[0])
     plan = plan_of(x, iterations, "cpu")
     module, workers = native.require(), torch.get_num_threads()
     shape = shape_of(x, line_stride, weights[0], plan)

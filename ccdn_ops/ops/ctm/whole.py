@@ -8,8 +8,17 @@ from typing import Any
 from torch import Tensor
 
 from ccdn_ops.backends import native, structs
+from ccdn_ops.layout import empty_maps, in_lines, in_order_of
 from ccdn_ops.plans import DualSqueezePlan, dual_squeeze_plan
 from ccdn_ops.precision import DTYPE_NAMES, accumulation_dtype
+
+
+def why_not(reduce_weight: Tensor, device: str) -> str | None:
+    """Why the kernel does not serve such weights; None if it does. With one order the parts are as
+    good."""
+    if reduce_weight.shape[1] != 2:
+        return f"the {device} kernel of the whole ctm has two orders"
+    return None
 
 
 def plan_of(x: Tensor, iterations: int, device: str) -> DualSqueezePlan:
@@ -36,3 +45,25 @@ def saved_sizes(x: Tensor, reduce_weight: Tensor, plan: DualSqueezePlan) -> list
     squeezes, gates = (batch, channels), (batch, p, channels)
     hidden, scales = (batch, p, orders, units), (batch, p, orders, channels)
     return [squeezes, squeezes, (batch,), (batch, n, n), gates, hidden, scales]
+
+
+def empty_results(
+    x: Tensor, reduce_weight: Tensor, plan: DualSqueezePlan
+) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
+    """What the forward pass writes: excited and pooled, and what is saved."""
+    batch, channels, p = x.shape[0], x.shape[1], reduce_weight.shape[0]
+    wide = accumulation_dtype(x.dtype)
+    saved = [x.new_empty(size, dtype=wide) for size in saved_sizes(x, reduce_weight, plan)]
+    return (empty_maps(x, batch, p), x.new_empty(batch, p, channels)), saved
+
+
+def backward_inputs(
+    grad_excited: Tensor | None, grad_pooled: Tensor | None, x: Tensor, grad_x: Tensor
+) -> tuple[tuple[Tensor | None, Tensor | None], Tensor, int]:
+    """The upstream gradients and x as the backward pass reads them, and x's stride from line to
+    line. The kernels write grad_x with the strides of that x."""
+    upstream = (
+        None if grad_excited is None else in_order_of(x, grad_excited),
+        None if grad_pooled is None else grad_pooled.contiguous(),
+    )
+    return upstream, *in_lines(x if x.stride() == grad_x.stride() else in_order_of(x, x))

@@ -17,6 +17,12 @@ class Arena {
  public:
   explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
 
+  // From the first cache line of a block, for which it has kSlotAlignment bytes more.
+  static Arena aligned(void* block) {
+    const auto start = (reinterpret_cast<std::uintptr_t>(block) + 63) / 64 * 64;
+    return Arena(reinterpret_cast<void*>(start));
+  }
+
   template <class T>
   T* take(int64_t count) {
     T* piece = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;

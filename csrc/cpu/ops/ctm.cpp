@@ -92,9 +92,7 @@ struct Workspace {
 
   Workspace(const CtmShape& s, int workers, bool backward, void* base) : Workspace() {
     const int64_t wide = s.excite.dtype == Dtype::f64 ? 8 : 4, own = typed_of(s).bytes;
-    // The start is aligned to a cache line, for which there is room.
-    char* start = static_cast<char*>(base);
-    Arena arena(start ? start + (64 - reinterpret_cast<uintptr_t>(start) % 64) % 64 : nullptr);
+    Arena arena = Arena::aligned(base);
     const auto take = [&](int64_t count, int64_t bytes) { return arena.take<char>(count * bytes); };
     const int64_t gates_count = squeezes(s) * s.excite.excitations;
     if (narrow(s)) pooled = take(gates_count, wide);

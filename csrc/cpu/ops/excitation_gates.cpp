@@ -41,9 +41,7 @@ int64_t place(ExcitationGatesJob& job, bool backward, void* base) {
   const int64_t networks = s.excitations * s.orders, size = s.weights_dtype == Dtype::f64 ? 8 : 4;
   const bool narrow = s.dtype == Dtype::bf16 || s.dtype == Dtype::f16;
   const int64_t widened = narrow ? s.orders * s.batch * s.channels * size : 0;
-  // The start is aligned to a cache line, for which there is room.
-  char* start = static_cast<char*>(base);
-  Arena arena(base ? start + (64 - reinterpret_cast<uintptr_t>(base) % 64) % 64 : nullptr);
+  Arena arena = Arena::aligned(base);
   if (backward) {
     job.grad_logits = arena.take<char>(s.batch * networks * s.channels * size);
     job.grad_hidden = arena.take<char>(s.batch * networks * s.hidden * size);
