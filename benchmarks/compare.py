@@ -2,12 +2,14 @@
 
     python benchmarks/compare.py ../before .
     CCDN_BENCH=full python benchmarks/compare.py ../before . --operators ctm --out compared.md
+    CCDN_BENCH_DTYPE=bfloat16 python benchmarks/compare.py . . --isas x86-64-v3 x86-64-v4
 
 BEFORE and AFTER are folders with a `ccdn_ops` and its built module, such as worktrees. Each has a
 process of its own, with this Python and its torch, which only calls the public functions: the
 grids, the checks and the clock are those of this file's folder. The two take turns, A B B A, and
 what is compared are their fastest rounds, on one thread unless CCDN_BENCH_THREADS says more. What
-one of them lacks is left out, and said. Prints Markdown.
+one of them lacks is left out, and said. Both may be the same tree with two instruction sets.
+Prints Markdown.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ os.environ.setdefault("CCDN_BENCH_THREADS", "1")
 
 import grid
 import tables
-from cases import NARROW
+from cases import DTYPE
 from timing import FULL, THREADS
 from tree import Tree
+
+from ccdn_ops.backends import native
 
 ROUND = 5e-3  # seconds of one turn: long beside the change from one process to the other
 CALLS_OF_OVERHEAD = 50
@@ -158,6 +162,7 @@ def summary(
 ) -> str:
     """The whole Markdown file."""
     clock = "processor time of the thread" if THREADS == 1 else "time"
+    dtype = str(DTYPE).removeprefix("torch.")
     lines = [
         f"# Before and after: {tables.cpu_model()}, {THREADS} threads",
         "",
@@ -167,8 +172,8 @@ def summary(
         f"- grid: {'full (CCDN_BENCH=full)' if FULL else 'quick'}",
         *(f"- **left out**: {line}" for line in left_out),
         "",
-        f"x is the time before over the time after, both the fastest of rounds that took turns, in "
-        f"{clock}; float32, forward and backward. Rows were checked against the float64 reference "
+        "x is the time before over the time after, both the fastest of rounds that took turns, in "
+        f"{clock}; {dtype}, forward and backward. Rows were checked against the float64 reference "
         "first.",
     ]
     if rows:
@@ -199,12 +204,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="NAME",
         help="default: every operator with a grid of its own",
     )
+    parser.add_argument(
+        "--isas",
+        nargs=2,
+        choices=native.CPU_ISAS,
+        default=(None, None),
+        metavar=("BEFORE", "AFTER"),
+        help=f"CCDN_CPU_ISA of each, of {', '.join(native.CPU_ISAS)}; default: the machine's best",
+    )
     parser.add_argument("--seconds", type=float, default=1.0, help="of a row, both trees together")
     parser.add_argument("--out", type=Path, help="also writes the Markdown into this file")
     options = parser.parse_args(arguments)
-    if NARROW:
-        parser.error("rows are float32 here; unset CCDN_BENCH_DTYPE")
-    with Tree("before", options.before) as before, Tree("after", options.after) as after:
+    first, second = options.isas
+    with (
+        Tree("before", options.before, first) as before,
+        Tree("after", options.after, second) as after,
+    ):
         trees = (before, after)
         if before.versions != after.versions:
             raise SystemExit(f"{before.versions} and {after.versions} cannot be compared")

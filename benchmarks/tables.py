@@ -170,7 +170,8 @@ def conditions() -> dict[str, str]:
         "versions": f"ccdn {ccdn_ops.__version__}, torch {torch.__version__}, numpy "
         f"{numpy.__version__}, Python {platform.python_version()}, {platform.system()} "
         f"{platform.release()}",
-        "native module": "none" if module is None else f"compiler {module.compiler}",
+        "native module": f"{cpu_isa()}, compiler {module.compiler}" if module else "none",
+        "PyTorch's instruction set": torch.backends.cpu.get_cpu_capability(),
         "grid": "full (CCDN_BENCH=full)" if FULL else "quick",
         "copy of a large array": f"{copy:.1f} GB/s, read and written",
         "float32 matrix product": f"{product:.0f} Gop/s",
@@ -188,9 +189,20 @@ def cpu_model() -> str:
     return re.sub(r"\s+", " ", re.sub(r"\((R|TM)\)", "", name)).strip()
 
 
+def cpu_isa() -> str:
+    """The instruction set of the native kernels, or "pytorch" without them."""
+    from ccdn_ops.backends import native
+
+    module = native.module()
+    return "pytorch" if module is None else str(module.cpu_isa())
+
+
 def machine() -> str:
-    """A file name for this machine and number of threads; CCDN_BENCH_MACHINE overrides it."""
-    name = os.environ.get("CCDN_BENCH_MACHINE") or f"{cpu_model()} {THREADS} threads"
+    """A file name for this machine, its instruction set and the number of threads.
+
+    CCDN_BENCH_MACHINE overrides it.
+    """
+    name = os.environ.get("CCDN_BENCH_MACHINE") or f"{cpu_model()} {cpu_isa()} {THREADS} threads"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

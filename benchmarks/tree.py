@@ -19,22 +19,30 @@ from typing import Any
 from unittest.mock import MagicMock
 
 HERE = Path(__file__).resolve().parent
+# glibc keeps freed memory. Otherwise large tensors lie in fresh pages, and zeroing these takes
+# longer than some kernels, in one process and not in the other.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 40), "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 
 
 class Tree:
     """The asking side.
 
-    name: "before" or "after"; operators: those that the tree has; commit, built, versions: for the
-    table.
+    name: "before" or "after"; isa: its CCDN_CPU_ISA, or None; operators: those that the tree has;
+    commit, built, versions: for the table.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, isa: str | None = None) -> None:
         self.name, self.folder = name, folder.resolve()
         if not (self.folder / "ccdn_ops" / "__init__.py").is_file():
             raise SystemExit(f"{name}: there is no ccdn_ops in {self.folder}")
         self._process = subprocess.Popen(
             [sys.executable, __file__, str(self.folder)],
-            env={**os.environ, "PYTHONPATH": str(self.folder)},
+            env={
+                **KEEP_MEMORY,
+                **os.environ,
+                "PYTHONPATH": str(self.folder),
+                **({} if isa is None else {"CCDN_CPU_ISA": isa}),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -44,7 +52,10 @@ class Tree:
             self.__exit__()
             raise SystemExit(f"{name}: {about['problem']}")
         self.operators = set(about["operators"])
-        self.built, self.versions = about["built"], about["versions"]
+        self.built, self.versions = f"{about['isa']}, {about['built']}", about["versions"]
+        if isa not in (None, about["isa"]):
+            self.__exit__()
+            raise SystemExit(f"{name}: this machine runs {about['isa']}, not {isa}")
         done = subprocess.run(
             ["git", "-C", str(self.folder), "describe", "--always", "--dirty=+"],
             capture_output=True,
@@ -127,6 +138,7 @@ class Served:
         return {
             "problem": problem,
             "operators": [name for name in ccdn_ops.__all__ if callable(getattr(ccdn_ops, name))],
+            "isa": getattr(module, "cpu_isa", str)(),
             "built": "" if module is None else f"compiler {module.compiler}, {direct_calls()}",
             "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
         }

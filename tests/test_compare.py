@@ -85,6 +85,24 @@ def test_a_process_that_ends(load: Load, tmp_path: Path) -> None:
         load("tree").Tree("before", tmp_path)
 
 
+def test_a_tree_in_an_instruction_set(load: Load) -> None:
+    if native.module() is None:
+        pytest.skip(native.why_missing())
+    tree = load("tree").Tree
+    with tree("before", ROOT, "base") as base:
+        assert base.built.startswith("base, compiler ")
+
+
+def test_an_instruction_set_that_the_machine_lacks(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = load("tree").Tree
+    about = {"problem": None, "operators": [], "isa": "base", "built": "", "versions": ""}
+    monkeypatch.setattr(tree, "ask", lambda *_, **__: about)
+    with pytest.raises(SystemExit, match="after: this machine runs base, not x86-64-v4"):
+        tree("after", ROOT, "x86-64-v4")
+
+
 def test_a_tree_in_a_process_of_its_own(load: Load) -> None:
     """This one with itself: a row, a call in both ways, and a row that fails."""
     if native.module() is None:

@@ -68,23 +68,31 @@ CCDN_INLINE void narrow(float value, Half& out) {
   out.bits = uint16_t(half | sign);
 }
 
+#if CCDN_VECTOR_BYTES >= 32
+// One shuffle of bytes puts 16 bits into the upper half of a float: half of what a conversion of
+// integers and a shift cost.
+CCDN_INLINE __m128i upper_halves() {
+  return _mm_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7);
+}
+// In both lanes; the upper lane shuffles the upper 8 bytes.
+CCDN_INLINE __m256i widen_eight(__m128i bits) {
+  const __m256i places = _mm256_set_m128i(
+      _mm_setr_epi8(-1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15), upper_halves());
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bits), places);
+}
+#endif
+
 // As many elements as a vector has doubles.
 #if CCDN_VECTOR_BYTES == 64
 CCDN_INLINE Doubles load_doubles(const BFloat16* p) {
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  const __m256 values = (__m256)_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16);
-  return (Doubles)_mm512_maskz_cvtps_pd(0xff, values);
+  return (Doubles)_mm512_maskz_cvtps_pd(0xff, (__m256)widen_eight(bits));
 }
 CCDN_INLINE Doubles load_doubles(const Half* p) {
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return (Doubles)_mm512_maskz_cvtps_pd(0xff, _mm256_cvtph_ps(bits));
 }
 #elif CCDN_VECTOR_BYTES == 32
-// One shuffle of bytes puts 16 bits into the upper half of a float: half of what a conversion of
-// integers and a shift cost.
-CCDN_INLINE __m128i upper_halves() {
-  return _mm_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7);
-}
 CCDN_INLINE Doubles load_doubles(const BFloat16* p) {
   const __m128i bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
   return (Doubles)_mm256_cvtps_pd((__m128)_mm_shuffle_epi8(bits, upper_halves()));
@@ -160,13 +168,11 @@ CCDN_INLINE void store_first_bits(void* p, HalfBits bits, int64_t count) {
 // one instruction, but makes zeros of subnormal numbers.
 CCDN_INLINE Simd<float>::Vector widen_bits(HalfBits bits, BFloat16) {
 #if CCDN_VECTOR_BYTES == 64
-  return (Simd<float>::Vector)_mm512_maskz_slli_epi32(
-      0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, bits), 16);
+  const __m512i place = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return (Simd<float>::Vector)_mm512_maskz_permutexvar_epi16(
+      0xaaaaaaaa, _mm512_maskz_slli_epi32(0xffff, place, 16), _mm512_castsi256_si512(bits));
 #elif CCDN_VECTOR_BYTES == 32
-  // The upper lane shuffles the upper 8 bytes.
-  const __m256i places = _mm256_set_m128i(
-      _mm_setr_epi8(-1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15), upper_halves());
-  return (Simd<float>::Vector)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bits), places);
+  return (Simd<float>::Vector)widen_eight(bits);
 #else
   Simd<float>::Vector v;
   for (int i = 0; i < Simd<float>::lanes; ++i) v[i] = widen(BFloat16{bits.lanes[i]});
@@ -186,18 +192,36 @@ CCDN_INLINE Simd<float>::Vector widen_bits(HalfBits bits, Half) {
 #endif
 }
 
+#if CCDN_VECTOR_BYTES == 64
+// Rounds floats that are no NaN to bf16, in their upper halves.
+CCDN_INLINE __m512i round_to_bf16(__m512i bits) {
+  const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
+  const __m512i half = _mm512_maskz_add_epi32(0xffff, bits, _mm512_set1_epi32(0x7fff));
+  return _mm512_mask_add_epi32(half, odd, half, _mm512_set1_epi32(1));
+}
+
+// Where the upper halves are among the words of a vector, and then of a second one.
+CCDN_INLINE __m512i odd_words() {
+  typedef uint16_t Words __attribute__((vector_size(64)));
+  Words words;
+  for (int i = 0; i < 32; ++i) words[i] = uint16_t(2 * i + 1);
+  return (__m512i)words;
+}
+#endif
+
 CCDN_INLINE HalfBits narrow_bits(Simd<float>::Vector v, BFloat16) {
-#if CCDN_VECTOR_BYTES >= 32
+#if CCDN_VECTOR_BYTES == 64
+  const __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+  const __m512i found =
+      _mm512_mask_mov_epi32(round_to_bf16((__m512i)v), nan, _mm512_set1_epi32(0x7fc00000));
+  const __m512i words = _mm512_maskz_permutexvar_epi16(0xffff, odd_words(), found);
+  return _mm512_maskz_extracti64x4_epi64(0xf, words, 0);
+#elif CCDN_VECTOR_BYTES == 32
   typedef uint32_t Bits __attribute__((vector_size(CCDN_VECTOR_BYTES)));
   const Bits bits = (Bits)v;
   const Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
-  const Bits found = v == v ? rounded : Bits{} + 0x7fc0u;
-#if CCDN_VECTOR_BYTES == 64
-  return _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)found);
-#else
-  const __m256i whole = (__m256i)found;
+  const __m256i whole = (__m256i)(v == v ? rounded : Bits{} + 0x7fc0u);
   return _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
-#endif
 #else
   HalfBits bits;
   for (int i = 0; i < Simd<float>::lanes; ++i) {

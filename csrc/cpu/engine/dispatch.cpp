@@ -57,11 +57,11 @@ Isa isa() noexcept {
 
 Pairs bf16_pairs() noexcept {
   static const Pairs pairs = [] {
-    if (!wants("avx512-bf16")) return Pairs::off;
 #ifdef CCDN_X86_CLONES
-    if (isa() == Isa::x86_64_v4 && has_avx512_bf16()) return Pairs::instruction;
+    const bool limited = wants("x86-64-v4") || isa() != Isa::x86_64_v4;
+    if (!limited && has_avx512_bf16()) return Pairs::instruction;
 #endif
-    return Pairs::emulated;
+    return wants("avx512-bf16") ? Pairs::emulated : Pairs::off;
   }();
   return pairs;
 }

@@ -5,11 +5,13 @@ namespace ccdn {
 
 enum class Isa { base, x86_64_v3, x86_64_v4 };
 
-// The best one; CCDN_CPU_ISA=x86-64-v3 or base lowers the choice, for tests. Constant in a process.
+// The best one; CCDN_CPU_ISA=x86-64-v3 or base lowers the choice, for tests and comparisons.
+// Constant in a process.
 Isa isa() noexcept;
 
-// Products of two pairs of bfloat16 (pair.h): only with CCDN_CPU_ISA=avx512-bf16, in two products
-// of floats where the best instruction set or the processor lacks the instruction.
+// Products of two pairs of bfloat16 (pair.h): where the processor has the instruction, unless
+// CCDN_CPU_ISA names another instruction set. CCDN_CPU_ISA=avx512-bf16 emulates it elsewhere, in
+// two products of floats.
 enum class Pairs { off, emulated, instruction };
 
 Pairs bf16_pairs() noexcept;

@@ -137,10 +137,16 @@ CCDN_TARGET double loss(const CocsLevel& level, const void* sums, double upstrea
   return result;
 }
 
-#if CCDN_VECTOR_BYTES == 32
+#if CCDN_VECTOR_BYTES >= 32
 // Four vectors of doubles as bf16, with one instruction for both halves. A NaN comes from bf16 or
 // from the arithmetic here: its lower bits are zeros, and rounding leaves it a NaN.
 CCDN_INLINE void store_four(BFloat16* out, Doubles a, Doubles b, Doubles c, Doubles d) {
+#if CCDN_VECTOR_BYTES == 64
+  const __m512i low = round_to_bf16((__m512i)floats_of(a, b));
+  const __m512i high = round_to_bf16((__m512i)floats_of(c, d));
+  const __m512i packed = _mm512_maskz_permutex2var_epi16(~__mmask32(0), low, odd_words(), high);
+  _mm512_storeu_si512(out, packed);
+#else
   typedef uint32_t Bits __attribute__((vector_size(32)));
   const auto rounded_bits = [](Doubles low, Doubles high) CCDN_TARGET
       __attribute__((always_inline)) {
@@ -149,6 +155,7 @@ CCDN_INLINE void store_four(BFloat16* out, Doubles a, Doubles b, Doubles c, Doub
       };
   const __m256i packed = _mm256_packus_epi32(rounded_bits(a, c), rounded_bits(b, d));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), packed);
+#endif
 }
 #endif
 
@@ -176,10 +183,11 @@ CCDN_TARGET void gradient(const CocsLevel& level, int64_t begin, int64_t end, co
       };
       constexpr int lanes = Simd<W>::lanes;
       int64_t d = 0;
-#if CCDN_VECTOR_BYTES == 32
+#if CCDN_VECTOR_BYTES >= 32
       if constexpr (std::is_same_v<T, BFloat16>) {
-        for (; d + 16 <= channels; d += 16) {
-          store_four(out + d, value(d), value(d + 4), value(d + 8), value(d + 12));
+        for (; d + 4 * kDoubles <= channels; d += 4 * kDoubles) {
+          store_four(out + d, value(d), value(d + kDoubles), value(d + 2 * kDoubles),
+                     value(d + 3 * kDoubles));
         }
       }
 #endif
