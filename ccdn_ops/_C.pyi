@@ -23,7 +23,7 @@ def call(function: int, shape: int, addresses: list[int], workers: int) -> int: 
 
 # From here on written by csrc/bindings.py.
 
-interface: Literal["53ab86829dca"]
+interface: Literal["5b66db7e38a5"]
 
 class CocsShape:
     def __init__(
@@ -92,6 +92,7 @@ class MultiExciteShape:
         self,
         *,
         dtype: int,
+        gates_dtype: int,
         batch: int,
         excitations: int,
         channels: int,

@@ -49,11 +49,14 @@ def excitation_gates_shape(dtype: torch.dtype, batch: int, reduce_weight: Tensor
     )
 
 
-def multi_excite_shape(x: Tensor, line_stride: int, excitations: int) -> Any:
+def multi_excite_shape(
+    x: Tensor, line_stride: int, gates_dtype: torch.dtype, excitations: int
+) -> Any:
     """MultiExciteShape for x of layout.in_lines()."""
     batch, channels, height, width = x.shape
     return native.require().MultiExciteShape(
         dtype=DTYPE_CODES[x.dtype],
+        gates_dtype=DTYPE_CODES[gates_dtype],
         batch=batch,
         excitations=excitations,
         channels=channels,

@@ -19,7 +19,7 @@ struct CtmShape {
     return gates.orders == 2 && gates.batch == e.batch && squeeze.batch == e.batch &&
            gates.channels == e.channels && squeeze.channels == e.channels &&
            gates.excitations == e.excitations && squeeze.positions == e.positions &&
-           squeeze.dtype == e.dtype &&
+           squeeze.dtype == e.dtype && gates.dtype == e.gates_dtype &&
            gates.dtype == (e.dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32);
   }
 };

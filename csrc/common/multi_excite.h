@@ -10,9 +10,10 @@ namespace ccdn {
 // x is (batch, channels, positions); out and its gradient are (batch, excitations, channels,
 // positions), dense, all with x's dtype. Their memory is ordered channels before positions, or
 // positions before channels when channels_last; the last of them has stride 1, in x too. gates are
-// contiguous (batch, excitations, channels) of the accumulation type (double for f64, else float).
+// contiguous (batch, excitations, channels) of gates_dtype: the accumulation type (f64 for f64,
+// else f32) or, on the CPU, x's dtype.
 struct MultiExciteShape {
-  Dtype dtype;
+  Dtype dtype, gates_dtype;
   int64_t batch, excitations, channels, positions;
   bool channels_last;
   int64_t stride_b;    // of x, in elements, from sample to sample

@@ -26,7 +26,9 @@ namespace {
 using namespace ccdn::cuda;  // NOLINT: this file is their other half
 
 bool valid(const MultiExciteShape& shape) {
-  return shape.batch >= 0 && shape.excitations >= 1 && shape.channels >= 1 && shape.positions >= 1;
+  const Dtype wide = shape.dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32;
+  return shape.gates_dtype == wide && shape.batch >= 0 && shape.excitations >= 1 &&
+         shape.channels >= 1 && shape.positions >= 1;
 }
 
 // channels_last reads the gates of a pack at once, so there no pack may cross lines.

@@ -284,6 +284,16 @@ def test_gates_in_two_accumulation_types_give_a_status(other: torch.dtype) -> No
         assert run(structs.excitation_gates_shape(dtypes[0], 1, weight), *[0] * 10) == 1
 
 
+@pytest.mark.parametrize("maps", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_gates_in_a_third_type_give_a_status(maps: torch.dtype) -> None:
+    """Those of multi_excite: neither the maps' own nor what they are accumulated in."""
+    module, x = native.require(), torch.empty(1, 3, 2, 2, dtype=maps)
+    for gates in {*structs.DTYPE_CODES} - {maps, accumulation_dtype(maps)}:
+        shape = structs.multi_excite_shape(x, 4, gates, 1)
+        assert module.multi_excite_forward_cpu(shape, *[0] * 3) == 1
+        assert module.multi_excite_backward_cpu(shape, *[0] * 5) == 1
+
+
 def test_bad_arguments_give_a_status() -> None:
     x = features("noise", 1, 3, 4)
     plan = dual_squeeze_plan(3, 4, 5, "float32", "cpu")

@@ -53,7 +53,7 @@ from test_operators import (  # noqa: F401
 from torch import Tensor
 
 import ccdn_ops
-from ccdn_ops.backends import native
+from ccdn_ops.backends import native, structs
 
 SERVED = [operator for operator in OPERATORS if operator.name in cuda_emulation.operators()]
 # The others have files of their own.
@@ -191,6 +191,16 @@ def test_sums_of_cocs_beyond_32_bits(
         chunks = 1 if backward else -(-b // samples)
         wanted += 8 * (p * p + chunks * p * d)
     assert found == wanted
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kernels_of_multi_excite_refuse_16_bit_gates(
+    emulation: Emulation, dtype: torch.dtype
+) -> None:
+    with emulation.serving():
+        shape = structs.multi_excite_shape(torch.empty(1, 3, 2, 2, dtype=dtype), 4, dtype, 1)
+        assert native.require().multi_excite_forward_cuda(shape, *[0] * 4) == 2
+        assert native.require().multi_excite_backward_cuda(shape, *[0] * 7) == 2
 
 
 def test_a_launch_that_fails_says_why(emulation: Emulation) -> None:

@@ -17,7 +17,7 @@ SETUP = """
 import torch
 from ccdn_ops.backends import native, structs
 module = native.require()
-shape = structs.multi_excite_shape(torch.ones(1, 3, 5, 10), 50, 1)
+shape = structs.multi_excite_shape(torch.ones(1, 3, 5, 10), 50, torch.float32, 1)
 def forward(x, out):
     gates = torch.ones(3)
     return module.multi_excite_forward_cpu(shape, x.data_ptr(), gates.data_ptr(), out.data_ptr())

@@ -28,12 +28,11 @@ def plan_of(x: Tensor, iterations: int, device: str) -> DualSqueezePlan:
 
 def shape_of(x: Tensor, line_stride: int, reduce_weight: Tensor, plan: DualSqueezePlan) -> Any:
     """CtmShape for x of layout.in_lines(). It points into the plan's table."""
+    wide = accumulation_dtype(x.dtype)
     return native.require().CtmShape(
         squeeze=structs.dual_squeeze_shape(x.flatten(2), plan),
-        gates=structs.excitation_gates_shape(
-            accumulation_dtype(x.dtype), x.shape[0], reduce_weight
-        ),
-        excite=structs.multi_excite_shape(x, line_stride, reduce_weight.shape[0]),
+        gates=structs.excitation_gates_shape(wide, x.shape[0], reduce_weight),
+        excite=structs.multi_excite_shape(x, line_stride, wide, reduce_weight.shape[0]),
     )
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ccdn_ops.backends import registry
 from ccdn_ops.layout import empty_maps
+from ccdn_ops.ops.multi_excite.spec import wide_gates
 from ccdn_ops.precision import accumulation_dtype, no_autocast
 
 
@@ -34,4 +35,9 @@ def _backward(grad_out: Tensor, x: Tensor, gates: Tensor) -> tuple[Tensor, Tenso
     return empty_maps(x, x.shape[0]).copy_(grad_x), grad_gates
 
 
-registry.register("multi_excite", backend="reference", forward=_forward, backward=_backward)
+registry.register(
+    "multi_excite",
+    backend="reference",
+    forward=wide_gates(_forward),
+    backward=wide_gates(_backward),
+)

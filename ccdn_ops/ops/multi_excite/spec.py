@@ -8,12 +8,16 @@ A backend provides
   forward(x, gates) -> out
   backward(grad_out, x, gates) -> grad_x, grad_gates
 
-and gets x and grad_out with any strides, gates contiguous and in the accumulation dtype (float64
-for float64, else float32), in which it gives grad_gates, and B, P >= 1. It makes its results with
-empty_maps.
+and gets x and grad_out with any strides, gates contiguous and in x's dtype or the accumulation
+dtype (float64 for float64, else float32), and B, P >= 1. grad_gates may be in the accumulation
+dtype or in that of the gates. It makes its results with empty_maps. `wide_gates` makes a backend of
+one whose kernels take gates of the accumulation dtype only.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -33,12 +37,28 @@ def _multi_excite_grads_empty(grad_out: Tensor, x: Tensor, gates: Tensor) -> tup
     return empty_maps(x, x.shape[0]), gates.new_empty(gates.shape)
 
 
+def _given(x: Tensor, gates: Tensor) -> Tensor:
+    """The gates as a backend receives them."""
+    dtype = x.dtype if gates.dtype == x.dtype else accumulation_dtype(x.dtype)
+    return gates.to(dtype).contiguous()
+
+
+def wide_gates(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A backend's function, called with gates in the accumulation dtype."""
+
+    def call(*arguments: Tensor) -> Any:
+        *maps, gates = arguments
+        return function(*maps, gates.to(accumulation_dtype(gates.dtype)))
+
+    return call
+
+
 def _multi_excite(x: Tensor, gates: Tensor) -> Tensor:
     if gates.numel() == 0:
         return _multi_excite_empty(x, gates)
     backend = registry.select("multi_excite", x, gates)
     with no_autocast(x.device.type):
-        return backend.forward(x, gates.to(accumulation_dtype(x.dtype)).contiguous())
+        return backend.forward(x, _given(x, gates))
 
 
 def _multi_excite_backward(grad_out: Tensor, x: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,8 +66,7 @@ def _multi_excite_backward(grad_out: Tensor, x: Tensor, gates: Tensor) -> tuple[
         return empty_maps(x, x.shape[0]).zero_(), gates.new_empty(gates.shape)
     backend = registry.select("multi_excite", x, gates)
     with no_autocast(x.device.type):
-        wide = gates.to(accumulation_dtype(x.dtype)).contiguous()
-        grad_x, grad_gates = backend.backward(grad_out, x, wide)
+        grad_x, grad_gates = backend.backward(grad_out, x, _given(x, gates))
     return grad_x, grad_gates.to(gates.dtype)
 
 

@@ -10,6 +10,7 @@ from ccdn_ops.backends import registry
 from ccdn_ops.backends.triton import launcher
 from ccdn_ops.backends.triton.launcher import blocks, interpreted, power_of_two, supports
 from ccdn_ops.layout import empty_maps, is_channels_last
+from ccdn_ops.ops.multi_excite.spec import wide_gates
 
 
 class Blocks(NamedTuple):
@@ -69,5 +70,9 @@ def _backward(grad_out: Tensor, x: Tensor, gates: Tensor) -> tuple[Tensor, Tenso
 
 
 registry.register(
-    "multi_excite", backend="triton", forward=_forward, backward=_backward, supports=supports
+    "multi_excite",
+    backend="triton",
+    forward=wide_gates(_forward),
+    backward=wide_gates(_backward),
+    supports=supports,
 )

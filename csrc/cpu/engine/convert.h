@@ -300,5 +300,77 @@ CCDN_INLINE void store_narrow_first(S* p, typename Simd<T>::Vector v, int64_t co
   }
 }
 
+#if CCDN_VECTOR_BYTES >= 32
+// Two vectors: the even and the odd ones of elements that lie side by side. Odd bf16 are floats
+// where they lie, with the even ones below them, so that a shift and a mask widen them and the same
+// two put them together: half of the instructions of two conversions each way.
+struct EvenOdd {
+  Simd<float>::Vector even, odd;
+};
+
+typedef uint32_t FloatBits __attribute__((vector_size(CCDN_VECTOR_BYTES)));
+
+CCDN_INLINE EvenOdd load_even_odd(const BFloat16* p) {
+  FloatBits bits;
+  std::memcpy(&bits, p, sizeof(bits));
+  return {(Simd<float>::Vector)(bits << 16), (Simd<float>::Vector)(bits & 0xffff0000u)};
+}
+
+CCDN_INLINE EvenOdd load_even_odd(const float* p) {
+  const auto first = load(p), second = load(p + Simd<float>::lanes);
+#if CCDN_VECTOR_BYTES == 64
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  return {(Simd<float>::Vector)_mm512_permutex2var_ps((__m512)first, even, (__m512)second),
+          (Simd<float>::Vector)_mm512_permutex2var_ps((__m512)first, odd, (__m512)second)};
+#else
+  const auto in_order = [](__m256 v) CCDN_TARGET __attribute__((always_inline)) {
+    return (Simd<float>::Vector)_mm256_permute4x64_pd((__m256d)v, 0xd8);
+  };
+  return {in_order(_mm256_shuffle_ps((__m256)first, (__m256)second, 0x88)),
+          in_order(_mm256_shuffle_ps((__m256)first, (__m256)second, 0xdd))};
+#endif
+}
+
+// The bits of the bf16. A NaN must have zeros in its lower half, so that rounding leaves it one:
+// those of bf16 have, and those that the arithmetic makes.
+CCDN_INLINE Simd<float>::Vector narrow_even_odd(EvenOdd v) {
+#if CCDN_VECTOR_BYTES == 64
+  const FloatBits even = (FloatBits)round_to_bf16((__m512i)v.even);
+  const FloatBits odd = (FloatBits)round_to_bf16((__m512i)v.odd);
+  return (Simd<float>::Vector)((even >> 16) | (odd & 0xffff0000u));
+#else
+  const auto rounded = [](Simd<float>::Vector floats) CCDN_TARGET __attribute__((always_inline)) {
+    const FloatBits bits = (FloatBits)floats;
+    return bits + 0x7fffu + ((bits >> 16) & 1);
+  };
+  const __m256i even = (__m256i)(rounded(v.even) >> 16);
+  return (Simd<float>::Vector)_mm256_blend_epi16(even, (__m256i)rounded(v.odd), 0xaa);
+#endif
+}
+
+CCDN_INLINE void store_even_odd(BFloat16* p, EvenOdd v) {
+  const auto bits = narrow_even_odd(v);
+  std::memcpy(p, &bits, sizeof(bits));
+}
+#endif
+
+// Lines of elements.
+template <class T, class S>
+CCDN_INLINE void widen_line(const S* from, int64_t count, T* to) {
+  constexpr int lanes = Simd<T>::lanes;
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) store(to + i, load_wide<T>(from + i));
+  if (i < count) store_first(to + i, load_wide_first<T>(from + i, count - i), count - i);
+}
+
+template <class T, class S>
+CCDN_INLINE void narrow_line(const T* from, int64_t count, S* to) {
+  constexpr int lanes = Simd<T>::lanes;
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) store_narrow<T>(to + i, load(from + i));
+  if (i < count) store_narrow_first<T>(to + i, load_first(from + i, count - i), count - i);
+}
+
 }  // namespace CCDN_ISA
 }  // namespace ccdn

@@ -10,22 +10,12 @@ namespace CCDN_ISA {
 // S are x's elements, T what they are accumulated in.
 template <class S, class T>
 CCDN_TARGET void widen_numbers(const void* in, int64_t count, void* wide) {
-  constexpr int lanes = Simd<T>::lanes;
-  const S* from = static_cast<const S*>(in);
-  T* to = static_cast<T*>(wide);
-  int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) store(to + i, load_wide<T>(from + i));
-  if (i < count) store_first(to + i, load_wide_first<T>(from + i, count - i), count - i);
+  widen_line(static_cast<const S*>(in), count, static_cast<T*>(wide));
 }
 
 template <class S, class T>
 CCDN_TARGET void narrow_numbers(const void* wide, int64_t count, void* out) {
-  constexpr int lanes = Simd<T>::lanes;
-  const T* from = static_cast<const T*>(wide);
-  S* to = static_cast<S*>(out);
-  int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) store_narrow<T>(to + i, load(from + i));
-  if (i < count) store_narrow_first<T>(to + i, load_first(from + i, count - i), count - i);
+  narrow_line(static_cast<const T*>(wide), count, static_cast<S*>(out));
 }
 
 template <class S, class T>

@@ -56,6 +56,8 @@ Status run(const MultiExciteJob& job, MultiExciteKernel kernel, int64_t rows, in
 Status check(const MultiExciteShape& s) {
   const int dtype = static_cast<int>(s.dtype);
   if (dtype < 0 || dtype > 3) return Status::unsupported_dtype;
+  const Dtype wide = s.dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32;
+  if (s.gates_dtype != wide && s.gates_dtype != s.dtype) return Status::unsupported_dtype;
   if (s.batch < 0 || s.excitations < 1 || s.channels < 1 || s.positions < 1) {
     return Status::bad_argument;
   }

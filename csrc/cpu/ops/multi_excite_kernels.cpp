@@ -17,6 +17,39 @@ constexpr int kGroup = 4;
 // Backward: additions in a row in the narrower type; their sums are added in double.
 constexpr int64_t kRun = 16;
 
+// Gates have 16 bits only where x has the same, and are converted a line at once.
+template <class S, class T>
+CCDN_INLINE bool narrow_gates(const MultiExciteShape& s) {
+  return !std::is_same_v<S, T> && s.gates_dtype == s.dtype;
+}
+
+// `count` gates from number `first` on: where they are or, if they have to be changed, in `room`.
+template <class S, class T>
+CCDN_INLINE const T* read_gates(const MultiExciteJob& job, int64_t first, int64_t count, T* room) {
+  if (narrow_gates<S, T>(*job.shape)) {
+    widen_line(static_cast<const S*>(job.gates) + first, count, room);
+    return room;
+  }
+  const T* gates = static_cast<const T*>(job.gates) + first;
+  if constexpr (std::is_same_v<S, BFloat16>) {  // NaNs as narrow_even_odd() takes them
+    for (int64_t i = 0; i < count; ++i) {
+      room[i] = gates[i] == gates[i] ? gates[i] : float_of(0x7fc00000u);
+    }
+    return room;
+  }
+  return gates;
+}
+
+template <class S, class T>
+CCDN_INLINE void write_grad_gates(const MultiExciteJob& job, int64_t first, int64_t count,
+                                  const T* sums) {
+  if (narrow_gates<S, T>(*job.shape)) {
+    narrow_line(sums, count, static_cast<S*>(job.grad_gates) + first);
+  } else {
+    narrow_line(sums, count, static_cast<T*>(job.grad_gates) + first);
+  }
+}
+
 template <class T>
 CCDN_INLINE void store_past_caches(T* p, typename Simd<T>::Vector v) {
 #if CCDN_VECTOR_BYTES == 64
@@ -46,45 +79,35 @@ CCDN_INLINE void fence_stream() {
 #endif
 }
 
-#if CCDN_VECTOR_BYTES == 32
-// Two vectors of bf16 times a number. The odd elements are floats where they lie, with the even
-// ones below them, so that a mask or a shift widens them, and a blend puts the halves together: two
-// thirds of the instructions of two conversions each way, with the same results.
-CCDN_INLINE __m256i gate_pairs(__m256i pairs, float gate) {
-  typedef uint32_t Bits __attribute__((vector_size(32)));
-  const auto rounded = [&](Bits bits) CCDN_TARGET __attribute__((always_inline)) {
-    const Simd<float>::Vector v = (Simd<float>::Vector)bits * gate;
-    const Bits found = (Bits)v + 0x7fffu + (((Bits)v >> 16) & 1);
-    return v == v ? found : Bits{} + 0x7fc00000u;
-  };
-  const Bits even = rounded((Bits)pairs << 16) >> 16;
-  return _mm256_blend_epi16((__m256i)even, (__m256i)rounded((Bits)pairs & 0xffff0000u), 0xaa);
-}
-
-CCDN_INLINE int64_t gate_in_pairs(const BFloat16* x, float gate, int64_t count, BFloat16* out,
-                                  bool stream) {
-  int64_t i = 0;
-  for (; i + 16 <= count; i += 16) {
-    const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + i));
-    const __m256i found = gate_pairs(pairs, gate);
-    __m256i* place = reinterpret_cast<__m256i*>(out + i);
-    stream ? _mm256_stream_si256(place, found) : _mm256_storeu_si256(place, found);
-  }
-  return i;
-}
-#endif
-
 // out = x * gate, the gate one number or a line.
 template <class S, class T, bool kLine>
 CCDN_INLINE void gate_line(const S* x, const T* gate, int64_t count, S* out, bool stream) {
+  using Vector = typename Simd<T>::Vector;
   constexpr int lanes = Simd<T>::lanes;
   const auto product = [&](int64_t i) CCDN_TARGET __attribute__((always_inline)) {
     return kLine ? load_wide<T>(x + i) * load(gate + i) : load_wide<T>(x + i) * gate[0];
   };
   int64_t i = 0;
-#if CCDN_VECTOR_BYTES == 32
-  if constexpr (std::is_same_v<S, BFloat16> && !kLine) {
-    i = gate_in_pairs(x, gate[0], count, out, stream);
+#if CCDN_VECTOR_BYTES >= 32
+  if constexpr (std::is_same_v<S, BFloat16>) {
+    const float number = gate[0];
+    const auto gated = [&](int64_t i) CCDN_TARGET __attribute__((always_inline)) {
+      const EvenOdd value = load_even_odd(x + i);
+      const EvenOdd factor =
+          kLine ? load_even_odd(gate + i) : EvenOdd{Vector{} + number, Vector{} + number};
+      return EvenOdd{value.even * factor.even, value.odd * factor.odd};
+    };
+    for (; i + 2 * lanes <= count; i += 2 * lanes) {
+      if (stream) {
+        store_past_caches(reinterpret_cast<float*>(out + i), narrow_even_odd(gated(i)));
+      } else {
+        store_even_odd(out + i, gated(i));
+      }
+    }
+    if (0 < i && i < count && !stream) {  // once more, up to the end
+      store_even_odd(out + count - 2 * lanes, gated(count - 2 * lanes));
+      return;
+    }
   }
 #endif
   if (stream) {  // starts on a whole cache line and ends on one
@@ -103,32 +126,42 @@ CCDN_INLINE void gate_line(const S* x, const T* gate, int64_t count, S* out, boo
     return;
   }
   if (i < count) {
-    const auto factor = kLine ? load_first(gate, count) : typename Simd<T>::Vector{} + gate[0];
+    const auto factor = kLine ? load_first(gate, count) : Vector{} + gate[0];
     store_narrow_first<T>(out, load_wide_first<T>(x, count) * factor, count);
   }
 }
 
 template <class S, class T>
 CCDN_TARGET void forward(const MultiExciteJob& job, int64_t sample, int64_t begin, int64_t end) {
+  constexpr int64_t most = kBlockBytes / sizeof(T);  // gates of a block
   const MultiExciteShape& s = *job.shape;
   const int64_t columns = s.channels_last ? s.channels : s.positions;
   const int64_t map = s.channels * s.positions;
   const S* x = static_cast<const S*>(job.x) + sample * s.stride_b;
-  const T* gates = static_cast<const T*>(job.gates) + sample * s.excitations * s.channels;
   S* out = static_cast<S*>(job.out) + sample * s.excitations * map;
   int64_t rows = kBlockBytes / (columns * int64_t(sizeof(S)));
   if (rows < 1) rows = 1;
+  if (rows > most) rows = most;
+  const int64_t width = s.channels_last && columns > most ? most : columns;
+  T room[most];
   for (int64_t row = begin; row < end; row += rows) {
     const int64_t last = row + rows < end ? row + rows : end;
     for (int64_t p = 0; p < s.excitations; ++p) {
-      const T* gate = gates + p * s.channels;
-      for (int64_t r = row; r < last; ++r) {
-        const S* from = x + r * s.stride_row;
-        S* to = out + p * map + r * columns;
+      for (int64_t column = 0; column < columns; column += width) {
+        const int64_t count = columns - column < width ? columns - column : width;
+        const int64_t first = (sample * s.excitations + p) * s.channels;
+        const S* from = x + row * s.stride_row + column;
+        S* to = out + p * map + row * columns + column;
         if (s.channels_last) {
-          gate_line<S, T, true>(from, gate, columns, to, job.stream);
+          const T* gates = read_gates<S>(job, first + column, count, room);
+          for (int64_t r = row; r < last; ++r, from += s.stride_row, to += columns) {
+            gate_line<S, T, true>(from, gates, count, to, job.stream);
+          }
         } else {
-          gate_line<S, T, false>(from, gate + r, columns, to, job.stream);
+          const T* gates = read_gates<S>(job, first + row, last - row, room);
+          for (int64_t r = row; r < last; ++r, from += s.stride_row, to += columns) {
+            gate_line<S, T, false>(from, gates++, count, to, job.stream);
+          }
         }
       }
     }
@@ -191,6 +224,23 @@ CCDN_INLINE void channel_line(const S* x, const S* grad, int64_t map, const T* g
   for (int64_t i = 0; i < count;) {
     const int64_t stop = count - i < kRun * lanes ? count : i + kRun * lanes;
     Vector partial[kP] = {};
+#if CCDN_VECTOR_BYTES >= 32
+    if constexpr (std::is_same_v<S, BFloat16>) {
+      for (; i + 2 * lanes <= stop; i += 2 * lanes) {
+        const EvenOdd value = load_even_odd(x + i);
+        EvenOdd total = add ? load_even_odd(grad_x + i) : EvenOdd{};
+#pragma GCC unroll 4
+        for (int p = 0; p < kP; ++p) {
+          const EvenOdd g = load_even_odd(grad + p * map + i);
+          total.even += g.even * gate[p];
+          total.odd += g.odd * gate[p];
+          partial[p] += g.even * value.even;
+          partial[p] += g.odd * value.odd;
+        }
+        store_even_odd(grad_x + i, total);
+      }
+    }
+#endif
     for (; i + lanes <= stop; i += lanes) {
       const Vector value = load_wide<T>(x + i);
       Vector total = add ? load_wide<T>(grad_x + i) : Vector{};
@@ -235,21 +285,30 @@ CCDN_INLINE void channel_line(const S* x, const S* grad, int64_t map, const T* g
 template <class S, class T, int kP>
 CCDN_TARGET void backward_channels(const MultiExciteJob& job, int64_t sample, int64_t begin,
                                    int64_t end, int64_t first, bool more) {
+  constexpr int most = 16;  // gates at once
   const MultiExciteShape& s = *job.shape;
   const int64_t map = s.channels * s.positions;
   const int64_t pairs = sample * s.excitations + first;
-  for (int64_t d = begin; d < end; ++d) {
-    T gate[kP];
-    double sums[kP] = {};
+  T room[kP][most], found[kP][most];
+  for (int64_t from = begin; from < end; from += most) {
+    const int64_t count = end - from < most ? end - from : most;
+    const T* gates[kP];
     for (int p = 0; p < kP; ++p) {
-      gate[p] = static_cast<const T*>(job.gates)[(pairs + p) * s.channels + d];
+      gates[p] = read_gates<S>(job, (pairs + p) * s.channels + from, count, room[p]);
     }
-    channel_line<S, T, kP>(
-        static_cast<const S*>(job.x) + sample * s.stride_b + d * s.stride_row,
-        static_cast<const S*>(job.grad_out) + pairs * map + d * s.positions, map, gate, s.positions,
-        static_cast<S*>(job.grad_x) + sample * map + d * s.positions, more, sums);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t d = from + i;
+      T gate[kP];
+      double sums[kP] = {};
+      for (int p = 0; p < kP; ++p) gate[p] = gates[p][i];
+      channel_line<S, T, kP>(
+          static_cast<const S*>(job.x) + sample * s.stride_b + d * s.stride_row,
+          static_cast<const S*>(job.grad_out) + pairs * map + d * s.positions, map, gate,
+          s.positions, static_cast<S*>(job.grad_x) + sample * map + d * s.positions, more, sums);
+      for (int p = 0; p < kP; ++p) found[p][i] = T(sums[p]);
+    }
     for (int p = 0; p < kP; ++p) {
-      static_cast<T*>(job.grad_gates)[(pairs + p) * s.channels + d] = T(sums[p]);
+      write_grad_gates<S>(job, (pairs + p) * s.channels + from, count, found[p]);
     }
   }
 }
@@ -258,8 +317,8 @@ CCDN_TARGET void backward_channels(const MultiExciteJob& job, int64_t sample, in
 // `some` is what the last vector holds, fewer than its lanes, or 0 where all are whole.
 template <class S, class T, int kP, int kVectors>
 CCDN_INLINE void position_strip(const S* x, int64_t x_stride, const S* grad, int64_t map,
-                                int64_t stride, const T* gates, int64_t channels, int64_t positions,
-                                S* grad_x, bool add, int64_t some, T* grad_gates) {
+                                int64_t stride, const T* const* gates, int64_t positions, S* grad_x,
+                                bool add, int64_t some, T (*found)[kVectors * Simd<T>::lanes]) {
   using Vector = typename Simd<T>::Vector;
   constexpr int lanes = Simd<T>::lanes;
   const auto read = [&](const S* p, int v) CCDN_TARGET __attribute__((always_inline)) {
@@ -271,8 +330,7 @@ CCDN_INLINE void position_strip(const S* x, int64_t x_stride, const S* grad, int
   for (int p = 0; p < kP; ++p) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      gate[p][v] =
-          some ? load_first(gates + p * channels, some) : load(gates + p * channels + v * lanes);
+      gate[p][v] = some ? load_first(gates[p], some) : load(gates[p] + v * lanes);
     }
   }
   for (int64_t n = 0; n < positions;) {
@@ -303,9 +361,8 @@ CCDN_INLINE void position_strip(const S* x, int64_t x_stride, const S* grad, int
       for (int i = 0; i < kVectors * lanes; ++i) sums[p][i] += double(part[i]);
     }
   }
-  const int64_t count = some ? some : kVectors * lanes;
   for (int p = 0; p < kP; ++p) {
-    for (int64_t i = 0; i < count; ++i) grad_gates[p * channels + i] = T(sums[p][i]);
+    for (int i = 0; i < kVectors * lanes; ++i) found[p][i] = T(sums[p][i]);
   }
 }
 
@@ -316,14 +373,23 @@ CCDN_TARGET void backward_positions(const MultiExciteJob& job, int64_t sample, i
   const MultiExciteShape& s = *job.shape;
   const int64_t map = s.channels * s.positions;
   const int64_t pairs = sample * s.excitations + first;
-  const auto strip = [&](auto vectors, int64_t d, int64_t some) CCDN_TARGET {
-    position_strip<S, T, kP, decltype(vectors)::value>(
-        static_cast<const S*>(job.x) + sample * s.stride_b + d, s.stride_row,
-        static_cast<const S*>(job.grad_out) + pairs * map + d, map, s.channels,
-        static_cast<const T*>(job.gates) + pairs * s.channels + d, s.channels, s.positions,
-        static_cast<S*>(job.grad_x) + sample * map + d, more, some,
-        static_cast<T*>(job.grad_gates) + pairs * s.channels + d);
-  };
+  const auto strip = [&](auto vectors, int64_t d, int64_t some) CCDN_TARGET
+      __attribute__((always_inline)) {
+        constexpr int width = decltype(vectors)::value * lanes;
+        const int64_t count = some ? some : width;
+        T room[kP][width], found[kP][width];
+        const T* gates[kP];
+        for (int p = 0; p < kP; ++p) {
+          gates[p] = read_gates<S>(job, (pairs + p) * s.channels + d, count, room[p]);
+        }
+        position_strip<S, T, kP, decltype(vectors)::value>(
+            static_cast<const S*>(job.x) + sample * s.stride_b + d, s.stride_row,
+            static_cast<const S*>(job.grad_out) + pairs * map + d, map, s.channels, gates,
+            s.positions, static_cast<S*>(job.grad_x) + sample * map + d, more, some, found);
+        for (int p = 0; p < kP; ++p) {
+          write_grad_gates<S>(job, (pairs + p) * s.channels + d, count, found[p]);
+        }
+      };
   int64_t d = begin;
   for (; d + kVectors * lanes <= end; d += kVectors * lanes) {
     strip(std::integral_constant<int, kVectors>(), d, 0);

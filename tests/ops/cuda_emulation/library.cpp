@@ -96,6 +96,7 @@ EXPORTED void emulated_excite_plan(int64_t batch, int64_t excitations, int64_t c
                                    int64_t positions, int channels_last, int v, int64_t b,
                                    int64_t p, int64_t* found) {
   const ccdn::MultiExciteShape shape{ccdn::Dtype::f32,
+                                     ccdn::Dtype::f32,
                                      batch,
                                      excitations,
                                      channels,
