@@ -70,3 +70,14 @@ def test_a_row_has_itself_in_float32_as_its_baseline(cases: ModuleType, load: Lo
 def test_a_wrong_result_has_no_speed(cases: ModuleType) -> None:
     with pytest.raises(AssertionError, match="ours is wrong"):
         cases.measure(excite(cases, ours=lambda x, gates: 1.2 * ccdn_ops.multi_excite(x, gates)))
+
+
+def test_a_round_that_took_no_time_does_not_count(load: Load) -> None:
+    """The clock of a thread may stand still; the fastest round would be a division by zero."""
+    taken = iter([3.0, 0.0, 2.0, 4.0])
+
+    def clock(*_: object) -> float:
+        return next(taken)
+
+    found = load("timing").interleaved({"ours": int}, clock=clock, seconds=0, min_rounds=3)
+    assert (found["ours"].best, found["ours"].rounds) == (2.0, 2)
