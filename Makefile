@@ -110,7 +110,8 @@ test-torch: $(TORCHES:%=.venv-torch-%/.installed)
 # there, so no process imports the tree's module. A fault ends the run with the sanitizer's message.
 SANITIZE := build/sanitize
 CPU_FLAGS := $(shell sed -n '/^flags/{s/.*://p;q;}' /proc/cpuinfo 2>/dev/null)
-CPU_ISAS := base $(if $(filter avx2,$(CPU_FLAGS)),x86-64-v3) $(if $(filter avx512vl,$(CPU_FLAGS)),x86-64-v4)
+CPU_ISAS := base $(if $(filter avx2,$(CPU_FLAGS)),x86-64-v3) $(if $(filter avx512vl,$(CPU_FLAGS)),\
+  $(if $(filter avx512_bf16,$(CPU_FLAGS)),avx512-bf16,x86-64-v4))
 
 sanitize: $(VENV)/.installed-dev
 	rm -rf $(SANITIZE)/ccdn $(SANITIZE)/ccdn_ops
