@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,12 @@ import torch
 from ccdn_ops import use_backend
 from ccdn_ops.backends import native, registry
 from ccdn_ops.backends.triton.launcher import interpreted
+
+
+def pytest_configure() -> None:
+    # In the background of a shell script Ctrl-C is ignored, also by the processes that tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

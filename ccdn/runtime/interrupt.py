@@ -67,7 +67,7 @@ def ended_by_signals(name: str) -> Iterator[None]:
     """
     before = signal.getsignal(signal.SIGINT)
     main = threading.current_thread() is threading.main_thread()
-    if _watch.active or not main or not callable(before):
+    if _watch.active or not main:
         yield
         return
     woken, wake = socket.socketpair()
@@ -82,11 +82,14 @@ def ended_by_signals(name: str) -> Iterator[None]:
     _watch.active = True
     thread = threading.Thread(target=_end_unanswered, args=(woken, name), daemon=True)
     thread.start()
-    signal.signal(signal.SIGINT, answering(before))
+    heard = callable(before)  # Ctrl-C is ignored in a background that a shell script or nohup made
+    if heard:
+        signal.signal(signal.SIGINT, answering(before))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if heard:
+            signal.signal(signal.SIGINT, before)
         signal.set_wakeup_fd(-1)
         _watch.active = False
         wake.close()  # which tells the thread to end

@@ -194,7 +194,7 @@ def test_a_backend_that_has_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (whole.backend, whole.kernel) == ("cuda", "ccdn_ops.ops.ctm.cuda")
     parts = explain("ctm", *SHAPES["ctm"], device="cuda", orders=1)
     assert parts.backend == "cuda"
-    assert "multi_excite.cuda" in parts.kernel
+    assert "excitation_gates.cuda; ccdn_ops.ops.multi_excite.cuda" in parts.kernel
     assert "ctm.cuda" not in parts.kernel
 
 

@@ -20,6 +20,7 @@ and their inputs'. `in_wide` makes a backend of one whose kernels take the accum
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -82,6 +83,7 @@ def given(dtype: torch.dtype, *inputs: Tensor | None) -> list[Any]:
 def in_wide(function: Callable[..., Any]) -> Callable[..., Any]:
     """A backend's function, called with all tensors in the accumulation dtype of the first."""
 
+    @wraps(function)
     def call(*arguments: Tensor | None) -> Any:
         first = arguments[0]
         assert first is not None

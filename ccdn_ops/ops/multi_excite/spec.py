@@ -17,6 +17,7 @@ one whose kernels take gates of the accumulation dtype only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from torch import Tensor
@@ -46,6 +47,7 @@ def _given(x: Tensor, gates: Tensor) -> Tensor:
 def wide_gates(function: Callable[..., Any]) -> Callable[..., Any]:
     """A backend's function, called with gates in the accumulation dtype."""
 
+    @wraps(function)
     def call(*arguments: Tensor) -> Any:
         *maps, gates = arguments
         return function(*maps, gates.to(accumulation_dtype(gates.dtype)))

@@ -26,6 +26,8 @@ from ccdn.runtime.signals import StopRequest
 
 libc, lock = ctypes.CDLL(None), (ctypes.c_int * 16)()
 interrupt._watch.patience = 0.2
+if "ignored" in sys.argv:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 def send():
     while lock[0] != 2:
@@ -43,11 +45,13 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_wait_that_python_does_not_come_back_from(name: str) -> None:
+@pytest.mark.parametrize("arguments", [["SIGINT"], ["SIGTERM"], ["SIGTERM", "ignored"]])
+def test_a_wait_that_python_does_not_come_back_from(arguments: list[str]) -> None:
+    """The last one is in the background, where Ctrl-C is ignored."""
     if sys.platform != "linux" or os.confstr("CS_GNU_LIBC_VERSION") is None:
         pytest.skip("needs a lock of glibc")
-    process = subprocess.run([sys.executable, "-c", WAITS, name], capture_output=True, text=True)
+    command, name = [sys.executable, "-c", WAITS, *arguments], arguments[0]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert process.returncode == 128 + getattr(signal, name)
     assert process.stdout == ""
     assert process.stderr == (
