@@ -82,13 +82,12 @@ def ended_by_signals(name: str) -> Iterator[None]:
     _watch.active = True
     thread = threading.Thread(target=_end_unanswered, args=(woken, name), daemon=True)
     thread.start()
-    heard = callable(before)  # Ctrl-C is ignored in a background that a shell script or nohup made
-    if heard:
+    if callable(before):  # otherwise Ctrl-C is ignored, as in the background of a shell script
         signal.signal(signal.SIGINT, answering(before))
     try:
         yield
     finally:
-        if heard:
+        if callable(before):
             signal.signal(signal.SIGINT, before)
         signal.set_wakeup_fd(-1)
         _watch.active = False
