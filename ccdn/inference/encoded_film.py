@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
@@ -53,6 +54,22 @@ def _works(name: str) -> bool:
         return av.codec.Codec(name, "w").is_encoder
     except ValueError:
         return False
+
+
+@contextmanager
+def _scheduling_kept() -> Iterator[None]:
+    """Run by root, SVT-AV1 gives the thread that opens it a real-time priority, which no other
+    program comes up against and which new processes inherit.
+    """
+    if not hasattr(os, "sched_setscheduler"):  # only some systems have it
+        yield
+        return
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, priority)
 
 
 class EncodedFilm:
@@ -122,7 +139,7 @@ class EncodedFilm:
         frame.pts, frame.time_base = start, Fraction(1, TICKS)
         self._lengths[start] = length
         self.written += 1
-        with self._naming():
+        with self._naming(), _scheduling_kept():
             self._write(self._stream.encode(frame))
 
     def _write(self, packets: Iterable[Any]) -> None:

@@ -57,6 +57,19 @@ def test_each_frame_has_its_time(name: str, tmp_path: Path) -> None:
     stream.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="a system without it")
+@pytest.mark.parametrize("name", available())
+def test_an_encoder_leaves_the_priority_alone(name: str, tmp_path: Path) -> None:
+    """Run by root, SVT-AV1 would raise that of this thread above all other programs."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    written = EncodedFilm(tmp_path / "a.mp4", 25.0, name)
+    for i in range(3):
+        written.add(grey(20), i / 25)
+        assert (os.sched_getscheduler(0), os.sched_getparam(0)) == before
+    written.finish()
+    assert (os.sched_getscheduler(0), os.sched_getparam(0)) == before
+
+
 def test_times_of_a_film_that_is_stored_out_of_order(tmp_path: Path) -> None:
     """Cameras and editors write frames that refer to later ones; OpenCV reads their true times."""
     if "libx264" not in av.codecs_available:
