@@ -8,8 +8,8 @@ BEFORE and AFTER are folders with a `ccdn_ops` and its built module, such as wor
 process of its own, with this Python and its torch, which only calls the public functions: the
 grids, the checks and the clock are those of this file's folder. The two take turns, A B B A, and
 what is compared are their fastest rounds, on one thread unless CCDN_BENCH_THREADS says more. What
-one of them lacks is left out, and said. Both may be the same tree with two instruction sets.
-Prints Markdown.
+one of them lacks is left out, and said. Both may be the same tree with two instruction sets. Freed
+memory stays with the processes (tree.py). Prints Markdown.
 """
 
 from __future__ import annotations

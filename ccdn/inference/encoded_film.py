@@ -123,7 +123,7 @@ class EncodedFilm:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         place = self._open_files.enter_context(opencv_path(self.partial))
         options = {"movflags": "+faststart"}
-        with self._naming():
+        with self._naming(), _scheduling_kept():
             self._container = av.open(place, "w", format="mp4", options=options)
             nominal = Fraction(self.rate).limit_denominator(1001)
             self._stream = self._container.add_stream(
@@ -133,13 +133,14 @@ class EncodedFilm:
             self._stream.pix_fmt = "yuv420p"
             self._stream.codec_context.time_base = Fraction(1, TICKS)
             self._stream.time_base = Fraction(1, TICKS)
+            self._stream.codec_context.open()
 
     def _encode(self, held: tuple[Any, int], length: int) -> None:
         frame, start = held
         frame.pts, frame.time_base = start, Fraction(1, TICKS)
         self._lengths[start] = length
         self.written += 1
-        with self._naming(), _scheduling_kept():
+        with self._naming():
             self._write(self._stream.encode(frame))
 
     def _write(self, packets: Iterable[Any]) -> None:

@@ -192,14 +192,25 @@ CCDN_INLINE Simd<float>::Vector widen_bits(HalfBits bits, Half) {
 #endif
 }
 
+#if CCDN_VECTOR_BYTES >= 32
+typedef uint32_t FloatBits __attribute__((vector_size(CCDN_VECTOR_BYTES)));
+
+// Rounds floats to bf16, in their upper halves. A NaN must have zeros in its lower half, so that it
+// stays one: those of bf16 have, and those that the arithmetic makes.
+CCDN_INLINE FloatBits round_to_bf16(Simd<float>::Vector v) {
 #if CCDN_VECTOR_BYTES == 64
-// Rounds floats that are no NaN to bf16, in their upper halves.
-CCDN_INLINE __m512i round_to_bf16(__m512i bits) {
+  const __m512i bits = (__m512i)v;
   const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
   const __m512i half = _mm512_maskz_add_epi32(0xffff, bits, _mm512_set1_epi32(0x7fff));
-  return _mm512_mask_add_epi32(half, odd, half, _mm512_set1_epi32(1));
+  return (FloatBits)_mm512_mask_add_epi32(half, odd, half, _mm512_set1_epi32(1));
+#else
+  const FloatBits bits = (FloatBits)v;
+  return bits + 0x7fffu + ((bits >> 16) & 1);
+#endif
 }
+#endif
 
+#if CCDN_VECTOR_BYTES == 64
 // Where the upper halves are among the words of a vector, and then of a second one.
 CCDN_INLINE __m512i odd_words() {
   typedef uint16_t Words __attribute__((vector_size(64)));
@@ -213,14 +224,11 @@ CCDN_INLINE HalfBits narrow_bits(Simd<float>::Vector v, BFloat16) {
 #if CCDN_VECTOR_BYTES == 64
   const __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
   const __m512i found =
-      _mm512_mask_mov_epi32(round_to_bf16((__m512i)v), nan, _mm512_set1_epi32(0x7fc00000));
+      _mm512_mask_mov_epi32((__m512i)round_to_bf16(v), nan, _mm512_set1_epi32(0x7fc00000));
   const __m512i words = _mm512_maskz_permutexvar_epi16(0xffff, odd_words(), found);
   return _mm512_maskz_extracti64x4_epi64(0xf, words, 0);
 #elif CCDN_VECTOR_BYTES == 32
-  typedef uint32_t Bits __attribute__((vector_size(CCDN_VECTOR_BYTES)));
-  const Bits bits = (Bits)v;
-  const Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
-  const __m256i whole = (__m256i)(v == v ? rounded : Bits{} + 0x7fc0u);
+  const __m256i whole = (__m256i)(v == v ? round_to_bf16(v) >> 16 : FloatBits{} + 0x7fc0u);
   return _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
 #else
   HalfBits bits;
@@ -308,8 +316,6 @@ struct EvenOdd {
   Simd<float>::Vector even, odd;
 };
 
-typedef uint32_t FloatBits __attribute__((vector_size(CCDN_VECTOR_BYTES)));
-
 CCDN_INLINE EvenOdd load_even_odd(const BFloat16* p) {
   FloatBits bits;
   std::memcpy(&bits, p, sizeof(bits));
@@ -332,20 +338,13 @@ CCDN_INLINE EvenOdd load_even_odd(const float* p) {
 #endif
 }
 
-// The bits of the bf16. A NaN must have zeros in its lower half, so that rounding leaves it one:
-// those of bf16 have, and those that the arithmetic makes.
+// The bits of the bf16, NaNs as of round_to_bf16().
 CCDN_INLINE Simd<float>::Vector narrow_even_odd(EvenOdd v) {
+  const FloatBits even = round_to_bf16(v.even) >> 16, odd = round_to_bf16(v.odd);
 #if CCDN_VECTOR_BYTES == 64
-  const FloatBits even = (FloatBits)round_to_bf16((__m512i)v.even);
-  const FloatBits odd = (FloatBits)round_to_bf16((__m512i)v.odd);
-  return (Simd<float>::Vector)((even >> 16) | (odd & 0xffff0000u));
+  return (Simd<float>::Vector)(even | (odd & 0xffff0000u));
 #else
-  const auto rounded = [](Simd<float>::Vector floats) CCDN_TARGET __attribute__((always_inline)) {
-    const FloatBits bits = (FloatBits)floats;
-    return bits + 0x7fffu + ((bits >> 16) & 1);
-  };
-  const __m256i even = (__m256i)(rounded(v.even) >> 16);
-  return (Simd<float>::Vector)_mm256_blend_epi16(even, (__m256i)rounded(v.odd), 0xaa);
+  return (Simd<float>::Vector)_mm256_blend_epi16((__m256i)even, (__m256i)odd, 0xaa);
 #endif
 }
 

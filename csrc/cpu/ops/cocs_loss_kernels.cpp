@@ -139,22 +139,17 @@ CCDN_TARGET double loss(const CocsLevel& level, const void* sums, double upstrea
 
 #if CCDN_VECTOR_BYTES >= 32
 // Four vectors of doubles as bf16, with one instruction for both halves. A NaN comes from bf16 or
-// from the arithmetic here: its lower bits are zeros, and rounding leaves it a NaN.
+// from the arithmetic here, as round_to_bf16() wants it.
 CCDN_INLINE void store_four(BFloat16* out, Doubles a, Doubles b, Doubles c, Doubles d) {
 #if CCDN_VECTOR_BYTES == 64
-  const __m512i low = round_to_bf16((__m512i)floats_of(a, b));
-  const __m512i high = round_to_bf16((__m512i)floats_of(c, d));
+  const __m512i low = (__m512i)round_to_bf16(floats_of(a, b));
+  const __m512i high = (__m512i)round_to_bf16(floats_of(c, d));
   const __m512i packed = _mm512_maskz_permutex2var_epi16(~__mmask32(0), low, odd_words(), high);
   _mm512_storeu_si512(out, packed);
 #else
-  typedef uint32_t Bits __attribute__((vector_size(32)));
-  const auto rounded_bits = [](Doubles low, Doubles high) CCDN_TARGET
-      __attribute__((always_inline)) {
-        const Bits bits = (Bits)floats_of(low, high);
-        return (__m256i)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
-      };
-  const __m256i packed = _mm256_packus_epi32(rounded_bits(a, c), rounded_bits(b, d));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), packed);
+  const __m256i first = (__m256i)(round_to_bf16(floats_of(a, c)) >> 16);
+  const __m256i second = (__m256i)(round_to_bf16(floats_of(b, d)) >> 16);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_packus_epi32(first, second));
 #endif
 }
 #endif
